@@ -1,0 +1,67 @@
+/** Upstream APIs and what can be done there, as the catalogue (`policies/services/*.yaml`) describes them. */
+
+/** Where a credential goes, and which slots an agent's own values are removed from first. */
+export type Slot =
+  | { readonly in: 'header'; readonly name: string; readonly prefix?: string }
+  | { readonly in: 'basic'; readonly username: string }
+  | { readonly in: 'query'; readonly name: string }
+  | { readonly in: 'cookie'; readonly name: string }
+
+export type Access = 'read' | 'write' | 'admin'
+export type Sensitivity = 'public' | 'internal' | 'confidential' | 'restricted'
+
+/** A named thing one can do at a service. */
+export interface Operation {
+  /** Without the service: `issues.read`. */
+  readonly id: string
+  /** With the service: `github:issues.read`. The word that grants, policies and records use. */
+  readonly name: string
+  readonly access: Access
+  readonly sensitivity: Sensitivity
+  /** The answer is itself a credential: denied unless a policy names the operation. */
+  readonly returnsSecret: boolean
+  readonly irreversible: boolean
+}
+
+/** How refusals are shaped so that the service's clients display them (clients.md §3). */
+export type Dialect = 'problem' | 'openai' | 'anthropic' | 'github' | 'slack' | 'stripe' | 'git'
+
+export interface Service {
+  /** Short name: `github`. */
+  readonly name: string
+  readonly title: string
+  /** Exact host names this service answers on; the first one is where reverse routes lead. */
+  readonly hosts: readonly string[]
+  /** Ports allowed on those hosts. Default 443. */
+  readonly ports: readonly number[]
+  /** `https` unless settings say `unsafe_cleartext`: a credential is never attached on `http`. */
+  readonly scheme: 'http' | 'https'
+  /** Every place where this API takes a credential. The first one is where ours is attached. Empty: none is attached. */
+  readonly slots: readonly Slot[]
+  readonly operations: readonly Operation[]
+  /** CIDR ranges outside the public Internet that this service may resolve to; empty for public APIs. */
+  readonly addresses: readonly string[]
+  readonly dialect: Dialect
+  /** Environment variable → placeholder that passes the SDK's start-up check. */
+  readonly placeholders: Readonly<Record<string, string>>
+  /** Environment variables by which an SDK can be pointed at a reverse route. */
+  readonly baseUrls: readonly string[]
+  /** Name of the credential in settings, usually the service's own name; undefined for the service `unmanaged`. */
+  readonly credential: string | undefined
+}
+
+/** What a request turned out to be: service and operation by canonical path. */
+export interface Endpoint {
+  readonly service: Service
+  /** `<service>:unlisted` when no operation matches. */
+  readonly operation: Operation
+  readonly scheme: 'http' | 'https'
+  readonly host: string
+  readonly port: number
+  /** Path that policy decides on: decoded where that is unambiguous, no query. */
+  readonly path: string
+  /** Path and query as received, as sent. */
+  readonly rawPath: string
+  /** Values captured by `{name}` in the operation's path pattern. */
+  readonly params: Readonly<Record<string, string>>
+}
