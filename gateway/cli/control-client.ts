@@ -1,0 +1,110 @@
+/**
+ * Speaks to a running gateway over its control socket, for every command that needs one. Knows the wire, not the gateway:
+ * refusals come back as the `GatewayError` that was raised there.
+ */
+import { type IncomingMessage, request } from 'node:http'
+import type { CompletionReason, OpenedTask, OpenTaskBody, StatusView, TaskView } from '../protocol/control.ts'
+import { GatewayError, type ProblemCode, problems } from '../protocol/problem.ts'
+
+/** A gateway on this machine answers in milliseconds; this bounds one that hangs. */
+const TIMEOUT_MS = 10_000
+const ANSWER_LIMIT_BYTES = 8 * 1024 * 1024
+
+/** Nothing answers at the socket. The message says how to start a gateway. */
+export class ControlUnreachable extends Error {
+  constructor(socketPath: string, cause: unknown) {
+    super(
+      `No gateway is running: nothing answers at ${socketPath}. Start one with \`keyless start\` and try again; ` +
+        'if it runs with other settings, name them with --settings, or its data directory with KEYLESS_HOME.',
+      { cause },
+    )
+    this.name = 'ControlUnreachable'
+  }
+}
+
+export interface ControlClient {
+  /** @throws {GatewayError} `agent_unknown`, `invalid_scope`, `instruction_invalid`, `policy_denied`, … */
+  openTask(body: OpenTaskBody): Promise<OpenedTask>
+  /** @returns until when the grant lives, epoch seconds. @throws {GatewayError} `task_unknown` once the task has ended. */
+  heartbeat(task: string): Promise<{ readonly expires_at: number }>
+  /** End the task: its grant dies at once. Default reason `completed`. @throws {GatewayError} `task_unknown` */
+  completeTask(task: string, reason?: CompletionReason): Promise<void>
+  /** Tasks that are alive, newest first. */
+  tasks(): Promise<readonly TaskView[]>
+  status(): Promise<StatusView>
+}
+
+/**
+ * A client for the gateway that listens on `socketPath`. Every method rejects with `ControlUnreachable` when there is none.
+ */
+export function controlClient(socketPath: string): ControlClient {
+  const call = (method: string, path: string, body?: unknown) => exchange(socketPath, method, path, body)
+  const task = (id: string, verb: string) => `/tasks/${encodeURIComponent(id)}/${verb}`
+  return {
+    openTask: async (body) => (await call('POST', '/tasks', body)) as OpenedTask,
+    heartbeat: async (id) => (await call('POST', task(id, 'heartbeat'), {})) as { expires_at: number },
+    completeTask: async (id, reason = 'completed') => {
+      await call('POST', task(id, 'complete'), { reason })
+    },
+    tasks: async () => ((await call('GET', '/tasks')) as { tasks: TaskView[] }).tasks,
+    status: async () => (await call('GET', '/status')) as StatusView,
+  }
+}
+
+function exchange(socketPath: string, method: string, path: string, body: unknown): Promise<unknown> {
+  const { promise, resolve, reject } = Promise.withResolvers<unknown>()
+  const text = body === undefined ? undefined : JSON.stringify(body)
+  const headers =
+    text === undefined
+      ? { host: 'localhost' }
+      : { host: 'localhost', 'content-type': 'application/json', 'content-length': Buffer.byteLength(text) }
+  const sent = request({ socketPath, method, path, headers, agent: false, timeout: TIMEOUT_MS })
+  sent.on('timeout', () =>
+    sent.destroy(new Error(`The gateway at ${socketPath} did not answer within ${TIMEOUT_MS / 1000} s.`)),
+  )
+  sent.on('error', (cause: NodeJS.ErrnoException) =>
+    reject(isAbsent(cause) ? new ControlUnreachable(socketPath, cause) : cause),
+  )
+  sent.on('response', (answer) =>
+    collect(answer)
+      .then((received) => resolve(read(answer, received)))
+      .catch(reject),
+  )
+  sent.end(text)
+  return promise
+}
+
+function isAbsent(cause: NodeJS.ErrnoException): boolean {
+  return cause.code === 'ENOENT' || cause.code === 'ECONNREFUSED' || cause.code === 'ENOTSOCK'
+}
+
+async function collect(answer: IncomingMessage): Promise<string> {
+  const chunks: Buffer[] = []
+  let size = 0
+  for await (const chunk of answer as AsyncIterable<Buffer>) {
+    size += chunk.length
+    if (size > ANSWER_LIMIT_BYTES) throw new Error(`The gateway's answer is larger than ${ANSWER_LIMIT_BYTES} bytes.`)
+    chunks.push(chunk)
+  }
+  return Buffer.concat(chunks).toString('utf8')
+}
+
+function read(answer: IncomingMessage, text: string): unknown {
+  const status = answer.statusCode ?? 0
+  if (status === 204) return undefined
+  const parsed = parse(text)
+  if (status >= 200 && status < 300) return parsed
+  const { code, detail } = (parsed ?? {}) as { code?: unknown; detail?: unknown }
+  if (typeof code === 'string' && Object.hasOwn(problems, code)) {
+    throw new GatewayError(code as ProblemCode, typeof detail === 'string' ? detail : `The gateway answered ${status}.`)
+  }
+  throw new Error(`What answers at the control socket is not this gateway: HTTP ${status} without a known code.`)
+}
+
+function parse(text: string): unknown {
+  try {
+    return JSON.parse(text)
+  } catch {
+    return undefined
+  }
+}
