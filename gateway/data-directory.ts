@@ -1,0 +1,14 @@
+/** Where the gateway keeps its state on disk, and the names inside. Light on purpose: `keyless run` starts by reading it. */
+import { homedir } from 'node:os'
+import { join, resolve } from 'node:path'
+
+/** `$KEYLESS_HOME` if set and not empty, else `~/.keyless`; absolute. */
+export function defaultDataDir(): string {
+  const chosen = process.env.KEYLESS_HOME
+  return chosen ? resolve(chosen) : join(homedir(), '.keyless')
+}
+
+/** Unix socket of the control door under a data directory, unless `listen.control_socket` says otherwise. */
+export function controlSocketOf(dataDir: string): string {
+  return join(dataDir, 'control.sock')
+}

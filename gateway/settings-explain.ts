@@ -1,0 +1,255 @@
+/**
+ * Says what is wrong with a settings file: every problem with its place, what was found, what is allowed and what to write.
+ * Never repeats a value that may be a secret written in the wrong place.
+ */
+import { type Document, isMap, isScalar, isSeq, type LineCounter } from 'yaml'
+import type { z } from 'zod'
+
+export interface SettingsProblem {
+  /** Dotted place in the file; empty for the file as a whole. */
+  readonly path: string
+  /** One-based; undefined where the place is not in the file. */
+  readonly line: number | undefined
+  readonly got: string
+  readonly allowed: string
+  readonly fix: string
+}
+
+/** All problems of one settings file. The message is meant for a terminal. */
+export class SettingsError extends Error {
+  readonly file: string
+  readonly problems: readonly SettingsProblem[]
+
+  constructor(file: string, problems: readonly SettingsProblem[], options?: ErrorOptions) {
+    const count = problems.length === 1 ? '1 problem' : `${problems.length} problems`
+    super([`${file} has ${count}:`, ...problems.map((problem) => print(file, problem))].join('\n\n'), options)
+    this.name = 'SettingsError'
+    this.file = file
+    this.problems = problems
+  }
+}
+
+function print(file: string, problem: SettingsProblem): string {
+  const place = `${file}${problem.line === undefined ? '' : `:${problem.line}`}`
+  return [
+    `  ${place}  ${problem.path}`.trimEnd(),
+    `    got      ${problem.got}`,
+    `    allowed  ${problem.allowed}`,
+    `    fix      ${problem.fix}`,
+  ].join('\n')
+}
+
+type Issue = z.core.$ZodIssue
+type JsonNode = Record<string, unknown>
+type Path = readonly PropertyKey[]
+type Place = (path: Path) => number | undefined
+
+export function explainIssues(
+  issues: readonly Issue[],
+  written: unknown,
+  schema: JsonNode,
+  at: Place,
+): SettingsProblem[] {
+  return issues.flatMap((issue) => explain(issue, written, schema, at)).sort((a, b) => (a.line ?? 0) - (b.line ?? 0))
+}
+
+function explain(issue: Issue, written: unknown, schema: JsonNode, at: Place): SettingsProblem[] {
+  const value = valueAt(written, issue.path)
+  if (issue.code === 'unrecognized_keys') {
+    const known = Object.keys(propertiesOf(nodeAt(schema, written, issue.path)))
+    return issue.keys.map((key) => unknownKey([...issue.path, key], known, at))
+  }
+  if (issue.code === 'invalid_union' && issue.errors.length > 0) {
+    const inner = closest(issue.errors)
+    if (inner !== undefined)
+      return inner.flatMap((cause) =>
+        explain({ ...cause, path: [...issue.path, ...cause.path] } as Issue, written, schema, at),
+      )
+  }
+  const node = nodeAt(schema, written, issue.path)
+  const advice = issue.code === 'custom' ? issue.params : undefined
+  const path = issue.path.map(String).join('.')
+  return [
+    {
+      path,
+      line: at(issue.path),
+      got: got(issue.path, value),
+      allowed: typeof advice?.allowed === 'string' ? advice.allowed : allowed(issue, node),
+      fix: typeof advice?.fix === 'string' ? advice.fix : fix(issue, value, node),
+    },
+  ]
+}
+
+/** Of a union's alternatives, the one that the value came nearest to: it got deepest before it failed. Undefined: none by shape. */
+function closest(alternatives: readonly (readonly Issue[])[]): readonly Issue[] | undefined {
+  const depth = (issues: readonly Issue[]) =>
+    Math.max(...issues.map((issue) => issue.path.length + (issue.code === 'custom' ? 1 : 0)), 0)
+  const best = alternatives.toSorted((a, b) => depth(b) - depth(a))[0]
+  return best !== undefined && depth(best) > 0 ? best : undefined
+}
+
+function unknownKey(path: Path, known: readonly string[], at: Place): SettingsProblem {
+  const key = String(path.at(-1))
+  const near = known
+    .map((name) => ({ name, distance: editDistance(key, name) }))
+    .sort((a, b) => a.distance - b.distance)[0]
+  const close = near !== undefined && near.distance <= Math.max(2, Math.floor(key.length / 3))
+  return {
+    path: path.map(String).join('.'),
+    line: at(path),
+    got: 'an unknown key',
+    allowed: known.length > 0 ? known.join(', ') : 'no keys here',
+    fix: close ? `did you mean \`${near.name}\`?` : 'remove it',
+  }
+}
+
+/** What stands at a place, shown only where no secret can be meant. */
+function got(path: Path, value: unknown): string {
+  if (value === undefined) return 'nothing'
+  if (value === null) return 'an empty value'
+  const guarded = path[0] === 'redis' || (path[0] === 'credentials' && path.at(-1) !== 'provider')
+  if (typeof value === 'string')
+    return guarded ? 'a string (not shown)' : JSON.stringify(value.length > 80 ? `${value.slice(0, 80)}…` : value)
+  if (Array.isArray(value)) return 'a list'
+  return typeof value === 'object' ? 'a mapping' : guarded ? `a ${typeof value} (not shown)` : String(value)
+}
+
+function allowed(issue: Issue, node: JsonNode | undefined): string {
+  const said = issue.code === 'custom' ? issue.message : shape(node)
+  return said === '' ? issue.message : said
+}
+
+/** A JSON Schema node in words. */
+function shape(node: JsonNode | undefined): string {
+  if (node === undefined) return ''
+  if (node.const !== undefined) return JSON.stringify(node.const)
+  if (Array.isArray(node.enum)) return node.enum.map(String).join(', ')
+  const branches = branchesOf(node)
+  if (branches.length > 0) return [...new Set(branches.map(shape).filter((words) => words !== ''))].join(', or ')
+  const range =
+    node.minimum !== undefined && node.maximum !== undefined ? ` from ${node.minimum} to ${node.maximum}` : ''
+  const length = typeof node.maxLength === 'number' ? ` of at most ${node.maxLength} characters` : ''
+  const matching = typeof node.pattern === 'string' ? ` matching ${node.pattern}` : ''
+  switch (node.type) {
+    case 'integer':
+      return `a whole number${range}`
+    case 'number':
+      return `a number${range}`
+    case 'string':
+      return `a string${length}${matching}`
+    case 'boolean':
+      return 'true or false'
+    case 'array':
+      return 'a list'
+    case 'object': {
+      const keys = Object.keys(propertiesOf(node))
+      return keys.length > 0 ? `a mapping with ${keys.join(', ')}` : 'a mapping'
+    }
+    default:
+      return ''
+  }
+}
+
+function fix(issue: Issue, value: unknown, node: JsonNode | undefined): string {
+  const key = String(issue.path.at(-1) ?? '')
+  if (value === undefined) return `add \`${key}\``
+  if (typeof value === 'string' && node?.type === 'integer') {
+    const match = /^(\d+)\s*(ms|s|m|h)?$/.exec(value.trim())
+    if (match) return `write ${amount(Number(match[1]), match[2], key)} without quotes or unit`
+  }
+  // A schema that words its own error says what to write; the library's own words only repeat what is allowed.
+  if (!/^(Invalid|Too|Unrecognized)\b/.test(issue.message)) return issue.message
+  const about = node?.description
+  return typeof about === 'string' ? `write an allowed value. ${about}` : 'write an allowed value'
+}
+
+const UNITS_MS: Readonly<Record<string, number>> = { ms: 1, s: 1000, m: 60_000, h: 3_600_000 }
+
+/** "15m" in the unit that the key's name ends with. */
+function amount(count: number, unit: string | undefined, key: string): number {
+  const own = key.endsWith('_ms') ? 'ms' : 's'
+  return Math.round((count * (UNITS_MS[unit ?? own] ?? 1)) / (UNITS_MS[own] ?? 1))
+}
+
+function valueAt(value: unknown, path: Path): unknown {
+  return path.reduce<unknown>(
+    (inner, key) =>
+      typeof inner === 'object' && inner !== null ? (inner as Record<PropertyKey, unknown>)[key] : undefined,
+    value,
+  )
+}
+
+/** The schema node that applies at a place; of a union, the branch whose constants equal what is written. */
+function nodeAt(schema: JsonNode, written: unknown, path: Path): JsonNode | undefined {
+  let node: JsonNode | undefined = schema
+  let value = written
+  for (const key of path) {
+    if (node === undefined) return undefined
+    node = stepInto(chooseBranch(node, value), key)
+    value = valueAt(value, [key])
+  }
+  return node === undefined ? undefined : chooseBranch(node, value)
+}
+
+function stepInto(node: JsonNode, key: PropertyKey): JsonNode | undefined {
+  if (typeof key === 'number') return asNode(node.items)
+  const own = propertiesOf(node)[String(key)]
+  if (own !== undefined) return own
+  const constants = branchesOf(node).flatMap((branch) => propertiesOf(branch)[String(key)]?.const ?? [])
+  return constants.length > 0 ? { enum: constants } : asNode(node.additionalProperties)
+}
+
+function chooseBranch(node: JsonNode, value: unknown): JsonNode {
+  const branches = branchesOf(node)
+  const fits = branches.find((branch) => {
+    const constants = Object.entries(propertiesOf(branch)).filter(([, property]) => property.const !== undefined)
+    return constants.length > 0 && constants.every(([key, property]) => valueAt(value, [key]) === property.const)
+  })
+  return fits ?? node
+}
+
+function branchesOf(node: JsonNode): JsonNode[] {
+  const branches = node.oneOf ?? node.anyOf
+  return Array.isArray(branches) ? branches.map(asNode).filter((branch) => branch !== undefined) : []
+}
+
+function propertiesOf(node: JsonNode | undefined): Record<string, JsonNode> {
+  return (asNode(node?.properties) ?? {}) as Record<string, JsonNode>
+}
+
+function asNode(value: unknown): JsonNode | undefined {
+  return typeof value === 'object' && value !== null && !Array.isArray(value) ? (value as JsonNode) : undefined
+}
+
+/** Line of a key or list item, or of the nearest place above it that is in the file. */
+export function lineOf(document: Document, lines: LineCounter, path: Path): number | undefined {
+  let node: unknown = document.contents
+  let offset: number | undefined
+  for (const key of path) {
+    if (isMap(node)) {
+      const pair = node.items.find((item) => isScalar(item.key) && String(item.key.value) === String(key))
+      if (pair === undefined) break
+      if (isScalar(pair.key) && pair.key.range) offset = pair.key.range[0]
+      node = pair.value
+    } else if (isSeq(node)) {
+      node = node.items[Number(key)]
+      const range = (node as { range?: readonly number[] } | undefined)?.range
+      if (range?.[0] !== undefined) offset = range[0]
+    } else break
+  }
+  return offset === undefined ? undefined : lines.linePos(offset).line
+}
+
+/** Levenshtein distance, for "did you mean". */
+function editDistance(a: string, b: string): number {
+  let previous = Array.from({ length: b.length + 1 }, (_, index) => index)
+  for (let row = 1; row <= a.length; row++) {
+    const current = [row]
+    for (let column = 1; column <= b.length; column++) {
+      const substituted = (previous[column - 1] ?? 0) + (a[row - 1] === b[column - 1] ? 0 : 1)
+      current.push(Math.min(substituted, (previous[column] ?? 0) + 1, (current[column - 1] ?? 0) + 1))
+    }
+    previous = current
+  }
+  return previous[b.length] ?? 0
+}

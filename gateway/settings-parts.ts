@@ -1,0 +1,149 @@
+/**
+ * The parts of settings that need more than a default: paths, agents, limits that must agree, the address of Redis, and
+ * what deserves a warning. Each reports what is wrong instead of stopping, so that all problems are listed together.
+ */
+import { readFileSync } from 'node:fs'
+import { homedir, userInfo } from 'node:os'
+import { isAbsolute, join, resolve } from 'node:path'
+import type { Agent } from './protocol/grant.ts'
+import type { SettingsProblem } from './settings-explain.ts'
+import { HARD_TTL_S, type ListenAddress, type WrittenSettings } from './settings-schema.ts'
+
+export interface Surroundings {
+  readonly baseDir: string
+  readonly file: string | undefined
+  readonly report: (path: readonly string[], problem: Omit<SettingsProblem, 'path' | 'line'>) => void
+}
+
+/** Relative paths are relative to the settings file; `~/` is the home of whoever runs the gateway. */
+export function absolutePath(path: string, around: Surroundings): string {
+  return resolve(around.baseDir, path.startsWith('~/') ? join(homedir(), path.slice(2)) : path)
+}
+
+/** A path says so: a slash, a leading dot or the ending. Anything else is a shipped name. */
+export function isServicePath(entry: string): boolean {
+  return isAbsolute(entry) || entry.includes('/') || entry.startsWith('.') || /\.ya?ml$/.test(entry)
+}
+
+export function checkSocketPath(path: string, around: Surroundings): void {
+  // sun_path holds 104 bytes on macOS and 108 on Linux, with the closing zero; a longer path is cut silently by some systems.
+  const length = Buffer.byteLength(path)
+  if (length <= 103) return
+  around.report(['listen', 'control_socket'], {
+    got: `${length} bytes: ${path}`,
+    allowed: 'at most 103 bytes',
+    fix: 'write a shorter path, like /run/keyless/control.sock',
+  })
+}
+
+export function agentsOf(written: WrittenSettings, around: Surroundings): [Agent, ...Agent[]] {
+  const [first, ...rest] = (written.agents ?? []).map(
+    (agent): Agent => ({
+      id: agent.id,
+      owner: agent.owner,
+      purpose: agent.purpose,
+      riskTier: agent.risk_tier ?? 'low',
+    }),
+  )
+  if (first === undefined)
+    return [{ id: 'spiffe://keyless.local/agent/default', owner: localUser(), purpose: 'local work', riskTier: 'low' }]
+  const agents: [Agent, ...Agent[]] = [first, ...rest]
+  agents.forEach(({ id }, index) => {
+    if (agents.findIndex((agent) => agent.id === id) === index) return
+    around.report(['agents', String(index), 'id'], {
+      got: `${id} a second time`,
+      allowed: 'every id once',
+      fix: 'remove one of the two, or give it an id of its own',
+    })
+  })
+  return agents
+}
+
+/** Containers often run under a number that no user has. */
+function localUser(): string {
+  try {
+    return userInfo().username
+  } catch {
+    return `uid:${process.getuid?.() ?? 0}`
+  }
+}
+
+export function grantsOf(
+  written: WrittenSettings,
+  around: Surroundings,
+): { ttlS: number; maxTtlS: number; heartbeatS: number } {
+  const maxTtlS = written.grants?.max_ttl_s ?? HARD_TTL_S
+  const ttlS = written.grants?.ttl_s ?? Math.min(900, maxTtlS)
+  if (ttlS > maxTtlS) {
+    around.report(['grants', 'ttl_s'], {
+      got: String(ttlS),
+      allowed: `at most grants.max_ttl_s, ${maxTtlS}`,
+      fix: `lower ttl_s to ${maxTtlS}, or raise max_ttl_s`,
+    })
+  }
+  return { ttlS, maxTtlS, heartbeatS: written.grants?.heartbeat_s ?? 15 }
+}
+
+export function redisOf(written: WrittenSettings, around: Surroundings): { readonly url: string } | undefined {
+  const place = written.redis?.url
+  if (place === undefined) return undefined
+  const url =
+    typeof place === 'string'
+      ? place
+      : 'env' in place
+        ? process.env[place.env]
+        : firstLine(absolutePath(place.file, around))
+  if (url === undefined || !/^rediss?:\/\//.test(url)) {
+    const where =
+      typeof place === 'string'
+        ? 'this line'
+        : 'env' in place
+          ? `the environment variable ${place.env}`
+          : `the file ${absolutePath(place.file, around)}`
+    around.report(['redis', 'url'], {
+      got: url === undefined ? `nothing in ${where}` : `no Redis URL in ${where}`,
+      allowed: 'redis://host:port/db or rediss://…',
+      fix: `put the URL into ${where}`,
+    })
+  }
+  // Not enumerable: the URL may carry a password, and settings get printed.
+  return Object.defineProperty({ url: '' }, 'url', { value: url ?? '', enumerable: false })
+}
+
+function firstLine(path: string): string | undefined {
+  try {
+    return readFileSync(path, 'utf8').split('\n', 1)[0]?.trim()
+  } catch {
+    return undefined
+  }
+}
+
+/** Every `{ env: NAME }` below a value. */
+export function envNames(value: unknown): string[] {
+  if (typeof value !== 'object' || value === null) return []
+  return Object.entries(value).flatMap(([key, child]: [string, unknown]) =>
+    key === 'env' && typeof child === 'string' ? [child] : envNames(child),
+  )
+}
+
+export function warningsOf(
+  written: WrittenSettings,
+  listen: Readonly<Record<'proxy' | 'control', ListenAddress>>,
+): string[] {
+  const warnings: string[] = []
+  if (!written.services?.length)
+    warnings.push('No services are configured, so every host is refused. Name one under `services`.')
+  for (const door of ['proxy', 'control'] as const) {
+    if (!isLoopback(listen[door].host))
+      warnings.push(
+        `listen.${door} is ${listen[door].host}:${listen[door].port}: other machines can reach this door, and it speaks plain HTTP.`,
+      )
+  }
+  if (written.audit?.durability === 'relaxed')
+    warnings.push('audit.durability is relaxed: a power cut may lose the last records.')
+  return warnings
+}
+
+function isLoopback(host: string): boolean {
+  return host === 'localhost' || host === '::1' || /^127\.\d+\.\d+\.\d+$/.test(host)
+}

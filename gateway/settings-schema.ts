@@ -1,0 +1,248 @@
+/**
+ * The shape of `keyless.yaml` as people write it: one strict schema, every field with unit, default and reason. It knows
+ * nothing of files or of the machine; `settings.ts` turns a valid document into `Settings`.
+ */
+import { isIP } from 'node:net'
+import { z } from 'zod'
+import { credentialSchema } from './provider/registry.ts'
+
+/** Ceiling of a grant's life, seconds: a person's attention span, and the longest a stolen grant can be of use (DESIGN §2). */
+export const HARD_TTL_S = 3600
+
+export interface ListenAddress {
+  /** Host name or address to bind, no brackets. */
+  readonly host: string
+  /** 0 lets the system choose. */
+  readonly port: number
+}
+
+/** What a custom check says besides "no"; the explanation prints both (settings-explain.ts). */
+export interface Advice {
+  readonly allowed: string
+  readonly fix: string
+}
+
+/** `host:port`, `[v6]:port`, `:port` or a port alone. Without a host it is loopback: reaching further must be written out. */
+export function parseListen(text: string): ListenAddress | null {
+  const match = /^(?:(?:\[([0-9a-f:.]+)\]|([^:[\]\s]*)):)?(\d{1,5})$/i.exec(text)
+  if (!match) return null
+  const port = Number(match[3])
+  if (port > 65535) return null
+  const host = match[1] ?? match[2] ?? ''
+  if (match[1] !== undefined && isIP(match[1]) !== 6) return null
+  return { host: host === '' ? '127.0.0.1' : host, port }
+}
+
+/** A transformation that fails with advice instead of a bare message. */
+function read<In, Out>(convert: (value: In) => Out | null, advice: Advice) {
+  return (value: In, context: z.RefinementCtx): Out => {
+    const result = convert(value)
+    if (result !== null) return result
+    context.addIssue({ code: 'custom', message: advice.allowed, params: advice })
+    return z.NEVER
+  }
+}
+
+const listenAddress = (port: number) =>
+  z.union([z.string(), z.number()]).transform(
+    read((value: string | number) => parseListen(String(value)), {
+      allowed: '`host:port`, `[IPv6]:port`, or a port alone (loopback)',
+      fix: `write "127.0.0.1:${port}"`,
+    }),
+  )
+
+function cleanUrl(text: string): string | null {
+  if (!URL.canParse(text)) return null
+  const url = new URL(text)
+  const plain = (url.protocol === 'http:' || url.protocol === 'https:') && url.search === '' && url.hash === ''
+  return plain && url.username === '' && url.password === '' ? text.replace(/\/+$/, '') : null
+}
+
+function redisUrl(text: string): string | null {
+  if (!URL.canParse(text)) return null
+  const url = new URL(text)
+  return (url.protocol === 'redis:' || url.protocol === 'rediss:') && url.password === '' ? text : null
+}
+
+const seconds = (max: number) => z.int().min(1).max(max)
+const text = (max: number) => z.string().trim().min(1).max(max)
+const path = () => z.string().min(1)
+
+const listen = z
+  .strictObject({
+    proxy: listenAddress(8080)
+      .optional()
+      .describe(
+        'Where agents connect. Default 127.0.0.1:8080. Write 0.0.0.0:8080 to serve other machines; the proxy door is plain HTTP, so do that only inside a trusted network.',
+      ),
+    control: listenAddress(8081)
+      .optional()
+      .describe(
+        'Health, keys and metadata over TCP. Default 127.0.0.1:8081. Tasks are opened only over the unix socket.',
+      ),
+    control_socket: path()
+      .optional()
+      .describe(
+        'Unix socket of the control door, mode 0600: whoever can open it acts as the local human. Default <data_dir>/control.sock.',
+      ),
+  })
+  .describe('Doors. Loopback unless another address is written out.')
+
+const agent = z.strictObject({
+  id: z
+    .string()
+    .max(255)
+    .regex(/^[\x21-\x7e]+$/)
+    .describe('Registered id, by preference a SPIFFE ID; no spaces. Appears in every record.'),
+  owner: text(255).describe('Person or team that answers for this agent.'),
+  purpose: text(500).describe('What the agent is for, in one sentence. Policies and records carry it.'),
+  risk_tier: z
+    .enum(['low', 'medium', 'high'])
+    .optional()
+    .describe('Default low. Policies may be stricter with higher tiers.'),
+})
+
+const redis = z
+  .strictObject({
+    url: z
+      .union([
+        z.string().transform(
+          read(redisUrl, {
+            allowed: 'redis://host:port/db or rediss://…, without a password',
+            fix: 'keep the password out of this file: write url: { env: REDIS_URL }',
+          }),
+        ),
+        z.strictObject({ env: z.string().min(1) }),
+        z.strictObject({ file: path() }),
+      ])
+      .describe(
+        'Address of Redis or Valkey. With a password, by reference: { env: REDIS_URL } or { file: /run/secrets/redis-url }.',
+      ),
+  })
+  .describe(
+    'Shared leases, grants and counters for several replicas. Omit for one process: everything stays in memory and SQLite.',
+  )
+
+const audit = z
+  .strictObject({
+    durability: z
+      .enum(['fsync', 'relaxed'])
+      .optional()
+      .describe(
+        'fsync (default): the decision is on disk before a credential is attached. relaxed: it is only handed to the system, so a power cut may lose the last entries.',
+      ),
+    origin: z
+      .string()
+      .max(255)
+      .regex(/^[^\s+]+$/)
+      .optional()
+      .describe(
+        'Name of this log in signed checkpoints (C2SP). Default keyless.local/<tenant>. Give every log of an organisation its own, and never change it.',
+      ),
+  })
+  .describe('The tamper-evident log.')
+
+const grants = z
+  .strictObject({
+    ttl_s: seconds(HARD_TTL_S)
+      .optional()
+      .describe(
+        'Seconds a grant lives when the task asks for nothing. Default 900: long enough for one piece of work.',
+      ),
+    max_ttl_s: seconds(HARD_TTL_S)
+      .optional()
+      .describe(`Longest life a task may ask for, seconds. Default ${HARD_TTL_S}, which is also the ceiling.`),
+    heartbeat_s: seconds(300)
+      .optional()
+      .describe('A task opened with heartbeats ends when none arrives for twice this many seconds. Default 15.'),
+  })
+  .describe('What a task is given.')
+
+const milliseconds = (min: number, max: number) => z.int().min(min).max(max)
+
+const upstream = z
+  .strictObject({
+    connect_timeout_ms: milliseconds(100, 120_000)
+      .optional()
+      .describe('Milliseconds to reach an upstream, TLS included. Default 5000.'),
+    headers_timeout_ms: milliseconds(1000, 3_600_000)
+      .optional()
+      .describe('Milliseconds until the answer begins. Default 300000: models think long.'),
+    body_timeout_ms: milliseconds(0, 3_600_000)
+      .optional()
+      .describe('Milliseconds of silence inside an answer; 0 waits for ever. Default 300000.'),
+    ca: z.array(path()).optional().describe('PEM files of additional root certificates that upstreams may present.'),
+    hosts: z
+      .record(
+        z.string().regex(/^[a-z0-9._-]+$/),
+        z.string().transform(
+          read((value: string) => (isIP(value) ? value : null), {
+            allowed: 'an IP address',
+            fix: 'write the address itself, like 192.0.2.7',
+          }),
+        ),
+      )
+      .optional()
+      .describe('Host name: address, like /etc/hosts. The address is still checked against the service’s ranges.'),
+  })
+  .describe('The far side.')
+
+export const settingsSchema = z.strictObject({
+  tenant: z
+    .string()
+    .regex(/^[a-z0-9][a-z0-9-]{0,62}$/)
+    .optional()
+    .describe('Every key, record and counter belongs to a tenant. Default "default".'),
+  data_dir: path().optional().describe('Keys, log and state of this replica. Default $KEYLESS_HOME or ~/.keyless.'),
+  keys_dir: path()
+    .optional()
+    .describe('CA, grant and lease keys. Default <data_dir>/keys. Replicas of one gateway share these files.'),
+  listen: listen.optional(),
+  public_url: z
+    .string()
+    .transform(
+      read(cleanUrl, {
+        allowed: 'an http(s) URL without user, query or fragment',
+        fix: 'write "https://keyless.example.com"',
+      }),
+    )
+    .optional()
+    .describe(
+      'Control door as others see it: issuer of grants. Default http://<listen.control>. The same on all replicas.',
+    ),
+  services: z
+    .array(path())
+    .optional()
+    .describe(
+      'Upstream APIs: a shipped name (github), or a path to a .yaml of your own. Hosts of no service are refused.',
+    ),
+  policies: z
+    .array(path())
+    .optional()
+    .describe('Cedar policies: files, or directories of *.cedar. Default: the shipped policies.'),
+  credentials: z
+    .record(z.string().regex(/^[a-z0-9][a-z0-9_-]*$/), credentialSchema)
+    .optional()
+    .describe(
+      'Credential per service name. Secrets only by reference: { env: NAME }, { file: PATH } or { exec: [COMMAND, ARG] }.',
+    ),
+  agents: z
+    .array(agent)
+    .min(1)
+    .optional()
+    .describe(
+      'Who may be given tasks. The first is the default. Default: one local agent of the user who runs the gateway.',
+    ),
+  redis: redis.optional(),
+  audit: audit.optional(),
+  grants: grants.optional(),
+  upstream: upstream.optional(),
+})
+
+export type WrittenSettings = z.output<typeof settingsSchema>
+
+/** JSON Schema (draft 7, what editors read) of the file as written. */
+export function settingsJsonSchema(): Record<string, unknown> {
+  const schema = z.toJSONSchema(settingsSchema, { io: 'input', target: 'draft-7', unrepresentable: 'any' })
+  return { ...schema, title: 'Keyless settings (keyless.yaml)' }
+}

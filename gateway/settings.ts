@@ -1,0 +1,219 @@
+/**
+ * Settings of one gateway: read once at start, checked as a whole, frozen. What people write is in `settings-schema.ts`;
+ * what the house consumes is `Settings`, complete, with absolute paths and units in the names.
+ */
+import { existsSync } from 'node:fs'
+import { readFile } from 'node:fs/promises'
+import { dirname, join, resolve } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { isMap, LineCounter, parseDocument } from 'yaml'
+import { controlSocketOf, defaultDataDir } from './data-directory.ts'
+import type { Agent } from './protocol/grant.ts'
+import { explainIssues, lineOf, SettingsError, type SettingsProblem } from './settings-explain.ts'
+import {
+  absolutePath,
+  agentsOf,
+  checkSocketPath,
+  envNames,
+  grantsOf,
+  isServicePath,
+  redisOf,
+  type Surroundings,
+  warningsOf,
+} from './settings-parts.ts'
+import { type ListenAddress, settingsJsonSchema, settingsSchema, type WrittenSettings } from './settings-schema.ts'
+
+export type { ListenAddress, SettingsProblem }
+export { defaultDataDir, SettingsError, settingsJsonSchema }
+
+type Credentials = NonNullable<WrittenSettings['credentials']>
+
+export interface Settings {
+  /** Absolute path of the file read; undefined when the gateway runs on defaults alone. */
+  readonly file: string | undefined
+  /** Directory against which relative paths were resolved, and against which secret references are: that of the file. */
+  readonly baseDir: string
+  /** Default `default`. */
+  readonly tenant: string
+  /** Absolute. Default `$KEYLESS_HOME` or `~/.keyless`. */
+  readonly dataDir: string
+  /** Absolute. Default `<dataDir>/keys`; shared by replicas. */
+  readonly keysDir: string
+  readonly listen: {
+    /** Default 127.0.0.1:8080. */
+    readonly proxy: ListenAddress
+    /** Default 127.0.0.1:8081. */
+    readonly control: ListenAddress
+    /** Absolute, at most 103 bytes (`sun_path`). Default `<dataDir>/control.sock`. */
+    readonly controlSocket: string
+  }
+  /** Issuer of grants, no trailing slash. Default `http://<listen.control>`. */
+  readonly publicUrl: string
+  /** Shipped names as written, own files as absolute paths. Default none: every host is unmanaged. */
+  readonly services: readonly string[]
+  /** Absolute files or directories. Default: the shipped `policies/`. */
+  readonly policies: readonly string[]
+  /** Service's credential name → checked provider configuration. Paths in it are relative to `baseDir`. */
+  readonly credentials: ReadonlyMap<string, Credentials[string]>
+  /** At least one; the first is the default. */
+  readonly agents: readonly [Agent, ...Agent[]]
+  /** Undefined: one process, no shared state. `url` may hold a password and is not enumerable, so printing settings does not show it. */
+  readonly redis: { readonly url: string } | undefined
+  readonly audit: {
+    /** Default fsync. */
+    readonly durability: 'fsync' | 'relaxed'
+    /** C2SP origin. Default `keyless.local/<tenant>`: must survive a change of host name. */
+    readonly origin: string
+  }
+  readonly grants: {
+    /** Seconds. Default 900 (or `maxTtlS` if that is less). */
+    readonly ttlS: number
+    /** Seconds. Default and ceiling 3600. */
+    readonly maxTtlS: number
+    /** Seconds. Default 15. */
+    readonly heartbeatS: number
+  }
+  readonly upstream: {
+    /** Default 5000. */
+    readonly connectTimeoutMs: number
+    /** Default 300000: models think long before the first byte. */
+    readonly headersTimeoutMs: number
+    /** Silence inside an answer. Default 300000; 0 waits for ever. */
+    readonly bodyTimeoutMs: number
+    /** Absolute paths of PEM files with additional roots. Default none. */
+    readonly ca: readonly string[]
+    /** Host name → address. Default none. */
+    readonly hosts: ReadonlyMap<string, string>
+  }
+  /** Environment variables that hold secrets of the gateway, sorted: `keyless run` keeps them from its child. */
+  readonly secretEnv: readonly string[]
+  /** Choices that are allowed and worth a word at start, one sentence each. */
+  readonly warnings: readonly string[]
+}
+
+const shippedPolicies = fileURLToPath(new URL('../policies', import.meta.url))
+
+/**
+ * Read settings.
+ * @param file path; undefined takes `./keyless.yaml` if there is one, else defaults alone.
+ * @throws {SettingsError} with every problem of the file at once.
+ */
+export async function loadSettings(file: string | undefined): Promise<Settings> {
+  const found = file === undefined ? (existsSync('keyless.yaml') ? resolve('keyless.yaml') : undefined) : resolve(file)
+  if (found === undefined) return read('', process.cwd(), undefined)
+  try {
+    return read(await readFile(found, 'utf8'), dirname(found), found)
+  } catch (cause) {
+    if (!(cause instanceof Error) || !('code' in cause)) throw cause
+    const problem = {
+      path: '',
+      line: undefined,
+      got: `${cause.code} on reading it`,
+      allowed: 'a readable file',
+      fix: 'check the path, or write one with `keyless init`',
+    }
+    throw new SettingsError(found, [problem], { cause })
+  }
+}
+
+/** The same from text; relative paths are resolved against `baseDir`. @throws {SettingsError} */
+export function parseSettings(text: string, baseDir: string): Settings {
+  return read(text, resolve(baseDir), undefined)
+}
+
+function read(text: string, baseDir: string, file: string | undefined): Settings {
+  const name = file ?? 'keyless.yaml'
+  const lines = new LineCounter()
+  const document = parseDocument(text, { lineCounter: lines, prettyErrors: false, uniqueKeys: true })
+  if (document.errors.length > 0) {
+    throw new SettingsError(
+      name,
+      document.errors.map((error) => ({
+        path: '',
+        line: lines.linePos(error.pos[0]).line,
+        got: error.message,
+        allowed: 'YAML 1.2',
+        fix: 'correct this line',
+      })),
+    )
+  }
+  if (document.contents !== null && !isMap(document.contents)) {
+    throw new SettingsError(name, [
+      {
+        path: '',
+        line: 1,
+        got: 'not a mapping',
+        allowed: 'settings as `key: value`',
+        fix: 'start from `keyless init`',
+      },
+    ])
+  }
+  const written: unknown = document.toJS() ?? {}
+  const parsed = settingsSchema.safeParse(written, { reportInput: false })
+  const at = (path: readonly PropertyKey[]) => lineOf(document, lines, path)
+  if (!parsed.success)
+    throw new SettingsError(name, explainIssues(parsed.error.issues, written, settingsJsonSchema(), at))
+  const problems: SettingsProblem[] = []
+  const report = (path: readonly string[], problem: Omit<SettingsProblem, 'path' | 'line'>) =>
+    problems.push({ path: path.join('.'), line: at(path), ...problem })
+  const settings = normalise(parsed.data, { baseDir, file, report })
+  if (problems.length > 0) throw new SettingsError(name, problems)
+  return deepFreeze(settings)
+}
+
+function normalise(written: WrittenSettings, around: Surroundings): Settings {
+  const absolute = (path: string) => absolutePath(path, around)
+  const tenant = written.tenant ?? 'default'
+  const dataDir = written.data_dir === undefined ? defaultDataDir() : absolute(written.data_dir)
+  const listen = {
+    proxy: written.listen?.proxy ?? { host: '127.0.0.1', port: 8080 },
+    control: written.listen?.control ?? { host: '127.0.0.1', port: 8081 },
+    controlSocket:
+      written.listen?.control_socket === undefined ? controlSocketOf(dataDir) : absolute(written.listen.control_socket),
+  }
+  checkSocketPath(listen.controlSocket, around)
+  return {
+    file: around.file,
+    baseDir: around.baseDir,
+    tenant,
+    dataDir,
+    keysDir: written.keys_dir === undefined ? join(dataDir, 'keys') : absolute(written.keys_dir),
+    listen,
+    publicUrl: written.public_url ?? `http://${authorityOf(listen.control)}`,
+    services: (written.services ?? []).map((entry) => (isServicePath(entry) ? absolute(entry) : entry)),
+    policies: written.policies?.map(absolute) ?? [shippedPolicies],
+    credentials: new Map(Object.entries(written.credentials ?? {})),
+    agents: agentsOf(written, around),
+    redis: redisOf(written, around),
+    audit: {
+      durability: written.audit?.durability ?? 'fsync',
+      origin: written.audit?.origin ?? `keyless.local/${tenant}`,
+    },
+    grants: grantsOf(written, around),
+    upstream: upstreamOf(written.upstream ?? {}, absolute),
+    secretEnv: [...new Set([...envNames(written.credentials), ...envNames(written.redis)])].sort(),
+    warnings: warningsOf(written, listen),
+  }
+}
+
+function authorityOf({ host, port }: ListenAddress): string {
+  return `${host.includes(':') ? `[${host}]` : host}:${port}`
+}
+
+type WrittenUpstream = NonNullable<WrittenSettings['upstream']>
+
+function upstreamOf(written: WrittenUpstream, absolute: (path: string) => string): Settings['upstream'] {
+  return {
+    connectTimeoutMs: written.connect_timeout_ms ?? 5000,
+    headersTimeoutMs: written.headers_timeout_ms ?? 300_000,
+    bodyTimeoutMs: written.body_timeout_ms ?? 300_000,
+    ca: (written.ca ?? []).map(absolute),
+    hosts: new Map(Object.entries(written.hosts ?? {})),
+  }
+}
+
+function deepFreeze<T>(value: T): T {
+  if (typeof value !== 'object' || value === null || Object.isFrozen(value)) return value
+  for (const child of Object.values(value)) deepFreeze(child)
+  return Object.freeze(value)
+}
