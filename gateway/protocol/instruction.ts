@@ -14,6 +14,8 @@ export type Instruction =
       /** Space-separated operation names (RFC 6749 §3.3), the short form of `authorization_details`. */
       readonly scope: string
       readonly ttlS: number
+      /** The opener promises heartbeats; without them the task is ended. Default false. */
+      readonly heartbeat?: boolean
     }
   | {
       readonly kind: 'task.complete'
@@ -26,7 +28,7 @@ export type Instruction =
 
 /** What an instruction would do, checked and complete. */
 export type Proposal =
-  | { readonly kind: 'task.open'; readonly grant: Grant; readonly authority: readonly Authority[]; readonly agent: Agent; readonly ttlS: number }
+  | { readonly kind: 'task.open'; readonly grant: Grant; readonly authority: readonly Authority[]; readonly agent: Agent; readonly ttlS: number; readonly heartbeat?: boolean }
   | { readonly kind: 'task.complete'; readonly grant: Grant; readonly reason: string }
 
 /** A grant as handed to whoever opened the task. Neither form is stored by the gateway: handles are kept hashed. */
