@@ -4,6 +4,7 @@
  */
 import { type Document, isMap, isScalar, isSeq, type LineCounter } from 'yaml'
 import type { z } from 'zod'
+import { nearest } from './settings-nearest.ts'
 
 export interface SettingsProblem {
   /** Dotted place in the file; empty for the file as a whole. */
@@ -90,16 +91,13 @@ function closest(alternatives: readonly (readonly Issue[])[]): readonly Issue[] 
 
 function unknownKey(path: Path, known: readonly string[], at: Place): SettingsProblem {
   const key = String(path.at(-1))
-  const near = known
-    .map((name) => ({ name, distance: editDistance(key, name) }))
-    .sort((a, b) => a.distance - b.distance)[0]
-  const close = near !== undefined && near.distance <= Math.max(2, Math.floor(key.length / 3))
+  const meant = nearest(key, known)
   return {
     path: path.map(String).join('.'),
     line: at(path),
     got: 'an unknown key',
     allowed: known.length > 0 ? known.join(', ') : 'no keys here',
-    fix: close ? `did you mean \`${near.name}\`?` : 'remove it',
+    fix: meant === undefined ? 'remove it' : `did you mean \`${meant}\`?`,
   }
 }
 
@@ -238,18 +236,4 @@ export function lineOf(document: Document, lines: LineCounter, path: Path): numb
     } else break
   }
   return offset === undefined ? undefined : lines.linePos(offset).line
-}
-
-/** Levenshtein distance, for "did you mean". */
-function editDistance(a: string, b: string): number {
-  let previous = Array.from({ length: b.length + 1 }, (_, index) => index)
-  for (let row = 1; row <= a.length; row++) {
-    const current = [row]
-    for (let column = 1; column <= b.length; column++) {
-      const substituted = (previous[column - 1] ?? 0) + (a[row - 1] === b[column - 1] ? 0 : 1)
-      current.push(Math.min(substituted, (previous[column] ?? 0) + 1, (current[column - 1] ?? 0) + 1))
-    }
-    previous = current
-  }
-  return previous[b.length] ?? 0
 }

@@ -2,6 +2,7 @@
  * The parts of settings that need more than a default: paths, agents, limits that must agree, the address of Redis, and
  * what deserves a warning. Each reports what is wrong instead of stopping, so that all problems are listed together.
  */
+import { X509Certificate } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import { homedir, userInfo } from 'node:os'
 import { isAbsolute, join, resolve } from 'node:path'
@@ -71,17 +72,35 @@ function localUser(): string {
 export function grantsOf(
   written: WrittenSettings,
   around: Surroundings,
-): { ttlS: number; maxTtlS: number; heartbeatS: number } {
-  const maxTtlS = written.grants?.max_ttl_s ?? HARD_TTL_S
-  const ttlS = written.grants?.ttl_s ?? Math.min(900, maxTtlS)
-  if (ttlS > maxTtlS) {
+): { ttl: { defaultS: number; maxS: number }; heartbeatS: number } {
+  const maxS = written.grants?.max_ttl_s ?? HARD_TTL_S
+  const defaultS = written.grants?.ttl_s ?? Math.min(900, maxS)
+  if (defaultS > maxS) {
     around.report(['grants', 'ttl_s'], {
-      got: String(ttlS),
-      allowed: `at most grants.max_ttl_s, ${maxTtlS}`,
-      fix: `lower ttl_s to ${maxTtlS}, or raise max_ttl_s`,
+      got: String(defaultS),
+      allowed: `at most grants.max_ttl_s, ${maxS}`,
+      fix: `lower ttl_s to ${maxS}, or raise max_ttl_s`,
     })
   }
-  return { ttlS, maxTtlS, heartbeatS: written.grants?.heartbeat_s ?? 15 }
+  return { ttl: { defaultS, maxS }, heartbeatS: written.grants?.heartbeat_s ?? 15 }
+}
+
+/** The text of each PEM file; one that cannot be read or holds no certificate is reported. */
+export function rootsOf(files: readonly string[], around: Surroundings): string[] {
+  return files.map((file, index) => {
+    const path = absolutePath(file, around)
+    const pem = readText(path)
+    try {
+      new X509Certificate(pem ?? '')
+    } catch {
+      around.report(['upstream', 'ca', String(index)], {
+        got: pem === undefined ? `no readable file ${path}` : `no certificate in ${path}`,
+        allowed: 'a PEM file with root certificates',
+        fix: 'correct the path, or remove it',
+      })
+    }
+    return pem ?? ''
+  })
 }
 
 export function redisOf(written: WrittenSettings, around: Surroundings): { readonly url: string } | undefined {
@@ -92,7 +111,7 @@ export function redisOf(written: WrittenSettings, around: Surroundings): { reado
       ? place
       : 'env' in place
         ? process.env[place.env]
-        : firstLine(absolutePath(place.file, around))
+        : readText(absolutePath(place.file, around))?.trim()
   if (url === undefined || !/^rediss?:\/\//.test(url)) {
     const where =
       typeof place === 'string'
@@ -110,9 +129,9 @@ export function redisOf(written: WrittenSettings, around: Surroundings): { reado
   return Object.defineProperty({ url: '' }, 'url', { value: url ?? '', enumerable: false })
 }
 
-function firstLine(path: string): string | undefined {
+function readText(path: string): string | undefined {
   try {
-    return readFileSync(path, 'utf8').split('\n', 1)[0]?.trim()
+    return readFileSync(path, 'utf8')
   } catch {
     return undefined
   }

@@ -18,6 +18,7 @@ import {
   grantsOf,
   isServicePath,
   redisOf,
+  rootsOf,
   type Surroundings,
   warningsOf,
 } from './settings-parts.ts'
@@ -53,8 +54,10 @@ export interface Settings {
   readonly services: readonly string[]
   /** Absolute files or directories. Default: the shipped `policies/`. */
   readonly policies: readonly string[]
+  /** Where the shipped names of `services` are found. Not a setting: it goes with the program. */
+  readonly shippedServicesDir: string
   /** Service's credential name → checked provider configuration. Paths in it are relative to `baseDir`. */
-  readonly credentials: ReadonlyMap<string, Credentials[string]>
+  readonly credentials: Readonly<Credentials>
   /** At least one; the first is the default. */
   readonly agents: readonly [Agent, ...Agent[]]
   /** Undefined: one process, no shared state. `url` may hold a password and is not enumerable, so printing settings does not show it. */
@@ -66,11 +69,9 @@ export interface Settings {
     readonly origin: string
   }
   readonly grants: {
-    /** Seconds. Default 900 (or `maxTtlS` if that is less). */
-    readonly ttlS: number
-    /** Seconds. Default and ceiling 3600. */
-    readonly maxTtlS: number
-    /** Seconds. Default 15. */
+    /** Seconds a grant lives: by default (900, or `maxS` if that is less) and at most (default and ceiling 3600). */
+    readonly ttl: { readonly defaultS: number; readonly maxS: number }
+    /** Seconds between heartbeats; a task that promised them ends after two are missed. Default 15. */
     readonly heartbeatS: number
   }
   readonly upstream: {
@@ -80,7 +81,7 @@ export interface Settings {
     readonly headersTimeoutMs: number
     /** Silence inside an answer. Default 300000; 0 waits for ever. */
     readonly bodyTimeoutMs: number
-    /** Absolute paths of PEM files with additional roots. Default none. */
+    /** Additional root certificates, PEM text of each file. Default none. */
     readonly ca: readonly string[]
     /** Host name → address. Default none. */
     readonly hosts: ReadonlyMap<string, string>
@@ -92,6 +93,7 @@ export interface Settings {
 }
 
 const shippedPolicies = fileURLToPath(new URL('../policies', import.meta.url))
+const shippedServicesDir = join(shippedPolicies, 'services')
 
 /**
  * Read settings.
@@ -182,7 +184,8 @@ function normalise(written: WrittenSettings, around: Surroundings): Settings {
     publicUrl: written.public_url ?? `http://${authorityOf(listen.control)}`,
     services: (written.services ?? []).map((entry) => (isServicePath(entry) ? absolute(entry) : entry)),
     policies: written.policies?.map(absolute) ?? [shippedPolicies],
-    credentials: new Map(Object.entries(written.credentials ?? {})),
+    credentials: written.credentials ?? {},
+    shippedServicesDir,
     agents: agentsOf(written, around),
     redis: redisOf(written, around),
     audit: {
@@ -190,7 +193,7 @@ function normalise(written: WrittenSettings, around: Surroundings): Settings {
       origin: written.audit?.origin ?? `keyless.local/${tenant}`,
     },
     grants: grantsOf(written, around),
-    upstream: upstreamOf(written.upstream ?? {}, absolute),
+    upstream: upstreamOf(written.upstream ?? {}, around),
     secretEnv: [...new Set([...envNames(written.credentials), ...envNames(written.redis)])].sort(),
     warnings: warningsOf(written, listen),
   }
@@ -202,12 +205,12 @@ function authorityOf({ host, port }: ListenAddress): string {
 
 type WrittenUpstream = NonNullable<WrittenSettings['upstream']>
 
-function upstreamOf(written: WrittenUpstream, absolute: (path: string) => string): Settings['upstream'] {
+function upstreamOf(written: WrittenUpstream, around: Surroundings): Settings['upstream'] {
   return {
     connectTimeoutMs: written.connect_timeout_ms ?? 5000,
     headersTimeoutMs: written.headers_timeout_ms ?? 300_000,
     bodyTimeoutMs: written.body_timeout_ms ?? 300_000,
-    ca: (written.ca ?? []).map(absolute),
+    ca: rootsOf(written.ca ?? [], around),
     hosts: new Map(Object.entries(written.hosts ?? {})),
   }
 }
