@@ -1,0 +1,172 @@
+/**
+ * The room of grants: opens and ends tasks as the instruction flow asks, says who is calling, and keeps the count of single
+ * uses and heartbeats. A grant always has a human, a registered agent and a declared intent; without one it is not made.
+ */
+import type { KeyObject } from 'node:crypto'
+import type { Clock } from '../protocol/clock.ts'
+import type { Decision } from '../protocol/decision.ts'
+import type { Agent, Grant } from '../protocol/grant.ts'
+import type { Instruction, IssuedGrant, Proposal } from '../protocol/instruction.ts'
+import type { Inbound } from '../protocol/message.ts'
+import { GatewayError } from '../protocol/problem.ts'
+import type { Endpoint } from '../protocol/service.ts'
+import { Authenticator } from './authenticate.ts'
+import { draftGrant } from './draft.ts'
+import { digestOf, newHandle } from './handle.ts'
+import { createRecords, type Records } from './record.ts'
+import type { GrantStore, StoredGrant } from './store.ts'
+import { createTokenSeal, TOKEN_LIMIT, type TokenSeal } from './token.ts'
+
+export interface GrantsOptions {
+  readonly store: GrantStore
+  /** Exact `iss` and `aud` of signed grants: the settings' `public_url`. */
+  readonly issuer: string
+  /** Ed25519 private key. */
+  readonly signingKey: KeyObject
+  readonly agents: readonly Agent[]
+  /** Does the catalogue have at least one operation under this pattern? */
+  knowsOperation(pattern: string): boolean
+  readonly ttl: { readonly defaultS: number; readonly maxS: number }
+  /** Seconds between promised heartbeats; silence of twice that ends a task. */
+  readonly heartbeatS: number
+  readonly clock: Clock
+  /** A grant has ended: what was leased under it can go. Not waited for; failures are the callee's to record. */
+  onEnded(grant: Grant): void | Promise<void>
+}
+
+/** What `debit` needs of a permit. */
+export interface Debit {
+  readonly grant: Grant
+  readonly endpoint: Endpoint
+  readonly decision: Decision
+}
+
+export interface LiveTask {
+  readonly grant: Grant
+  /** Heartbeats were promised. */
+  readonly heartbeat: boolean
+}
+
+export interface Grants {
+  /** What an instruction that leaves them out gets. `agent` is the first one registered. */
+  readonly defaults: { readonly agent: string | undefined; readonly ttlS: number; readonly heartbeatS: number }
+  /** @see Authenticator.authenticate */
+  authenticate(inbound: Inbound): Grant | Promise<Grant>
+  /** Spend the use of a single-use operation. @throws {GatewayError} `use_spent`, `store_unavailable` */
+  debit(permit: Debit): void | Promise<void>
+  /** @throws {GatewayError} `agent_unknown`, `invalid_scope`, `instruction_invalid`, `task_unknown`, `store_unavailable` */
+  propose(instruction: Instruction): Proposal | Promise<Proposal>
+  /** @param receipt proof that the decision is in the log; only its presence counts here. */
+  perform(proposal: Proposal, receipt: unknown): Promise<IssuedGrant | null>
+  /** A sign of life. @returns the grant's expiry, epoch seconds. @throws {GatewayError} `task_unknown` */
+  heartbeat(taskId: string, tenant: string): Promise<{ readonly expiresAt: number }>
+  /** Living grants whose promised heartbeats have stayed away for twice `heartbeatS`. Each is returned to one replica. */
+  overdue(): Promise<readonly Grant[]>
+  /** Living tasks of a tenant, newest first. */
+  list(tenant: string): Promise<readonly LiveTask[]>
+  /** RFC 7517 key set that verifies signed grants. */
+  jwks(): object
+}
+
+export function createGrants(o: GrantsOptions): Grants {
+  const agents = new Map(o.agents.map((agent) => [agent.id, agent]))
+  const records = createRecords(o.signingKey)
+  const seal = createTokenSeal(o.issuer, o.signingKey)
+  const authenticator = new Authenticator({ store: o.store, records, seal, agents, clock: o.clock })
+  const rooms = { ...o, records, seal, authenticator }
+  return {
+    defaults: { agent: o.agents[0]?.id, ttlS: o.ttl.defaultS, heartbeatS: o.heartbeatS },
+    authenticate: (inbound) => authenticator.authenticate(inbound),
+    debit: (permit) => debit(o.store, permit),
+    propose: (i) => (i.kind === 'task.open' ? proposeOpen(i, agents, o) : proposeComplete(i, rooms)),
+    perform: (p) => (p.kind === 'task.open' ? open(p, rooms) : complete(p, rooms)),
+    async heartbeat(taskId, tenant) {
+      const grant = await livingTask(tenant, taskId, rooms)
+      await o.store.beat(grant)
+      return { expiresAt: grant.expiresAt }
+    },
+    overdue: async () => readable(await o.store.overdue(2000 * o.heartbeatS), records).map(({ grant }) => grant),
+    list: async (tenant) => readable(await o.store.live(tenant), records),
+    jwks: () => seal.jwks(),
+  }
+}
+
+interface Rooms extends GrantsOptions {
+  readonly records: Records
+  readonly seal: TokenSeal
+  readonly authenticator: Authenticator
+}
+
+function debit(store: GrantStore, { grant, endpoint, decision }: Debit): void | Promise<void> {
+  if (!decision.obligations.singleUse) return
+  const operation = endpoint.operation.name
+  const settle = (isMine: boolean) => {
+    if (isMine) return
+    throw new GatewayError(
+      'use_spent',
+      `${operation} may be used once under a grant, and grant ${grant.id} has used it. Ask for a new grant to use it again.`,
+    )
+  }
+  const answer = store.spend(grant.tenant, grant.id, operation, grant.expiresAt)
+  return answer instanceof Promise ? answer.then(settle) : settle(answer)
+}
+
+type Open = Extract<Instruction, { kind: 'task.open' }>
+type Complete = Extract<Instruction, { kind: 'task.complete' }>
+
+function proposeOpen(i: Open, agents: ReadonlyMap<string, Agent>, o: GrantsOptions): Proposal {
+  const grant = draftGrant(i, { agents, knowsOperation: o.knowsOperation, maxTtlS: o.ttl.maxS, nowMs: o.clock.nowMs() })
+  const { authority, agent } = grant
+  return { kind: 'task.open', grant, authority, agent, ttlS: i.ttlS, heartbeat: i.heartbeat === true }
+}
+
+async function proposeComplete(i: Complete, rooms: Rooms): Promise<Proposal> {
+  return { kind: 'task.complete', grant: await livingTask(i.tenant, i.task, rooms), reason: i.reason }
+}
+
+async function open(p: Extract<Proposal, { kind: 'task.open' }>, rooms: Rooms): Promise<IssuedGrant> {
+  const { grant } = p
+  const token = await rooms.seal.sign(grant)
+  if (token.length > TOKEN_LIMIT)
+    throw new GatewayError(
+      'invalid_scope',
+      'The scope is too long for a signed grant. Name fewer operations, or patterns that cover them.',
+    )
+  const handle = newHandle()
+  // Last, and in one step: a crash before it leaves a recorded grant that nobody can use.
+  await rooms.store.create(rooms.records.close(grant, digestOf(handle), p.heartbeat === true))
+  return { grant, handle, token }
+}
+
+async function complete(p: Extract<Proposal, { kind: 'task.complete' }>, rooms: Rooms): Promise<null> {
+  const { grant } = p
+  rooms.authenticator.end(grant) // first: whatever becomes of the store, it is over here
+  void Promise.resolve(rooms.onEnded(grant)).catch(() => {})
+  await rooms.store.end(grant, p.reason)
+  return null
+}
+
+/** @throws {GatewayError} `task_unknown` for a task that never was, has expired or has ended. */
+async function livingTask(tenant: string, taskId: string, rooms: Rooms): Promise<Grant> {
+  const standing = await rooms.store.byTask(tenant, taskId)
+  if (standing === undefined) throw unknown('There is no such task.')
+  if (standing.ended !== undefined) throw unknown(`The task has ended (${standing.ended.replace('_', ' ')}).`)
+  const grant = rooms.records.open(standing.stored)
+  if (grant.expiresAt * 1000 <= rooms.clock.nowMs()) throw unknown('The task has expired.')
+  return grant
+}
+
+function unknown(what: string): GatewayError {
+  return new GatewayError('task_unknown', `${what} \`keyless task list\` shows the tasks that are alive.`)
+}
+
+/** Records that carry our seal. Others cannot be used by anyone, so there is nothing to show or to end. */
+function readable(stored: readonly StoredGrant[], records: Records): { grant: Grant; heartbeat: boolean }[] {
+  return stored.flatMap((entry) => {
+    try {
+      return [{ grant: records.open(entry), heartbeat: entry.watched }]
+    } catch {
+      return []
+    }
+  })
+}
