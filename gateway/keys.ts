@@ -1,0 +1,54 @@
+/**
+ * The gateway's own keys on disk: the grant-signing key and the key that seals leases. Replicas that stand behind one address
+ * share this directory; an embedded gateway makes it on first start. Files are 0600 in a 0700 directory.
+ */
+import { createPrivateKey, createSecretKey, generateKeyPairSync, hkdfSync, type KeyObject, randomBytes } from 'node:crypto'
+import { chmod, link, mkdir, open, readFile, rm } from 'node:fs/promises'
+import { join } from 'node:path'
+
+export interface Keys {
+  /** Ed25519, signs grants. */
+  readonly grant: KeyObject
+  /** 32 bytes, seals leases. */
+  readonly lease: KeyObject
+  /** Keys the hashes of low-entropy values in the log, so that they can be compared and not guessed. */
+  readonly record: KeyObject
+}
+
+/** Read the keys in `dir`, making those that are absent. Two processes that start at once end up with the same keys. */
+export async function loadKeys(dir: string): Promise<Keys> {
+  await mkdir(dir, { recursive: true, mode: 0o700 })
+  await chmod(dir, 0o700)
+  const grant = await readOrCreate(join(dir, 'grant.key'), () =>
+    Buffer.from(generateKeyPairSync('ed25519').privateKey.export({ type: 'pkcs8', format: 'pem' })),
+  )
+  const lease = await readOrCreate(join(dir, 'lease.key'), () => randomBytes(32))
+  if (lease.length !== 32) throw new Error(`${join(dir, 'lease.key')} has ${lease.length} bytes; it must have 32. Restore it from a backup, or remove it to make a new one.`)
+  const record = Buffer.from(hkdfSync('sha256', lease, Buffer.alloc(0), 'keyless record values', 32))
+  return { grant: createPrivateKey(grant), lease: createSecretKey(lease), record: createSecretKey(record) }
+}
+
+/** Written under a temporary name and linked into place: a crash leaves no half key, and the first of two writers wins. */
+async function readOrCreate(path: string, create: () => Buffer): Promise<Buffer> {
+  try {
+    return await readFile(path)
+  } catch (cause) {
+    if ((cause as NodeJS.ErrnoException).code !== 'ENOENT') throw cause
+  }
+  const temporary = `${path}.${process.pid}`
+  const file = await open(temporary, 'w', 0o600)
+  try {
+    await file.writeFile(create())
+    await file.sync()
+  } finally {
+    await file.close()
+  }
+  try {
+    await link(temporary, path)
+  } catch (cause) {
+    if ((cause as NodeJS.ErrnoException).code !== 'EEXIST') throw cause
+  } finally {
+    await rm(temporary, { force: true })
+  }
+  return readFile(path)
+}
