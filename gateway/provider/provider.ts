@@ -3,10 +3,11 @@
  * agent's request before policy, never logs, never caches and never retries: lease, single-flight, cache and audit are
  * wrapped around it, so it cannot forget them.
  */
+
+import type { Grant } from '../protocol/grant.ts'
 import type { Outbound } from '../protocol/message.ts'
 import type { Secret } from '../protocol/secret.ts'
 import type { Service } from '../protocol/service.ts'
-import type { Grant } from '../protocol/grant.ts'
 
 export interface Credential {
   readonly secret: Secret
@@ -44,6 +45,11 @@ export interface Provider {
   issue(request: IssueRequest, signal: AbortSignal): Promise<Credential>
   /** Put the credential where the service takes it. `outbound` holds no credential of any slot any more. */
   attach(credential: Credential, outbound: Outbound): Outbound | Promise<Outbound>
+  /**
+   * Values other than `credential.secret` that travel once it is attached, such as the Base64 pair of Basic: they must not
+   * come back either. Asked once per credential; absent means that only the secret itself travels.
+   */
+  derived?(credential: Credential, service: Service): readonly Secret[]
   /** End the credential at its issuer, where the issuer offers it. Failure is recorded, never raised to the agent. */
   revoke?(credential: Credential, signal: AbortSignal): Promise<void>
 }
