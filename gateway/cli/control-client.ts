@@ -15,7 +15,7 @@ export class ControlUnreachable extends Error {
   constructor(socketPath: string, cause: unknown) {
     super(
       `No gateway is running: nothing answers at ${socketPath}. Start one with \`keyless start\` and try again; ` +
-        'if it runs with other settings, name them with --settings, or its data directory with KEYLESS_HOME.',
+        'if it runs with other settings, name them with --config, or its data directory with KEYLESS_HOME.',
       { cause },
     )
     this.name = 'ControlUnreachable'

@@ -25,7 +25,7 @@ export function draftGrant(i: Extract<Instruction, { kind: 'task.open' }>, bound
   checkPurpose(i.purpose)
   checkTtl(i.ttlS, bounds.maxTtlS)
   const authority = authorityOf(i.scope, bounds)
-  const id = uuidv7()
+  const id = uuidv7(bounds.nowMs)
   const issuedAt = Math.floor(bounds.nowMs / 1000)
   const lineage = rootLineage(i.human, agent.id, id)
   return {
@@ -33,7 +33,7 @@ export function draftGrant(i: Extract<Instruction, { kind: 'task.open' }>, bound
     tenant: i.tenant,
     human: i.human,
     agent,
-    task: { id: `task_${uuidv7()}`, purpose: i.purpose },
+    task: { id: `task_${uuidv7(bounds.nowMs)}`, purpose: i.purpose },
     authority,
     issuedAt,
     expiresAt: issuedAt + i.ttlS,

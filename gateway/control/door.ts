@@ -1,0 +1,183 @@
+/**
+ * The control door: instructions to the gateway, never calls through it. Two listeners: the unix socket for the person on this
+ * machine, TCP for what anyone may read. Every instruction goes through `serveInstruction`.
+ */
+import type { AddressInfo } from 'node:net'
+import { networkInterfaces } from 'node:os'
+import swagger from '@fastify/swagger'
+import Fastify, { type FastifyInstance, type FastifyRequest } from 'fastify'
+import type { Clock } from '../protocol/clock.ts'
+import type { ReadyView, StatusView } from '../protocol/control.ts'
+import { uuidv7 } from '../protocol/id.ts'
+import { GatewayError } from '../protocol/problem.ts'
+import { parseAuthority } from '../protocol/target.ts'
+import { isBoundAddress, isOwnName } from './address.ts'
+import { refusalOf, writeProblem } from './problem.ts'
+import { addPublicRoutes } from './public-routes.ts'
+import { clearSocketPath, listenOnSocket } from './socket.ts'
+import { addTaskRoutes, type TaskDoor } from './task-routes.ts'
+
+export type { ReadyView, StatusView }
+
+const BODY_LIMIT_BYTES = 64 * 1024
+/** A whole request must have arrived by then. Also the patience with a connection that says nothing. */
+const REQUEST_TIMEOUT_MS = 10_000
+const MAX_CONNECTIONS = 256
+
+export interface ControlDoorOptions extends TaskDoor {
+  /** Address of the TCP listener. */
+  readonly host: string
+  /** 0 for any free port. */
+  readonly port: number
+  readonly socketPath: string
+  ready(): Promise<ReadyView>
+  /** Its host is one of the names by which the TCP door may be called. Default: only loopback names and addresses. */
+  readonly publicUrl?: string
+  /** Told of every unexpected error, with the id that the caller was given. Default: nobody. */
+  report?(cause: unknown, id: string): void
+}
+
+export interface ControlDoor {
+  readonly port: number
+  /** Whether dialling this resolved address would reach the control door: a proxied request must never get there. */
+  isControlAddress(address: string, port: number): boolean
+  /** Take nothing new, finish what is under way, and after `graceMs` cut what is left. */
+  drain(graceMs: number): Promise<void>
+}
+
+/** @throws {Error} naming the setting when an address is taken, or when a gateway is already running here. */
+export async function openControlDoor(o: ControlDoorOptions): Promise<ControlDoor> {
+  await clearSocketPath(o.socketPath)
+  const isDraining = { now: false }
+  const local = await buildApp(o, isDraining, (app) => addTaskRoutes(app, o))
+  const open = await buildApp(o, isDraining, (app) => guardNames(app, namesOf(o)))
+  await Promise.all([local.ready(), open.ready()])
+  await listenOnSocket(local.server, o.socketPath)
+  try {
+    await open.listen({ host: o.host, port: o.port })
+  } catch (cause) {
+    await local.close()
+    throw new Error(
+      `The control door cannot listen on ${o.host}:${o.port}: ${(cause as Error).message}. Choose another address with listen.control.`,
+      { cause },
+    )
+  }
+  const { port } = open.server.address() as AddressInfo
+  return {
+    port,
+    isControlAddress: (address, dialled) =>
+      dialled === port && isBoundAddress(address, { boundTo: o.host, own: ownAddresses() }),
+    async drain(graceMs) {
+      isDraining.now = true
+      await Promise.all([close(local, graceMs), close(open, graceMs)])
+    },
+  }
+}
+
+async function buildApp(
+  o: ControlDoorOptions,
+  isDraining: { readonly now: boolean },
+  addOwn: (app: FastifyInstance) => void,
+): Promise<FastifyInstance> {
+  const app = createApp(o.clock)
+  app.setErrorHandler<Error>((error, request, reply) => {
+    const refusal = refusalOf(error)
+    if (refusal.code === 'internal') o.report?.(error, request.id)
+    writeProblem(request, reply, refusal)
+  })
+  app.setNotFoundHandler((request, reply) => writeProblem(request, reply, unknownRoute()))
+  app.addHook('onRequest', async (request) => {
+    if (isDraining.now)
+      throw new GatewayError('draining', 'The gateway is shutting down and takes no more instructions.')
+    refusePages(request)
+  })
+  await app.register(swagger, { openapi: DESCRIPTION })
+  await app.register(async (routes) => {
+    addOwn(routes) // hooks first: they guard only the routes added after them
+    addPublicRoutes(routes, o)
+  })
+  return app
+}
+
+const DESCRIPTION = {
+  openapi: '3.1.0',
+  info: {
+    title: 'Keyless control door',
+    version: '1',
+    description: 'Refusals are application/problem+json with a stable code.',
+  },
+} as const
+
+function createApp(clock: Clock): FastifyInstance {
+  const app = Fastify({
+    bodyLimit: BODY_LIMIT_BYTES,
+    requestTimeout: REQUEST_TIMEOUT_MS,
+    connectionTimeout: 3 * REQUEST_TIMEOUT_MS,
+    keepAliveTimeout: 5_000,
+    forceCloseConnections: 'idle',
+    return503OnClosing: false, // the hook says it in our words
+    genReqId: () => uuidv7(clock.nowMs()), // never taken from a header: it becomes the id of the event
+    ajv: {
+      customOptions: {
+        allErrors: true,
+        coerceTypes: false,
+        removeAdditional: false,
+        useDefaults: false,
+        verbose: true,
+        allowUnionTypes: true,
+      },
+    },
+  })
+  app.server.headersTimeout = REQUEST_TIMEOUT_MS
+  app.server.maxConnections = MAX_CONNECTIONS
+  app.removeContentTypeParser('text/plain') // what a web form can send without asking
+  return app
+}
+
+/** Browsers name the page that asks; programs on this machine do not. No page has business here (CSRF). */
+function refusePages(request: FastifyRequest): void {
+  if (request.method === 'GET' || request.method === 'HEAD') return
+  if (request.headers.origin === undefined && request.headers['sec-fetch-site'] === undefined) return
+  throw new GatewayError(
+    'policy_denied',
+    'Instructions are not taken from web pages. Use the keyless command, or a client that sends no Origin.',
+  )
+}
+
+function unknownRoute(): GatewayError {
+  return new GatewayError(
+    'route_unknown',
+    'The control door has no such route here. /openapi.json lists those it has; tasks and status are on the unix socket only.',
+  )
+}
+
+function guardNames(app: FastifyInstance, names: ReadonlySet<string>): void {
+  app.addHook('onRequest', async (request) => {
+    const host = parseAuthority(request.headers.host ?? '', 80).host
+    if (isOwnName(host, names, request.socket.localAddress)) return
+    throw new GatewayError(
+      'target_mismatch',
+      'The control door is not known by the name in the Host field. Use localhost or its address, or set public_url to the name that clients use.',
+    )
+  })
+}
+
+function namesOf(o: ControlDoorOptions): ReadonlySet<string> {
+  const url = o.publicUrl === undefined ? null : URL.parse(o.publicUrl)
+  const names = [o.host.toLowerCase()]
+  if (url !== null) names.push(url.hostname.replace(/^\[|\]$/g, ''))
+  return new Set(names)
+}
+
+function ownAddresses(): ReadonlySet<string> {
+  return new Set(Object.values(networkInterfaces()).flatMap((found) => (found ?? []).map(({ address }) => address)))
+}
+
+async function close(app: FastifyInstance, graceMs: number): Promise<void> {
+  const timer = setTimeout(() => app.server.closeAllConnections(), graceMs)
+  try {
+    await app.close()
+  } finally {
+    clearTimeout(timer)
+  }
+}
