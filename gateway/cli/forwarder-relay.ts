@@ -1,0 +1,95 @@
+/** Passes one absolute-form request to the gateway and its answer back, streaming, with every end-to-end field as it came. */
+import { type Agent, type ClientRequest, type IncomingMessage, request, type ServerResponse } from 'node:http'
+import { endToEnd, type ForwarderOptions, MAX_HEADER_BYTES, UNREACHABLE, unreachable } from './forwarder-wire.ts'
+
+export interface Exchange {
+  readonly asked: IncomingMessage
+  readonly answer: ServerResponse
+  /** Kept-alive connections to the gateway. */
+  readonly agent: Agent
+  readonly options: ForwarderOptions
+  /** How often a request without a body may go again over a fresh connection. */
+  readonly retries: number
+}
+
+export function relayRequest(exchange: Exchange): void {
+  const { asked, answer, agent, options } = exchange
+  const sent = request({
+    ...options.gateway,
+    agent,
+    method: asked.method,
+    path: asked.url,
+    headers: withGrant(asked, options.authorization),
+    maxHeaderSize: MAX_HEADER_BYTES,
+  })
+  const leave = () => sent.destroy()
+  answer.once('close', leave)
+  sent.on('continue', () => answer.writeContinue())
+  sent.on('response', (received) => relayResponse(received, answer))
+  sent.on('error', (cause) => {
+    answer.off('close', leave)
+    failed(exchange, sent, cause)
+  })
+  if (hasBody(asked)) {
+    sent.flushHeaders() // `Expect: 100-continue`: the body may be waiting for an answer to the head
+    asked.pipe(sent)
+  } else sent.end()
+}
+
+function hasBody(asked: IncomingMessage): boolean {
+  return asked.headers['transfer-encoding'] !== undefined || (asked.headers['content-length'] ?? '0') !== '0'
+}
+
+function withGrant(asked: IncomingMessage, authorization: string): string[] {
+  const headers = endToEnd(asked.rawHeaders, asked.headers.connection)
+  const { 'transfer-encoding': coding, 'content-length': length } = asked.headers
+  if (coding !== undefined) headers.push('Transfer-Encoding', coding)
+  // Without either field Node would announce a chunked body for a method that may have one.
+  else if (length === undefined && !['GET', 'HEAD', 'DELETE', 'OPTIONS'].includes(asked.method ?? '')) {
+    headers.push('Content-Length', '0')
+  }
+  headers.push('Proxy-Authorization', authorization)
+  return headers
+}
+
+function failed(exchange: Exchange, sent: ClientRequest, cause: NodeJS.ErrnoException): void {
+  const { asked, answer, options } = exchange
+  if (answer.destroyed || answer.headersSent) {
+    answer.destroy()
+    return
+  }
+  // The gateway may close a kept-alive connection in the moment it is used; what has no body can simply go again.
+  if (sent.reusedSocket && cause.code === 'ECONNRESET' && !hasBody(asked) && exchange.retries > 0) {
+    relayRequest({ ...exchange, retries: exchange.retries - 1 })
+    return
+  }
+  asked.unpipe(sent)
+  asked.resume()
+  const problem = unreachable(options.gateway)
+  answer.writeHead(502, {
+    'content-type': 'application/problem+json',
+    'content-length': Buffer.byteLength(problem),
+    'keyless-error': UNREACHABLE,
+    connection: 'close',
+  })
+  answer.end(problem)
+}
+
+function relayResponse(received: IncomingMessage, answer: ServerResponse): void {
+  const headers = endToEnd(received.rawHeaders, received.headers.connection)
+  answer.sendDate = false
+  // The client's own credentials are right; the grant behind them is not. A 407 would ask it to try others.
+  if (received.statusCode === 407) answer.writeHead(403, 'Forbidden', headers)
+  else answer.writeHead(received.statusCode ?? 502, received.statusMessage ?? '', headers)
+  answer.flushHeaders() // an event stream may be silent for long after its head
+  received.once('end', () => {
+    if (received.rawTrailers.length > 0) answer.addTrailers(pairs(received.rawTrailers))
+  })
+  // Cut short there is cut short here: ending properly would make a broken body look whole.
+  received.once('error', () => answer.destroy())
+  received.pipe(answer)
+}
+
+function pairs(flat: readonly string[]): [string, string][] {
+  return Array.from({ length: flat.length / 2 }, (_, index) => [flat[2 * index] ?? '', flat[2 * index + 1] ?? ''])
+}

@@ -1,0 +1,56 @@
+/** What the forwarder's parts agree on: where the gateway is, which fields end at one connection, and how its absence reads. */
+
+export interface GatewayAddress {
+  readonly host: string
+  readonly port: number
+}
+
+export interface ForwarderOptions {
+  /** The proxy door. */
+  readonly gateway: GatewayAddress
+  /** Proxy-Authorization towards the gateway, with its scheme. */
+  readonly authorization: string
+}
+
+/** Room for grants and cookies far beyond what servers accept; Node's own default of 16 KB refuses real requests. */
+export const MAX_HEADER_BYTES = 128 * 1024
+
+/** RFC 9110 §7.6.1, and what proxies of old are sent. */
+const HOP_BY_HOP: ReadonlySet<string> = new Set([
+  'connection',
+  'keep-alive',
+  'proxy-connection',
+  'proxy-authorization',
+  'proxy-authenticate',
+  'proxy-authentication-info',
+  'transfer-encoding',
+  'te',
+  'upgrade',
+])
+
+/** A flat header list in its order and case, without what belongs to one connection only. */
+export function endToEnd(rawHeaders: readonly string[], connection: string | undefined): string[] {
+  // Fields that Connection names go no further either: dropping only Connection would promote them.
+  const named = new Set(connection?.split(',').map((name) => name.trim().toLowerCase()))
+  const kept: string[] = []
+  for (let index = 0; index + 1 < rawHeaders.length; index += 2) {
+    const name = rawHeaders[index] ?? ''
+    const lower = name.toLowerCase()
+    if (!HOP_BY_HOP.has(lower) && !named.has(lower)) kept.push(name, rawHeaders[index + 1] ?? '')
+  }
+  return kept
+}
+
+export const UNREACHABLE = 'gateway_unreachable'
+
+/** Body of the 502 while the gateway is away, `application/problem+json`. */
+export function unreachable({ host, port }: GatewayAddress): string {
+  return JSON.stringify({
+    type: 'about:blank',
+    title: 'The gateway does not answer',
+    status: 502,
+    detail: `The Keyless gateway at ${host}:${port} does not answer. Start it again with \`keyless start\`; this run goes on as soon as it is back.`,
+    code: UNREACHABLE,
+    remedy: 'retry',
+  })
+}

@@ -1,0 +1,119 @@
+/**
+ * The loopback forward proxy that `keyless run` opens for its child. It knows one secret of this run and one gateway: a client
+ * that shows the secret is passed on with the grant added, so that no grant is in the child's environment and clients need
+ * no more than a proxy URL. It decides nothing, reads nothing inside a tunnel, and connects to nothing but the gateway.
+ */
+import { hash, randomBytes, timingSafeEqual } from 'node:crypto'
+import { Agent, createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
+import type { AddressInfo, Socket } from 'node:net'
+import { relayRequest } from './forwarder-relay.ts'
+import { openTunnel, passUpgrade } from './forwarder-tunnel.ts'
+import { type ForwarderOptions, MAX_HEADER_BYTES } from './forwarder-wire.ts'
+
+export type { ForwarderOptions, GatewayAddress } from './forwarder-wire.ts'
+
+export interface Forwarder {
+  /** On 127.0.0.1. */
+  readonly port: number
+  /** 32 random bytes, hex: the password of this run, of no use anywhere else. */
+  readonly secret: string
+  /** `http://agent:SECRET@127.0.0.1:PORT`, for the proxy variables. Only characters that no client re-encodes. */
+  readonly url: string
+  /** Cut everything that is open, and stop. */
+  close(): Promise<void>
+}
+
+const NOT_PROXY = 'This is the proxy of one keyless run: send it absolute-form requests or CONNECT.'
+const NO_SECRET = 'This proxy serves one keyless run. Use the proxy URL of its environment, with user and password.'
+const REALM = 'Basic realm="keyless run"'
+const RAW_CHALLENGE = `HTTP/1.1 407 Proxy Authentication Required\r\nProxy-Authenticate: ${REALM}\r\nContent-Type: text/plain\r\nContent-Length: ${NO_SECRET.length}\r\n\r\n${NO_SECRET}`
+
+/** Opens on 127.0.0.1, on a port that the system chooses. @throws the listen error, if even that fails. */
+export async function openForwarder(options: ForwarderOptions): Promise<Forwarder> {
+  const secret = randomBytes(32).toString('hex')
+  const agent = new Agent({ keepAlive: true, maxFreeSockets: 64, scheduling: 'lifo' })
+  const server = createServer({
+    maxHeaderSize: MAX_HEADER_BYTES,
+    highWaterMark: 65_536,
+    requestTimeout: 0,
+    keepAliveTimeout: 60_000,
+    noDelay: true,
+    // Anything but WebSocket is an offer (curl's `Upgrade: h2c`) that a proxy ignores; taken as an upgrade it would hang.
+    shouldUpgradeCallback: (asked) => asked.headers.upgrade?.toLowerCase() === 'websocket',
+  })
+  const sockets = trackSockets(server)
+  serve(server, { options, agent, isAllowed: checker(secret) })
+  await new Promise<void>((resolve, reject) => server.once('error', reject).listen(0, '127.0.0.1', resolve))
+  const { port } = server.address() as AddressInfo
+  return {
+    port,
+    secret,
+    url: `http://agent:${secret}@127.0.0.1:${port}`,
+    async close() {
+      const closed = new Promise((resolve) => server.close(resolve))
+      for (const socket of sockets) socket.destroy()
+      agent.destroy()
+      await closed
+    },
+  }
+}
+
+/** Tunnels leave the server's own list of connections; closing must cut them too. */
+function trackSockets(server: Server): ReadonlySet<Socket> {
+  const sockets = new Set<Socket>()
+  server.on('connection', (socket: Socket) => {
+    if (sockets.has(socket)) return
+    sockets.add(socket)
+    socket.once('close', () => sockets.delete(socket))
+  })
+  return sockets
+}
+
+interface Serving {
+  readonly options: ForwarderOptions
+  readonly agent: Agent
+  readonly isAllowed: (asked: IncomingMessage) => boolean
+}
+
+function serve(server: Server, { options, agent, isAllowed }: Serving): void {
+  const relay = (asked: IncomingMessage, answer: ServerResponse) => {
+    if (!isAllowed(asked)) return challenge(asked, answer)
+    if (!/^[a-z][a-z0-9+.-]*:\/\//i.test(asked.url ?? '')) return refuse(answer)
+    relayRequest({ asked, answer, agent, options, retries: 1 })
+  }
+  server.on('request', relay)
+  server.on('checkContinue', relay)
+  const handOver = (pass: typeof openTunnel) => (asked: IncomingMessage, socket: Socket, head: Buffer) => {
+    if (isAllowed(asked)) return pass(asked, socket, head, options)
+    // Git, Java and Chromium send their credentials only after this, on the same connection: back to the parser with it.
+    socket.write(RAW_CHALLENGE)
+    if (head.length > 0) socket.unshift(head)
+    server.emit('connection', socket)
+  }
+  server.on('connect', handOver(openTunnel))
+  server.on('upgrade', handOver(passUpgrade))
+  server.on('clientError', (_cause, socket) => {
+    if (socket.writable) socket.end('HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n')
+    else socket.destroy()
+  })
+}
+
+/** Compares digests, so that neither length nor content of the secret shows in the time it takes. */
+function checker(secret: string): (asked: IncomingMessage) => boolean {
+  const expected = hash('sha256', Buffer.from(`agent:${secret}`).toString('base64'), 'buffer')
+  return (asked) => {
+    const match = /^basic +(\S+) *$/i.exec(asked.headers['proxy-authorization'] ?? '')
+    return match?.[1] !== undefined && timingSafeEqual(hash('sha256', match[1], 'buffer'), expected)
+  }
+}
+
+function challenge(asked: IncomingMessage, answer: ServerResponse): void {
+  asked.resume() // the connection stays usable only once the body is out of the way
+  const fields = { 'proxy-authenticate': REALM, 'content-type': 'text/plain', 'content-length': NO_SECRET.length }
+  answer.writeHead(407, fields).end(NO_SECRET)
+}
+
+function refuse(answer: ServerResponse): void {
+  const fields = { 'content-type': 'text/plain', 'content-length': NOT_PROXY.length, connection: 'close' }
+  answer.writeHead(400, fields).end(NOT_PROXY)
+}

@@ -1,0 +1,175 @@
+/**
+ * `keyless run`: a command under a task of its own. Opens the task, stands between the command and the gateway, and ends the
+ * task when the command ends, whichever way. The command sees an ordinary proxy, and neither a grant nor a key.
+ */
+import { Command, InvalidArgumentError } from 'commander'
+import type { CompletionReason, OpenedTask, StatusView } from '../protocol/control.ts'
+import { GatewayError, problems } from '../protocol/problem.ts'
+import type { ControlClient } from './control-client.ts'
+import type { WhichGateway } from './find-socket.ts'
+
+export interface RunOptions extends WhichGateway {
+  readonly task: string
+  readonly as?: string
+  readonly scope?: string
+  /** Seconds. */
+  readonly ttl?: number
+  readonly verbose?: boolean
+}
+
+/** sysexits(3), and what shells use; everything else is the command's own exit code. */
+export const EXIT = {
+  usage: 64,
+  unavailable: 69,
+  refused: 77,
+  configuration: 78,
+  cannotExecute: 126,
+  notFound: 127,
+} as const
+
+export function runCommand(): Command {
+  return new Command('run')
+    .description('run a command whose API calls go through the gateway, under a task of its own')
+    .usage('--task "…" [options] -- COMMAND [ARGS…]')
+    .requiredOption('-t, --task <purpose>', 'what the command is to do, in plain words; policies and records carry it')
+    .option('--as <agent>', 'registered agent that acts (default: the first one of the settings)')
+    .option(
+      '--scope <operations>',
+      'what it may do, as in "github:issues.read openai:*" (default: every service that has a credential)',
+    )
+    .option('--ttl <duration>', 'how long at most: 30s, 15m, 1h (default: the setting grants.ttl_s)', parseTtl)
+    .option('-c, --config <file>', 'settings of the gateway (default: ./keyless.yaml if there is one)')
+    .option('--data <directory>', 'data directory of the gateway (default: $KEYLESS_HOME or ~/.keyless)')
+    .option('-v, --verbose', 'say on stderr which task this is and how it ended')
+    .argument('<command...>', 'the command and its arguments')
+    .passThroughOptions()
+    .action(async (command: string[], options: RunOptions) => {
+      process.exitCode = await run(command, options)
+    })
+}
+
+/** "30s", "15m", "1h" → seconds. @throws {InvalidArgumentError} */
+export function parseTtl(text: string): number {
+  const match = /^([1-9]\d{0,4})(s|m|h)$/.exec(text)
+  if (!match) throw new InvalidArgumentError('Write a number and a unit: 30s, 15m or 1h.')
+  return Number(match[1]) * ({ s: 1, m: 60, h: 3600 }[match[2] ?? 's'] ?? 1)
+}
+
+/** @returns the exit code: the command's own, 128 + n when signal n ended it, or one of `EXIT`. */
+export async function run(command: readonly string[], options: RunOptions): Promise<number> {
+  const [{ controlClient, ControlUnreachable }, { findSocket }] = await Promise.all([
+    import('./control-client.ts'),
+    import('./find-socket.ts'),
+  ])
+  const say = (text: string) => process.stderr.write(`keyless: ${text}\n`)
+  try {
+    const control = controlClient(await findSocket(options))
+    const status = await control.status()
+    const scope = options.scope ?? defaultScope(status)
+    if (scope === '') {
+      say(
+        'No service has a credential configured, so there is nothing to grant. Add one under `credentials` in keyless.yaml, or name operations with --scope.',
+      )
+      return EXIT.configuration
+    }
+    const task = await control.openTask({
+      purpose: options.task,
+      scope,
+      heartbeat: true,
+      ...(options.as === undefined ? {} : { agent: options.as }),
+      ...(options.ttl === undefined ? {} : { ttl_s: options.ttl }),
+    })
+    const note = options.verbose ? say : () => undefined
+    note(`task ${task.task}: ${task.lineage}`)
+    return await underTask({ command, control, status, task, note, say })
+  } catch (cause) {
+    if (cause instanceof ControlUnreachable) {
+      say(cause.message)
+      return EXIT.unavailable
+    }
+    if (cause instanceof GatewayError) {
+      say(`${cause.detail} (${cause.code})`)
+      return problems[cause.code].status === 400 ? EXIT.usage : EXIT.refused
+    }
+    throw cause
+  }
+}
+
+/** Everything that can be done with the credentials there are; policies still decide each call. */
+function defaultScope(status: StatusView): string {
+  return status.services
+    .filter((service) => service.credential_configured)
+    .map((service) => `${service.name}:*`)
+    .join(' ')
+}
+
+interface Running {
+  readonly command: readonly string[]
+  readonly control: ControlClient
+  readonly status: StatusView
+  readonly task: OpenedTask
+  readonly note: (text: string) => void
+  readonly say: (text: string) => void
+}
+
+async function underTask(running: Running): Promise<number> {
+  const { control, task, note } = running
+  let reason: CompletionReason = 'crashed'
+  const stopHeartbeats = heartbeats(running)
+  try {
+    const { code, signal } = await withForwarder(running)
+    if (signal === null) reason = 'completed'
+    note(`task ${task.task} ended: ${signal ?? `exit code ${code}`}`)
+    return code
+  } finally {
+    stopHeartbeats()
+    // If the gateway is away, missing heartbeats end the task as soon as it is back.
+    await control
+      .completeTask(task.task, reason)
+      .catch((cause: Error) => note(`the task could not be ended at the gateway: ${cause.message}`))
+  }
+}
+
+/** Three in each period that the gateway allows for one. @returns a function that stops them. */
+function heartbeats({ control, task, note }: Running): () => void {
+  const timer = setInterval(
+    () => control.heartbeat(task.task).catch((cause: Error) => note(`heartbeat: ${cause.message}`)),
+    ((task.heartbeat_s ?? 15) * 1000) / 3,
+  )
+  return () => clearInterval(timer)
+}
+
+async function withForwarder({
+  command,
+  status,
+  task,
+  say,
+}: Running): Promise<{ code: number; signal: NodeJS.Signals | null }> {
+  const [{ openForwarder }, { writeBundle }, { childEnvironment }, { superviseChild }] = await Promise.all([
+    import('./forwarder.ts'),
+    import('./bundle.ts'),
+    import('./environment.ts'),
+    import('./child.ts'),
+  ])
+  const door = new URL(status.proxy)
+  const gateway = { host: door.hostname.replace(/^\[|\]$/g, ''), port: Number(door.port || 80) }
+  const authorization = `Basic ${Buffer.from(`${task.task}:${task.handle}`).toString('base64')}`
+  const bundle = await writeBundle(status.ca_pem, process.env)
+  const forwarder = await openForwarder({ gateway, authorization })
+  try {
+    const env = childEnvironment({
+      inherited: process.env,
+      proxyUrl: forwarder.url,
+      files: bundle.files,
+      placeholders: Object.assign({}, ...status.services.map((service) => service.placeholders)) as Record<
+        string,
+        string
+      >,
+      secretEnv: status.secret_env,
+    })
+    return await superviseChild(command, env, say)
+  } finally {
+    await forwarder.close()
+    await bundle.remove()
+  }
+}
