@@ -2,9 +2,10 @@
  * Turns an allow into a `Permit`. The class is not exported as a value, so a permit exists only after an allow that this
  * file has seen; `leases.acquire` asks for one, which makes any other order a type error. Pure.
  */
-import { GatewayError } from '../protocol/problem.ts'
+
 import type { Decision } from '../protocol/decision.ts'
 import type { Grant } from '../protocol/grant.ts'
+import { GatewayError } from '../protocol/problem.ts'
 import type { Endpoint } from '../protocol/service.ts'
 
 class IssuedPermit {

@@ -1,0 +1,161 @@
+/**
+ * A policy bundle: every policy read, validated strictly against the catalogue's schema, cut into slices and preparsed. A
+ * bundle either loads without a single error or warning, or does not load.
+ */
+
+import { hash } from 'node:crypto'
+import { readFile } from 'node:fs/promises'
+import { preparsePolicySet, preparseSchema, type ValidationError, validate } from '@cedar-policy/cedar-wasm/nodejs'
+import canonicalize from 'canonicalize'
+import type { Operation, Service } from '../protocol/service.ts'
+import type { Catalogue } from './catalogue.ts'
+import { type Fault, throwFaults } from './fault.ts'
+import { lineAt, type Policy, readPolicies } from './policy-file.ts'
+import { appliesTo, plainUid, readingsOfAll, type Slice, type Subject } from './slice.ts'
+import { groupsOf, namedOperations, schemaText } from './vocabulary.ts'
+
+export interface Bundle {
+  /** `sha256:…` over policies, schema and service descriptions in canonical form; comments and layout do not count. */
+  readonly digest: string
+  readonly policies: readonly Policy[]
+  /** The policies that can decide on an operation; an operation that the catalogue does not have gets none. */
+  sliceFor(operation: Operation): Slice
+  /** The policies that can decide on opening a task at a service. */
+  mintSliceFor(service: string): Slice
+}
+
+export interface BundleSource {
+  /** Cedar files, and directories of them. */
+  readonly paths: readonly string[]
+  readonly catalogue: Catalogue
+}
+
+const SCHEMA_FILE = new URL('../../policies/schema.cedarschema', import.meta.url)
+
+/** @throws {PolicyFaults} listing every problem: place, got, allowed, fix. */
+export async function loadBundle(source: BundleSource): Promise<Bundle> {
+  const faults: Fault[] = []
+  const base = await readFile(SCHEMA_FILE, 'utf8')
+  const policies = await readPolicies(source.paths, faults)
+  const { vocabulary } = source.catalogue
+  const schema = schemaText(base, vocabulary)
+  faults.push(...schemaFaults(policies, schema), ...policies.flatMap((policy) => foreignNames(policy, vocabulary)))
+  throwFaults(faults)
+  return cut(policies, base, source.catalogue)
+}
+
+function schemaFaults(policies: readonly Policy[], schema: string): Fault[] {
+  const byId = new Map(policies.map((policy) => [policy.id, policy]))
+  const staticPolicies = Object.fromEntries(policies.map((policy) => [policy.id, policy.text]))
+  const answer = validate({ schema, validationSettings: { mode: 'strict' }, policies: { staticPolicies } })
+  if (answer.type === 'failure') {
+    return answer.errors.map((error) => ({
+      where: 'policies',
+      got: error.message,
+      allowed: error.help ?? 'policies that fit the schema',
+      fix: 'correct the policy',
+    }))
+  }
+  const faulty = new Set(answer.validationErrors.map((error) => error.policyId))
+  // A policy that is wrong is also reported as impossible; one report of it is enough.
+  const warnings = answer.validationWarnings.filter((warning) => !faulty.has(warning.policyId))
+  return [...answer.validationErrors, ...warnings].map((error) => validationFault(error, byId.get(error.policyId)))
+}
+
+function validationFault({ policyId, error }: ValidationError, policy: Policy | undefined): Fault {
+  const offset = error.sourceLocations?.[0]?.start ?? 0
+  const where = policy === undefined ? policyId : `${policy.file}:${policy.line + lineAt(policy.text, offset) - 1}`
+  const got = error.message.replace(/^for policy `[^`]*`, /, '')
+  return {
+    where,
+    got,
+    allowed: 'what policies/schema.cedarschema and the service files declare',
+    fix: error.help ?? 'correct the policy, or remove it',
+  }
+}
+
+/** Cedar can't know which services exist: a misspelt `Service::"githbu"` would be a policy that never applies. */
+function foreignNames(policy: Policy, vocabulary: readonly Service[]): Fault[] {
+  const known: Record<string, ReadonlySet<string>> = {
+    Service: new Set(vocabulary.map((service) => service.name)),
+    Endpoint: new Set(vocabulary.flatMap((service) => namedOperations(service).map((operation) => operation.name))),
+  }
+  return entitiesIn(policy.json)
+    .filter(({ type, id }) => known[type] !== undefined && !known[type].has(id))
+    .map(({ type, id }) => ({
+      where: `${policy.file}:${policy.line}`,
+      got: `${type}::"${id}"`,
+      allowed:
+        type === 'Service'
+          ? [...(known.Service ?? [])].join(', ')
+          : 'an operation of a service file, such as Endpoint::"github:issues.read"',
+      fix: 'correct the name, or add the service file under `services`',
+    }))
+}
+
+function entitiesIn(node: unknown): { type: string; id: string }[] {
+  if (typeof node !== 'object' || node === null) return []
+  if ('type' in node && 'id' in node && typeof node.type === 'string' && typeof node.id === 'string')
+    return [plainUid({ type: node.type, id: node.id })]
+  return Object.values(node).flatMap(entitiesIn)
+}
+
+function cut(policies: readonly Policy[], base: string, catalogue: Catalogue): Bundle {
+  const contents = {
+    schema: base,
+    services: catalogue.digest,
+    policies: Object.fromEntries(policies.map((policy) => [policy.id, policy.json])),
+  }
+  const digest = `sha256:${hash('sha256', canonicalize(contents) ?? '')}`
+  const slices = new Map<string, Slice>()
+  const mintSlices = new Map<string, Slice>()
+  /** ids of the policies in it → id of the preparsed set */
+  const preparsed = new Map<string, string>()
+  for (const service of [...catalogue.services, ...catalogue.vocabulary.filter(({ name }) => name === 'unmanaged')]) {
+    const schema = `${digest}/${service.name}`
+    requireSuccess(preparseSchema(schema, schemaText(base, [service])))
+    const sliceOf = (subject: Subject): Slice => {
+      const members = policies.filter((policy) => appliesTo(policy, subject))
+      return {
+        preparsed: preparse(members, digest, preparsed),
+        schema,
+        policies: new Map(members.map((policy) => [policy.id, policy])),
+        readings: readingsOfAll(members),
+      }
+    }
+    for (const operation of namedOperations(service)) {
+      slices.set(
+        operation.name,
+        sliceOf({ action: operation.name, groups: groupsOf(operation), service: service.name }),
+      )
+    }
+    mintSlices.set(service.name, sliceOf({ action: 'mint', groups: [], service: service.name }))
+  }
+  return {
+    digest,
+    policies,
+    sliceFor: (operation) => slices.get(operation.name) ?? NOTHING,
+    mintSliceFor: (service) => mintSlices.get(service) ?? NOTHING,
+  }
+}
+
+const NOTHING: Slice = { preparsed: undefined, schema: '', policies: new Map(), readings: new Set() }
+
+/** Cedar keeps parsed sets for the life of the thread and never drops one: the digest in the id keeps bundles apart. */
+function preparse(members: readonly Policy[], digest: string, known: Map<string, string>): string | undefined {
+  if (members.length === 0) return undefined
+  const key = JSON.stringify(members.map((policy) => policy.id))
+  const kept = known.get(key)
+  if (kept !== undefined) return kept
+  const id = `${digest}/${known.size}`
+  requireSuccess(
+    preparsePolicySet(id, { staticPolicies: Object.fromEntries(members.map((policy) => [policy.id, policy.text])) }),
+  )
+  known.set(key, id)
+  return id
+}
+
+function requireSuccess(answer: { type: 'success' } | { type: 'failure'; errors: { message: string }[] }): void {
+  if (answer.type === 'failure')
+    throw new Error(`Cedar refuses what it has validated: ${answer.errors.map((error) => error.message).join('; ')}`)
+}

@@ -1,0 +1,142 @@
+/** Finds the place of one request. Everything read here is controlled by the agent until this has run (H7, H30). */
+import type { Inbound } from '../protocol/message.ts'
+import { GatewayError } from '../protocol/problem.ts'
+import type { Endpoint, Operation, Service } from '../protocol/service.ts'
+import { canonicalPath, parseAuthority } from '../protocol/target.ts'
+import { type Site, type Spot, UNMANAGED } from './site.ts'
+
+export function createLocator(sites: readonly Site[]): (inbound: Inbound) => Endpoint {
+  const byName = new Map(sites.map((site) => [site.service.name, site]))
+  const byHost = new Map<string, Site[]>()
+  for (const site of sites) {
+    for (const host of site.service.hosts) byHost.set(host, [...(byHost.get(host) ?? []), site])
+  }
+  return (inbound) => {
+    refuseMethod(inbound.method)
+    if (inbound.mode === 'reverse') return locateRoute(inbound, byName)
+    if (inbound.hostHeader !== undefined) agreeOnHost(inbound, inbound.hostHeader)
+    const candidates = byHost.get(inbound.host)
+    if (candidates === undefined) return unmanagedEndpoint(inbound)
+    const site = siteAt(inbound, candidates)
+    return endpointAt(inbound, site, inbound)
+  }
+}
+
+/** TRACE and TRACK echo the request, credential included; CONNECT inside a request would be a second tunnel. */
+function refuseMethod(method: string): void {
+  if (method !== 'TRACE' && method !== 'CONNECT' && method !== 'TRACK') return
+  throw new GatewayError(
+    'method_refused',
+    `${method} is never forwarded: it would show the request as it was sent upstream. Use another method.`,
+  )
+}
+
+interface Place {
+  readonly scheme: 'http' | 'https'
+  readonly host: string
+  readonly port: number
+}
+
+function locateRoute(inbound: Inbound, byName: ReadonlyMap<string, Site>): Endpoint {
+  const site = byName.get(inbound.route ?? '')
+  const host = site?.service.hosts[0]
+  const port = site?.service.ports[0]
+  if (site === undefined || host === undefined || port === undefined) {
+    const known = [...byName.keys()].map((name) => `/${name}/`).join(', ')
+    throw new GatewayError(
+      'route_unknown',
+      `No service is called ${JSON.stringify((inbound.route ?? '').slice(0, 80))}. Routes: ${known}.`,
+    )
+  }
+  return endpointAt(inbound, site, { scheme: site.service.scheme, host, port })
+}
+
+/** RFC 9110 §7.2: the Host field names the same place as the target; behind a shared front it would choose another site. */
+function agreeOnHost(inbound: Inbound, hostHeader: string): void {
+  const defaultPort = inbound.scheme === 'https' ? 443 : 80
+  if (hostHeader === inbound.host && inbound.port === defaultPort) return
+  const named = parseAuthority(hostHeader, defaultPort)
+  if (named.host === inbound.host && named.port === inbound.port) return
+  throw new GatewayError(
+    'target_mismatch',
+    `The Host field names ${named.host}:${named.port}, but the request goes to ${inbound.host}:${inbound.port}. Send one name only.`,
+  )
+}
+
+function siteAt(inbound: Inbound, candidates: readonly Site[]): Site {
+  const { host, port, scheme } = inbound
+  for (const site of candidates) {
+    if (!site.service.ports.includes(port)) continue
+    if (site.service.scheme === scheme) return site
+    throw wrongScheme(inbound, site.service)
+  }
+  const [first] = candidates
+  // http:// to an https service arrives on port 80: the scheme is the mistake to name.
+  if (first !== undefined && first.service.scheme !== scheme) throw wrongScheme(inbound, first.service)
+  const ports = candidates.flatMap((site) => site.service.ports).join(', ')
+  throw new GatewayError(
+    'host_unmanaged',
+    `No service covers port ${port} of ${host}; its ports are: ${ports}. Use one of them, or add the port to the service file.`,
+  )
+}
+
+function wrongScheme(inbound: Inbound, service: Service): GatewayError {
+  return new GatewayError(
+    'target_mismatch',
+    `The service ${service.name} is reached over ${service.scheme} only, and this request uses ${inbound.scheme}. Use ${service.scheme}://${inbound.host}.`,
+  )
+}
+
+function endpointAt(inbound: Inbound, site: Site, place: Place): Endpoint {
+  const { rawPath, method } = inbound
+  const path = canonicalPath(rawPath)
+  const mark = rawPath.indexOf('?')
+  const found = site.tries.get(place.host)?.match(method, path, mark === -1 ? '' : rawPath.slice(mark + 1))
+  if (found !== undefined) return endpoint(inbound, place, found.value, path, found.params)
+  refuseUnclear(path)
+  return endpoint(inbound, place, isSafe(method) ? site.unlisted.read : site.unlisted.write, path, NO_PARAMS)
+}
+
+/** Only an operation whose pattern says so takes these: elsewhere a decoding or merging server would see another place. */
+function refuseUnclear(path: string): void {
+  if (path.includes('%2F')) {
+    throw new GatewayError(
+      'path_ambiguous',
+      'The path holds an encoded slash (%2F) where no operation of the service takes one. Send a plain slash, or the id instead of the name.',
+    )
+  }
+  if (path.includes('//')) {
+    throw new GatewayError(
+      'path_ambiguous',
+      'The path holds an empty segment (//), which some servers merge. Remove the extra slash.',
+    )
+  }
+}
+
+const NO_PARAMS: Readonly<Record<string, string>> = Object.freeze({})
+
+function endpoint(inbound: Inbound, place: Place, spot: Spot, path: string, params: Endpoint['params']): Endpoint {
+  const { scheme, host, port } = place
+  return {
+    service: spot.service,
+    operation: spot.operation,
+    scheme,
+    host,
+    port,
+    path,
+    rawPath: inbound.rawPath,
+    params,
+  }
+}
+
+const [UNMANAGED_READ, UNMANAGED_WRITE] = UNMANAGED.operations as readonly [Operation, Operation]
+
+function unmanagedEndpoint(inbound: Inbound): Endpoint {
+  const operation = isSafe(inbound.method) ? UNMANAGED_READ : UNMANAGED_WRITE
+  return endpoint(inbound, inbound, { service: UNMANAGED, operation }, canonicalPath(inbound.rawPath), NO_PARAMS)
+}
+
+/** RFC 9110 §9.2.1, without TRACE. */
+function isSafe(method: string): boolean {
+  return method === 'GET' || method === 'HEAD' || method === 'OPTIONS'
+}

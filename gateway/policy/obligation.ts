@@ -1,0 +1,94 @@
+/** Annotations of policies: who owns a policy, and what its yes obliges to. Cedar itself never looks at them. */
+import type { Obligations } from '../protocol/decision.ts'
+
+export const NO_OBLIGATIONS: Obligations = Object.freeze({ ttlS: undefined, singleUse: false })
+
+export interface Annotated {
+  readonly id: string
+  readonly owner: string
+  readonly obligations: Obligations
+}
+
+/** One annotation that is wrong; the place is known to the caller. */
+export interface AnnotationFault {
+  readonly got: string
+  readonly allowed: string
+  readonly fix: string
+}
+
+const ID = /^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$/
+const MAX_TTL_S = 3600
+
+type Annotations = Readonly<Record<string, string | null>>
+
+/** @returns what the annotations say, or every fault in them. */
+export function readAnnotations(annotations: Annotations, effect: 'permit' | 'forbid'): Annotated | AnnotationFault[] {
+  const { id, owner, ttl, single_use: singleUse } = annotations
+  const faults = [
+    ...unknownNames(annotations),
+    ...identityFaults(id, owner),
+    ...obligationFaults(ttl, singleUse, effect),
+  ]
+  if (faults.length > 0) return faults
+  const obligations = { ttlS: ttl ? Number(ttl) : undefined, singleUse: singleUse === 'true' }
+  return { id: id ?? '', owner: owner ?? '', obligations }
+}
+
+const KNOWN = ['id', 'owner', 'ttl', 'single_use']
+
+function unknownNames(annotations: Annotations): AnnotationFault[] {
+  const unknown = Object.keys(annotations).filter((name) => !KNOWN.includes(name))
+  return unknown.map((name) => ({
+    got: `@${name}`,
+    allowed: KNOWN.map((known) => `@${known}`).join(', '),
+    fix: `remove @${name}: an obligation that nobody carries out would look like protection`,
+  }))
+}
+
+type Text = string | null | undefined
+
+function identityFaults(id: Text, owner: Text): AnnotationFault[] {
+  const faults: AnnotationFault[] = []
+  if (!ID.test(id ?? '')) {
+    const got = id ? `@id("${id}")` : 'no @id'
+    const allowed = 'letters, digits, dot, underscore, hyphen; at most 80'
+    faults.push({ got, allowed, fix: 'write @id("short-name") before the policy' })
+  }
+  if (!owner?.trim()) {
+    const allowed = 'the team or person that answers for the policy'
+    faults.push({ got: 'no @owner', allowed, fix: 'write @owner("team") before the policy' })
+  }
+  return faults
+}
+
+function obligationFaults(ttl: Text, singleUse: Text, effect: 'permit' | 'forbid'): AnnotationFault[] {
+  const faults: AnnotationFault[] = []
+  if (ttl !== undefined && !isTtl(ttl)) {
+    const allowed = `whole seconds from 1 to ${MAX_TTL_S}`
+    faults.push({ got: `@ttl("${ttl ?? ''}")`, allowed, fix: 'write @ttl("300")' })
+  }
+  if (singleUse !== undefined && singleUse !== 'true') {
+    const fix = 'write @single_use("true"), or remove it'
+    faults.push({ got: `@single_use("${singleUse ?? ''}")`, allowed: 'true', fix })
+  }
+  if (effect === 'forbid' && (ttl !== undefined || singleUse !== undefined)) {
+    const fix = 'move it to the permit: a refused call has nothing to oblige'
+    faults.push({ got: 'an obligation on a forbid', allowed: '@ttl and @single_use on permit only', fix })
+  }
+  return faults
+}
+
+function isTtl(text: string | null): boolean {
+  return text !== null && /^[1-9][0-9]{0,3}$/.test(text) && Number(text) <= MAX_TTL_S
+}
+
+/** Strictest wins: the shortest life, and once if any policy says once. */
+export function combine(all: readonly Obligations[]): Obligations {
+  let ttlS: number | undefined
+  let singleUse = false
+  for (const one of all) {
+    if (one.ttlS !== undefined) ttlS = ttlS === undefined ? one.ttlS : Math.min(ttlS, one.ttlS)
+    if (one.singleUse) singleUse = true
+  }
+  return ttlS === undefined && !singleUse ? NO_OBLIGATIONS : { ttlS, singleUse }
+}

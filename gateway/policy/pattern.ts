@@ -1,0 +1,59 @@
+/**
+ * The pattern by which a service file says which requests are an operation: `GET /repos/{owner}/{repo}`,
+ * `GET github.com/{owner}/{repo}.git/info/refs?service=git-upload-pack`. Parsed once, when the catalogue loads.
+ */
+
+export type Segment =
+  | { readonly kind: 'literal'; readonly text: string }
+  /** `{name}` one segment; `{name}.git` one that ends so; `{name+}` one that may hold `%2F`. */
+  | { readonly kind: 'one'; readonly name: string; readonly suffix: string; readonly mayHoldSlash: boolean }
+  /** `{name**}` the rest, at least one segment; `{name**+}` with empty segments and `%2F` too. Last segment only. */
+  | { readonly kind: 'rest'; readonly name: string; readonly mayHoldSlash: boolean }
+
+export interface RequestPattern {
+  readonly method: string
+  /** Host that the pattern names; `*` for every host of the service; undefined for its first one. */
+  readonly host: string | undefined
+  readonly segments: readonly Segment[]
+  /** Query parameters that must be there exactly once with exactly this value. */
+  readonly query: readonly (readonly [name: string, value: string])[]
+}
+
+export const PATTERN_FORM =
+  'METHOD [host]/path, with {name} for a segment, {name+} for one that may hold %2F, {name**} for the rest, ?name=value for the query'
+
+const SHAPE = /^([A-Z]+) ([^/\s?]*)(\/[^\s?]*)(?:\?(\S+))?$/
+const VARIABLE = /^\{([a-z][a-z0-9_]*)(\*\*)?(\+)?\}([A-Za-z0-9._:-]*)$/
+const LITERAL = /^[A-Za-z0-9._~!$&'()*+,=:@-]+$/
+
+/** @returns the parsed pattern, or what is wrong with it. */
+export function parsePattern(text: string): RequestPattern | string {
+  const shape = SHAPE.exec(text)
+  if (shape === null) return 'it is not of this form'
+  const [, method = '', host = '', path = '', query] = shape
+  const segments: Segment[] = []
+  const parts = path === '/' ? [] : path.slice(1).split('/')
+  for (const [i, part] of parts.entries()) {
+    const segment = parseSegment(part)
+    if (segment === undefined) return `the segment ${JSON.stringify(part)} is not of this form`
+    if (segment.kind === 'rest' && i !== parts.length - 1) return `{${segment.name}**} is not the last segment`
+    segments.push(segment)
+  }
+  const names = segments.flatMap((segment) => (segment.kind === 'literal' ? [] : [segment.name]))
+  if (new Set(names).size !== names.length) return 'a name stands in it twice'
+  return {
+    method,
+    host: host === '' ? undefined : host,
+    segments,
+    query: query === undefined ? [] : [...new URLSearchParams(query)],
+  }
+}
+
+function parseSegment(part: string): Segment | undefined {
+  const variable = VARIABLE.exec(part)
+  if (variable === null)
+    return LITERAL.test(part) && part !== '.' && part !== '..' ? { kind: 'literal', text: part } : undefined
+  const [, name = '', rest, plus, suffix = ''] = variable
+  if (rest === undefined) return { kind: 'one', name, suffix, mayHoldSlash: plus !== undefined }
+  return suffix === '' ? { kind: 'rest', name, mayHoldSlash: plus !== undefined } : undefined
+}

@@ -1,0 +1,133 @@
+/** Policy files on disk: found, split into policies, their annotations read. Validation against the schema is in `bundle.ts`. */
+
+import { readdir, readFile, stat } from 'node:fs/promises'
+import { basename, join, relative } from 'node:path'
+import { type PolicyJson, policySetTextToParts, policyToJson } from '@cedar-policy/cedar-wasm/nodejs'
+import type { Obligations } from '../protocol/decision.ts'
+import type { Fault } from './fault.ts'
+import { readAnnotations } from './obligation.ts'
+
+export interface Policy {
+  /** Unique in the bundle: `<directory>/<file>#<@id>`. */
+  readonly id: string
+  readonly owner: string
+  readonly text: string
+  readonly json: PolicyJson
+  readonly obligations: Obligations
+  readonly file: string
+  /** Line in `file` where the policy begins, from 1. */
+  readonly line: number
+}
+
+interface SourceFile {
+  readonly label: string
+  readonly text: string
+}
+
+/** Every policy in the files and directories given; what is wrong goes to `faults`. */
+export async function readPolicies(paths: readonly string[], faults: Fault[]): Promise<Policy[]> {
+  const files = (await Promise.all(paths.map((path) => readSources(path, faults)))).flat()
+  const policies = files.flatMap((file) => splitFile(file, faults))
+  const seen = new Map<string, Policy>()
+  for (const policy of policies) {
+    const first = seen.get(policy.id)
+    if (first === undefined) seen.set(policy.id, policy)
+    else {
+      const at = `${first.file}:${first.line}`
+      faults.push({
+        where: `${policy.file}:${policy.line}`,
+        got: `a second policy ${policy.id}, after ${at}`,
+        allowed: 'each @id once in a file',
+        fix: 'give one of them another @id',
+      })
+    }
+  }
+  return policies
+}
+
+async function readSources(path: string, faults: Fault[]): Promise<SourceFile[]> {
+  try {
+    if (!(await stat(path)).isDirectory()) return [{ label: basename(path), text: await readFile(path, 'utf8') }]
+    const found = (await readdir(path, { recursive: true })).filter((name) => name.endsWith('.cedar')).sort()
+    if (found.length === 0) throw new Error('it holds no *.cedar file')
+    return await Promise.all(
+      found.map(async (name) => ({
+        label: join(basename(path), relative(path, join(path, name))),
+        text: await readFile(join(path, name), 'utf8'),
+      })),
+    )
+  } catch (cause) {
+    const reason = (cause as NodeJS.ErrnoException).code ?? (cause as Error).message
+    faults.push({
+      where: 'policies',
+      got: `${path} (${reason})`,
+      allowed: 'a *.cedar file, or a directory that holds some',
+      fix: 'correct the path',
+    })
+    return []
+  }
+}
+
+function splitFile(file: SourceFile, faults: Fault[]): Policy[] {
+  const parts = policySetTextToParts(file.text)
+  if (parts.type === 'failure') {
+    for (const error of parts.errors) {
+      const place = error.sourceLocations?.[0]
+      const expected = place?.label ?? error.help ?? 'Cedar policies'
+      faults.push({
+        where: `${file.label}:${lineAt(file.text, place?.start ?? 0)}`,
+        got: error.message,
+        allowed: expected,
+        fix: 'correct the policy here',
+      })
+    }
+    return []
+  }
+  for (const template of parts.policy_templates) {
+    const line = lineAt(file.text, byteIndex(file.text, template))
+    faults.push({
+      where: `${file.label}:${line}`,
+      got: 'a template',
+      allowed: 'static policies: nothing links templates here',
+      fix: 'write principal and resource out',
+    })
+  }
+  return parts.policies.flatMap((text) => readPolicy(file, text, faults)).sort((a, b) => a.line - b.line)
+}
+
+function readPolicy(file: SourceFile, text: string, faults: Fault[]): Policy[] {
+  const line = lineAt(file.text, byteIndex(file.text, text))
+  const where = `${file.label}:${line}`
+  const parsed = policyToJson(text)
+  if (parsed.type === 'failure') {
+    faults.push(
+      ...parsed.errors.map((error) => ({
+        where,
+        got: error.message,
+        allowed: error.help ?? 'a Cedar policy',
+        fix: 'correct the policy here',
+      })),
+    )
+    return []
+  }
+  const annotated = readAnnotations(parsed.json.annotations ?? {}, parsed.json.effect)
+  if (Array.isArray(annotated)) {
+    faults.push(...annotated.map((fault) => ({ where, ...fault })))
+    return []
+  }
+  const id = `${file.label.replace(/\.cedar$/, '')}#${annotated.id}`
+  return [
+    { id, owner: annotated.owner, text, json: parsed.json, obligations: annotated.obligations, file: file.label, line },
+  ]
+}
+
+function byteIndex(source: string, part: string): number {
+  return Buffer.byteLength(source.slice(0, Math.max(0, source.indexOf(part))))
+}
+
+/** Line from 1 of a byte offset: Cedar counts in UTF-8. */
+export function lineAt(source: string, byteOffset: number): number {
+  let line = 1
+  for (const byte of Buffer.from(source).subarray(0, byteOffset)) if (byte === 0x0a) line++
+  return line
+}

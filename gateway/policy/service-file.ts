@@ -1,0 +1,156 @@
+/**
+ * A service file (`policies/services/*.yaml`): its schema, and every mistake in it at once with path, got, allowed and fix.
+ * What it becomes is the business of `catalogue.ts`.
+ */
+import ipaddr from 'ipaddr.js'
+import { LineCounter, parseDocument } from 'yaml'
+import { z } from 'zod'
+import { parseAuthority } from '../protocol/target.ts'
+import type { Fault } from './fault.ts'
+import { PATTERN_FORM, parsePattern } from './pattern.ts'
+
+const NAME = /^[a-z][a-z0-9-]*$/
+const OPERATION_ID = /^[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*$/
+const TOKEN = /^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/
+const ENVIRONMENT_NAME = /^[A-Za-z_][A-Za-z0-9_]*$/
+
+const slot = z.discriminatedUnion('in', [
+  z.strictObject({
+    in: z.literal('header'),
+    name: z.string().regex(TOKEN).toLowerCase(),
+    prefix: z.string().optional(),
+  }),
+  z.strictObject({ in: z.literal('basic'), username: z.string().regex(/^[^:]+$/) }),
+  z.strictObject({ in: z.literal('query'), name: z.string().min(1) }),
+  z.strictObject({ in: z.literal('cookie'), name: z.string().regex(TOKEN) }),
+])
+
+const dialect = z.enum(['problem', 'openai', 'anthropic', 'github', 'slack', 'stripe', 'git'])
+
+const operation = z.strictObject({
+  match: z.array(z.string().refine((text) => typeof parsePattern(text) === 'object', PATTERN_FORM)).min(1),
+  access: z.enum(['read', 'write', 'admin']),
+  sensitivity: z.enum(['public', 'internal', 'confidential', 'restricted']).default('internal'),
+  returns_secret: z.boolean().default(false),
+  irreversible: z.boolean().default(false),
+  /** Where the credential goes for this operation, if elsewhere than in the first slot (git wants Basic, its API Bearer). */
+  attach: slot.optional(),
+  dialect: dialect.optional(),
+})
+
+const serviceFile = z.strictObject({
+  name: z
+    .string()
+    .regex(NAME, 'lower-case letters, digits and hyphens')
+    .refine((name) => name !== 'unmanaged', 'any name but the reserved `unmanaged`'),
+  title: z.string().min(1),
+  hosts: z.array(z.string().refine(isHost, 'an exact host name or IP address, lower case, without port')).min(1),
+  ports: z.array(z.int().min(1).max(65535)).min(1).default([443]),
+  unsafe_cleartext: z.boolean().default(false),
+  slots: z.array(slot).default([]),
+  addresses: z
+    .array(z.string().refine((text) => ipaddr.isValidCIDR(text), 'a CIDR range such as 10.0.0.0/8'))
+    .default([]),
+  dialect: dialect.default('problem'),
+  credential: z.string().min(1).optional(),
+  placeholders: z.record(z.string().regex(ENVIRONMENT_NAME), z.string().regex(/^[\x21-\x7e]+$/)).default({}),
+  base_urls: z.array(z.string().regex(ENVIRONMENT_NAME)).default([]),
+  operations: z.record(
+    z
+      .string()
+      .regex(OPERATION_ID)
+      .refine((id) => id !== 'unlisted', 'any id but the reserved `unlisted`'),
+    operation,
+  ),
+})
+
+/** A service description as written; also accepted in memory by `loadCatalogue`. */
+export type ServiceFile = z.input<typeof serviceFile>
+/** The same with every default filled in. */
+export type ServiceDescription = z.output<typeof serviceFile>
+
+function isHost(text: string): boolean {
+  try {
+    return parseAuthority(text.includes(':') ? `[${text}]` : text, 443).host === text
+  } catch {
+    return false
+  }
+}
+
+/** @returns the description, or the faults found in the YAML text or in the description itself. */
+export function readServiceText(text: string, label: string): ServiceDescription | Fault[] {
+  const lines = new LineCounter()
+  const document = parseDocument(text, { lineCounter: lines, prettyErrors: false })
+  if (document.errors.length === 0) return readService(document.toJS(), label)
+  return document.errors.map((error) => ({
+    where: `${label}:${lines.linePos(error.pos[0]).line}`,
+    got: error.message,
+    allowed: 'YAML 1.2 without duplicate keys',
+    fix: 'correct the YAML at this line',
+  }))
+}
+
+/** @returns the description, or every fault in it. */
+export function readService(value: unknown, label: string): ServiceDescription | Fault[] {
+  const parsed = serviceFile.safeParse(value)
+  if (!parsed.success) return parsed.error.issues.flatMap((issue) => issueFaults(issue, value, label))
+  return parsed.data
+}
+
+function issueFaults(issue: z.core.$ZodIssue, root: unknown, label: string): Fault[] {
+  const where = issue.path.length === 0 ? label : `${label}: ${issue.path.map(String).join('.')}`
+  if (issue.code === 'unrecognized_keys') {
+    return issue.keys.map((key) => ({
+      where,
+      got: `the unknown key ${key}`,
+      allowed: knownKeys(issue.path),
+      fix: `remove ${key}, or correct its spelling`,
+    }))
+  }
+  const got = shown(issue.path.reduce<unknown>(member, root))
+  const allowed = allowedBy(issue)
+  const fix =
+    got === 'nothing' ? `add ${String(issue.path.at(-1) ?? 'the description')}: ${allowed}` : `write ${allowed}`
+  return [{ where, got, allowed, fix }]
+}
+
+function member(parent: unknown, key: PropertyKey): unknown {
+  return typeof parent === 'object' && parent !== null ? (parent as Record<PropertyKey, unknown>)[key] : undefined
+}
+
+function shown(value: unknown): string {
+  if (value === undefined) return 'nothing'
+  const text = JSON.stringify(value) ?? String(value)
+  return text.length > 120 ? `${text.slice(0, 120)}…` : text
+}
+
+function knownKeys(path: readonly PropertyKey[]): string {
+  if (path.length === 0) return Object.keys(serviceFile.shape).join(', ')
+  if (path[0] === 'operations' && path.length === 2) return Object.keys(operation.shape).join(', ')
+  return 'in; name and prefix for a header, username for basic, name for query and cookie'
+}
+
+function allowedBy(issue: z.core.$ZodIssue): string {
+  switch (issue.code) {
+    case 'invalid_type':
+      return issue.expected === 'record' || issue.expected === 'object'
+        ? 'a mapping'
+        : `a value of type ${issue.expected}`
+    case 'invalid_value':
+      return issue.values.map(String).join(', ')
+    case 'invalid_union':
+      return 'header, basic, query or cookie as `in`'
+    case 'too_small':
+      return `at least ${issue.minimum}${issue.origin === 'array' ? ' entry' : ''}`
+    case 'too_big':
+      return `at most ${issue.maximum}`
+    case 'invalid_format':
+      return issue.message.startsWith('Invalid')
+        ? `text that matches ${'pattern' in issue ? issue.pattern : issue.format}`
+        : issue.message
+    case 'invalid_key':
+      return issue.issues.map((inner) => allowedBy(inner)).join('; ')
+    default:
+      return issue.message
+  }
+}

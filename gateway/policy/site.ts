@@ -1,0 +1,142 @@
+/** A service made ready for locating: its operations in one trie per host, and what stands in for what it does not list. */
+import type { Access, Dialect, Operation, Service, Slot } from '../protocol/service.ts'
+import type { Fault } from './fault.ts'
+import { parsePattern, type RequestPattern } from './pattern.ts'
+import type { ServiceDescription } from './service-file.ts'
+import { OperationTrie } from './trie.ts'
+
+/** An operation and the service as it looks to it: the attached slot comes first. */
+export interface Spot {
+  readonly operation: Operation
+  readonly service: Service
+}
+
+export interface Site {
+  readonly service: Service
+  /** host → operations there */
+  readonly tries: ReadonlyMap<string, OperationTrie<Spot>>
+  /** Same name for both; they differ in access, which follows the method. */
+  readonly unlisted: { readonly read: Spot; readonly write: Spot }
+}
+
+/** Hosts that belong to no service: forwarded without a credential, and only when a policy names the operation. */
+export const UNMANAGED: Service = Object.freeze({
+  name: 'unmanaged',
+  title: 'Hosts that belong to no service',
+  hosts: [],
+  ports: [],
+  scheme: 'https',
+  slots: [],
+  operations: [strange('unmanaged', 'read', 'read'), strange('unmanaged', 'write', 'write')],
+  addresses: [],
+  dialect: 'problem',
+  placeholders: {},
+  baseUrls: [],
+  credential: undefined,
+})
+
+function strange(service: string, id: string, access: Access): Operation {
+  return { id, name: `${service}:${id}`, access, sensitivity: 'restricted', returnsSecret: false, irreversible: false }
+}
+
+/** Compile a description; mistakes that need the whole of it (foreign hosts, two owners of one pattern) go to `faults`. */
+export function assembleService(description: ServiceDescription, faults: Fault[]): Site {
+  const operations = Object.entries(description.operations).map(
+    ([id, entry]): Operation => ({
+      id,
+      name: `${description.name}:${id}`,
+      access: entry.access,
+      sensitivity: entry.sensitivity,
+      returnsSecret: entry.returns_secret,
+      irreversible: entry.irreversible,
+    }),
+  )
+  const service = plainService(description, operations)
+  const tries = new Map(description.hosts.map((host) => [host, new OperationTrie<Spot>()]))
+  const faces = new Map<string, Service>()
+  for (const operation of operations) {
+    const entry = description.operations[operation.id]
+    if (entry === undefined) continue
+    const spot = { operation, service: faceOf(service, entry.attach as Slot | undefined, entry.dialect, faces) }
+    for (const text of entry.match) place(text, spot, { description, tries, faults })
+  }
+  const unlisted = {
+    read: { operation: strange(service.name, 'unlisted', 'read'), service },
+    write: { operation: strange(service.name, 'unlisted', 'write'), service },
+  }
+  return { service, tries, unlisted }
+}
+
+function plainService(description: ServiceDescription, operations: readonly Operation[]): Service {
+  const { name, title, hosts, ports, addresses, dialect, placeholders } = description
+  return {
+    name,
+    title,
+    hosts,
+    ports,
+    scheme: description.unsafe_cleartext ? 'http' : 'https',
+    // zod types an absent prefix as `undefined`; on the wire of this program the two are the same.
+    slots: description.slots as readonly Slot[],
+    operations,
+    addresses,
+    dialect,
+    placeholders,
+    baseUrls: description.base_urls,
+    credential: description.slots.length === 0 ? undefined : (description.credential ?? name),
+  }
+}
+
+/** The service as one operation sees it, shared by all operations that see it so. */
+function faceOf(
+  service: Service,
+  attach: Slot | undefined,
+  dialect: Dialect | undefined,
+  faces: Map<string, Service>,
+): Service {
+  if (attach === undefined && dialect === undefined) return service
+  const key = JSON.stringify([attach, dialect])
+  const known = faces.get(key)
+  if (known !== undefined) return known
+  const others = service.slots.filter((slot) => JSON.stringify(slot) !== JSON.stringify(attach))
+  const slots = attach === undefined ? service.slots : [attach, ...others]
+  const face = { ...service, slots, dialect: dialect ?? service.dialect }
+  faces.set(key, face)
+  return face
+}
+
+interface Placing {
+  readonly description: ServiceDescription
+  readonly tries: ReadonlyMap<string, OperationTrie<Spot>>
+  readonly faults: Fault[]
+}
+
+function place(text: string, spot: Spot, { description, tries, faults }: Placing): void {
+  const pattern = parsePattern(text)
+  if (typeof pattern === 'string') return // the schema has reported it
+  const where = `service ${description.name}: operations.${spot.operation.id}.match`
+  for (const host of hostsOf(pattern, description)) {
+    const trie = tries.get(host)
+    if (trie === undefined) {
+      faults.push({
+        where,
+        got: text,
+        allowed: `a host of the service: ${description.hosts.join(', ')}`,
+        fix: `add ${host} to hosts, or correct it`,
+      })
+      continue
+    }
+    const owner = trie.add(pattern, spot)
+    if (owner === undefined) continue
+    faults.push({
+      where,
+      got: text,
+      allowed: 'a pattern that no other operation has',
+      fix: `remove it here or at ${owner.operation.id}`,
+    })
+  }
+}
+
+function hostsOf(pattern: RequestPattern, description: ServiceDescription): readonly string[] {
+  if (pattern.host === '*') return description.hosts
+  return [pattern.host ?? description.hosts[0] ?? '']
+}

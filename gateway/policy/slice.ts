@@ -1,0 +1,79 @@
+/**
+ * The policies that can have a say on one operation, so that the cost of a decision does not grow with policies about other
+ * things. Leaving a policy out is sound only if its scope can never match; when in doubt it stays in.
+ */
+import type { EntityUidJson, PolicyJson } from '@cedar-policy/cedar-wasm/nodejs'
+import type { Policy } from './policy-file.ts'
+import { type Reading, readingsOf } from './reads.ts'
+
+/** What is asked, as far as the scope of a policy can tell: an action with its groups, and a resource in a service. */
+export interface Subject {
+  /** Operation name, or `mint`. */
+  readonly action: string
+  readonly groups: readonly string[]
+  readonly service: string
+}
+
+export interface Slice {
+  /** Id under which Cedar keeps the parsed policies; undefined when there are none, which denies. */
+  readonly preparsed: string | undefined
+  /** Id under which Cedar keeps the schema of the service. */
+  readonly schema: string
+  readonly policies: ReadonlyMap<string, Policy>
+  readonly readings: ReadonlySet<Reading>
+}
+
+export function appliesTo(policy: Policy, subject: Subject): boolean {
+  return actionMatches(policy.json, subject) && resourceMatches(policy.json.resource, subject)
+}
+
+export function readingsOfAll(policies: readonly Policy[]): Set<Reading> {
+  const all = new Set<Reading>()
+  for (const policy of policies) for (const reading of readingsOf(policy.json)) all.add(reading)
+  return all
+}
+
+/** Whether the policy names the action itself, not a group it belongs to. */
+export function names(policy: Policy, action: string): boolean {
+  return scopeActions(policy.json).includes(action)
+}
+
+function actionMatches(policy: PolicyJson, subject: Subject): boolean {
+  if (policy.action.op === 'All') return true
+  const wanted = scopeActions(policy)
+  return (
+    wanted.includes(subject.action) || (policy.action.op === 'in' && wanted.some((id) => subject.groups.includes(id)))
+  )
+}
+
+function scopeActions(policy: PolicyJson): string[] {
+  const { action } = policy
+  if (action.op === 'All') return []
+  if ('entities' in action) return action.entities.map((uid) => plainUid(uid).id)
+  return 'entity' in action ? [plainUid(action.entity).id] : []
+}
+
+function resourceMatches(scope: PolicyJson['resource'], subject: Subject): boolean {
+  if (scope.op === 'All') return true
+  const kind = subject.action === 'mint' ? 'Service' : 'Endpoint'
+  if (scope.op === 'is') {
+    if (scope.entity_type !== kind) return false
+    return scope.in === undefined || !('entity' in scope.in) || isAtOrAbove(scope.in.entity, subject, kind)
+  }
+  if (!('entity' in scope)) return true
+  if (scope.op === '==') return isItself(plainUid(scope.entity), subject, kind)
+  return isAtOrAbove(scope.entity, subject, kind)
+}
+
+function isAtOrAbove(uid: EntityUidJson, subject: Subject, kind: string): boolean {
+  const { type, id } = plainUid(uid)
+  return (type === 'Service' && id === subject.service) || isItself({ type, id }, subject, kind)
+}
+
+function isItself(uid: { type: string; id: string }, subject: Subject, kind: string): boolean {
+  return uid.type === kind && uid.id === (kind === 'Service' ? subject.service : subject.action)
+}
+
+export function plainUid(uid: EntityUidJson): { type: string; id: string } {
+  return '__entity' in uid ? uid.__entity : uid
+}

@@ -1,0 +1,158 @@
+/**
+ * Requests to operations, one step a segment: literal before `{name}.suffix` before `{name}` before `{name**}`, so the most
+ * specific pattern wins and the cost does not grow with the number of operations. Built at load, read-only afterwards.
+ */
+import type { RequestPattern, Segment } from './pattern.ts'
+
+interface Leaf<T> {
+  readonly value: T
+  readonly names: readonly string[]
+  readonly query: RequestPattern['query']
+}
+
+interface Step<T> {
+  readonly literals: Map<string, Step<T>>
+  /** Longest suffix first; the empty suffix is the plain `{name}`. */
+  readonly ones: { readonly suffix: string; readonly mayHoldSlash: boolean; readonly next: Step<T> }[]
+  /** method → leaves, those with most query parameters first */
+  readonly here: Map<string, Leaf<T>[]>
+  readonly rest: { readonly mayHoldSlash: boolean; readonly leaves: Map<string, Leaf<T>[]> }[]
+}
+
+export interface Match<T> {
+  readonly value: T
+  readonly params: Readonly<Record<string, string>>
+}
+
+export class OperationTrie<T> {
+  readonly #root: Step<T> = emptyStep()
+
+  /** @returns the value that already owns exactly this pattern, in which case nothing is added. */
+  add(pattern: RequestPattern, value: T): T | undefined {
+    let step = this.#root
+    let leaves = step.here
+    const names: string[] = []
+    for (const segment of pattern.segments) {
+      if (segment.kind !== 'literal') names.push(segment.name)
+      if (segment.kind === 'rest') leaves = restLeaves(step, segment.mayHoldSlash)
+      else {
+        step = nextStep(step, segment)
+        leaves = step.here
+      }
+    }
+    const siblings = leaves.get(pattern.method) ?? []
+    const owner = siblings.find((leaf) => sameQuery(leaf.query, pattern.query))
+    if (owner !== undefined) return owner.value
+    siblings.push({ value, names, query: pattern.query })
+    siblings.sort((a, b) => b.query.length - a.query.length)
+    leaves.set(pattern.method, siblings)
+    return undefined
+  }
+
+  /**
+   * @param path canonical path, `%2F` standing for a slash inside a segment.
+   * @param query what follows the question mark, raw.
+   */
+  match(method: string, path: string, query: string): Match<T> | undefined {
+    const segments = path === '/' ? [] : path.slice(1).split('/')
+    const walk: Walk = { method, query, segments, captured: [] }
+    return descend(this.#root, 0, walk)
+  }
+}
+
+interface Walk {
+  readonly method: string
+  readonly query: string
+  readonly segments: readonly string[]
+  readonly captured: string[]
+}
+
+function descend<T>(step: Step<T>, i: number, walk: Walk): Match<T> | undefined {
+  const segment = walk.segments[i]
+  if (segment === undefined) return settle(step.here, walk)
+  const literal = step.literals.get(segment)
+  if (literal !== undefined) {
+    const found = descend(literal, i + 1, walk)
+    if (found !== undefined) return found
+  }
+  return descendOne(step, segment, i, walk) ?? settleRest(step, i, walk)
+}
+
+function descendOne<T>(step: Step<T>, segment: string, i: number, walk: Walk): Match<T> | undefined {
+  for (const one of step.ones) {
+    if (segment.length <= one.suffix.length || !segment.endsWith(one.suffix)) continue
+    if (!one.mayHoldSlash && segment.includes('%2F')) continue
+    walk.captured.push(one.suffix === '' ? segment : segment.slice(0, -one.suffix.length))
+    const found = descend(one.next, i + 1, walk)
+    if (found !== undefined) return found
+    walk.captured.pop()
+  }
+  return undefined
+}
+
+function settleRest<T>(step: Step<T>, i: number, walk: Walk): Match<T> | undefined {
+  for (const rest of step.rest) {
+    const tail = walk.segments.slice(i)
+    // A server that merges slashes would read an empty segment as another place.
+    if (!rest.mayHoldSlash && tail.some((part) => part === '' || part.includes('%2F'))) continue
+    walk.captured.push(tail.join('/'))
+    const found = settle(rest.leaves, walk)
+    if (found !== undefined) return found
+    walk.captured.pop()
+  }
+  return undefined
+}
+
+function settle<T>(leaves: Map<string, Leaf<T>[]>, walk: Walk): Match<T> | undefined {
+  // A HEAD is a GET whose body is not sent (RFC 9110 §9.3.2).
+  const candidates = leaves.get(walk.method) ?? (walk.method === 'HEAD' ? leaves.get('GET') : undefined)
+  const leaf = candidates?.find((candidate) => candidate.query.length === 0 || queryAgrees(candidate.query, walk.query))
+  if (leaf === undefined) return undefined
+  if (leaf.names.length === 0) return { value: leaf.value, params: NO_PARAMS }
+  const params: Record<string, string> = {}
+  for (const [n, name] of leaf.names.entries()) params[name] = walk.captured[n] ?? ''
+  return { value: leaf.value, params }
+}
+
+const NO_PARAMS: Readonly<Record<string, string>> = Object.freeze({})
+
+/** A parameter given twice agrees with nothing: servers differ on which one counts. */
+function queryAgrees(wanted: RequestPattern['query'], query: string): boolean {
+  const given = new URLSearchParams(query)
+  return wanted.every(([name, value]) => {
+    const values = given.getAll(name)
+    return values.length === 1 && values[0] === value
+  })
+}
+
+function nextStep<T>(step: Step<T>, segment: Exclude<Segment, { kind: 'rest' }>): Step<T> {
+  if (segment.kind === 'literal') {
+    const known = step.literals.get(segment.text) ?? emptyStep<T>()
+    step.literals.set(segment.text, known)
+    return known
+  }
+  const { suffix, mayHoldSlash } = segment
+  const known = step.ones.find((one) => one.suffix === suffix && one.mayHoldSlash === mayHoldSlash)
+  if (known !== undefined) return known.next
+  const next = emptyStep<T>()
+  step.ones.push({ suffix, mayHoldSlash, next })
+  step.ones.sort((a, b) => b.suffix.length - a.suffix.length || Number(a.mayHoldSlash) - Number(b.mayHoldSlash))
+  return next
+}
+
+function restLeaves<T>(step: Step<T>, mayHoldSlash: boolean): Map<string, Leaf<T>[]> {
+  const known = step.rest.find((rest) => rest.mayHoldSlash === mayHoldSlash)
+  if (known !== undefined) return known.leaves
+  const leaves = new Map<string, Leaf<T>[]>()
+  step.rest.push({ mayHoldSlash, leaves })
+  step.rest.sort((a, b) => Number(a.mayHoldSlash) - Number(b.mayHoldSlash))
+  return leaves
+}
+
+function sameQuery(a: RequestPattern['query'], b: RequestPattern['query']): boolean {
+  return JSON.stringify([...a].sort()) === JSON.stringify([...b].sort())
+}
+
+function emptyStep<T>(): Step<T> {
+  return { literals: new Map(), ones: [], here: new Map(), rest: [] }
+}
