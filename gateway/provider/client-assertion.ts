@@ -36,11 +36,14 @@ export async function clientAssertion({ key, kid, audience, clock }: AssertionOp
   })
 }
 
-function parseKey(key: Secret): { keyObject: KeyObject; jwk: webcrypto.JsonWebKey | undefined } {
+/** RFC 7517 §4: `kid` and `alg` describe the key; the DOM type leaves `kid` out. */
+type PrivateJwk = webcrypto.JsonWebKey & { readonly kid?: unknown }
+
+function parseKey(key: Secret): { keyObject: KeyObject; jwk: PrivateJwk | undefined } {
   const text = key.reveal()
   try {
     if (!text.trimStart().startsWith('{')) return { keyObject: createPrivateKey(text), jwk: undefined }
-    const jwk: webcrypto.JsonWebKey = JSON.parse(text)
+    const jwk: PrivateJwk = JSON.parse(text)
     return { keyObject: createPrivateKey({ key: jwk, format: 'jwk' }), jwk }
   } catch {
     // Parser errors quote their input, which is a private key: nothing of them is kept.
@@ -50,7 +53,7 @@ function parseKey(key: Secret): { keyObject: KeyObject; jwk: webcrypto.JsonWebKe
 
 type SigningAlgorithm = Parameters<KeyObject['toCryptoKey']>[0]
 
-function algorithmOf(key: KeyObject, jwk: webcrypto.JsonWebKey | undefined): SigningAlgorithm {
+function algorithmOf(key: KeyObject, jwk: PrivateJwk | undefined): SigningAlgorithm {
   switch (key.asymmetricKeyType) {
     case 'ec':
       if (key.asymmetricKeyDetails?.namedCurve === 'prime256v1') return { name: 'ECDSA', namedCurve: 'P-256' }

@@ -1,0 +1,49 @@
+/**
+ * The shared place for sealed credentials: what every cache offers. It is only a cache: a value that is missing, late or
+ * lost costs one more request to the issuer, and a value is never believed before its seal has opened.
+ */
+
+/** Where a value lives: `id` by authority (key.ts), grouped by grant so that ending a grant removes all of its values. */
+export interface LeaseKey {
+  readonly id: string
+  /** Grant id (`jti`). */
+  readonly grant: string
+}
+
+export interface Stored {
+  readonly key: LeaseKey
+  readonly value: Buffer
+}
+
+/**
+ * `stored`; `superseded`: somebody else was given the lock since, or a value is already there, and nothing was written;
+ * `ended`: the grant was purged, so nothing may be kept under it.
+ */
+export type StoreOutcome = 'stored' | 'superseded' | 'ended'
+
+export interface StoreTerms {
+  /** Milliseconds until the value is dropped, at least 1. */
+  readonly ttlMs: number
+  /** From `lock`: written unless the lock was given to somebody else since. Null: written only where nothing is. */
+  readonly fence: number | null
+}
+
+/** Every method rejects with `store_unavailable` within a bounded time when the store cannot be reached. */
+export interface LeaseCache {
+  get(key: LeaseKey): Promise<Buffer | undefined>
+  set(key: LeaseKey, value: Buffer, terms: StoreTerms): Promise<StoreOutcome>
+  /** Compare and delete: removes the value only if it is still exactly this one. */
+  remove(key: LeaseKey, value: Buffer): Promise<boolean>
+  /** @returns a fencing token that grows with every holder, or null while somebody else holds the lock. */
+  lock(key: LeaseKey, ttlMs: number): Promise<number | null>
+  /** Gives the lock back if this token still holds it. */
+  unlock(key: LeaseKey, fence: number): Promise<void>
+  /** Removes everything of a grant and refuses new values for it for an hour, the ceiling of a grant's life. */
+  purge(grant: string): Promise<readonly Stored[]>
+  /** Called with the grant id when any replica, this one included, purges a grant. */
+  onPurge(listener: (grant: string) => void): void
+  close(): Promise<void>
+}
+
+/** Milliseconds for which a purged grant stays closed: no grant lives longer. */
+export const ENDED_MS = 3_600_000

@@ -1,0 +1,50 @@
+/** On whose authority a credential is asked for, and from whom: made for each call that this process cannot serve at once. */
+import type { KeyObject } from 'node:crypto'
+import type { Permit } from '../policy/decision.ts'
+import type { Grant } from '../protocol/grant.ts'
+import { GatewayError } from '../protocol/problem.ts'
+import type { Service } from '../protocol/service.ts'
+import type { Provider } from '../provider/provider.ts'
+import type { LeaseKey } from './cache.ts'
+import { leaseKey } from './key.ts'
+
+export interface Claim {
+  readonly key: LeaseKey
+  readonly grant: Grant
+  readonly service: Service
+  /** Name of the credential in settings. */
+  readonly name: string
+  readonly provider: Provider
+  /** Seconds, from the policy's obligation. */
+  readonly ttlS: number | undefined
+}
+
+/** @throws {GatewayError} `credential_unconfigured` when settings have no credential of the service's name. */
+export function claimOf(permit: Permit, providers: ReadonlyMap<string, Provider>, macKey: KeyObject): Claim {
+  const { grant, endpoint, decision } = permit
+  const { service } = endpoint
+  const name = service.credential ?? ''
+  const provider = providers.get(name)
+  if (provider === undefined) throw unconfigured(service, name)
+  const { singleUse, ttlS } = decision.obligations
+  const authority = {
+    tenant: grant.tenant,
+    service: service.name,
+    credential: name,
+    provider: provider.name,
+    identity: provider.identity,
+    grant: grant.id,
+    lineageHash: grant.lineageHash,
+    singleUse,
+    ttlS,
+  }
+  return { key: { id: leaseKey(authority, macKey), grant: grant.id }, grant, service, name, provider, ttlS }
+}
+
+function unconfigured(service: Service, name: string): GatewayError {
+  const variable = Object.keys(service.placeholders)[0] ?? `${name.toUpperCase().replaceAll(/[^A-Z0-9]/g, '_')}_TOKEN`
+  return new GatewayError(
+    'credential_unconfigured',
+    `Service ${service.name} needs credential "${name}", and settings have none at credentials.${name}. For example: credentials: { ${name}: { provider: static, value: { env: ${variable} } } }`,
+  )
+}

@@ -1,0 +1,119 @@
+/**
+ * Credentials at rest: AES-256-GCM with the lease key as associated data, so that a sealed value moved under another key does
+ * not open. The only file of this room that reveals a secret.
+ *
+ * Layout: version (1 byte), nonce (12, random), tag (16), ciphertext. Random 96-bit nonces are safe for 2^32 values under one
+ * key (NIST SP 800-38D §8.3), which at a thousand issues a second is seven weeks; each deployment has its own key.
+ */
+import { createCipheriv, createDecipheriv, createHmac, createSecretKey, type KeyObject, randomBytes } from 'node:crypto'
+import { Secret } from '../protocol/secret.ts'
+
+const VERSION = 1
+const NONCE_BYTES = 12
+const TAG_BYTES = 16
+const HEAD_BYTES = 1 + NONCE_BYTES + TAG_BYTES
+
+/** What another replica, or this one after a restart, needs in order to use a credential. */
+export interface Sealable {
+  readonly tenant: string
+  /** Name of the credential in settings: which provider can revoke it. */
+  readonly name: string
+  readonly secret: Secret
+  /** Epoch seconds; Infinity for a standing key. */
+  readonly expiresAt: number
+  readonly ephemeral: boolean
+  readonly scope: string | undefined
+  /** Milliseconds since the epoch, see `Lifetime`. The cache's own expiry is never relied on. */
+  readonly untilMs: number
+  readonly renewAtMs: number
+}
+
+export interface Seal {
+  seal(key: string, value: Sealable): Buffer
+  /** @returns undefined for anything that was not sealed by this key for exactly this place: it counts as absent. */
+  open(key: string, sealed: Buffer): Sealable | undefined
+  /** 16 bytes of HMAC-SHA-256, base64url: equal credentials can be found in the record, none can be guessed from it. */
+  credentialId(secret: Secret): string
+  /** Key for lease keys (key.ts). */
+  readonly macKey: KeyObject
+}
+
+/** @param sealKey 32-byte secret key, shared by all replicas. One key per purpose is derived from it. */
+export function createSeal(sealKey: KeyObject): Seal {
+  if (sealKey.type !== 'secret' || sealKey.symmetricKeySize !== 32)
+    throw new Error('the lease key is not a 32-byte secret key')
+  const cipherKey = derive(sealKey, 'keyless lease seal v1')
+  const idKey = derive(sealKey, 'keyless credential id v1')
+  return {
+    macKey: derive(sealKey, 'keyless lease key v1'),
+    seal(key, value) {
+      const nonce = randomBytes(NONCE_BYTES)
+      const cipher = createCipheriv('aes-256-gcm', cipherKey, nonce)
+      cipher.setAAD(associated(key))
+      const plain = encode(value)
+      const body = cipher.update(plain)
+      plain.fill(0)
+      cipher.final()
+      return Buffer.concat([Buffer.of(VERSION), nonce, cipher.getAuthTag(), body])
+    },
+    open(key, sealed) {
+      if (sealed.length <= HEAD_BYTES || sealed[0] !== VERSION) return undefined
+      const nonce = sealed.subarray(1, 1 + NONCE_BYTES)
+      const decipher = createDecipheriv('aes-256-gcm', cipherKey, nonce, { authTagLength: TAG_BYTES })
+      decipher.setAuthTag(sealed.subarray(1 + NONCE_BYTES, HEAD_BYTES))
+      decipher.setAAD(associated(key))
+      const plain = decipher.update(sealed.subarray(HEAD_BYTES))
+      try {
+        decipher.final()
+        return decode(plain)
+      } catch {
+        return undefined
+      } finally {
+        plain.fill(0)
+      }
+    },
+    credentialId: (secret) =>
+      createHmac('sha256', idKey).update(secret.reveal(), 'utf8').digest().subarray(0, 16).toString('base64url'),
+  }
+}
+
+/** HMAC as a key derivation with a fixed label (NIST SP 800-108 §4.1, one block). */
+function derive(sealKey: KeyObject, label: string): KeyObject {
+  return createSecretKey(createHmac('sha256', sealKey).update(label).digest())
+}
+
+function associated(key: string): Buffer {
+  return Buffer.from(`keyless lease v${VERSION}\0${key}`, 'utf8')
+}
+
+/** JSON has no Infinity: null stands for it. */
+function encode(value: Sealable): Buffer {
+  const fields = [
+    value.tenant,
+    value.name,
+    value.secret.reveal(),
+    Number.isFinite(value.expiresAt) ? value.expiresAt : null,
+    value.ephemeral,
+    value.scope ?? null,
+    value.untilMs,
+    Number.isFinite(value.renewAtMs) ? value.renewAtMs : null,
+  ]
+  return Buffer.from(JSON.stringify(fields), 'utf8')
+}
+
+/** Only what `encode` wrote under our key comes here: GCM has authenticated it. */
+function decode(plain: Buffer): Sealable {
+  const [tenant, name, secret, expiresAt, ephemeral, scope, untilMs, renewAtMs] = JSON.parse(
+    plain.toString('utf8'),
+  ) as [string, string, string, number | null, boolean, string | null, number, number | null]
+  return {
+    tenant,
+    name,
+    secret: new Secret(secret),
+    expiresAt: expiresAt ?? Number.POSITIVE_INFINITY,
+    ephemeral,
+    scope: scope ?? undefined,
+    untilMs,
+    renewAtMs: renewAtMs ?? Number.POSITIVE_INFINITY,
+  }
+}
