@@ -2,12 +2,16 @@
  * One event per call or instruction, opened before the first possible refusal, filled as knowledge grows, committed once
  * before a credential is attached, closed exactly once. A `Receipt` exists only after the decision is durable.
  */
+import type { Clock } from '../protocol/clock.ts'
 import type { Decision } from '../protocol/decision.ts'
 import type { Grant } from '../protocol/grant.ts'
-import type { Proposal } from '../protocol/instruction.ts'
-import type { Outcome } from '../protocol/message.ts'
-import type { GatewayError } from '../protocol/problem.ts'
+import type { Instruction, Proposal } from '../protocol/instruction.ts'
+import type { Inbound, Outcome } from '../protocol/message.ts'
+import { asGatewayError, type GatewayError } from '../protocol/problem.ts'
 import type { Endpoint } from '../protocol/service.ts'
+import type { Draft } from './canonical.ts'
+import { deniedDraft, failedDraft, performedDraft } from './instructed.ts'
+import { decisionDraft, type Letterhead, outcomeDraft } from './record.ts'
 
 /** What the record says of the credential that was used. Never its value. */
 export interface LeaseFacts {
@@ -56,4 +60,152 @@ export interface InstructionEvent {
   decided(decision: Decision): Decision
   commit(): Promise<Receipt>
   refused(refusal: GatewayError): Promise<GatewayError>
+}
+
+/** What events need of the log, and what they write with. */
+export interface Desk {
+  readonly paper: Letterhead
+  readonly clock: Clock
+  readonly log: { append(draft: Draft): Promise<number>; enqueue(draft: Draft): void }
+}
+
+/** Append durably; only then is there a receipt. */
+export async function receiptFor(desk: Desk, event: string, draft: Draft): Promise<Receipt> {
+  const seq = await desk.log.append(draft)
+  return { event, seq } as Receipt
+}
+
+/** `open`: nothing is written. `committed`: the decision is. `closed`: so is the end. */
+type Stage = 'open' | 'committed' | 'closed'
+
+export class RecordedCall implements CallEvent {
+  readonly #desk: Desk
+  readonly #inbound: Inbound
+  readonly #startedMs: number
+  #stage: Stage = 'open'
+  #endpoint: Endpoint | undefined
+  #grant: Grant | undefined
+  #decision: Decision | undefined
+  #lease: LeaseFacts | undefined
+
+  constructor(desk: Desk, inbound: Inbound) {
+    this.#desk = desk
+    this.#inbound = inbound
+    this.#startedMs = desk.clock.elapsedMs()
+  }
+
+  get id(): string {
+    return this.#inbound.id
+  }
+
+  get endpoint(): Endpoint | undefined {
+    return this.#endpoint
+  }
+
+  located(endpoint: Endpoint): Endpoint {
+    this.#endpoint = endpoint
+    return endpoint
+  }
+
+  authenticated(grant: Grant): Grant {
+    this.#grant = grant
+    return grant
+  }
+
+  decided(decision: Decision): Decision {
+    this.#decision = decision
+    return decision
+  }
+
+  async commit(): Promise<Receipt> {
+    const receipt = await receiptFor(this.#desk, this.id, this.#draft(undefined))
+    this.#stage = 'committed'
+    return receipt
+  }
+
+  leased<L extends { readonly facts: LeaseFacts }>(lease: L): L {
+    this.#lease = lease.facts
+    return lease
+  }
+
+  closed(outcome: Outcome): void {
+    if (this.#stage === 'open') throw new Error('a call was closed before its decision was recorded')
+    this.#end(outcome, undefined)
+  }
+
+  async refused(refusal: GatewayError): Promise<GatewayError> {
+    if (this.#stage !== 'open') {
+      this.#end(undefined, refusal)
+      return refusal
+    }
+    this.#stage = 'closed'
+    return recorded(refusal, this.#desk.log.append(this.#draft(refusal)))
+  }
+
+  #draft(refusal: GatewayError | undefined): Draft {
+    const { paper } = this.#desk
+    return decisionDraft(paper, { inbound: this.#inbound, endpoint: this.#endpoint, grant: this.#grant, decision: this.#decision, refusal })
+  }
+
+  #end(outcome: Outcome | undefined, refusal: GatewayError | undefined): void {
+    if (this.#stage === 'closed') return
+    this.#stage = 'closed'
+    const durationMs = this.#desk.clock.elapsedMs() - this.#startedMs
+    const lease = this.#lease
+    this.#desk.log.enqueue(outcomeDraft(this.#desk.paper, { inbound: this.#inbound, grant: this.#grant, lease, outcome, refusal, durationMs }))
+  }
+}
+
+export class RecordedInstruction implements InstructionEvent {
+  readonly id: string
+  readonly #desk: Desk
+  readonly #instruction: Instruction
+  #stage: Stage = 'open'
+  #proposal: Proposal | undefined
+  #decision: Decision | undefined
+
+  constructor(desk: Desk, instruction: Instruction) {
+    this.id = instruction.id
+    this.#desk = desk
+    this.#instruction = instruction
+  }
+
+  proposed(proposal: Proposal): Proposal {
+    this.#proposal = proposal
+    return proposal
+  }
+
+  decided(decision: Decision): Decision {
+    this.#decision = decision
+    return decision
+  }
+
+  async commit(): Promise<Receipt> {
+    if (!this.#proposal) throw new Error('an instruction was committed before it was proposed')
+    const draft = performedDraft(this.#desk.paper, this.#instruction, this.#proposal, this.#decision)
+    const receipt = await receiptFor(this.#desk, this.id, draft)
+    this.#stage = 'committed'
+    return receipt
+  }
+
+  async refused(refusal: GatewayError): Promise<GatewayError> {
+    const was = this.#stage
+    this.#stage = 'closed'
+    if (was === 'closed') return refusal
+    const { paper, log } = this.#desk
+    // Recorded, but it did not take effect: the log must not go on saying that it did.
+    if (was === 'committed') log.enqueue(failedDraft(paper, this.#instruction, refusal))
+    else return recorded(refusal, log.append(deniedDraft(paper, this.#instruction, this.#decision, refusal)))
+    return refusal
+  }
+}
+
+/** The refusal to send: that it could not be recorded outweighs what it was. */
+async function recorded(refusal: GatewayError, written: Promise<number>): Promise<GatewayError> {
+  try {
+    await written
+    return refusal
+  } catch (cause) {
+    return refusal.code === 'audit_unavailable' ? refusal : asGatewayError(cause)
+  }
 }

@@ -1,0 +1,133 @@
+/**
+ * Canonical JSON (RFC 8785) for entries: quoting, cutting of overlong values, and drafts whose place in the log is filled in
+ * last. Knows no fields but `seq`, `ts` and `v`.
+ */
+import { hash } from 'node:crypto'
+import canonicalize from 'canonicalize'
+
+export type JsonValue = string | number | boolean | null | readonly JsonValue[] | { readonly [name: string]: JsonValue | undefined }
+
+/** Version of the entry's shape. A change that a reader could misread gets a new one. */
+export const VERSION = 'ar/1'
+
+/** C2SP tlog-tiles caps an entry at 65,535 bytes; this leaves room around it. */
+export const MAX_ENTRY_BYTES = 60 * 1024
+
+/** How long values may get, in UTF-16 units. `tight` is used when an entry would not fit otherwise. */
+export interface Limits {
+  readonly path: number
+  /** Free text: purpose, detail, user agent. */
+  readonly prose: number
+  /** Identifiers and names. */
+  readonly name: number
+  /** Members of a list. */
+  readonly items: number
+}
+
+export const roomy: Limits = { path: 4096, prose: 1024, name: 512, items: 32 }
+export const tight: Limits = { path: 512, prose: 128, name: 96, items: 8 }
+
+/**
+ * An entry without its place: the text before the number and the text between number and time. A failed write gives the same
+ * draft another place, so nothing is built twice and nothing of the request is kept alive.
+ */
+export interface Draft {
+  /** Up to and including `"seq":`. */
+  readonly head: string
+  /** From the comma after the number up to and including `"ts":"`. */
+  readonly middle: string
+}
+
+/** The canonical text. `"seq"` and `"ts"` sort where `Draft` has its gaps, and `"v"` is the last member. */
+export function place(draft: Draft, seq: number, ts: string): string {
+  return `${draft.head}${seq}${draft.middle}${ts}","v":"${VERSION}"}`
+}
+
+/** Characters that `place` adds at most. */
+const PLACE_CHARS = 64
+
+/** A draft from text in canonical order: members that sort before `seq`, and those between `seq` and `ts`. */
+export function draftOf(before: string, between: string): Draft {
+  return { head: `{${before},"seq":`, middle: between === '' ? ',"ts":"' : `,${between},"ts":"` }
+}
+
+export function fits(draft: Draft): boolean {
+  const chars = draft.head.length + draft.middle.length + PLACE_CHARS
+  // UTF-8 takes at most three bytes for a UTF-16 unit: counting is needed only for giants.
+  return chars * 3 <= MAX_ENTRY_BYTES || Buffer.byteLength(draft.head) + Buffer.byteLength(draft.middle) + PLACE_CHARS <= MAX_ENTRY_BYTES
+}
+
+/** A JSON string as RFC 8785 §3.2.2.2 writes it. Lone surrogates have no canonical form; they become U+FFFD. */
+export function quote(value: string): string {
+  return JSON.stringify(value.isWellFormed() ? value : value.toWellFormed())
+}
+
+/** As `quote`, cut to `max` UTF-16 units; what was cut is named by its length and the hash of the whole. */
+export function quoteCut(value: string, max: number): string {
+  return quote(value.length > max ? cut(value, max) : value)
+}
+
+export function cut(value: string, max: number): string {
+  if (value.length <= max) return value
+  return `${value.slice(0, max).toWellFormed()}…[+${value.length - max} chars, sha256:${hash('sha256', value.toWellFormed(), 'base64url')}]`
+}
+
+/** A list of names, cut in both directions. */
+export function quoteList(values: readonly string[], limits: Limits): string {
+  if (values.length === 0) return '[]'
+  let text = `[${quoteCut(values[0] ?? '', limits.name)}`
+  const shown = Math.min(values.length, limits.items)
+  for (let i = 1; i < shown; i++) text += `,${quoteCut(values[i] ?? '', limits.name)}`
+  if (values.length > shown) text += `,"…[+${values.length - shown} more, sha256:${hash('sha256', values.join('\n').toWellFormed(), 'base64url')}]"`
+  return `${text}]`
+}
+
+/** JSON has no infinity and no NaN: both become null. */
+export function number(value: number): string {
+  return Number.isFinite(value) ? String(value) : 'null'
+}
+
+/**
+ * A draft from an object, for entries off the hot path. Overlong strings are cut; if the whole is still too large, the largest
+ * members give way to their size and hash, until it fits.
+ */
+export function draftFrom(fields: Readonly<Record<string, JsonValue | undefined>>): Draft {
+  let entry = tidy(fields, roomy.path) as Fields
+  let draft = compose(entry)
+  if (fits(draft)) return draft
+  entry = tidy(fields, tight.prose) as Fields
+  for (draft = compose(entry); !fits(draft); draft = compose(entry)) entry = withoutLargest(entry)
+  return draft
+}
+
+function withoutLargest(entry: Fields): Fields {
+  const sizes = Object.entries(entry).map(([name, value]) => ({ name, text: canonicalize(value) ?? '' }))
+  const largest = sizes.reduce((a, b) => (b.text.length > a.text.length ? b : a))
+  const stump = { cut: true, bytes: Buffer.byteLength(largest.text), sha256: hash('sha256', largest.text, 'base64url') }
+  return { ...entry, [largest.name]: stump }
+}
+
+type Fields = { readonly [name: string]: JsonValue }
+
+function compose(fields: Fields): Draft {
+  const names = Object.keys(fields)
+  const part = (isIn: (name: string) => boolean) =>
+    (canonicalize(Object.fromEntries(names.filter(isIn).map((name) => [name, fields[name]]))) ?? '').slice(1, -1)
+  return draftOf(
+    part((name) => name < 'seq'),
+    part((name) => name > 'seq' && name < 'ts'),
+  )
+}
+
+/** A copy with a canonical form: well-formed, finite, no longer than it may be, and through `toJSON` (a `Secret` prints itself masked). */
+function tidy(value: unknown, max: number, depth = 0): JsonValue {
+  if (typeof value === 'string') return cut(value.toWellFormed(), max)
+  if (typeof value === 'number') return Number.isFinite(value) ? value : null
+  if (typeof value === 'boolean' || value === null) return value
+  if (typeof value !== 'object') return value === undefined ? null : cut(String(value).toWellFormed(), max)
+  if (depth > 16) return '…[too deep]'
+  if ('toJSON' in value && typeof value.toJSON === 'function') return tidy(value.toJSON(), max, depth + 1)
+  if (Array.isArray(value)) return value.map((member) => tidy(member, max, depth + 1))
+  const members = Object.entries(value).filter(([, member]) => member !== undefined)
+  return Object.fromEntries(members.map(([name, member]) => [cut(name.toWellFormed(), max), tidy(member, max, depth + 1)]))
+}

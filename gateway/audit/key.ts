@@ -1,0 +1,76 @@
+/** The key that signs checkpoints, and the public half in the form that verifiers are given. */
+import { createPrivateKey, createPublicKey, generateKeyPairSync, type KeyObject } from 'node:crypto'
+import { link, mkdir, open, readFile, rm } from 'node:fs/promises'
+import { join } from 'node:path'
+import { formatVerifier, type NoteVerifier, noteVerifier, parseVerifier } from './checkpoint.ts'
+
+/**
+ * The Ed25519 private key in `<dir>/log.key` (PKCS #8 PEM, 0600), made if absent, with `<dir>/log.pub` beside it: the verifier key
+ * that an auditor copies away. Each log has its own; two logs with one key could be passed off as each other.
+ * @throws {Error} when a file is not such a key, or `log.pub` names another origin or key: a log never changes them.
+ */
+export async function loadLogKey(dir: string, origin: string): Promise<KeyObject> {
+  await mkdir(dir, { recursive: true, mode: 0o700 })
+  const path = join(dir, 'log.key')
+  const key = parseKey(path, (await readIfThere(path)) ?? (await create(path)))
+  await publishVerifier(join(dir, 'log.pub'), noteVerifier(origin, createPublicKey(key)))
+  return key
+}
+
+async function publishVerifier(path: string, verifier: NoteVerifier): Promise<void> {
+  const text = formatVerifier(verifier)
+  const present = (await readIfThere(path))?.trim()
+  if (present === undefined) await createOnce(path, `${text}\n`, 0o644)
+  else if (present !== text) throw new Error(changed(path, present, verifier))
+}
+
+function changed(path: string, present: string, verifier: NoteVerifier): string {
+  const there = parseVerifier(present)
+  const what = there.name === verifier.name ? 'another key (was log.key replaced?)' : `the log "${there.name}"`
+  return `${path} is for ${what}; this gateway would sign as "${verifier.name}". Keep audit.origin and log.key as they were, or start a new log in an empty directory.`
+}
+
+function parseKey(path: string, pem: string): KeyObject {
+  let key: KeyObject
+  try {
+    key = createPrivateKey(pem)
+  } catch (cause) {
+    throw new Error(`${path} is not a private key in PEM form. Restore it from a backup.`, { cause })
+  }
+  if (key.asymmetricKeyType === 'ed25519') return key
+  throw new Error(`${path} holds a key of type ${key.asymmetricKeyType}; it must be Ed25519.`)
+}
+
+async function create(path: string): Promise<string> {
+  const pem = generateKeyPairSync('ed25519').privateKey.export({ type: 'pkcs8', format: 'pem' })
+  await createOnce(path, pem.toString(), 0o600)
+  return readFile(path, 'utf8')
+}
+
+/** Linked into place whole: a crash leaves no half key, and the first of two writers wins. */
+async function createOnce(path: string, text: string, mode: number): Promise<void> {
+  const temporary = `${path}.${process.pid}`
+  const file = await open(temporary, 'w', mode)
+  try {
+    await file.writeFile(text)
+    await file.sync()
+  } finally {
+    await file.close()
+  }
+  try {
+    await link(temporary, path)
+  } catch (cause) {
+    if ((cause as NodeJS.ErrnoException).code !== 'EEXIST') throw cause
+  } finally {
+    await rm(temporary, { force: true })
+  }
+}
+
+async function readIfThere(path: string): Promise<string | undefined> {
+  try {
+    return await readFile(path, 'utf8')
+  } catch (cause) {
+    if ((cause as NodeJS.ErrnoException).code === 'ENOENT') return undefined
+    throw cause
+  }
+}

@@ -1,0 +1,172 @@
+/**
+ * The append-only log in one directory: one writer, one file of entries, a signed checkpoint. `sequencer.ts` stores entries,
+ * `publisher.ts` signs, `recovery.ts` finds out at start where to go on. Tiles, witnesses and the index attach beside this file.
+ */
+import { createPublicKey, type KeyObject } from 'node:crypto'
+import { type FileHandle, mkdir, open } from 'node:fs/promises'
+import { join } from 'node:path'
+import type { Clock } from '../protocol/clock.ts'
+import { publish } from './anchor.ts'
+import { type Draft, draftFrom, type JsonValue } from './canonical.ts'
+import { type Disk, openForAppending, realDisk } from './disk.ts'
+import { noteVerifier } from './checkpoint.ts'
+import { files } from './lines.ts'
+import { type Lock, takeLock } from './lock.ts'
+import { Publisher } from './publisher.ts'
+import { type Cut, type Recovered, recover } from './recovery.ts'
+import { Sequencer, unavailable } from './sequencer.ts'
+
+export { loadLogKey } from './key.ts'
+
+export interface Log {
+  /** Name of this log, as in its checkpoints. */
+  readonly origin: string
+  /** Entries in the log. */
+  readonly size: number
+  /** Why the log cannot be written or signed at present; undefined when all is well. */
+  readonly failure: Error | undefined
+  /**
+   * Resolves with the entry's number when it is durable (`relaxed`: written).
+   * @throws {GatewayError} `audit_unavailable`, and then the entry is not in the log.
+   */
+  append(draft: Draft): Promise<number>
+  /** For what has already happened: kept through a failing disk until it can be written. */
+  enqueue(draft: Draft): void
+  /**
+   * Write what is queued, seal and sign. Idempotent.
+   * @throws {Error} when entries could not be written or signed.
+   */
+  close(): Promise<void>
+}
+
+export interface LogOptions {
+  /** Made if absent, 0700. */
+  readonly dir: string
+  /** Name of the log, by preference a URL without scheme: `keyless.example.com/acme`. Never changes. */
+  readonly origin: string
+  /** Ed25519 private key. */
+  readonly key: KeyObject
+  readonly durability: 'fsync' | 'relaxed'
+  readonly clock: Clock
+  /** The durable steps; tests fail them one by one. */
+  readonly disk?: Disk
+}
+
+interface Held {
+  readonly lock: Lock
+  readonly entries: FileHandle
+  readonly leaves: FileHandle
+}
+
+/**
+ * Open the log in `dir` and write `log.opened`. When this resolves, a signed checkpoint is in place.
+ * @throws {Error} when another process writes it, when it is not what its checkpoint says, or when it cannot be written.
+ */
+export async function openLog(o: LogOptions): Promise<Log> {
+  await mkdir(o.dir, { recursive: true, mode: 0o700 })
+  const lock = takeLock(join(o.dir, files.lock))
+  let entries: FileHandle | undefined
+  let leaves: FileHandle | undefined
+  try {
+    const verifier = noteVerifier(o.origin, createPublicKey(o.key))
+    entries = await openForAppending(join(o.dir, files.entries), o.durability)
+    const found = await recover({ dir: o.dir, verifier, file: entries, nowMs: o.clock.nowMs() })
+    leaves = await open(join(o.dir, files.leaves), 'r+')
+    return await new FileLog(o, { lock, entries, leaves }, found).begin(found)
+  } catch (cause) {
+    await entries?.close()
+    await leaves?.close()
+    lock.release()
+    throw cause
+  }
+}
+
+class FileLog implements Log {
+  readonly origin: string
+  readonly #held: Held
+  readonly #sequencer: Sequencer
+  readonly #publisher: Publisher
+  #closing: Promise<void> | undefined
+
+  constructor(o: LogOptions, held: Held, { anchor }: Recovered) {
+    const disk = o.disk ?? realDisk
+    const fd = held.entries.fd
+    const isDurable = o.durability === 'fsync'
+    this.origin = o.origin
+    this.#held = held
+    this.#sequencer = new Sequencer({
+      ...{ origin: o.origin, fd, disk, clock: o.clock, isDurable, anchor },
+      onStored: (leaves) => this.#publisher.add(leaves),
+    })
+    this.#publisher = new Publisher({
+      clock: o.clock,
+      leaves: held.leaves,
+      anchor: () => this.#sequencer.anchor(),
+      publish: async (head) => {
+        // A checkpoint must never say more than the disk holds: after a power cut the log would contradict it.
+        if (!isDurable) await disk.sync(fd)
+        await publish(o.dir, head, { origin: o.origin, key: o.key, disk })
+      },
+    })
+  }
+
+  get size(): number {
+    return this.#sequencer.size
+  }
+
+  get failure(): Error | undefined {
+    return this.#sequencer.failure ?? this.#publisher.failure
+  }
+
+  append(draft: Draft): Promise<number> {
+    return this.#closing ? Promise.reject(unavailable(undefined)) : this.#sequencer.append(draft)
+  }
+
+  enqueue(draft: Draft): void {
+    if (this.#closing) throw unavailable(undefined)
+    this.#sequencer.enqueue(draft)
+  }
+
+  /** The first words of a process: what was cut, and which head it goes on from. */
+  async begin(found: Recovered): Promise<this> {
+    const { frontier } = found.anchor
+    const previous = { previous_size: frontier.size, previous_root: frontier.root().toString('base64') }
+    try {
+      if (found.cut) await this.#note('log.recovered', describe(found.cut))
+      await this.#note('log.opened', previous)
+      await this.#publisher.flush()
+    } catch (cause) {
+      this.#sequencer.stop()
+      throw cause
+    }
+    return this
+  }
+
+  close(): Promise<void> {
+    this.#closing ??= this.#end()
+    return this.#closing
+  }
+
+  async #end(): Promise<void> {
+    try {
+      // Behind everything that is queued: when it is stored, all of that is.
+      await this.#note('log.sealed', {})
+      await this.#publisher.flush()
+    } catch (cause) {
+      throw new Error(`The log could not be closed: ${this.#sequencer.kept} entries are not written, or not signed.`, { cause })
+    } finally {
+      this.#sequencer.stop()
+      await this.#held.entries.close()
+      await this.#held.leaves.close()
+      this.#held.lock.release()
+    }
+  }
+
+  #note(kind: string, facts: Record<string, JsonValue>): Promise<number> {
+    return this.#sequencer.append(draftFrom({ kind, log: this.origin, facts }))
+  }
+}
+
+function describe(cut: Cut): Record<string, JsonValue> {
+  return { reason: 'torn_tail', cut_bytes: cut.bytes, cut_sha256: cut.sha256, kept_in: cut.keptIn }
+}

@@ -1,0 +1,90 @@
+/** Signs and publishes the head of the log while it grows: at most every 200 ms, one at a time, and once more at the end. */
+import type { FileHandle } from 'node:fs/promises'
+import type { Clock } from '../protocol/clock.ts'
+import type { Anchor } from './anchor.ts'
+
+export interface PublisherParts {
+  readonly clock: Clock
+  /** The file of leaf hashes. */
+  readonly leaves: FileHandle
+  /** What is stored now. */
+  anchor(): Anchor
+  /** Makes what is stored durable, signs it, and puts the checkpoint in place. */
+  publish(anchor: Anchor): Promise<void>
+}
+
+const EVERY_MS = 200
+
+export class Publisher {
+  readonly #parts: PublisherParts
+  /** Leaf hashes that are not in their file yet. */
+  #leaves: Buffer[] = []
+  #failure: Error | undefined
+  #isDirty = false
+  #running: Promise<void> | undefined
+  #timer: NodeJS.Timeout | undefined
+  #lastAt = Number.NEGATIVE_INFINITY
+
+  constructor(parts: PublisherParts) {
+    this.#parts = parts
+  }
+
+  /** Why the last try failed. Entries are safe meanwhile, but not yet covered by a signature. */
+  get failure(): Error | undefined {
+    return this.#failure
+  }
+
+  add(leaves: readonly Buffer[]): void {
+    for (const leaf of leaves) this.#leaves.push(leaf)
+    this.#isDirty = true
+    this.#schedule()
+  }
+
+  /** Publish what is stored now. @throws what went wrong. */
+  async flush(): Promise<void> {
+    clearTimeout(this.#timer)
+    await this.#running
+    if (this.#isDirty) await this.#run()
+    clearTimeout(this.#timer)
+    this.#timer = undefined
+    if (this.#failure) throw this.#failure
+  }
+
+  #schedule(): void {
+    if (this.#timer || this.#running) return
+    const waitMs = Math.max(0, this.#lastAt + EVERY_MS - this.#parts.clock.elapsedMs())
+    this.#timer = setTimeout(() => this.#run(), waitMs).unref()
+  }
+
+  #run(): Promise<void> {
+    this.#timer = undefined
+    this.#running ??= this.#publish().finally(() => {
+      this.#running = undefined
+      this.#lastAt = this.#parts.clock.elapsedMs()
+      if (this.#isDirty) this.#schedule()
+    })
+    return this.#running
+  }
+
+  async #publish(): Promise<void> {
+    const anchor = this.#parts.anchor()
+    const leaves = this.#leaves
+    this.#leaves = []
+    this.#isDirty = false
+    try {
+      await writeAt(this.#parts.leaves, Buffer.concat(leaves), (anchor.frontier.size - leaves.length) * 32)
+      await this.#parts.publish(anchor)
+      this.#failure = undefined
+    } catch (cause) {
+      this.#failure = cause as Error
+      this.#leaves = [...leaves, ...this.#leaves]
+      this.#isDirty = true
+    }
+  }
+}
+
+async function writeAt(file: FileHandle, bytes: Buffer, position: number): Promise<void> {
+  for (let done = 0; done < bytes.length; ) {
+    done += (await file.write(bytes, done, bytes.length - done, position + done)).bytesWritten
+  }
+}

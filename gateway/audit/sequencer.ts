@@ -1,0 +1,241 @@
+/**
+ * Gives entries their place and makes them durable, by group commit: the next batch gathers while the last one is on its way
+ * to the disk. A number is given when a batch is written, so a failed batch leaves no gap: the file is cut back, those who
+ * wait are refused, and outcomes are kept for the next try.
+ */
+import type { Clock } from '../protocol/clock.ts'
+import { GatewayError } from '../protocol/problem.ts'
+import type { Anchor } from './anchor.ts'
+import { type Draft, draftFrom, MAX_ENTRY_BYTES, place } from './canonical.ts'
+import type { Disk } from './disk.ts'
+import { type Frontier, leafHash } from './merkle.ts'
+
+export interface SequencerParts {
+  readonly origin: string
+  readonly fd: number
+  readonly disk: Disk
+  readonly clock: Clock
+  readonly isDurable: boolean
+  /** Where the file ends. */
+  readonly anchor: Anchor
+  /** Told of every batch that is stored, before its callers are. */
+  onStored(leaves: readonly Buffer[]): void
+}
+
+/** Beyond this a clock that goes back is put on record; `verify` allows as much without. */
+export const CLOCK_SKEW_MS = 30_000
+
+const BATCH_BYTES = 1024 * 1024
+/** How often a failing disk is tried when no call comes to try it. */
+const RETRY_MS = 1000
+/** About 64 MB of outcomes; from there on no call is let in that would make another. */
+const MAX_KEPT = 50_000
+
+interface Waiting {
+  readonly draft: Draft
+  /** Absent for outcomes: nobody waits for them, and they are not given up. */
+  readonly caller: { resolve(seq: number): void; reject(cause: Error): void } | undefined
+}
+
+interface Outage {
+  readonly cause: NodeJS.ErrnoException
+  readonly sinceMs: number
+  refused: number
+}
+
+interface Batch {
+  /** Entries of the log itself in front of the others. */
+  readonly notices: number
+  readonly taken: readonly Waiting[]
+  /** Where each entry ends in the buffer; a line feed follows. */
+  readonly ends: readonly number[]
+  readonly nowMs: number
+}
+
+export class Sequencer {
+  readonly #parts: SequencerParts
+  /** Everything that is stored. Written only by `#stored`. */
+  readonly #frontier: Frontier
+  #offset: number
+  #latestMs: number
+  readonly #buffer = Buffer.allocUnsafeSlow(BATCH_BYTES)
+  #queue: Waiting[] = []
+  #kept = 0
+  /** A batch is scheduled or under way. */
+  #isBusy = false
+  /** The file may hold bytes after `#offset`. */
+  #isTorn = false
+  #isStopped = false
+  #outage: Outage | undefined
+  #retry: NodeJS.Timeout | undefined
+
+  constructor(parts: SequencerParts) {
+    this.#parts = parts
+    this.#frontier = parts.anchor.frontier
+    this.#offset = parts.anchor.offset
+    this.#latestMs = parts.anchor.latestMs
+  }
+
+  get size(): number {
+    return this.#frontier.size
+  }
+
+  get failure(): Error | undefined {
+    return this.#outage?.cause
+  }
+
+  /** Entries that wait for the disk without a caller. */
+  get kept(): number {
+    return this.#kept
+  }
+
+  /** What is stored at this moment. */
+  anchor(): Anchor {
+    return { frontier: this.#frontier.copy(), offset: this.#offset, latestMs: this.#latestMs }
+  }
+
+  append(draft: Draft): Promise<number> {
+    return new Promise((resolve, reject) => {
+      if (this.#kept >= MAX_KEPT) return reject(unavailable(this.#outage?.cause))
+      this.#queue.push({ draft, caller: { resolve, reject } })
+      this.#wake()
+    })
+  }
+
+  enqueue(draft: Draft): void {
+    this.#kept += 1
+    this.#queue.push({ draft, caller: undefined })
+    this.#wake()
+  }
+
+  /** Nothing is written from now on: the file is about to be closed, and its number may soon name another. */
+  stop(): void {
+    this.#isStopped = true
+    clearTimeout(this.#retry)
+  }
+
+  #wake(): void {
+    if (this.#isBusy || this.#isStopped) return
+    this.#isBusy = true
+    // After the sockets that are readable in this turn: their calls share the write.
+    setImmediate(() => this.#next())
+  }
+
+  #next(): void {
+    if (!this.#isTorn) return this.#write()
+    this.#parts.disk.cutBack(this.#parts.fd, this.#offset, (error) => {
+      if (error) return this.#failed(error, [])
+      this.#isTorn = false
+      this.#write()
+    })
+  }
+
+  #write(): void {
+    const batch = this.#fill()
+    const end = batch.ends.at(-1)
+    if (end === undefined) {
+      this.#isBusy = false
+      return
+    }
+    const bytes = this.#buffer.subarray(0, end + 1)
+    const { fd, disk, isDurable } = this.#parts
+    disk.store({ fd, bytes, position: this.#offset, isDurable }, (error) =>
+      error ? this.#failed(error, batch.taken) : this.#stored(batch, bytes.length, leaves),
+    )
+    // While the disk works. The callback never comes before this is done.
+    const leaves = this.#hash(batch.ends)
+  }
+
+  /** Numbers and writes out as many entries as fit; those that are taken leave the queue. */
+  #fill(): Batch {
+    const nowMs = this.#parts.clock.nowMs()
+    const ts = new Date(nowMs).toISOString()
+    const ends: number[] = []
+    let [seq, used] = [this.#frontier.size, 0]
+    const put = (draft: Draft) => {
+      used += this.#buffer.write(place(draft, seq++, ts), used, 'utf8')
+      ends.push(used)
+      this.#buffer[used++] = 0x0a
+    }
+    const notices = this.#notices(nowMs)
+    notices.forEach(put)
+    let count = 0
+    for (; count < this.#queue.length && used + MAX_ENTRY_BYTES < BATCH_BYTES; count++) put((this.#queue[count] as Waiting).draft)
+    const taken = this.#queue
+    this.#queue = count === taken.length ? [] : taken.splice(count)
+    return { notices: notices.length, taken, ends, nowMs }
+  }
+
+  /** What the log has to say of itself before it goes on. */
+  #notices(nowMs: number): Draft[] {
+    const notices: Draft[] = []
+    if (nowMs < this.#latestMs - CLOCK_SKEW_MS) {
+      notices.push(this.#notice('log.clock_set_back', { from_ms: this.#latestMs, to_ms: nowMs }))
+    }
+    if (this.#outage) {
+      const { cause, sinceMs, refused } = this.#outage
+      notices.push(this.#notice('log.recovered', { reason: 'write_failed', error: nameOf(cause), since_ms: sinceMs, refused }))
+    }
+    return notices
+  }
+
+  #notice(kind: string, facts: Record<string, number | string>): Draft {
+    return draftFrom({ kind, log: this.#parts.origin, facts })
+  }
+
+  #hash(ends: readonly number[]): Buffer[] {
+    let start = 0
+    return ends.map((end) => {
+      const leaf = leafHash(this.#buffer.subarray(start, end))
+      start = end + 1
+      return leaf
+    })
+  }
+
+  #stored(batch: Batch, length: number, leaves: readonly Buffer[]): void {
+    const first = this.#frontier.size + batch.notices
+    for (const leaf of leaves) this.#frontier.append(leaf)
+    this.#offset += length
+    this.#latestMs = batch.nowMs < this.#latestMs - CLOCK_SKEW_MS ? batch.nowMs : Math.max(this.#latestMs, batch.nowMs)
+    this.#outage = undefined
+    clearTimeout(this.#retry)
+    this.#parts.onStored(leaves)
+    batch.taken.forEach(({ caller }, i) => {
+      if (caller) caller.resolve(first + i)
+      else this.#kept -= 1
+    })
+    if (this.#queue.length > 0) this.#write()
+    else this.#isBusy = false
+  }
+
+  /** Whether the bytes reached the file or not, they are cut off: an entry is in the log only if its caller was told so. */
+  #failed(cause: NodeJS.ErrnoException, taken: readonly Waiting[]): void {
+    this.#queue = [...taken, ...this.#queue]
+    this.#outage ??= { cause, sinceMs: this.#parts.clock.nowMs(), refused: 0 }
+    this.#isTorn = true
+    this.#parts.disk.cutBack(this.#parts.fd, this.#offset, (error) => {
+      this.#isTorn = error !== null
+      this.#isBusy = false
+      this.#refuse(cause)
+      clearTimeout(this.#retry)
+      if (!this.#isStopped) this.#retry = setTimeout(() => this.#wake(), RETRY_MS).unref()
+    })
+  }
+
+  #refuse(cause: NodeJS.ErrnoException): void {
+    const waiting = this.#queue
+    this.#queue = waiting.filter(({ caller }) => !caller)
+    if (this.#outage) this.#outage.refused += waiting.length - this.#queue.length
+    for (const { caller } of waiting) caller?.reject(unavailable(cause))
+  }
+}
+
+/** `ENOSPC`, or the error's name: messages hold paths. */
+function nameOf(cause: NodeJS.ErrnoException): string {
+  return cause.code ?? cause.name
+}
+
+export function unavailable(cause: NodeJS.ErrnoException | undefined): GatewayError {
+  const why = cause ? `The log cannot be written (${nameOf(cause)})` : 'The log is closed'
+  return new GatewayError('audit_unavailable', `${why}, so nothing was done. Calls go on as soon as it can be written again.`, { cause })
+}
