@@ -35,4 +35,3 @@ function requireAllow(decision: Decision): void {
   if (decision.effect === 'allow' && decision.errors.length === 0) return
   throw new GatewayError(decision.code ?? 'policy_denied', decision.detail)
 }
-

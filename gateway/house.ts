@@ -1,0 +1,145 @@
+/**
+ * The composition root: builds each room once and hands each the few methods it needs. Nothing else in the house knows more
+ * than its neighbours' shapes.
+ */
+import { chmod, mkdir } from 'node:fs/promises'
+import { hostname } from 'node:os'
+import { join } from 'node:path'
+import { Redis } from 'ioredis'
+import { type Audit, createAudit } from './audit/audit.ts'
+import { loadLogKey, openLog } from './audit/log.ts'
+import { createGrants, type Grants } from './grant/grants.ts'
+import { openRedisStore } from './grant/store-redis.ts'
+import { openSqliteStore } from './grant/store-sqlite.ts'
+import { type CertificateAuthority, loadAuthority } from './ingress/certificate.ts'
+import { writeRefusal } from './ingress/refusal.ts'
+import type { InstructionRooms } from './instruction.ts'
+import { type Keys, loadKeys } from './keys.ts'
+import { createMemoryCache } from './lease/cache-memory.ts'
+import { createRedisCache } from './lease/cache-redis.ts'
+import { createLeases, type Leases } from './lease/leases.ts'
+import { loadBundle } from './policy/bundle.ts'
+import { type Catalogue, loadCatalogue } from './policy/catalogue.ts'
+import { createPolicy, type Policy } from './policy/evaluation.ts'
+import type { Clock } from './protocol/clock.ts'
+import type { Provider } from './provider/provider.ts'
+import { createProvider } from './provider/registry.ts'
+import type { RequestRooms } from './request.ts'
+import type { Settings } from './settings.ts'
+import { createUpstream, type Upstream } from './upstream/forward.ts'
+import { VERSION } from './version.ts'
+
+export interface House extends RequestRooms, InstructionRooms {
+  readonly audit: Audit
+  readonly catalogue: Catalogue
+  readonly grants: Grants
+  readonly policy: Policy
+  readonly leases: Leases
+  readonly upstream: Upstream
+  readonly authority: CertificateAuthority
+  readonly keys: Keys
+  readonly redis: Redis | undefined
+  /** Close in reverse order of opening; the log last, so that it records what the others still had to say. */
+  close(): Promise<void>
+}
+
+/** Build every room, or fail with an error that says which setting to change. Nothing listens yet. */
+export async function buildHouse(settings: Settings, clock: Clock): Promise<House> {
+  await mkdir(settings.dataDir, { recursive: true, mode: 0o700 })
+  await chmod(settings.dataDir, 0o700)
+  const catalogue = await loadCatalogue({
+    services: settings.services,
+    shippedDir: settings.shippedServicesDir,
+    baseDir: settings.baseDir,
+  })
+  const bundle = await loadBundle({ paths: settings.policies, catalogue })
+  const policy = createPolicy({ bundle, catalogue, tenant: settings.tenant })
+  const keys = await loadKeys(settings.keysDir)
+  const authority = await loadAuthority(settings.keysDir, clock)
+  const audit = await openAudit(settings, keys, clock)
+  const redis = settings.redis ? await connectRedis(settings.redis.url) : undefined
+  const upstream = createUpstream({ ...settings.upstream, clock })
+  const leases = createLeases({
+    providers: buildProviders(settings, upstream, clock),
+    cache: redis ? createRedisCache({ redis }) : createMemoryCache({ clock }),
+    sealKey: keys.lease,
+    clock,
+    record: (kind, tenant, fields) => audit.record(kind, tenant, fields),
+  })
+  const store = redis
+    ? openRedisStore({ redis, clock })
+    : openSqliteStore({ path: join(settings.dataDir, 'state.sqlite'), clock })
+  const grants = createGrants({
+    store,
+    issuer: settings.publicUrl,
+    signingKey: keys.grant,
+    agents: settings.agents,
+    knowsOperation: (pattern) => catalogue.knows(pattern),
+    ttl: settings.grants.ttl,
+    heartbeatS: settings.grants.heartbeatS,
+    clock,
+    onEnded: (grant) => leases.purge(grant.id),
+  })
+  await audit.record('policy.loaded', settings.tenant, {
+    policy_set: policy.digest,
+    services: catalogue.services.map((service) => service.name),
+  })
+  return {
+    audit,
+    authority,
+    catalogue,
+    grants,
+    keys,
+    leases,
+    policy,
+    redis,
+    upstream,
+    refusals: { write: writeRefusal },
+    nowMs: () => clock.nowMs(),
+    async close() {
+      await leases.close()
+      await upstream.close()
+      await store.close()
+      redis?.disconnect()
+      await audit.close()
+    },
+  }
+}
+
+async function openAudit(settings: Settings, keys: Keys, clock: Clock): Promise<Audit> {
+  const dir = join(settings.dataDir, 'audit')
+  const origin = settings.audit.origin
+  const log = await openLog({
+    dir,
+    origin,
+    key: await loadLogKey(dir, origin),
+    durability: settings.audit.durability,
+    clock,
+  })
+  return createAudit({ log, clock, node: hostname(), version: VERSION, hmacKey: keys.record })
+}
+
+/** Every credential in settings, as its provider. Providers reach the network only through the guarded dial. */
+function buildProviders(settings: Settings, upstream: Upstream, clock: Clock): ReadonlyMap<string, Provider> {
+  const tools = {
+    fetchFor: (addresses: readonly string[]) => upstream.fetchFor(addresses),
+    clock,
+    baseDir: settings.baseDir,
+  }
+  return new Map(Object.entries(settings.credentials).map(([name, config]) => [name, createProvider(config, tools)]))
+}
+
+/** One connection for leases and grants. A command fails at once while Redis is away: callers fail closed instead of hanging. */
+async function connectRedis(url: string): Promise<Redis> {
+  const redis = new Redis(url, {
+    lazyConnect: true,
+    enableOfflineQueue: false,
+    maxRetriesPerRequest: 0,
+    connectTimeout: 2_000,
+    commandTimeout: 1_000,
+    enableAutoPipelining: true,
+  })
+  redis.on('error', () => {}) // reported where a command fails; without a listener it would end the process
+  await redis.connect()
+  return redis
+}

@@ -1,0 +1,155 @@
+/** Runs one gateway: builds the house, opens the doors, ends tasks whose heartbeat stopped, drains when told to stop. */
+import { hostname, userInfo } from 'node:os'
+import { join } from 'node:path'
+import { type ControlDoor, openControlDoor } from './control/door.ts'
+import { buildHouse, type House } from './house.ts'
+import { openProxyDoor, type ProxyDoor } from './ingress/listener.ts'
+import { serveInstruction } from './instruction.ts'
+import { type Clock, systemClock } from './protocol/clock.ts'
+import type { ReadyView, StatusView } from './protocol/control.ts'
+import type { Grant, Human } from './protocol/grant.ts'
+import { uuidv7 } from './protocol/id.ts'
+import type { Settings } from './settings.ts'
+import { VERSION } from './version.ts'
+
+/** Requests in flight get this long after a stop before they are cut. */
+const DRAIN_MS = 10_000
+
+export interface Gateway {
+  /** `http://127.0.0.1:8080`, with the port that is really listened on. */
+  readonly proxy: string
+  readonly control: string
+  readonly house: House
+  /** Stop accepting, finish what is in flight, seal the log. Idempotent. */
+  stop(): Promise<void>
+}
+
+/** Open a gateway. Every failure names what to change; nothing stays half open. */
+export async function openGateway(settings: Settings, clock: Clock = systemClock): Promise<Gateway> {
+  const house = await buildHouse(settings, clock)
+  const human: Human = { iss: `local:${hostname()}`, sub: userInfo().username }
+  let control: ControlDoor | undefined
+  let proxy: ProxyDoor | undefined
+  try {
+    const views = { proxyPort: () => proxy?.port ?? 0, controlPort: () => control?.port ?? 0 }
+    control = await openControlDoor({
+      ...settings.listen.control,
+      socketPath: settings.listen.controlSocket,
+      tenant: settings.tenant,
+      human,
+      rooms: house,
+      grants: house.grants,
+      status: async () => statusOf(settings, house, views, clock),
+      ready: async () => readyOf(house),
+      publicUrl: settings.publicUrl,
+      clock,
+    })
+    proxy = await openProxyDoor({
+      ...settings.listen.proxy,
+      tenant: settings.tenant,
+      rooms: house,
+      route: (name) => house.catalogue.service(name),
+      authority: house.authority,
+      clock,
+    })
+    const reaper = startReaper(settings, house)
+    return {
+      proxy: `http://${authority(settings.listen.proxy.host, proxy.port)}`,
+      control: `http://${authority(settings.listen.control.host, control.port)}`,
+      house,
+      stop: once(() => close({ house, control, proxy, reaper })),
+    }
+  } catch (cause) {
+    await close({ house, control, proxy, reaper: undefined })
+    throw cause
+  }
+}
+
+interface Open {
+  readonly house: House
+  readonly control: ControlDoor | undefined
+  readonly proxy: ProxyDoor | undefined
+  readonly reaper: NodeJS.Timeout | undefined
+}
+
+/** Data first, so that nothing new is decided; the log last, so that it has every outcome. */
+async function close({ house, control, proxy, reaper }: Open): Promise<void> {
+  clearInterval(reaper)
+  await proxy?.drain(DRAIN_MS)
+  await control?.drain(DRAIN_MS)
+  await house.close()
+}
+
+/** A launcher that died stops its heartbeat; its task ends like any other, through the flow and into the log. */
+function startReaper(settings: Settings, house: House): NodeJS.Timeout {
+  const timer = setInterval(
+    () => {
+      house.grants.overdue().then(
+        (grants) => Promise.allSettled(grants.map((grant) => endOverdue(grant, house))),
+        () => undefined, // the store is away: grants fail closed meanwhile, and the next round sees what is due
+      )
+    },
+    (settings.grants.heartbeatS * 1000) / 2,
+  )
+  timer.unref()
+  return timer
+}
+
+function endOverdue(grant: Grant, house: House): Promise<unknown> {
+  const { tenant, human, task } = grant
+  return serveInstruction(
+    { kind: 'task.complete', id: uuidv7(), tenant, human, task: task.id, reason: 'heartbeat_missed' },
+    house,
+  )
+}
+
+interface Ports {
+  proxyPort(): number
+  controlPort(): number
+}
+
+function statusOf(settings: Settings, house: House, ports: Ports, clock: Clock): StatusView {
+  return {
+    version: VERSION,
+    proxy: `http://${authority(settings.listen.proxy.host, ports.proxyPort())}`,
+    control: `http://${authority(settings.listen.control.host, ports.controlPort())}`,
+    data_dir: settings.dataDir,
+    audit_dir: join(settings.dataDir, 'audit'),
+    ca_pem: house.authority.caPem,
+    now: Math.floor(clock.nowMs() / 1000),
+    services: house.catalogue.services.map((service) => ({
+      name: service.name,
+      hosts: service.hosts,
+      placeholders: service.placeholders,
+      base_urls: service.baseUrls,
+      credential_configured:
+        service.credential !== undefined && Object.hasOwn(settings.credentials, service.credential),
+    })),
+    secret_env: settings.secretEnv,
+    agents: settings.agents.map((agent) => agent.id),
+    default_agent: settings.agents[0].id,
+    redis: { configured: house.redis !== undefined, ok: isRedisReady(house) },
+    audit: { ok: house.audit.failure === undefined, size: house.audit.size, origin: settings.audit.origin },
+  }
+}
+
+function readyOf(house: House): ReadyView {
+  const checks = { audit: house.audit.failure === undefined, redis: isRedisReady(house) }
+  return { ready: Object.values(checks).every(Boolean), checks }
+}
+
+function isRedisReady(house: House): boolean {
+  return house.redis === undefined || house.redis.status === 'ready'
+}
+
+function authority(host: string, port: number): string {
+  return `${host.includes(':') ? `[${host}]` : host}:${port}`
+}
+
+function once(work: () => Promise<void>): () => Promise<void> {
+  let done: Promise<void> | undefined
+  return () => {
+    done ??= work()
+    return done
+  }
+}
