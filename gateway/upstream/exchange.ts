@@ -1,0 +1,186 @@
+/**
+ * One forwarded call from the first byte up to the last byte down: sends it, sends it again where that is safe, and ends
+ * once, whichever side leaves first. Every way out gives the connection back or destroys it.
+ */
+import type { Outbound, Outcome, Reply } from '../protocol/message.ts'
+import { Answer } from './answer.ts'
+import { Attempt, type AttemptOwner, type Body } from './attempt.ts'
+import { asFailure, isConnectionLoss } from './failure.ts'
+import type { Connection, Pool } from './pool.ts'
+import type { Searchers } from './searcher.ts'
+import { collect, lengthOf, MAX_REPLAY_BYTES, Upload } from './upload.ts'
+
+export interface ExchangeParts {
+  readonly pool: Pool
+  readonly searchers: Searchers
+  readonly flushSoon: (answer: Answer) => void
+}
+
+export interface Call {
+  readonly outbound: Outbound
+  readonly reply: Reply
+  /** A better credential for the same request, after a 401; null if there is none. */
+  readonly reissue: () => Promise<Outbound | null>
+  readonly resolve: (outcome: Outcome) => void
+  readonly reject: (cause: unknown) => void
+}
+
+/** Status recorded when the agent left before any answer (nginx's word for it). */
+const CLIENT_CLOSED_REQUEST = 499
+
+/** RFC 9110 §9.2.2. */
+const IDEMPOTENT: ReadonlySet<string> = new Set(['GET', 'HEAD', 'OPTIONS', 'PUT', 'DELETE'])
+
+export class Exchange implements AttemptOwner {
+  readonly #parts: ExchangeParts
+  readonly #call: Call
+  #outbound: Outbound
+  #body: Body = null
+  #attempt: Attempt | undefined
+  #mayReissue: boolean
+  #mayReconnect = true
+  #isOver = false
+
+  constructor(parts: ExchangeParts, call: Call) {
+    this.#parts = parts
+    this.#call = call
+    this.#outbound = call.outbound
+    this.#mayReissue = call.outbound.secrets.length > 0
+  }
+
+  start(): void {
+    const { reply } = this.#call
+    if (reply.destroyed) {
+      this.#leave()
+      return
+    }
+    reply.on('close', () => this.#leave())
+    const source = this.#outbound.body
+    if (source === null) {
+      this.#send(this.#parts.pool.take(this.#outbound))
+      return
+    }
+    const length = lengthOf(this.#outbound.headers)
+    if (length !== undefined && length <= MAX_REPLAY_BYTES) {
+      collect(source, length, (bytes) => this.#collected(bytes))
+      return
+    }
+    this.#body = new Upload(source)
+    this.#send(this.#parts.pool.take(this.#outbound))
+  }
+
+  challenged(attempt: Attempt): boolean {
+    if (!this.#mayReissue || this.#isOver) return false
+    this.#mayReissue = false
+    this.#call.reissue().then(
+      (better) => this.#reissued(attempt, better),
+      (cause) => this.#fail(attempt, cause),
+    )
+    return true
+  }
+
+  delivered(attempt: Attempt): void {
+    this.#settle(attempt, undefined)
+  }
+
+  failed(attempt: Attempt, cause: unknown): void {
+    if (this.#isOver || attempt !== this.#attempt) return
+    if (this.#isLostOnOldSocket(attempt, cause)) {
+      this.#mayReconnect = false
+      this.#send(this.#parts.pool.takeFresh(this.#outbound))
+      return
+    }
+    // The body broke off before the reply noticed: it is the agent who left.
+    if (this.#body instanceof Upload && this.#body.isBroken) this.#leave()
+    else this.#fail(attempt, cause)
+  }
+
+  #collected(bytes: Buffer | null): void {
+    if (this.#isOver) return
+    if (bytes === null) {
+      this.#leave()
+      return
+    }
+    this.#body = bytes.length === 0 ? null : bytes
+    this.#send(this.#parts.pool.take(this.#outbound))
+  }
+
+  #send(connection: Connection): void {
+    const { pool, searchers, flushSoon } = this.#parts
+    const { secrets, method } = this.#outbound
+    const answerParts = {
+      reply: this.#call.reply,
+      searcher: searchers.for(secrets),
+      isCredentialed: secrets.length > 0,
+      isHead: method === 'HEAD',
+      flushSoon,
+    }
+    const attempt = new Attempt(this, pool, connection, (source) => new Answer(answerParts, source))
+    this.#attempt = attempt
+    attempt.send(this.#outbound, this.#body)
+  }
+
+  #reissued(attempt: Attempt, better: Outbound | null): void {
+    if (this.#isOver) return
+    if (better === null || this.#body instanceof Upload) {
+      attempt.proceed()
+      return
+    }
+    attempt.abandon()
+    this.#outbound = better
+    this.#send(this.#parts.pool.take(better))
+  }
+
+  /** An idle connection can be closed by the upstream in the moment it is used again: nothing was processed. */
+  #isLostOnOldSocket(attempt: Attempt, cause: unknown): boolean {
+    return (
+      this.#mayReconnect &&
+      !attempt.connection.isFresh &&
+      !attempt.hasSpoken &&
+      !(this.#body instanceof Upload) &&
+      IDEMPOTENT.has(this.#outbound.method) &&
+      isConnectionLoss(cause)
+    )
+  }
+
+  /** After the head only cutting the reply tells the agent that something is missing. */
+  #fail(attempt: Attempt, cause: unknown): void {
+    if (this.#isOver) return
+    const { host, port } = this.#outbound
+    const failure = asFailure(cause, `${host}:${port}`)
+    if (attempt.answer.isSent) {
+      this.#settle(attempt, failure.code)
+      this.#call.reply.destroy()
+      return
+    }
+    this.#isOver = true
+    this.#dispose()
+    this.#call.reject(failure)
+  }
+
+  /** The agent is gone: stop the upstream, which may be costing money. */
+  #leave(): void {
+    if (this.#isOver) return
+    this.#settle(this.#attempt, 'client_left')
+  }
+
+  #settle(attempt: Attempt | undefined, error: string | undefined): void {
+    if (this.#isOver) return
+    this.#isOver = true
+    if (error !== undefined) this.#dispose()
+    const answer = attempt?.answer
+    this.#call.resolve({
+      status: answer?.isSent && attempt ? attempt.status : CLIENT_CLOSED_REQUEST,
+      sentBytes: attempt?.sentBytes ?? 0,
+      receivedBytes: answer?.passed ?? 0,
+      scrubbed: answer?.found ?? 0,
+      address: attempt?.connection.address,
+      error,
+    })
+  }
+
+  #dispose(): void {
+    this.#attempt?.abandon()
+    if (this.#body instanceof Upload) this.#body.destroy()
+  }
+}

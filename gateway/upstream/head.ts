@@ -1,0 +1,200 @@
+/**
+ * Turns the head of an upstream's answer into what the agent gets: nothing that belongs to one connection, no credential,
+ * no word in the gateway's own name. Order, case and repetitions stay.
+ */
+import { STATUS_CODES } from 'node:http'
+import type { Searcher } from './searcher.ts'
+
+type Action = 'keep' | 'drop' | 'connection' | 'content-length' | 'content-encoding' | 'challenge' | 'digest' | 'etag'
+
+export interface Head {
+  readonly status: number
+  readonly statusText: string
+  /** Flat list for `writeHead`. */
+  readonly headers: string[]
+  /** Bytes of the body, where the upstream says so and they are passed on as they come. */
+  readonly contentLength: number | undefined
+  /** Content coding that must be undone before the body can be scrubbed. */
+  readonly coding: string | undefined
+  /** Credentials overwritten in the head. */
+  readonly found: number
+}
+
+export interface HeadSource {
+  readonly status: number
+  readonly statusText: string
+  /** `name, value, name, value`, as undici's parser cut them out. */
+  readonly raw: readonly Buffer[]
+  readonly isCredentialed: boolean
+  /** Null when there is no credential to search for. */
+  readonly searcher: Searcher | null
+  /** Answers to HEAD and those without content have fields about a body that does not follow. */
+  readonly hasBody: boolean
+}
+
+const MAX_NAMES = 512
+const MAX_NAME_LENGTH = 64
+/** Memo of a pure function; upstreams choose names, so it is bounded. */
+const actions = new Map<string, Action>()
+
+const FIXED: ReadonlyMap<string, Action> = new Map<string, Action>([
+  ['connection', 'connection'],
+  ['keep-alive', 'drop'],
+  ['te', 'drop'],
+  ['upgrade', 'drop'],
+  ['transfer-encoding', 'drop'],
+  ['content-length', 'content-length'],
+  ['content-encoding', 'content-encoding'],
+  ['www-authenticate', 'challenge'],
+  ['content-md5', 'digest'],
+  ['content-digest', 'digest'],
+  ['repr-digest', 'digest'],
+  ['digest', 'digest'],
+  ['etag', 'etag'],
+])
+
+/** Of an answer with a credential the upstream refused: 401 would start logins at the agent (clients.md §0.2, §8). */
+const REFUSED_STATUS = 403
+
+/** What one pass over the fields gathers. */
+interface Draft {
+  readonly source: HeadSource
+  readonly coding: string | undefined
+  readonly headers: string[]
+  contentLength: number | undefined
+  nominated: string | undefined
+}
+
+export function readHead(source: HeadSource): Head {
+  const { raw, searcher, hasBody } = source
+  const found = searcher === null ? 0 : maskAll(raw, searcher)
+  const names = raw.map(latin1)
+  const coding = searcher !== null && hasBody ? codingOf(names) : undefined
+  const draft: Draft = { source, coding, headers: [], contentLength: undefined, nominated: undefined }
+  for (let i = 0; i + 1 < names.length; i += 2) {
+    const name = names[i] as string
+    const value = names[i + 1] as string
+    const action = actions.get(name) ?? learn(name)
+    if (action === 'keep') draft.headers.push(name, value)
+    else if (action !== 'drop') apply(action, name, value, draft)
+  }
+  const { nominated, contentLength } = draft
+  const headers = nominated === undefined ? draft.headers : withoutNominated(draft.headers, nominated)
+  return { ...statusLine(source, headers), headers, contentLength, coding, found }
+}
+
+function apply(action: Exclude<Action, 'keep' | 'drop'>, name: string, value: string, draft: Draft): void {
+  const { source, coding, headers } = draft
+  const isRecoded = coding !== undefined
+  switch (action) {
+    case 'connection':
+      draft.nominated = draft.nominated === undefined ? value : `${draft.nominated},${value}`
+      return
+    case 'content-length':
+      if (isRecoded || source.status === 204) return // RFC 9110 §8.6
+      draft.contentLength = Number(value)
+      headers.push(name, value)
+      return
+    case 'content-encoding':
+    case 'digest': // of bytes that the agent would not get
+      if (!isRecoded) headers.push(name, value)
+      return
+    case 'challenge':
+      if (!source.isCredentialed) headers.push(name, value) // else the agent has nothing to answer it with
+      return
+    case 'etag':
+      headers.push(name, isRecoded && !value.startsWith('W/') ? `W/${value}` : value)
+      return
+    default:
+      action satisfies never
+  }
+}
+
+function statusLine(source: HeadSource, headers: string[]): { status: number; statusText: string } {
+  const { status, isCredentialed } = source
+  if (status === 401 && isCredentialed) {
+    headers.push('Keyless-Upstream-Status', '401')
+    return { status: REFUSED_STATUS, statusText: STATUS_CODES[REFUSED_STATUS] as string }
+  }
+  return { status, statusText: phrase(source) }
+}
+
+/** The reason phrase, which may echo too. */
+function phrase({ status, statusText, searcher }: HeadSource): string {
+  if (statusText === STATUS_CODES[status]) return statusText
+  const bytes = Buffer.from(statusText, 'latin1')
+  searcher?.mask(bytes)
+  const text = bytes.toString('latin1')
+  return /^[\t\x20-\x7e\x80-\xff]*$/.test(text) ? text : ''
+}
+
+/** The trailer section as pairs, scrubbed, without fields that must not be there (RFC 9110 §6.5.1). */
+export function readTrailers(
+  raw: readonly Buffer[],
+  searcher: Searcher | null,
+): { pairs: [string, string][]; found: number } {
+  const found = searcher === null ? 0 : maskAll(raw, searcher)
+  const pairs: [string, string][] = []
+  for (let i = 0; i + 1 < raw.length; i += 2) {
+    const name = latin1(raw[i] as Buffer)
+    if (classify(name.toLowerCase()) === 'keep' && !/^(?:set-cookie|trailer|host)$/i.test(name)) {
+      pairs.push([name, latin1(raw[i + 1] as Buffer)])
+    }
+  }
+  return { pairs, found }
+}
+
+/** Overwrite credentials in place. One search if all fields lie in one piece of memory, as they usually do. */
+function maskAll(raw: readonly Buffer[], searcher: Searcher): number {
+  const first = raw[0]
+  const last = raw[raw.length - 1]
+  if (first === undefined || last === undefined) return 0
+  const end = last.byteOffset + last.length
+  if (
+    raw.every((part) => part.buffer === first.buffer && part.byteOffset >= first.byteOffset && part.byteOffset < end)
+  ) {
+    return searcher.mask(Buffer.from(first.buffer, first.byteOffset, end - first.byteOffset))
+  }
+  return raw.reduce((found, part) => found + searcher.mask(part), 0)
+}
+
+/** The content codings applied, as one word for `decode.ts`; `identity` does nothing. */
+function codingOf(names: readonly string[]): string | undefined {
+  let coding: string | undefined
+  for (let i = 0; i + 1 < names.length; i += 2) {
+    if (names[i]?.length !== 16 || names[i]?.toLowerCase() !== 'content-encoding') continue
+    const value = (names[i + 1] as string).trim().toLowerCase()
+    if (value !== '' && value !== 'identity') coding = coding === undefined ? value : `${coding}, ${value}`
+  }
+  return coding
+}
+
+function withoutNominated(headers: string[], nominated: string): string[] {
+  const lower = nominated.toLowerCase()
+  if (lower === 'keep-alive' || lower === 'close') return headers
+  const dropped = new Set(lower.split(',').map((token) => token.trim()))
+  const kept: string[] = []
+  for (let i = 0; i + 1 < headers.length; i += 2) {
+    const name = headers[i] as string
+    // A length that vanishes would change where the body ends.
+    if (dropped.has(name.toLowerCase()) && name.toLowerCase() !== 'content-length') continue
+    kept.push(name, headers[i + 1] as string)
+  }
+  return kept
+}
+
+function latin1(bytes: Buffer): string {
+  return bytes.toString('latin1')
+}
+
+function learn(name: string): Action {
+  const action = classify(name.toLowerCase())
+  if (actions.size < MAX_NAMES && name.length <= MAX_NAME_LENGTH) actions.set(name, action)
+  return action
+}
+
+function classify(name: string): Action {
+  // `Keyless-*` and `Proxy-*` are words of this gateway: an upstream could otherwise pass its answer off as a refusal.
+  if (name.startsWith('proxy-') || name.startsWith('keyless-')) return 'drop'
+  return FIXED.get(name) ?? 'keep'
+}
