@@ -38,7 +38,7 @@ export interface AuditOptions {
 }
 
 export function createAudit({ log, clock, node, version, hmacKey }: AuditOptions): Audit {
-  const paper = letterhead({ node, version, boot: randomUUID(), log: log.origin, hmacKey })
+  const paper = letterhead({ node, version, boot: randomUUID(), origin: log.origin, hmacKey })
   const desk: Desk = { paper, clock, log }
   return {
     openCall: (inbound) => new RecordedCall(desk, inbound),

@@ -1,6 +1,6 @@
 /**
- * Canonical JSON (RFC 8785) for entries: quoting, cutting of overlong values, and drafts whose place in the log is filled in
- * last. Knows no fields but `seq`, `ts` and `v`.
+ * Canonical JSON (RFC 8785) for entries: drafts whose place in the log is filled in last, and the cutting of overlong values.
+ * Knows no members but `seq`, `ts` and `v`.
  */
 import { hash } from 'node:crypto'
 import canonicalize from 'canonicalize'
@@ -46,45 +46,35 @@ export function place(draft: Draft, seq: number, ts: string): string {
 /** Characters that `place` adds at most. */
 const PLACE_CHARS = 64
 
-/** A draft from text in canonical order: members that sort before `seq`, and those between `seq` and `ts`. */
-export function draftOf(before: string, between: string): Draft {
-  return { head: `{${before},"seq":`, middle: between === '' ? ',"ts":"' : `,${between},"ts":"` }
-}
-
 export function fits(draft: Draft): boolean {
   const chars = draft.head.length + draft.middle.length + PLACE_CHARS
   // UTF-8 takes at most three bytes for a UTF-16 unit: counting is needed only for giants.
   return chars * 3 <= MAX_ENTRY_BYTES || Buffer.byteLength(draft.head) + Buffer.byteLength(draft.middle) + PLACE_CHARS <= MAX_ENTRY_BYTES
 }
 
-/** A JSON string as RFC 8785 §3.2.2.2 writes it. Lone surrogates have no canonical form; they become U+FFFD. */
-export function quote(value: string): string {
-  return JSON.stringify(value.isWellFormed() ? value : value.toWellFormed())
-}
-
-/** As `quote`, cut to `max` UTF-16 units; what was cut is named by its length and the hash of the whole. */
-export function quoteCut(value: string, max: number): string {
-  return quote(value.length > max ? cut(value, max) : value)
-}
-
+/**
+ * The value with a canonical form and no longer than `max` UTF-16 units. What was cut is named by its length and the hash of the
+ * whole. Lone surrogates have no canonical form; they become U+FFFD.
+ */
 export function cut(value: string, max: number): string {
-  if (value.length <= max) return value
-  return `${value.slice(0, max).toWellFormed()}…[+${value.length - max} chars, sha256:${hash('sha256', value.toWellFormed(), 'base64url')}]`
+  if (value.length <= max) return value.isWellFormed() ? value : value.toWellFormed()
+  return `${value.slice(0, max).toWellFormed()}…[+${value.length - max} chars, sha256:${digest(value)}]`
 }
 
 /** A list of names, cut in both directions. */
-export function quoteList(values: readonly string[], limits: Limits): string {
-  if (values.length === 0) return '[]'
-  let text = `[${quoteCut(values[0] ?? '', limits.name)}`
-  const shown = Math.min(values.length, limits.items)
-  for (let i = 1; i < shown; i++) text += `,${quoteCut(values[i] ?? '', limits.name)}`
-  if (values.length > shown) text += `,"…[+${values.length - shown} more, sha256:${hash('sha256', values.join('\n').toWellFormed(), 'base64url')}]"`
-  return `${text}]`
+export function cutList(values: readonly string[], limits: Limits): string[] {
+  const shown = values.slice(0, limits.items).map((value) => cut(value, limits.name))
+  if (values.length > shown.length) shown.push(`…[+${values.length - shown.length} more, sha256:${digest(values.join('\n'))}]`)
+  return shown
 }
 
-/** JSON has no infinity and no NaN: both become null. */
-export function number(value: number): string {
-  return Number.isFinite(value) ? String(value) : 'null'
+function digest(value: string): string {
+  return hash('sha256', value.toWellFormed(), 'base64url')
+}
+
+/** Milliseconds with one decimal: finer would be noise. */
+export function tenths(ms: number): number {
+  return Math.round(ms * 10) / 10
 }
 
 /**
@@ -113,21 +103,20 @@ function compose(fields: Fields): Draft {
   const names = Object.keys(fields)
   const part = (isIn: (name: string) => boolean) =>
     (canonicalize(Object.fromEntries(names.filter(isIn).map((name) => [name, fields[name]]))) ?? '').slice(1, -1)
-  return draftOf(
-    part((name) => name < 'seq'),
-    part((name) => name > 'seq' && name < 'ts'),
-  )
+  const before = part((name) => name < 'seq')
+  const between = part((name) => name > 'seq' && name < 'ts')
+  return { head: `{${before},"seq":`, middle: between === '' ? ',"ts":"' : `,${between},"ts":"` }
 }
 
 /** A copy with a canonical form: well-formed, finite, no longer than it may be, and through `toJSON` (a `Secret` prints itself masked). */
 function tidy(value: unknown, max: number, depth = 0): JsonValue {
-  if (typeof value === 'string') return cut(value.toWellFormed(), max)
+  if (typeof value === 'string') return cut(value, max)
   if (typeof value === 'number') return Number.isFinite(value) ? value : null
   if (typeof value === 'boolean' || value === null) return value
-  if (typeof value !== 'object') return value === undefined ? null : cut(String(value).toWellFormed(), max)
+  if (typeof value !== 'object') return value === undefined ? null : cut(String(value), max)
   if (depth > 16) return '…[too deep]'
   if ('toJSON' in value && typeof value.toJSON === 'function') return tidy(value.toJSON(), max, depth + 1)
   if (Array.isArray(value)) return value.map((member) => tidy(member, max, depth + 1))
   const members = Object.entries(value).filter(([, member]) => member !== undefined)
-  return Object.fromEntries(members.map(([name, member]) => [cut(name.toWellFormed(), max), tidy(member, max, depth + 1)]))
+  return Object.fromEntries(members.map(([name, member]) => [cut(name, max), tidy(member, max, depth + 1)]))
 }

@@ -42,11 +42,11 @@ export function failedDraft(paper: Letterhead, instruction: Instruction, refusal
 
 /** Anything else that carries authority: `policy.loaded`, `lease.issued`, … */
 export function noteDraft(paper: Letterhead, kind: string, tenant: string, facts: Fields): Draft {
-  return draftFrom({ kind, tenant, facts, gw: paper.node, log: paper.origin })
+  return draftFrom({ kind, tenant, facts, gw: paper.gw, log: paper.origin })
 }
 
 function common(paper: Letterhead, instruction: Instruction, kind: string): Fields {
-  return { kind, req: instruction.id, tenant: instruction.tenant, gw: paper.node, log: paper.origin }
+  return { kind, req: instruction.id, tenant: instruction.tenant, gw: paper.gw, log: paper.origin }
 }
 
 function authorityOf({ human, lineage, lineageHash, task }: Grant): Fields {

@@ -1,7 +1,8 @@
 /**
- * The two entries of a call, assembled by hand in canonical order (RFC 8785 sorts members): this runs twice for every request.
- * `test/audit/record.test.ts` holds it equal to the `canonicalize` package for all inputs. Nothing that is a secret, a header
- * value or a body comes in here; of the query only a keyed hash is kept.
+ * The two entries of a call. This runs twice for every request, so canonical order (RFC 8785 sorts members) comes from the order
+ * of the literals below, not from sorting; what is the same under one grant is written once. `test/audit/record.test.ts` holds
+ * the result equal to the `canonicalize` package for all inputs. No secret, header value or body comes in here, and of the
+ * query only a keyed hash.
  */
 import { createHmac, type KeyObject } from 'node:crypto'
 import type { Decision } from '../protocol/decision.ts'
@@ -9,36 +10,35 @@ import type { Grant, LineageStep } from '../protocol/grant.ts'
 import type { Inbound, Outcome } from '../protocol/message.ts'
 import { type GatewayError, problems } from '../protocol/problem.ts'
 import type { Endpoint } from '../protocol/service.ts'
-import { type Draft, draftOf, fits, type Limits, number, quote, quoteCut, quoteList, roomy, tight } from './canonical.ts'
+import { cut, cutList, type Draft, fits, type Limits, roomy, tenths, tight } from './canonical.ts'
 import { traceCause } from './cause.ts'
 import type { LeaseFacts } from './event.ts'
 
 /** What is the same in every entry of one gateway process. */
 export interface Letterhead {
-  /** Canonical text: `"gw":{…}`. */
-  readonly gw: string
-  /** Canonical text: `"log":"…"`. */
-  readonly log: string
-  /** The same two as values, for entries that are not assembled by hand. */
-  readonly node: { readonly boot: string; readonly node: string; readonly ver: string }
+  readonly gw: { readonly boot: string; readonly node: string; readonly ver: string }
+  /** Name of the log. */
   readonly origin: string
   /** Keys the hash of query strings: equal ones can be found, none can be guessed. */
   readonly hmacKey: KeyObject
-  /** The members that say for whom, per grant. A grant is immutable, so its text is too; it is forgotten with the grant. */
+  /** Per grant. A grant is immutable, so its text is too; it is forgotten with the grant. */
   readonly chains: WeakMap<Grant, Chain>
 }
 
-/** Canonical text that is the same in every entry under one grant, ready to stand between other members. */
-interface Chain {
-  readonly human: string
-  readonly lineage: string
-  readonly task: string
+export function letterhead(o: { node: string; version: string; boot: string; origin: string; hmacKey: KeyObject }): Letterhead {
+  const gw = { boot: o.boot, node: cut(o.node, roomy.name), ver: cut(o.version, roomy.name) }
+  return { gw, origin: o.origin, hmacKey: o.hmacKey, chains: new WeakMap() }
 }
 
-export function letterhead(o: { node: string; version: string; boot: string; log: string; hmacKey: KeyObject }): Letterhead {
-  const gw = `"gw":{"boot":${quote(o.boot)},"node":${quoteCut(o.node, roomy.name)},"ver":${quoteCut(o.version, roomy.name)}}`
-  const node = { boot: o.boot, node: o.node, ver: o.version }
-  return { gw, log: `"log":${quote(o.log)}`, node, origin: o.log, hmacKey: o.hmacKey, chains: new WeakMap() }
+/** Canonical text between the members that differ from call to call. */
+interface Chain {
+  readonly tenant: string
+  /** From `gw` to the value of `req`, without its quotes. */
+  readonly decided: string
+  /** From `gw` to `outcome`. */
+  readonly ended: string
+  /** From `task` to the value of `ts`. */
+  readonly rest: string
 }
 
 /** Everything known of a call when its decision is written. Before authentication there is no grant. */
@@ -73,62 +73,59 @@ export function outcomeDraft(paper: Letterhead, result: CallResult): Draft {
 }
 
 function writeDecision(paper: Letterhead, facts: CallFacts, limits: Limits): Draft {
-  const { inbound } = facts
-  const who = facts.grant ? authority(paper, facts.grant, limits) : nobody
-  return draftOf(
-    `"client":${client(inbound, limits)},"decision":${decision(facts, limits)},${paper.gw},${who.human}"kind":"call.decision",` +
-      `${who.lineage}${paper.log},"req":${quote(inbound.id)}`,
-    `"target":${target(paper, facts, limits)},${who.task}"tenant":${quoteCut(inbound.tenant, limits.name)}`,
-  )
-}
-
-function writeOutcome(paper: Letterhead, result: CallResult, limits: Limits): Draft {
-  const { inbound, lease } = result
-  const who = result.grant ? authority(paper, result.grant, limits) : nobody
-  return draftOf(
-    `${lease ? `"cred":${credential(lease, limits)},` : ''}${paper.gw},${who.human}"kind":"call.outcome",` +
-      `${who.lineage}${paper.log},"outcome":${outcome(result, limits)},"req":${quote(inbound.id)}`,
-    `${who.task}"tenant":${quoteCut(inbound.tenant, limits.name)}`,
-  )
-}
-
-function client({ client, mode, presented }: Inbound, limits: Limits): string {
-  const auth = presented ? `"auth":"${presented.scheme}",` : ''
-  const ua = client.userAgent === undefined ? '' : `,"ua":${quoteCut(client.userAgent, limits.prose)}`
-  return `{${auth}"ip":${quoteCut(client.address, limits.name)},"mode":"${mode}"${ua}}`
-}
-
-function decision({ decision, refusal }: CallFacts, limits: Limits): string {
-  const verdict = refusal ? denial(refusal, limits) : { before: '"effect":"allow"', status: '' }
-  if (!decision) return `{${verdict.before}${verdict.status}}`
-  const { obligations } = decision
-  return (
-    `{${verdict.before},"errors":${quoteList(decision.errors, limits)},` +
-    `"obligations":{"single_use":${obligations.singleUse},"ttl_s":${obligations.ttlS === undefined ? 'null' : number(obligations.ttlS)}},` +
-    `"policy_ids":${quoteList(decision.policyIds, limits)},"policy_set":${quoteCut(decision.policySet, limits.name)}${verdict.status}}`
-  )
-}
-
-function denial(refusal: GatewayError, limits: Limits): { before: string; status: string } {
-  const cause = traceCause(refusal)
+  const { inbound, grant } = facts
+  const chain = chainOf(paper, inbound, grant, limits)
+  const opening = JSON.stringify({ client: client(inbound, limits), decision: verdict(facts, limits) })
   return {
-    before:
-      `${cause === undefined ? '' : `"cause":${quoteCut(cause, limits.prose)},`}"code":${quote(refusal.code)},` +
-      `"detail":${quoteCut(refusal.detail, limits.prose)},"effect":"deny"`,
-    status: `,"status":${problems[refusal.code].status}`,
+    head: `${opening.slice(0, -1)},${chain.decided}${inbound.id}","seq":`,
+    middle: `,"target":${JSON.stringify(target(paper, facts, limits))},${chain.rest}`,
   }
 }
 
-function target(paper: Letterhead, { inbound, endpoint }: CallFacts, limits: Limits): string {
-  const mark = inbound.rawPath.indexOf('?')
-  const path = endpoint ? endpoint.path : mark < 0 ? inbound.rawPath : inbound.rawPath.slice(0, mark)
-  const query = mark < 0 ? '' : `"query_hash":"${keyed(paper.hmacKey, inbound.tenant, inbound.rawPath.slice(mark + 1))}",`
-  return (
-    `{"host":${quoteCut(inbound.host, limits.name)},"method":${quoteCut(inbound.method, limits.name)},` +
-    `${endpoint ? `"operation":${quoteCut(endpoint.operation.name, limits.name)},` : ''}"path":${quoteCut(path, limits.path)},` +
-    `"port":${number(inbound.port)},${query}"scheme":"${inbound.scheme}"` +
-    `${endpoint ? `,"service":${quoteCut(endpoint.service.name, limits.name)}` : ''}}`
-  )
+function writeOutcome(paper: Letterhead, result: CallResult, limits: Limits): Draft {
+  const { inbound, grant, lease } = result
+  const chain = chainOf(paper, inbound, grant, limits)
+  const opening = lease ? `{"cred":${JSON.stringify(credential(lease, limits))},` : '{'
+  return {
+    head: `${opening}${chain.ended}${JSON.stringify(ending(result, limits))},"req":"${inbound.id}","seq":`,
+    middle: `,${chain.rest}`,
+  }
+}
+
+function client({ client, mode, presented }: Inbound, limits: Limits) {
+  const ua = client.userAgent === undefined ? undefined : cut(client.userAgent, limits.prose)
+  return { auth: presented?.scheme, ip: cut(client.address, limits.name), mode, ua }
+}
+
+function verdict({ decision, refusal }: CallFacts, limits: Limits) {
+  const ttl = decision?.obligations.ttlS
+  return {
+    cause: traced(refusal, limits),
+    code: refusal?.code,
+    detail: refusal && cut(refusal.detail, limits.prose),
+    effect: refusal ? 'deny' : 'allow',
+    errors: decision && cutList(decision.errors, limits),
+    obligations: decision && { single_use: decision.obligations.singleUse, ttl_s: ttl === undefined ? null : ttl },
+    policy_ids: decision && cutList(decision.policyIds, limits),
+    policy_set: decision && cut(decision.policySet, limits.name),
+    status: refusal && problems[refusal.code].status,
+  }
+}
+
+function target(paper: Letterhead, { inbound, endpoint }: CallFacts, limits: Limits) {
+  const { rawPath, tenant } = inbound
+  const mark = rawPath.indexOf('?')
+  const path = endpoint ? endpoint.path : mark < 0 ? rawPath : rawPath.slice(0, mark)
+  return {
+    host: cut(inbound.host, limits.name),
+    method: cut(inbound.method, limits.name),
+    operation: endpoint && cut(endpoint.operation.name, limits.name),
+    path: cut(path, limits.path),
+    port: inbound.port,
+    query_hash: mark < 0 ? undefined : keyed(paper.hmacKey, tenant, rawPath.slice(mark + 1)),
+    scheme: inbound.scheme,
+    service: endpoint && cut(endpoint.service.name, limits.name),
+  }
 }
 
 /** The tenant is part of what is hashed, so that equal queries of two tenants cannot be matched. */
@@ -136,58 +133,69 @@ function keyed(key: KeyObject, tenant: string, query: string): string {
   return `hmac:${createHmac('sha256', key).update(`${tenant}\0${query}`).digest('base64url')}`
 }
 
-function credential(lease: LeaseFacts, limits: Limits): string {
-  return (
-    `{"cache":"${lease.cache}","cred_id":${quoteCut(lease.credentialId, limits.name)},` +
-    `"credential":${quoteCut(lease.credential, limits.name)},"ephemeral":${lease.ephemeral},` +
-    `"expires":${number(lease.expiresAt)},"provider":${quoteCut(lease.provider, limits.name)}}`
-  )
+function credential(lease: LeaseFacts, limits: Limits) {
+  return {
+    cache: lease.cache,
+    cred_id: cut(lease.credentialId, limits.name),
+    credential: cut(lease.credential, limits.name),
+    ephemeral: lease.ephemeral,
+    expires: lease.expiresAt,
+    provider: cut(lease.provider, limits.name),
+  }
 }
 
-function outcome({ outcome, refusal, durationMs }: CallResult, limits: Limits): string {
-  const duration = `"dur_ms":${number(Math.round(durationMs * 10) / 10)}`
-  if (!outcome) {
-    const cause = refusal && traceCause(refusal)
-    const why = cause === undefined ? '' : `"cause":${quoteCut(cause, limits.prose)},`
-    return `{${why}${duration},"error":${refusal ? quote(refusal.code) : 'null'},"status":${refusal ? problems[refusal.code].status : 'null'}}`
+/** A call that was refused after its decision was written has no exchange to report, only the refusal. */
+function ending({ outcome, refusal, durationMs }: CallResult, limits: Limits) {
+  const error = refusal ? refusal.code : outcome?.error
+  return {
+    address: outcome?.address === undefined ? undefined : cut(outcome.address, limits.name),
+    bytes_in: outcome?.receivedBytes,
+    bytes_out: outcome?.sentBytes,
+    cause: traced(refusal, limits),
+    dur_ms: tenths(durationMs),
+    error: error === undefined ? null : cut(error, limits.name),
+    scrubbed: outcome?.scrubbed,
+    status: refusal ? problems[refusal.code].status : outcome?.status,
   }
-  const address = outcome.address === undefined ? '' : `"address":${quoteCut(outcome.address, limits.name)},`
-  return (
-    `{${address}"bytes_in":${number(outcome.receivedBytes)},"bytes_out":${number(outcome.sentBytes)},${duration},` +
-    `"error":${outcome.error === undefined ? 'null' : quoteCut(outcome.error, limits.name)},` +
-    `"scrubbed":${number(outcome.scrubbed)},"status":${number(outcome.status)}}`
-  )
 }
 
-const nobody: Chain = { human: '', lineage: '', task: '' }
+function traced(refusal: GatewayError | undefined, limits: Limits): string | undefined {
+  const cause = refusal && traceCause(refusal)
+  return cause === undefined ? undefined : cut(cause, limits.prose)
+}
 
-function authority(paper: Letterhead, grant: Grant, limits: Limits): Chain {
-  if (limits !== roomy) return writeChain(grant, limits)
-  let chain = paper.chains.get(grant)
-  if (!chain) {
-    chain = writeChain(grant, limits)
-    paper.chains.set(grant, chain)
-  }
+function chainOf(paper: Letterhead, inbound: Inbound, grant: Grant | undefined, limits: Limits): Chain {
+  if (!grant || limits !== roomy) return writeChain(paper, inbound.tenant, grant, limits)
+  const known = paper.chains.get(grant)
+  if (known?.tenant === inbound.tenant) return known
+  const chain = writeChain(paper, inbound.tenant, grant, limits)
+  paper.chains.set(grant, chain)
   return chain
 }
 
-function writeChain({ human, lineage, lineageHash, task }: Grant, limits: Limits): Chain {
+function writeChain(paper: Letterhead, tenant: string, grant: Grant | undefined, limits: Limits): Chain {
+  const gw = `"gw":${JSON.stringify(paper.gw)},`
+  const human = grant ? `"human":${JSON.stringify({ iss: cut(grant.human.iss, limits.name), sub: cut(grant.human.sub, limits.name) })},` : ''
+  const lineage = grant ? `"lineage":${JSON.stringify(steps(grant.lineage, limits))},"lineage_hash":${JSON.stringify(cut(grant.lineageHash, limits.name))},` : ''
+  const task = grant ? `"task":${JSON.stringify({ id: cut(grant.task.id, limits.name), purpose: cut(grant.task.purpose, limits.prose) })},` : ''
+  const log = `"log":${JSON.stringify(paper.origin)},`
   return {
-    human: `"human":{"iss":${quoteCut(human.iss, limits.name)},"sub":${quoteCut(human.sub, limits.name)}},`,
-    lineage: `"lineage":[${steps(lineage, limits)}],"lineage_hash":${quoteCut(lineageHash, limits.name)},`,
-    task: `"task":{"id":${quoteCut(task.id, limits.name)},"purpose":${quoteCut(task.purpose, limits.prose)}},`,
+    tenant,
+    decided: `${gw}${human}"kind":"call.decision",${lineage}${log}"req":"`,
+    ended: `${gw}${human}"kind":"call.outcome",${lineage}${log}"outcome":`,
+    rest: `${task}"tenant":${JSON.stringify(cut(tenant, limits.name))},"ts":"`,
   }
 }
 
-/** Both ends of a chain that is too long are kept; the hash covers all of it. */
-function steps(lineage: readonly LineageStep[], limits: Limits): string {
-  if (lineage.length <= limits.items) return lineage.map((one) => step(one, limits)).join(',')
+/** Both ends of a chain that is too long are kept; `lineage_hash` covers all of it. */
+function steps(lineage: readonly LineageStep[], limits: Limits) {
+  const write = ({ grant, id, n, type }: LineageStep) => ({
+    grant: grant === undefined ? undefined : cut(grant, limits.name),
+    id: cut(id, limits.name),
+    n,
+    type,
+  })
+  if (lineage.length <= limits.items) return lineage.map(write)
   const half = limits.items / 2
-  const shown = [...lineage.slice(0, half), ...lineage.slice(-half)].map((one) => step(one, limits))
-  shown.splice(half, 0, `{"cut":${lineage.length - limits.items}}`)
-  return shown.join(',')
-}
-
-function step({ grant, id, n, type }: LineageStep, limits: Limits): string {
-  return `{${grant === undefined ? '' : `"grant":${quoteCut(grant, limits.name)},`}"id":${quoteCut(id, limits.name)},"n":${number(n)},"type":"${type}"}`
+  return [...lineage.slice(0, half).map(write), { cut: lineage.length - limits.items }, ...lineage.slice(-half).map(write)]
 }
