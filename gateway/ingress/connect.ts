@@ -1,0 +1,168 @@
+/**
+ * CONNECT (RFC 9110 §9.3.6): settle who is calling on the proxy connection, where a 407 is understood, then see by the first
+ * byte whether TLS or cleartext HTTP is inside. Everything else is refused inside, where clients show why (clients.md §0.1).
+ */
+import { type IncomingMessage, ServerResponse } from 'node:http'
+import type { Socket } from 'node:net'
+import type { Duplex } from 'node:stream'
+import { uuidv7 } from '../protocol/id.ts'
+import type { Inbound } from '../protocol/message.ts'
+import { GatewayError } from '../protocol/problem.ts'
+import { admitTunnel } from '../request.ts'
+import { hasBody, parseCredentials, readFields } from './fields.ts'
+import { unreadInbound } from './inbound.ts'
+import type { Interceptor } from './intercept.ts'
+import type { Door, Line, Tunnel } from './line.ts'
+import { placeOf } from './place.ts'
+import { draining, turnAway } from './refusal.ts'
+
+/** Browsers open tunnels ahead of need; one that stays silent this long is closed. */
+const SILENCE_MS = 120_000
+/** ContentType handshake(22), the first byte of every TLS ClientHello (RFC 8446 §5.1). */
+const TLS_HANDSHAKE = 0x16
+
+const ESTABLISHED = 'HTTP/1.1 200 Connection Established\r\n\r\n'
+
+/** Serve the `connect` event of the listener. Never rejects. */
+export async function openTunnel(
+  door: Door,
+  interceptor: Interceptor,
+  req: IncomingMessage,
+  [stream, head]: [Duplex, Buffer],
+): Promise<void> {
+  const socket = req.socket
+  const line = door.lines.get(socket)
+  // Answers owed to earlier requests would get mixed up with the tunnel's bytes. A wrapped stream means content, which CONNECT has not.
+  if (line === undefined || line.busy > 0 || stream !== socket) {
+    socket.destroy()
+    return
+  }
+  socket.on('error', ignore)
+  const reply = new ServerResponse(req)
+  reply.shouldKeepAlive = isPersistent(req)
+  reply.assignSocket(socket)
+  const inbound = await admit(door, line, reply)
+  if (inbound === undefined) {
+    keepServing(door, reply, head)
+    return
+  }
+  reply.detachSocket(socket)
+  if (socket.destroyed) return
+  socket.write(ESTABLISHED)
+  awaitFirstByte(socket, head, (first) => {
+    const { host, port, presented, client } = inbound
+    const isTls = first === TLS_HANDSHAKE
+    const tunnel: Tunnel = {
+      scheme: isTls ? 'https' : 'http',
+      host,
+      port,
+      presented,
+      ...client,
+      foreignName: undefined,
+    }
+    if (isTls) void interceptor.accept(socket, tunnel)
+    else door.serveHttp(socket, tunnel)
+  })
+}
+
+/** @returns what was asked for, or undefined when the refusal has been written. */
+async function admit(door: Door, line: Line, reply: ServerResponse): Promise<Inbound | undefined> {
+  let inbound: Inbound
+  try {
+    if (line.tunnel !== null)
+      throw new GatewayError(
+        'method_refused',
+        'CONNECT inside a tunnel is not served. Open a second connection to the gateway.',
+      )
+    inbound = connectInbound(door, line, reply)
+    if (door.isDraining) throw draining()
+  } catch (cause) {
+    await turnAway(unreadInbound(door, line, reply), cause, door.rooms)
+    return undefined
+  }
+  try {
+    return (await admitTunnel(inbound, door.rooms)) ? inbound : undefined
+  } catch {
+    reply.destroy() // the refusal itself could not be made
+    return undefined
+  }
+}
+
+/** @throws {GatewayError} `request_malformed`, `target_mismatch`. */
+function connectInbound(door: Door, line: Line, reply: ServerResponse): Inbound {
+  const { req } = reply
+  const fields = readFields(req.rawHeaders)
+  if (hasBody(fields))
+    throw new GatewayError('request_malformed', 'CONNECT has no content (RFC 9110 §9.3.6). Send it without a body.')
+  // Host repeats the authority, and clients built on Python's http.client leave it out; what decides is the request target.
+  const { host, port } = placeOf(req.url as string, 'https')
+  return {
+    id: uuidv7(door.nowMs()),
+    tenant: door.tenant,
+    mode: 'forward',
+    method: 'CONNECT',
+    scheme: 'https',
+    host,
+    port,
+    rawPath: '',
+    rawHeaders: req.rawHeaders,
+    hostHeader: fields.host,
+    presented: fields.proxyAuthorization === undefined ? null : parseCredentials(fields.proxyAuthorization),
+    client: { address: line.address, userAgent: fields.userAgent },
+    body: null,
+    reply,
+  }
+}
+
+/** After a refusal the connection goes back to the HTTP parser: clients retry with credentials on the same one. */
+function keepServing(door: Door, reply: ServerResponse, head: Buffer): void {
+  const socket = reply.socket
+  if (socket === null || reply.destroyed) return
+  const next = (): void => {
+    reply.detachSocket(socket)
+    socket.off('error', ignore)
+    if (!reply.shouldKeepAlive || door.isDraining) {
+      socket.on('error', ignore)
+      socket.destroySoon()
+      return
+    }
+    if (head.length > 0) socket.unshift(head)
+    door.serveHttp(socket, door.lines.get(socket)?.tunnel ?? null)
+  }
+  if (reply.writableFinished) next()
+  else reply.once('finish', next)
+}
+
+/** Calls `next` with the first byte after the CONNECT, all bytes still unread; closes the connection if none comes. */
+function awaitFirstByte(socket: Socket, head: Buffer, next: (first: number) => void): void {
+  if (head.length > 0) {
+    socket.unshift(head)
+    next(head[0] as number)
+    return
+  }
+  const close = (): void => {
+    socket.destroy()
+  }
+  const onData = (chunk: Buffer): void => {
+    socket.setTimeout(0)
+    socket.off('timeout', close)
+    socket.off('end', close)
+    socket.off('data', onData)
+    socket.pause()
+    socket.unshift(chunk)
+    next(chunk[0] as number)
+  }
+  socket.setTimeout(SILENCE_MS)
+  socket.on('timeout', close)
+  socket.on('end', close)
+  socket.on('data', onData)
+}
+
+/** RFC 9112 §9.3. */
+function isPersistent({ httpVersionMinor, headers }: IncomingMessage): boolean {
+  const options = headers.connection ?? headers['proxy-connection']?.toString() ?? ''
+  return httpVersionMinor === 1 ? !/\bclose\b/i.test(options) : false
+}
+
+/** A client may leave at any time; whoever reads or writes next sees that the socket is destroyed. */
+function ignore(): void {}

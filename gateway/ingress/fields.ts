@@ -1,0 +1,94 @@
+/** The header fields that decide how a message is read and who sent it: found in one pass, refused where they are there twice. */
+import type { Presented } from '../protocol/message.ts'
+import { GatewayError } from '../protocol/problem.ts'
+
+export interface Fields {
+  host: string | undefined
+  proxyAuthorization: string | undefined
+  contentLength: string | undefined
+  transferEncoding: string | undefined
+  userAgent: string | undefined
+}
+
+const FIELD_NAMES: ReadonlyMap<string, keyof Fields> = new Map<string, keyof Fields>([
+  ['host', 'host'],
+  ['proxy-authorization', 'proxyAuthorization'],
+  ['content-length', 'contentLength'],
+  ['transfer-encoding', 'transferEncoding'],
+  ['user-agent', 'userAgent'],
+])
+
+/** Memo of a pure function: name as received, any case → field. Agents choose names, so it is bounded. */
+const knownNames = new Map<string, keyof Fields | null>()
+const MAX_NAMES = 1024
+const MAX_NAME_LENGTH = 32
+
+/**
+ * One pass over the raw header list.
+ * @throws {GatewayError} `request_malformed` when a field that decides something is there twice.
+ */
+export function readFields(rawHeaders: readonly string[]): Fields {
+  const fields: Fields = {
+    host: undefined,
+    proxyAuthorization: undefined,
+    contentLength: undefined,
+    transferEncoding: undefined,
+    userAgent: undefined,
+  }
+  for (let i = 0; i + 1 < rawHeaders.length; i += 2) {
+    const name = rawHeaders[i] as string
+    let field = knownNames.get(name)
+    if (field === undefined) field = learnName(name)
+    if (field === null) continue
+    if (fields[field] === undefined) fields[field] = rawHeaders[i + 1] as string
+    else if (field !== 'userAgent') throw twice(name)
+  }
+  return fields
+}
+
+function learnName(name: string): keyof Fields | null {
+  const field = FIELD_NAMES.get(name.toLowerCase()) ?? null
+  if (knownNames.size < MAX_NAMES && name.length <= MAX_NAME_LENGTH) knownNames.set(name, field)
+  return field
+}
+
+function twice(name: string): GatewayError {
+  return new GatewayError('request_malformed', `The field ${name} is there more than once. Send it once.`)
+}
+
+/** Framing as llhttp has accepted it, except codings other than chunked, which nobody here would undo (RFC 9112 §6.1). */
+export function hasBody({ contentLength, transferEncoding }: Fields): boolean {
+  if (transferEncoding !== undefined) {
+    if (contentLength !== undefined)
+      throw new GatewayError(
+        'request_malformed',
+        'The request has Content-Length and Transfer-Encoding. Send one of them.',
+      )
+    if (transferEncoding.trim().toLowerCase() !== 'chunked') {
+      throw new GatewayError(
+        'request_malformed',
+        'The request has a Transfer-Encoding other than chunked. Send it chunked or with a Content-Length.',
+      )
+    }
+    return true
+  }
+  return contentLength !== undefined && Number(contentLength) !== 0
+}
+
+/**
+ * The credential in a Proxy-Authorization or Authorization value: `Bearer <grant>` (RFC 6750 §2.1) or `Basic` with the
+ * grant or handle as password (RFC 7617). Where the password is empty, the user name is it. Null if it is neither.
+ */
+export function parseCredentials(text: string): Presented | null {
+  const parts = /^(basic|bearer) +([A-Za-z0-9\-._~+/]+=*)$/i.exec(text.trim())
+  if (parts === null) return null
+  const [, scheme, value] = parts as unknown as [string, string, string]
+  if (scheme.length === 'bearer'.length) return { token: value, scheme: 'bearer' }
+  const pair = Buffer.from(value, 'base64').toString('utf8')
+  const colon = pair.indexOf(':')
+  if (colon === -1) return null
+  const user = pair.slice(0, colon)
+  const password = pair.slice(colon + 1)
+  const token = password === '' ? user : password
+  return token === '' ? null : { token, scheme: 'basic', user: password === '' ? '' : user }
+}

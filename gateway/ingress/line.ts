@@ -1,0 +1,67 @@
+/**
+ * What a proxy door remembers of each HTTP connection (a line) and of the CONNECT tunnel it may be the inside of. Nothing
+ * about permission is kept here: every request is authenticated and decided again.
+ */
+import type { ServerResponse } from 'node:http'
+import type { Socket } from 'node:net'
+import type { Presented } from '../protocol/message.ts'
+import type { Service } from '../protocol/service.ts'
+import type { RequestRooms } from '../request.ts'
+
+/** A CONNECT that was let in: where it leads and who asked. */
+export interface Tunnel {
+  /** What the bytes inside turned out to be. */
+  readonly scheme: 'http' | 'https'
+  readonly host: string
+  readonly port: number
+  /** Presented on the CONNECT; each request inside is authenticated with it again, so that expiry and revocation act at once. */
+  readonly presented: Presented | null
+  readonly address: string
+  /** Of the CONNECT request, for messages about clients that never get to send a request. */
+  readonly userAgent: string | undefined
+  /** Server name of the TLS handshake when it is not `host`: every request inside is refused. */
+  readonly foreignName: string | undefined
+}
+
+/** One connection that speaks HTTP to us, on the port itself or inside a tunnel. */
+export interface Line {
+  readonly tunnel: Tunnel | null
+  readonly address: string
+  /** Requests without a complete answer. Counted by the listener. */
+  busy: number
+  /** The latest of them. */
+  reply: ServerResponse | undefined
+  /** Last Proxy-Authorization seen on this connection, parsed: most agents repeat it with every request. */
+  credentialText: string | undefined
+  presented: Presented | null
+  /** Last Host field inside the tunnel that was found to name the tunnel's own place. */
+  agreedHost: string | undefined
+}
+
+/** What the parts of a proxy door share. */
+export interface Door {
+  readonly tenant: string
+  readonly rooms: RequestRooms
+  /** Service of a reverse route. */
+  route(name: string): Service | undefined
+  /** Milliseconds since the Unix epoch. */
+  nowMs(): number
+  /** Our own port: an absolute-form request to it is a reverse route that came through the proxy setting. */
+  port: number
+  isDraining: boolean
+  readonly lines: Map<Socket, Line>
+  /** Let the HTTP parser have a connection, as the inside of `tunnel` or, without one, as an ordinary line. */
+  serveHttp(socket: Socket, tunnel: Tunnel | null): void
+}
+
+export function newLine(tunnel: Tunnel | null, address: string): Line {
+  return {
+    tunnel,
+    address,
+    busy: 0,
+    reply: undefined,
+    credentialText: undefined,
+    presented: null,
+    agreedHost: undefined,
+  }
+}

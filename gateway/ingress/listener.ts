@@ -1,0 +1,225 @@
+/**
+ * The proxy door: one port that takes every shape clients really send (clients.md §0.6). Owns the HTTP server, which also
+ * parses what comes out of tunnels, knows every connection, and drains. What a request means is settled elsewhere.
+ */
+import { createServer, IncomingMessage, type Server, type ServerResponse } from 'node:http'
+import { Server as NetServer, type Socket } from 'node:net'
+import type { Clock } from '../protocol/clock.ts'
+import type { Inbound } from '../protocol/message.ts'
+import { GatewayError } from '../protocol/problem.ts'
+import type { Service } from '../protocol/service.ts'
+import { type RequestRooms, serveRequest } from '../request.ts'
+import type { CertificateAuthority } from './certificate.ts'
+import { openTunnel } from './connect.ts'
+import { readInbound, unreadInbound } from './inbound.ts'
+import { createInterceptor, type TlsComplaint } from './intercept.ts'
+import { type Door, newLine, type Tunnel } from './line.ts'
+import { draining, turnAway, writeBadRequest } from './refusal.ts'
+
+export interface ProxyDoorParts {
+  readonly host: string
+  /** 0 takes a free one. */
+  readonly port: number
+  readonly tenant: string
+  readonly rooms: RequestRooms
+  route(name: string): Service | undefined
+  readonly authority: CertificateAuthority
+  readonly clock: Clock
+  /** A client's TLS handshake failed; once per host and reason. Default: a process warning. */
+  onTlsError?(complaint: TlsComplaint): void
+}
+
+export interface ProxyDoor {
+  readonly port: number
+  /**
+   * Stop accepting, close idle connections and tunnels at once, give requests in flight `graceMs` to finish, cut the rest.
+   * Resolves when every connection is closed. Idempotent.
+   */
+  drain(graceMs: number): Promise<void>
+}
+
+/** A request head larger than this is refused; a grant is below 2 KB, cookies and SDK headers rarely pass 24 KB. */
+const MAX_HEAD_BYTES = 64 * 1024
+const HEADERS_TIMEOUT_MS = 60_000
+/** Above the idle time of common clients, so that they close first and never write into a closing connection. */
+const KEEP_ALIVE_MS = 120_000
+
+/** @throws Error of `listen`, such as EADDRINUSE. */
+export async function openProxyDoor(parts: ProxyDoorParts): Promise<ProxyDoor> {
+  const server = createHttpServer()
+  const door: Door = {
+    tenant: parts.tenant,
+    rooms: parts.rooms,
+    route: parts.route,
+    nowMs: () => parts.clock.nowMs(),
+    port: 0,
+    isDraining: false,
+    lines: new Map(),
+    serveHttp(socket, tunnel) {
+      addLine(door, socket, tunnel)
+      server.emit('connection', socket)
+      socket.resume()
+    },
+  }
+  const interceptor = createInterceptor({
+    authority: parts.authority,
+    nowMs: door.nowMs,
+    onSecure(raw, secure, tunnel) {
+      door.lines.delete(raw) // from here on the connection is its TLS side
+      door.serveHttp(secure, tunnel)
+      secure.prependOnceListener('close', () => {
+        if (door.lines.get(secure)?.reply === undefined && !door.isDraining) interceptor.sawNoRequest(tunnel)
+      })
+    },
+    onTlsError: parts.onTlsError ?? (({ text }) => process.emitWarning(text, 'KeylessTlsWarning')),
+  })
+  server.prependListener('connection', (socket: Socket) => {
+    if (!door.lines.has(socket)) addLine(door, socket, null)
+  })
+  server.on('request', (_req, reply) => serve(door, reply))
+  server.on('checkContinue', (req, reply) => {
+    continueOnFirstRead(req, reply)
+    serve(door, reply)
+  })
+  server.on('connect', (req, stream, head) => void openTunnel(door, interceptor, req, [stream, head]))
+  server.on('clientError', (error: NodeJS.ErrnoException, socket) => onBrokenRequest(door, error, socket as Socket))
+  door.port = await listen(server, parts)
+  let drained: Promise<void> | undefined
+  return {
+    port: door.port,
+    drain(graceMs) {
+      drained ??= drain(door, server, graceMs)
+      return drained
+    },
+  }
+}
+
+function createHttpServer(): Server {
+  const server = createServer({
+    insecureHTTPParser: false,
+    maxHeaderSize: MAX_HEAD_BYTES,
+    highWaterMark: 65_536,
+    headersTimeout: HEADERS_TIMEOUT_MS,
+    requestTimeout: 0, // an upload may take hours
+    keepAliveTimeout: KEEP_ALIVE_MS,
+    keepAlive: true, // a peer that vanished without a FIN is noticed
+    noDelay: true,
+    optimizeEmptyRequests: true,
+    // Every offer to upgrade is served as plain HTTP/1.1; `h2c` would carry requests past the flow.
+    shouldUpgradeCallback: () => false,
+  })
+  server.maxHeadersCount = 0 // the default drops fields beyond 2000 silently, and so changes the request
+  return server
+}
+
+function listen(server: Server, { host, port }: ProxyDoorParts): Promise<number> {
+  return new Promise((resolve, reject) => {
+    server.once('error', reject)
+    server.listen({ host, port, backlog: 1024 }, () => {
+      server.off('error', reject)
+      server.on('error', () => {}) // e.g. EMFILE on accept: connections that are there go on
+      const address = server.address()
+      resolve(typeof address === 'object' && address !== null ? address.port : port)
+    })
+  })
+}
+
+function addLine(door: Door, socket: Socket, tunnel: Tunnel | null): void {
+  const isKnown = door.lines.has(socket)
+  const address = tunnel?.address ?? (socket.remoteAddress ?? '').replace(/^::ffff:/, '')
+  door.lines.set(socket, newLine(tunnel, address))
+  if (!isKnown) socket.once('close', () => door.lines.delete(socket))
+}
+
+/** One request, whichever way it came. Never throws, never rejects. */
+function serve(door: Door, reply: ServerResponse): void {
+  const { req } = reply
+  const line = door.lines.get(req.socket)
+  if (line === undefined) {
+    reply.destroy() // its connection is closing
+    return
+  }
+  line.busy += 1
+  line.reply = reply
+  reply.on('close', () => {
+    line.busy -= 1
+    if (door.isDraining && line.busy === 0) req.socket.destroySoon()
+  })
+  let inbound: Inbound
+  try {
+    inbound = readInbound(door, line, reply)
+  } catch (cause) {
+    void turnAway(unreadInbound(door, line, reply), cause, door.rooms)
+    return
+  }
+  const refusal = door.isDraining ? draining() : isWebSocket(req) ? upgradeRefused() : undefined
+  if (refusal !== undefined) void turnAway(inbound, refusal, door.rooms)
+  else serveRequest(inbound, door.rooms).catch(() => reply.destroy())
+}
+
+/** RFC 9110 §7.8: an offer to upgrade may be ignored; only WebSocket clients depend on it, and must hear that it is not taken. */
+function isWebSocket({ headers: { upgrade } }: IncomingMessage): boolean {
+  return upgrade !== undefined && /\bwebsocket\b/i.test(upgrade)
+}
+
+function upgradeRefused(): GatewayError {
+  return new GatewayError(
+    'upgrade_refused',
+    'WebSocket connections are not carried. Use the HTTP form of this API, such as server-sent events.',
+  )
+}
+
+/**
+ * `Expect: 100-continue`: the body is asked for when somebody reads it, which is after the call was allowed and while it is
+ * sent upstream. A refusal therefore goes out before the client has sent anything.
+ */
+function continueOnFirstRead(req: IncomingMessage, reply: ServerResponse): void {
+  req._read = (size) => {
+    req._read = IncomingMessage.prototype._read
+    if (!reply.headersSent && !reply.destroyed && req.readableLength === 0) reply.writeContinue()
+    req._read(size)
+  }
+}
+
+/** What the parser refuses, and connections that break. */
+function onBrokenRequest(door: Door, error: NodeJS.ErrnoException, socket: Socket): void {
+  const line = door.lines.get(socket)
+  // An answer that has begun, or belongs to an earlier request, must not be mixed with this one.
+  const isAnswering =
+    line !== undefined && line.busy > 0 && (line.busy > 1 || line.reply?.headersSent || line.reply?.req.complete)
+  if (isAnswering || !socket.writable || socket.bytesRead === 0 || error.code === 'ECONNRESET') {
+    socket.destroy()
+    return
+  }
+  writeBadRequest(socket, whyBroken(error))
+}
+
+function whyBroken({ code, message }: NodeJS.ErrnoException): string {
+  if (code === 'HPE_HEADER_OVERFLOW')
+    return `The head of the request is larger than ${MAX_HEAD_BYTES} bytes. Send fewer or shorter header fields.`
+  if (code === 'ERR_HTTP_REQUEST_TIMEOUT')
+    return `The head of the request did not arrive within ${HEADERS_TIMEOUT_MS / 1000} seconds.`
+  return `The bytes are not one HTTP/1.1 request: ${message.replace(/^Parse Error: /, '')}.`
+}
+
+async function drain(door: Door, server: Server, graceMs: number): Promise<void> {
+  door.isDraining = true
+  // `net`'s close, because `http`'s also destroys connections whose last bytes are still being written.
+  NetServer.prototype.close.call(server)
+  for (const [socket, line] of door.lines) {
+    if (line.busy === 0) socket.destroySoon()
+  }
+  const deadline = setTimeout(() => {
+    for (const socket of door.lines.keys()) socket.destroy()
+  }, graceMs)
+  await Promise.all([...door.lines.keys()].map(closed))
+  clearTimeout(deadline)
+  server.close() // also stops the parser's timeout checks
+}
+
+function closed(socket: Socket): Promise<void> {
+  return new Promise((resolve) => {
+    if (socket.destroyed) resolve()
+    else socket.once('close', () => resolve())
+  })
+}

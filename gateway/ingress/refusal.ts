@@ -1,0 +1,166 @@
+/**
+ * The one writer of refusals: status, challenge, headers and body by the mode of the request, in the dialect of the service.
+ * Nothing that an agent sent is repeated in a header, and an answer that has begun is cut, never completed.
+ */
+import type { Socket } from 'node:net'
+import type { Readable } from 'node:stream'
+import type { Inbound, RawHeaders, Reply } from '../protocol/message.ts'
+import { asGatewayError, GatewayError, type ProblemCode, problems } from '../protocol/problem.ts'
+import type { Dialect, Endpoint } from '../protocol/service.ts'
+import type { RequestRooms } from '../request.ts'
+import { renderProblem } from './dialect.ts'
+
+/** A body of up to this many bytes is read to its end, so that the connection stays usable. */
+const DRAIN_BYTES = 256 * 1024
+/** After a refusal that closes, this much more is read, so that a client which reads only after writing gets its answer. */
+const LINGER_BYTES = 64 * 1024 * 1024
+const LINGER_MS = 5_000
+
+const PROXY_CHALLENGE = 'Basic realm="keyless"'
+const SLOT_CHALLENGE = 'Basic realm="keyless", Bearer'
+
+/**
+ * Answer `inbound` with a refusal. Never throws; does nothing when the answer is complete or the client is gone.
+ * @param endpoint where the request was going, if that was found out: it decides the dialect.
+ */
+export function writeRefusal(inbound: Inbound, refusal: GatewayError, endpoint: Endpoint | undefined): void {
+  const { reply, body } = inbound
+  if (reply.destroyed || reply.writableEnded) return
+  if (reply.headersSent) {
+    // The client must see that the answer is incomplete: no final chunk, no short length.
+    reply.destroy()
+    return
+  }
+  const dialect = inbound.client.userAgent?.startsWith('git/') ? 'git' : (endpoint?.service.dialect ?? 'problem')
+  const { status, headers, text } = compose(inbound, refusal, dialect)
+  if (body === null || body.readableEnded) {
+    send(inbound, status, headers)
+    reply.end(text)
+  } else if (isSmall(inbound, body)) {
+    send(inbound, status, headers)
+    discard(body)
+    reply.end(text)
+  } else {
+    send(inbound, status, [...headers, 'Connection', 'close'])
+    if (inbound.method !== 'HEAD') reply.write(text)
+    linger(reply, body)
+  }
+}
+
+/** Refuse before the flow begins: recorded like every other refusal. Never rejects. */
+export async function turnAway(inbound: Inbound, cause: unknown, rooms: RequestRooms): Promise<void> {
+  try {
+    const event = rooms.audit.openCall(inbound)
+    rooms.refusals.write(inbound, await event.refused(asGatewayError(cause)), undefined)
+  } catch {
+    inbound.reply.destroy()
+  }
+}
+
+/** What a door that closes says to everyone who still comes. */
+export function draining(): GatewayError {
+  return new GatewayError('draining', 'The gateway is shutting down. Try again; another instance takes over.')
+}
+
+/** Answer bytes that never became a request, and close. There is nobody to record. */
+export function writeBadRequest(socket: Socket, detail: string): void {
+  const { text, head } = rawProblem(new GatewayError('request_malformed', detail))
+  socket.end(
+    `HTTP/1.1 400 Bad Request\r\n${head}Connection: close\r\nContent-Length: ${Buffer.byteLength(text)}\r\n\r\n${text}`,
+  )
+  // What is still on its way is read and dropped for a moment: closing on unread bytes would reset our answer away.
+  const timer = setTimeout(() => socket.destroy(), 1_000)
+  timer.unref()
+  socket.once('close', () => clearTimeout(timer))
+}
+
+function rawProblem({ code, detail }: GatewayError): { text: string; head: string } {
+  const { status, title, remedy, proxyError } = problems[code]
+  const text = JSON.stringify({ type: typeOf(code), title, status, detail, code, remedy })
+  const head = `Content-Type: application/problem+json\r\nCache-Control: no-store\r\nkeyless-error: ${code}\r\nProxy-Status: ${proxyStatus(proxyError, code)}\r\n`
+  return { text, head }
+}
+
+function compose(inbound: Inbound, refusal: GatewayError, dialect: Dialect) {
+  const { code, detail } = refusal
+  const { title, remedy, proxyError, status: tabled } = problems[code]
+  const status = tabled === 407 ? adapted(inbound) : tabled
+  const body = { type: typeOf(code), title, status, detail, code, remedy, instance: inbound.id }
+  const rendered = renderProblem(body, dialect)
+  const headers = [
+    'Content-Type',
+    rendered.contentType,
+    'Content-Length',
+    String(Buffer.byteLength(rendered.text)),
+    'Cache-Control',
+    'no-store',
+    'keyless-error',
+    code,
+    'Proxy-Status',
+    proxyStatus(proxyError, code),
+  ]
+  if (remedy !== 'retry') headers.push('x-should-retry', 'false')
+  if (rendered.status === 407) headers.push('Proxy-Authenticate', PROXY_CHALLENGE)
+  if (rendered.status === 401) headers.push('WWW-Authenticate', SLOT_CHALLENGE)
+  if (rendered.status === 405) headers.push('Allow', 'GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS') // RFC 9110 §15.5.6
+  return { status: rendered.status, headers, text: rendered.text }
+}
+
+/** Inside a tunnel 401 starts logins and 407 is a network error, so identity is a 403 there (clients.md §0.2). */
+function adapted(inbound: Inbound): number {
+  if (inbound.mode === 'forward') return 407
+  return inbound.mode === 'reverse' ? 401 : 403
+}
+
+/** Most clients show nothing of a refused CONNECT but its reason phrase (clients.md §3), so the code stands there. */
+function send(inbound: Inbound, status: number, headers: string[]): void {
+  const code = headers[headers.indexOf('keyless-error') + 1] as ProblemCode
+  if (inbound.method === 'CONNECT')
+    inbound.reply.writeHead(status, `${problems[code].title} (keyless ${code})`, headers)
+  else inbound.reply.writeHead(status, headers)
+}
+
+function typeOf(code: ProblemCode): string {
+  return `urn:keyless:error:${code}`
+}
+
+/** RFC 9209 §2. */
+function proxyStatus(error: string, code: ProblemCode): string {
+  return `keyless; error=${error}; details="${code}"`
+}
+
+/** A body still to come that is worth reading. One that waits for `100 Continue` may never come: the next request would be read as it. */
+function isSmall({ rawHeaders }: Inbound, body: Readable): boolean {
+  if (!body.readableDidRead && fieldValue(rawHeaders, 'expect') !== undefined) return false
+  const length = fieldValue(rawHeaders, 'content-length')
+  return length !== undefined && Number(length) <= DRAIN_BYTES
+}
+
+function fieldValue(rawHeaders: RawHeaders, name: string): string | undefined {
+  for (let i = 0; i + 1 < rawHeaders.length; i += 2) {
+    if (rawHeaders[i]?.toLowerCase() === name) return rawHeaders[i + 1]
+  }
+  return undefined
+}
+
+function discard(body: Readable): void {
+  body.on('error', () => {}) // the client may leave while we read on
+  body.resume()
+}
+
+/** The answer is out and announces a close; its end is held back while the client is still writing. */
+function linger(reply: Reply, body: Readable): void {
+  let left = LINGER_BYTES
+  const timer = setTimeout(finish, LINGER_MS)
+  function finish(): void {
+    clearTimeout(timer)
+    if (!reply.writableEnded) reply.end()
+  }
+  body.on('data', (chunk: Buffer) => {
+    left -= chunk.length
+    if (left < 0) finish()
+  })
+  body.on('end', finish)
+  body.on('close', finish)
+  discard(body)
+}

@@ -1,0 +1,107 @@
+/**
+ * Reverse routes: `/<service>/rest` for SDKs that take a base URL instead of a proxy. The agent's credential sits where the
+ * SDK puts its key; what follows the service name goes on byte for byte.
+ */
+import type { IncomingMessage } from 'node:http'
+import type { Presented, RawHeaders } from '../protocol/message.ts'
+import { GatewayError } from '../protocol/problem.ts'
+import type { Service, Slot } from '../protocol/service.ts'
+import { parseCredentials } from './fields.ts'
+import type { Door } from './line.ts'
+import { DEFAULT_PORTS, type Target } from './place.ts'
+
+/**
+ * @param path path and query as received, beginning with the route.
+ * @param presented from Proxy-Authorization, which goes before the slot: the launcher's forwarder adds it.
+ * @throws {GatewayError} `route_unknown`
+ */
+export function reverseTarget(door: Door, req: IncomingMessage, path: string, presented: Presented | null): Target {
+  const end = routeEnd(path)
+  const name = path.slice(1, end)
+  const service = door.route(name)
+  const host = service?.hosts[0]
+  if (service === undefined || host === undefined) {
+    throw new GatewayError(
+      'route_unknown',
+      'No service has this reverse route. Use /<service>/<path> with a configured service, or send the request through the proxy setting.',
+    )
+  }
+  const rest = path.slice(end)
+  const rawPath = rest.charCodeAt(0) === 0x2f ? rest : `/${rest}`
+  return {
+    mode: 'reverse',
+    scheme: service.scheme,
+    host,
+    port: service.ports[0] ?? DEFAULT_PORTS[service.scheme],
+    rawPath,
+    hostHeader: undefined,
+    presented: presented ?? presentedInSlot(service, req.rawHeaders, rawPath),
+    route: service.name,
+  }
+}
+
+function routeEnd(path: string): number {
+  for (let i = 1; i < path.length; i++) {
+    const code = path.charCodeAt(i)
+    if (code === 0x2f || code === 0x3f) return i // slash or question mark
+  }
+  return path.length
+}
+
+/** The agent's own credential in the first of the service's slots that is filled. */
+function presentedInSlot(service: Service, rawHeaders: RawHeaders, rawPath: string): Presented | null {
+  for (const slot of service.slots) {
+    const token = tokenIn(slot, rawHeaders, rawPath)
+    if (token !== undefined && token !== '') return { token, scheme: 'slot' }
+  }
+  return null
+}
+
+function tokenIn(slot: Slot, rawHeaders: RawHeaders, rawPath: string): string | undefined {
+  switch (slot.in) {
+    case 'header': {
+      const value = headerValue(rawHeaders, slot.name.toLowerCase())
+      if (value === undefined) return undefined
+      if (slot.name.toLowerCase() === 'authorization') return authorizationToken(value)
+      return value.toLowerCase().startsWith(slot.prefix?.toLowerCase() ?? '')
+        ? value.slice(slot.prefix?.length ?? 0).trim()
+        : value
+    }
+    case 'basic': {
+      const value = headerValue(rawHeaders, 'authorization')
+      return value === undefined ? undefined : authorizationToken(value)
+    }
+    case 'query':
+      return queryValue(rawPath, slot.name)
+    case 'cookie':
+      return cookieValue(headerValue(rawHeaders, 'cookie') ?? '', slot.name)
+    default:
+      return slot satisfies never
+  }
+}
+
+/** `Bearer x`, `Basic x`, and the schemes that only some APIs know, such as GitHub's `token x`. */
+function authorizationToken(value: string): string | undefined {
+  return parseCredentials(value)?.token ?? /^[A-Za-z-]+ +(\S+)$/.exec(value.trim())?.[1]
+}
+
+function headerValue(rawHeaders: RawHeaders, name: string): string | undefined {
+  for (let i = 0; i + 1 < rawHeaders.length; i += 2) {
+    const candidate = rawHeaders[i] as string
+    if (candidate.length === name.length && candidate.toLowerCase() === name) return rawHeaders[i + 1]
+  }
+  return undefined
+}
+
+function queryValue(rawPath: string, name: string): string | undefined {
+  const start = rawPath.indexOf('?')
+  return start === -1 ? undefined : (new URLSearchParams(rawPath.slice(start)).get(name) ?? undefined)
+}
+
+function cookieValue(cookies: string, name: string): string | undefined {
+  for (const pair of cookies.split(';')) {
+    const equals = pair.indexOf('=')
+    if (equals !== -1 && pair.slice(0, equals).trim() === name) return pair.slice(equals + 1).trim()
+  }
+  return undefined
+}

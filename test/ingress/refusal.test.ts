@@ -1,0 +1,173 @@
+import fc from 'fast-check'
+import { expect, test } from 'vitest'
+import { renderProblem } from '../../gateway/ingress/dialect.ts'
+import { writeRefusal } from '../../gateway/ingress/refusal.ts'
+import type { Inbound, Mode } from '../../gateway/protocol/message.ts'
+import { GatewayError, type ProblemCode, problems } from '../../gateway/protocol/problem.ts'
+import type { Dialect, Endpoint } from '../../gateway/protocol/service.ts'
+
+interface Written {
+  status: number
+  reason: string | undefined
+  headers: Map<string, string>
+  text: string
+  isDestroyed: boolean
+}
+
+const codes = Object.keys(problems) as ProblemCode[]
+const dialects: readonly Dialect[] = ['problem', 'openai', 'anthropic', 'github', 'slack', 'stripe', 'git']
+
+function write(
+  code: ProblemCode,
+  options: {
+    mode?: Mode
+    dialect?: Dialect
+    method?: string
+    userAgent?: string
+    detail?: string
+    state?: object
+  } = {},
+): Written {
+  const written: Written = { status: 0, reason: undefined, headers: new Map(), text: '', isDestroyed: false }
+  const reply = {
+    headersSent: false,
+    writableEnded: false,
+    destroyed: false,
+    writeHead(status: number, ...rest: [string, string[]] | [string[]]) {
+      const list = rest.at(-1) as string[]
+      written.status = status
+      written.reason = rest.length === 2 ? (rest[0] as string) : undefined
+      for (let i = 0; i < list.length; i += 2)
+        written.headers.set((list[i] as string).toLowerCase(), list[i + 1] as string)
+    },
+    end(text: string) {
+      written.text = text
+    },
+    destroy() {
+      written.isDestroyed = true
+    },
+    ...options.state,
+  }
+  const client = { address: '127.0.0.1', userAgent: options.userAgent }
+  const inbound = {
+    id: 'event-1',
+    mode: options.mode ?? 'forward',
+    method: options.method ?? 'GET',
+    rawHeaders: [],
+    client,
+    body: null,
+    reply,
+  } as unknown as Inbound
+  const endpoint = options.dialect && ({ service: { dialect: options.dialect } } as Endpoint)
+  writeRefusal(inbound, new GatewayError(code, options.detail ?? 'Because.'), endpoint)
+  return written
+}
+
+test.each([
+  ['forward', 407, 'proxy-authenticate', 'Basic realm="keyless"'],
+  ['reverse', 401, 'www-authenticate', 'Basic realm="keyless", Bearer'],
+  ['intercept', 403, undefined, undefined],
+] as const)('a missing grant in %s mode is a %i', (mode, status, name, challenge) => {
+  const { status: said, headers, text } = write('grant_missing', { mode })
+  expect(said).toBe(status)
+  expect(JSON.parse(text).status).toBe(status)
+  for (const candidate of ['proxy-authenticate', 'www-authenticate'])
+    expect(headers.get(candidate)).toBe(candidate === name ? challenge : undefined)
+})
+
+test('every code, mode and dialect carries its code, Proxy-Status and remedy, and never 401 or 407 inside a tunnel', () => {
+  fc.assert(
+    fc.property(
+      fc.constantFrom(...codes),
+      fc.constantFrom('forward', 'reverse', 'intercept'),
+      fc.constantFrom(...dialects),
+      (code, mode, dialect) => {
+        const { status, headers, text } = write(code, { mode: mode as Mode, dialect })
+        expect(headers.get('keyless-error')).toBe(code)
+        expect(headers.get('proxy-status')).toBe(`keyless; error=${problems[code].proxyError}; details="${code}"`)
+        expect(headers.get('x-should-retry')).toBe(problems[code].remedy === 'retry' ? undefined : 'false')
+        expect(headers.get('cache-control')).toBe('no-store')
+        expect(headers.get('content-length')).toBe(String(Buffer.byteLength(text)))
+        expect(text).toContain(code)
+        expect(text).toContain('event-1')
+        if (mode === 'intercept') expect([401, 407]).not.toContain(status)
+      },
+    ),
+  )
+})
+
+test('any detail survives as itself in every JSON dialect, and never reaches a header', () => {
+  fc.assert(
+    fc.property(
+      fc.string({ unit: 'binary' }),
+      fc.constantFrom(...dialects.filter((dialect) => dialect !== 'git')),
+      (detail, dialect) => {
+        const { headers, text } = write('policy_denied', { dialect, detail })
+        expect(JSON.stringify(JSON.parse(text))).toContain(JSON.stringify(detail).slice(1, -1))
+        for (const value of headers.values()) expect(value).toMatch(/^[\x20-\x7e]*$/)
+      },
+    ),
+  )
+})
+
+const problem = {
+  type: 'urn:keyless:error:policy_denied',
+  title: 'T',
+  status: 403,
+  detail: 'D',
+  code: 'policy_denied',
+  remedy: 'ask_grantor',
+  instance: 'I',
+} as const
+const SENTENCE = 'T: D (keyless policy_denied, I)'
+
+test.each([
+  ['problem', problem],
+  [
+    'openai',
+    {
+      error: {
+        message: SENTENCE,
+        type: 'permission_error',
+        code: 'policy_denied',
+        param: null,
+        remedy: 'ask_grantor',
+        instance: 'I',
+      },
+    },
+  ],
+  ['anthropic', { type: 'error', error: { type: 'permission_error', message: SENTENCE, code: 'policy_denied' } }],
+  ['github', { message: SENTENCE, documentation_url: problem.type, code: 'policy_denied' }],
+  ['stripe', { error: { message: SENTENCE, type: 'invalid_request_error', code: 'policy_denied' } }],
+  ['slack', { ok: false, error: 'policy_denied', response_metadata: { messages: [`[ERROR] ${SENTENCE}`] } }],
+] as const)('the %s dialect has the shape its clients display', (dialect, shape) => {
+  expect(JSON.parse(renderProblem(problem, dialect).text)).toMatchObject(shape)
+})
+
+test('Slack clients get a 200, except for challenges and our own failures', () => {
+  expect(write('policy_denied', { dialect: 'slack', mode: 'intercept' }).status).toBe(200)
+  expect(write('grant_missing', { dialect: 'slack', mode: 'intercept' }).status).toBe(200)
+  expect(write('grant_missing', { dialect: 'slack', mode: 'reverse' }).status).toBe(401)
+  expect(write('audit_unavailable', { dialect: 'slack', mode: 'intercept' }).status).toBe(503)
+})
+
+test('git gets one line of plain text, whatever the service', () => {
+  const { headers, text } = write('policy_denied', { dialect: 'github', userAgent: 'git/2.39.5' })
+  expect(headers.get('content-type')).toBe('text/plain; charset=utf-8')
+  expect(text).toBe('Policy does not allow this call: Because. (keyless policy_denied, event-1)\n')
+})
+
+test('the reason phrase of a refused CONNECT names the code, and nothing the agent sent', () => {
+  expect(write('grant_expired', { method: 'CONNECT', detail: 'x\r\ny' }).reason).toBe(
+    'The grant has expired (keyless grant_expired)',
+  )
+})
+
+test('an answer that has begun is cut, one that is complete is left alone', () => {
+  expect(write('upstream_broken', { state: { headersSent: true } })).toMatchObject({ isDestroyed: true, status: 0 })
+  expect(write('upstream_broken', { state: { headersSent: true, writableEnded: true } })).toMatchObject({
+    isDestroyed: false,
+    status: 0,
+  })
+  expect(write('upstream_broken', { state: { destroyed: true } })).toMatchObject({ isDestroyed: false, status: 0 })
+})
