@@ -2,7 +2,14 @@
  * The gateway's own keys on disk: the grant-signing key and the key that seals leases. Replicas that stand behind one address
  * share this directory; an embedded gateway makes it on first start. Files are 0600 in a 0700 directory.
  */
-import { createPrivateKey, createSecretKey, generateKeyPairSync, hkdfSync, type KeyObject, randomBytes } from 'node:crypto'
+import {
+  createPrivateKey,
+  createSecretKey,
+  generateKeyPairSync,
+  hkdfSync,
+  type KeyObject,
+  randomBytes,
+} from 'node:crypto'
 import { chmod, link, mkdir, open, readFile, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 
@@ -23,7 +30,10 @@ export async function loadKeys(dir: string): Promise<Keys> {
     Buffer.from(generateKeyPairSync('ed25519').privateKey.export({ type: 'pkcs8', format: 'pem' })),
   )
   const lease = await readOrCreate(join(dir, 'lease.key'), () => randomBytes(32))
-  if (lease.length !== 32) throw new Error(`${join(dir, 'lease.key')} has ${lease.length} bytes; it must have 32. Restore it from a backup, or remove it to make a new one.`)
+  if (lease.length !== 32)
+    throw new Error(
+      `${join(dir, 'lease.key')} has ${lease.length} bytes; it must have 32. Restore it from a backup, or remove it to make a new one.`,
+    )
   const record = Buffer.from(hkdfSync('sha256', lease, Buffer.alloc(0), 'keyless record values', 32))
   return { grant: createPrivateKey(grant), lease: createSecretKey(lease), record: createSecretKey(record) }
 }

@@ -28,7 +28,14 @@ export type Instruction =
 
 /** What an instruction would do, checked and complete. */
 export type Proposal =
-  | { readonly kind: 'task.open'; readonly grant: Grant; readonly authority: readonly Authority[]; readonly agent: Agent; readonly ttlS: number; readonly heartbeat?: boolean }
+  | {
+      readonly kind: 'task.open'
+      readonly grant: Grant
+      readonly authority: readonly Authority[]
+      readonly agent: Agent
+      readonly ttlS: number
+      readonly heartbeat?: boolean
+    }
   | { readonly kind: 'task.complete'; readonly grant: Grant; readonly reason: string }
 
 /** A grant as handed to whoever opened the task. Neither form is stored by the gateway: handles are kept hashed. */

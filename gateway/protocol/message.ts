@@ -22,7 +22,19 @@ export interface Presented {
 /** The part of Node's response that a reply needs; `http2` compatibility responses have the same shape. */
 export type Reply = Pick<
   ServerResponse,
-  'writeHead' | 'write' | 'end' | 'destroy' | 'on' | 'once' | 'off' | 'addTrailers' | 'headersSent' | 'writableEnded' | 'destroyed' | 'writableNeedDrain' | 'flushHeaders'
+  | 'writeHead'
+  | 'write'
+  | 'end'
+  | 'destroy'
+  | 'on'
+  | 'once'
+  | 'off'
+  | 'addTrailers'
+  | 'headersSent'
+  | 'writableEnded'
+  | 'destroyed'
+  | 'writableNeedDrain'
+  | 'flushHeaders'
 >
 
 /** One request as it came in. Everything here is controlled by the agent until `locate()` and `authenticate()` have run. */

@@ -27,45 +27,200 @@ interface Row {
  * 403 inside a tunnel, where 401 starts login flows and 407 is a network error to most clients (clients.md §0.2).
  */
 export const problems = {
-  grant_missing: { status: 407, proxyError: 'http_request_denied', title: 'No grant was presented', remedy: 'renew_grant' },
-  grant_invalid: { status: 407, proxyError: 'http_request_denied', title: 'The grant is not valid here', remedy: 'renew_grant' },
-  grant_expired: { status: 407, proxyError: 'http_request_denied', title: 'The grant has expired', remedy: 'renew_grant' },
-  grant_revoked: { status: 407, proxyError: 'http_request_denied', title: 'The grant was revoked or its task has ended', remedy: 'renew_grant' },
+  grant_missing: {
+    status: 407,
+    proxyError: 'http_request_denied',
+    title: 'No grant was presented',
+    remedy: 'renew_grant',
+  },
+  grant_invalid: {
+    status: 407,
+    proxyError: 'http_request_denied',
+    title: 'The grant is not valid here',
+    remedy: 'renew_grant',
+  },
+  grant_expired: {
+    status: 407,
+    proxyError: 'http_request_denied',
+    title: 'The grant has expired',
+    remedy: 'renew_grant',
+  },
+  grant_revoked: {
+    status: 407,
+    proxyError: 'http_request_denied',
+    title: 'The grant was revoked or its task has ended',
+    remedy: 'renew_grant',
+  },
 
-  policy_denied: { status: 403, proxyError: 'http_request_denied', title: 'Policy does not allow this call', remedy: 'ask_grantor' },
-  scope_exceeded: { status: 403, proxyError: 'http_request_denied', title: 'The grant does not cover this operation', remedy: 'ask_grantor' },
-  use_spent: { status: 403, proxyError: 'http_request_denied', title: 'This single-use operation was already used', remedy: 'ask_grantor' },
-  host_unmanaged: { status: 403, proxyError: 'http_request_denied', title: 'No service covers this host', remedy: 'fix_configuration' },
-  address_forbidden: { status: 403, proxyError: 'destination_ip_prohibited', title: 'The host resolves to a forbidden address', remedy: 'fix_configuration' },
+  policy_denied: {
+    status: 403,
+    proxyError: 'http_request_denied',
+    title: 'Policy does not allow this call',
+    remedy: 'ask_grantor',
+  },
+  scope_exceeded: {
+    status: 403,
+    proxyError: 'http_request_denied',
+    title: 'The grant does not cover this operation',
+    remedy: 'ask_grantor',
+  },
+  use_spent: {
+    status: 403,
+    proxyError: 'http_request_denied',
+    title: 'This single-use operation was already used',
+    remedy: 'ask_grantor',
+  },
+  host_unmanaged: {
+    status: 403,
+    proxyError: 'http_request_denied',
+    title: 'No service covers this host',
+    remedy: 'fix_configuration',
+  },
+  address_forbidden: {
+    status: 403,
+    proxyError: 'destination_ip_prohibited',
+    title: 'The host resolves to a forbidden address',
+    remedy: 'fix_configuration',
+  },
 
-  request_malformed: { status: 400, proxyError: 'http_request_error', title: 'The request cannot be understood in one way only', remedy: 'fix_request' },
-  method_refused: { status: 405, proxyError: 'http_request_error', title: 'The method is never forwarded', remedy: 'fix_request' },
-  target_mismatch: { status: 421, proxyError: 'http_request_error', title: 'Host, SNI and CONNECT target differ', remedy: 'fix_request' },
-  path_ambiguous: { status: 400, proxyError: 'http_request_error', title: 'The path could be read as two places', remedy: 'fix_request' },
-  upgrade_refused: { status: 403, proxyError: 'http_request_denied', title: 'Upgraded connections are not carried', remedy: 'fix_request' },
-  route_unknown: { status: 404, proxyError: 'http_request_error', title: 'No reverse route of this name', remedy: 'fix_request' },
+  request_malformed: {
+    status: 400,
+    proxyError: 'http_request_error',
+    title: 'The request cannot be understood in one way only',
+    remedy: 'fix_request',
+  },
+  method_refused: {
+    status: 405,
+    proxyError: 'http_request_error',
+    title: 'The method is never forwarded',
+    remedy: 'fix_request',
+  },
+  target_mismatch: {
+    status: 421,
+    proxyError: 'http_request_error',
+    title: 'Host, SNI and CONNECT target differ',
+    remedy: 'fix_request',
+  },
+  path_ambiguous: {
+    status: 400,
+    proxyError: 'http_request_error',
+    title: 'The path could be read as two places',
+    remedy: 'fix_request',
+  },
+  upgrade_refused: {
+    status: 403,
+    proxyError: 'http_request_denied',
+    title: 'Upgraded connections are not carried',
+    remedy: 'fix_request',
+  },
+  route_unknown: {
+    status: 404,
+    proxyError: 'http_request_error',
+    title: 'No reverse route of this name',
+    remedy: 'fix_request',
+  },
 
-  upstream_unresolved: { status: 502, proxyError: 'dns_error', title: 'The host name could not be resolved', remedy: 'retry' },
-  upstream_refused: { status: 502, proxyError: 'connection_refused', title: 'The upstream could not be reached', remedy: 'retry' },
-  upstream_tls: { status: 502, proxyError: 'tls_protocol_error', title: 'The upstream did not prove its identity', remedy: 'fix_configuration' },
-  upstream_timeout: { status: 504, proxyError: 'http_response_timeout', title: 'The upstream did not answer in time', remedy: 'retry' },
-  upstream_broken: { status: 502, proxyError: 'http_response_incomplete', title: 'The upstream broke off or broke HTTP', remedy: 'retry' },
-  upstream_encoding: { status: 502, proxyError: 'http_response_content_coding', title: 'The answer uses a coding that cannot be scrubbed', remedy: 'retry' },
+  upstream_unresolved: {
+    status: 502,
+    proxyError: 'dns_error',
+    title: 'The host name could not be resolved',
+    remedy: 'retry',
+  },
+  upstream_refused: {
+    status: 502,
+    proxyError: 'connection_refused',
+    title: 'The upstream could not be reached',
+    remedy: 'retry',
+  },
+  upstream_tls: {
+    status: 502,
+    proxyError: 'tls_protocol_error',
+    title: 'The upstream did not prove its identity',
+    remedy: 'fix_configuration',
+  },
+  upstream_timeout: {
+    status: 504,
+    proxyError: 'http_response_timeout',
+    title: 'The upstream did not answer in time',
+    remedy: 'retry',
+  },
+  upstream_broken: {
+    status: 502,
+    proxyError: 'http_response_incomplete',
+    title: 'The upstream broke off or broke HTTP',
+    remedy: 'retry',
+  },
+  upstream_encoding: {
+    status: 502,
+    proxyError: 'http_response_content_coding',
+    title: 'The answer uses a coding that cannot be scrubbed',
+    remedy: 'retry',
+  },
 
-  credential_unavailable: { status: 502, proxyError: 'http_request_error', title: 'No upstream credential could be obtained', remedy: 'retry' },
-  credential_rejected: { status: 502, proxyError: 'http_request_error', title: 'The issuer refused to give a credential', remedy: 'fix_configuration' },
-  credential_unconfigured: { status: 502, proxyError: 'proxy_configuration_error', title: 'The service has no credential configured', remedy: 'fix_configuration' },
-  credential_too_wide: { status: 502, proxyError: 'http_request_error', title: 'The issuer granted more than was asked', remedy: 'fix_configuration' },
+  credential_unavailable: {
+    status: 502,
+    proxyError: 'http_request_error',
+    title: 'No upstream credential could be obtained',
+    remedy: 'retry',
+  },
+  credential_rejected: {
+    status: 502,
+    proxyError: 'http_request_error',
+    title: 'The issuer refused to give a credential',
+    remedy: 'fix_configuration',
+  },
+  credential_unconfigured: {
+    status: 502,
+    proxyError: 'proxy_configuration_error',
+    title: 'The service has no credential configured',
+    remedy: 'fix_configuration',
+  },
+  credential_too_wide: {
+    status: 502,
+    proxyError: 'http_request_error',
+    title: 'The issuer granted more than was asked',
+    remedy: 'fix_configuration',
+  },
 
-  audit_unavailable: { status: 503, proxyError: 'proxy_internal_error', title: 'The call cannot be recorded, so it is not made', remedy: 'retry' },
-  store_unavailable: { status: 503, proxyError: 'proxy_internal_error', title: 'Shared state cannot be reached', remedy: 'retry' },
+  audit_unavailable: {
+    status: 503,
+    proxyError: 'proxy_internal_error',
+    title: 'The call cannot be recorded, so it is not made',
+    remedy: 'retry',
+  },
+  store_unavailable: {
+    status: 503,
+    proxyError: 'proxy_internal_error',
+    title: 'Shared state cannot be reached',
+    remedy: 'retry',
+  },
   draining: { status: 503, proxyError: 'proxy_internal_error', title: 'The gateway is shutting down', remedy: 'retry' },
-  internal: { status: 500, proxyError: 'proxy_internal_error', title: 'Unexpected error in the gateway', remedy: 'retry' },
+  internal: {
+    status: 500,
+    proxyError: 'proxy_internal_error',
+    title: 'Unexpected error in the gateway',
+    remedy: 'retry',
+  },
 
-  instruction_invalid: { status: 400, proxyError: 'http_request_error', title: 'The instruction is not valid', remedy: 'fix_request' },
-  agent_unknown: { status: 403, proxyError: 'http_request_denied', title: 'The agent is not registered', remedy: 'fix_configuration' },
+  instruction_invalid: {
+    status: 400,
+    proxyError: 'http_request_error',
+    title: 'The instruction is not valid',
+    remedy: 'fix_request',
+  },
+  agent_unknown: {
+    status: 403,
+    proxyError: 'http_request_denied',
+    title: 'The agent is not registered',
+    remedy: 'fix_configuration',
+  },
   task_unknown: { status: 404, proxyError: 'http_request_error', title: 'No such task', remedy: 'fix_request' },
-  invalid_scope: { status: 400, proxyError: 'http_request_denied', title: 'The scope asked for cannot be granted', remedy: 'fix_request' },
+  invalid_scope: {
+    status: 400,
+    proxyError: 'http_request_denied',
+    title: 'The scope asked for cannot be granted',
+    remedy: 'fix_request',
+  },
 } as const satisfies Record<string, Row>
 
 export type ProblemCode = keyof typeof problems
@@ -91,5 +246,9 @@ export class GatewayError extends Error {
 /** Any thrown value as a coded refusal; the text of an unexpected one stays out of the answer. */
 export function asGatewayError(cause: unknown): GatewayError {
   if (cause instanceof GatewayError) return cause
-  return new GatewayError('internal', 'An unexpected error stopped this call. The operator finds it in the log under this id.', { cause })
+  return new GatewayError(
+    'internal',
+    'An unexpected error stopped this call. The operator finds it in the log under this id.',
+    { cause },
+  )
 }

@@ -1,0 +1,197 @@
+/**
+ * The first taste: a demo API behind a real OAuth server in a process of its own, settings that lead to it, and one governed
+ * call made the way users make theirs, through `keyless run`. Everything it writes lies under `<data>/demo`.
+ */
+import { type ChildProcess, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { mkdir, readFile, writeFile } from 'node:fs/promises'
+import { createServer } from 'node:net'
+import { join } from 'node:path'
+import { createInterface } from 'node:readline'
+import { fileURLToPath } from 'node:url'
+import { parseDocument } from 'yaml'
+import { defaultDataDir } from '../data-directory.ts'
+import type { Settings } from '../settings.ts'
+
+const root = fileURLToPath(new URL('../..', import.meta.url))
+const START_MS = 20_000
+
+/** What the demo upstream prints when it is ready; `deploy/demo/upstream.ts`. */
+interface Ready {
+  readonly api: string
+  readonly issuer: string
+  readonly token_url: string
+  readonly ca_file: string
+  readonly client_id: string
+  readonly client_secret_file: string
+}
+
+export interface Demo {
+  /** `https://api.keyless.test:9443` */
+  readonly api: string
+  readonly issuer: string
+  readonly settingsFile: string
+  stop(): Promise<void>
+}
+
+/** @throws {Error} when the upstream does not come up, with what it said. */
+export async function startDemo(): Promise<Demo> {
+  const dir = join(defaultDataDir(), 'demo')
+  await mkdir(dir, { recursive: true, mode: 0o700 })
+  const apiPort = String(await portNear(9443))
+  const script = join(root, 'deploy', 'demo', 'upstream.ts')
+  const child = spawn(
+    process.execPath,
+    [script, '--host', '127.0.0.1', '--api-port', apiPort, '--issuer-port', '0', '--dir', dir],
+    {
+      stdio: ['ignore', 'pipe', 'pipe'],
+      // Ctrl-C at the terminal is for the gateway: it drains first, then ends this process.
+      detached: true,
+    },
+  )
+  const ready = await readyLine(child)
+  return { api: ready.api, issuer: ready.issuer, settingsFile: await writeSettings(dir, ready), stop: () => end(child) }
+}
+
+async function readyLine(child: ChildProcess): Promise<Ready> {
+  let complaint = ''
+  child.stderr?.on('data', (chunk: Buffer) => {
+    complaint = (complaint + chunk.toString()).slice(-2_000)
+  })
+  if (!child.stdout) throw new Error('The demo upstream has no standard output.')
+  const lines = createInterface({ input: child.stdout })
+  const failed = once(child, 'exit').then(() => {
+    throw new Error(`The demo upstream did not start: ${complaint.trim() || 'it said nothing'}`)
+  })
+  const [line] = (await Promise.race([once(lines, 'line', { signal: AbortSignal.timeout(START_MS) }), failed])) as [
+    string,
+  ]
+  failed.catch(() => {}) // its end after this is `stop`
+  return JSON.parse(line) as Ready
+}
+
+async function end(child: ChildProcess): Promise<void> {
+  if (child.exitCode !== null || child.signalCode !== null) return
+  const ended = once(child, 'exit')
+  child.kill('SIGTERM')
+  await ended
+}
+
+/** Real settings in real files: what the demo runs on is what a user would write. */
+async function writeSettings(dir: string, ready: Ready): Promise<string> {
+  const service = parseDocument(await readFile(join(root, 'policies', 'services', 'demo.yaml'), 'utf8'))
+  service.set('ports', [Number(new URL(ready.api).port)])
+  const serviceFile = join(dir, 'demo.yaml')
+  await writeFile(serviceFile, service.toString(), { mode: 0o600 })
+  const settingsFile = join(dir, 'keyless.yaml')
+  await writeFile(settingsFile, await settingsText(serviceFile, ready), { mode: 0o600 })
+  return settingsFile
+}
+
+async function settingsText(serviceFile: string, ready: Ready): Promise<string> {
+  const issuer = new URL(ready.issuer).hostname
+  const quote = (text: string) => JSON.stringify(text)
+  return [
+    '# Written by `keyless start` for the demo, anew at each start.',
+    `listen: { proxy: "127.0.0.1:${await portNear(8080)}", control: "127.0.0.1:${await portNear(8081)}" }`,
+    `services: [${quote(serviceFile)}]`,
+    'credentials:',
+    '  demo:',
+    '    provider: oauth_client_credentials',
+    `    token_url: ${quote(ready.token_url)}`,
+    `    client_id: ${quote(ready.client_id)}`,
+    '    client_auth: client_secret_basic',
+    `    client_secret: { file: ${quote(ready.client_secret_file)} }`,
+    '    scope: "notes:read notes:write files"',
+    '    addresses: [127.0.0.1/32]',
+    'upstream:',
+    `  ca: [${quote(ready.ca_file)}]`,
+    `  hosts: { ${quote(new URL(ready.api).hostname)}: 127.0.0.1, ${quote(issuer)}: 127.0.0.1 }`,
+    '',
+  ].join('\n')
+}
+
+/** The port itself if it is free, else one the system picks: port 8080 is busy on many developers' machines. */
+async function portNear(wanted: number): Promise<number> {
+  for (const port of [wanted, 0]) {
+    const probe = createServer()
+    const listening = once(probe, 'listening')
+    probe.listen(port, '127.0.0.1')
+    try {
+      await listening
+    } catch {
+      continue
+    }
+    const address = probe.address()
+    probe.close()
+    await once(probe, 'close')
+    if (typeof address === 'object' && address) return address.port
+  }
+  throw new Error('No free port on 127.0.0.1.')
+}
+
+const QUESTION = 'list my notes'
+
+/** Make the call, and say what happened in words. */
+export async function firstCall(demo: Demo, settings: Settings): Promise<string> {
+  const url = `${demo.api}/notes`
+  const program = `const answer = await fetch(${JSON.stringify(url)}); console.log(answer.status, await answer.text())`
+  const answer = await keyless([
+    'run',
+    '--task',
+    QUESTION,
+    '--scope',
+    'demo:notes.list',
+    '--',
+    process.execPath,
+    '--input-type=module',
+    '-e',
+    program,
+  ])
+  const sentence = await keyless(['log', 'lineage', 'last'])
+  return [
+    `A first governed call. An agent without any key asked for ${url}:`,
+    '',
+    ...indent(`keyless run --task "${QUESTION}" --scope demo:notes.list -- node -e 'fetch("${url}")…'`),
+    ...indent(answer),
+    '',
+    ...indent(sentence),
+    '',
+    `The record is in ${join(settings.dataDir, 'audit')}. The agent's environment held no credential; the gateway got one from`,
+    `${demo.issuer}, attached it, and looked for it in the answer.`,
+    '',
+    'Try next, in another terminal:',
+    '',
+    '  npx keyless log verify                      # nobody changed the record',
+    `  npx keyless run --task "look at myself" -- curl -s ${demo.api}/echo     # the API echoes the token: see what arrives`,
+    '  npx keyless init --service github           # settings for your own key; then npx keyless start',
+    '',
+    'Ctrl-C stops it.',
+    '',
+  ].join('\n')
+}
+
+function indent(text: string): string[] {
+  return text
+    .trimEnd()
+    .split('\n')
+    .map((line) => `  ${line}`)
+}
+
+/** One of our own commands, as a user would run it. */
+async function keyless(args: readonly string[]): Promise<string> {
+  const child = spawn(process.execPath, [join(root, 'gateway', 'keyless.ts'), ...args], {
+    stdio: ['ignore', 'pipe', 'pipe'],
+  })
+  let output = ''
+  let complaint = ''
+  child.stdout.on('data', (chunk: Buffer) => {
+    output += chunk.toString()
+  })
+  child.stderr.on('data', (chunk: Buffer) => {
+    complaint += chunk.toString()
+  })
+  const [code] = (await once(child, 'close')) as [number | null]
+  if (code !== 0) throw new Error(`keyless ${args[0]} ended with ${code}: ${(complaint || output).trim()}`)
+  return output
+}

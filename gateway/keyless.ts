@@ -1,0 +1,43 @@
+/** The `keyless` command: one table of its subcommands. Each lives in its own file under `cli/` and loads what it needs when it runs. */
+import { Command } from 'commander'
+import { doctorCommand } from './cli/doctor.ts'
+import { initCommand } from './cli/init.ts'
+import { keysCommand } from './cli/keys.ts'
+import { logCommand } from './cli/log.ts'
+import { policyCommand } from './cli/policy.ts'
+import { runCommand } from './cli/run.ts'
+import { startCommand } from './cli/start.ts'
+import { taskCommand } from './cli/task.ts'
+import { VERSION } from './version.ts'
+
+const program = new Command('keyless')
+  .description('A credential gateway for AI agents: access without exposure.')
+  .version(VERSION)
+  .enablePositionalOptions()
+  .showHelpAfterError('(keyless --help lists the commands)')
+
+program.addCommand(startCommand(async (settings) => (await import('./main.ts')).openGateway(settings)))
+program.addCommand(runCommand())
+program.addCommand(taskCommand())
+program.addCommand(logCommand())
+program.addCommand(policyCommand())
+program.addCommand(doctorCommand())
+program.addCommand(initCommand())
+program.addCommand(
+  keysCommand(async (dir) => {
+    const [{ loadKeys }, { loadAuthority }, { systemClock }] = await Promise.all([
+      import('./keys.ts'),
+      import('./ingress/certificate.ts'),
+      import('./protocol/clock.ts'),
+    ])
+    await loadKeys(dir)
+    await loadAuthority(dir, systemClock)
+  }),
+)
+
+try {
+  await program.parseAsync()
+} catch (cause) {
+  process.stderr.write(`keyless: ${cause instanceof Error ? cause.message : String(cause)}\n`)
+  process.exitCode = 1
+}
