@@ -21,13 +21,12 @@ import { combine, NO_OBLIGATIONS } from './obligation.ts'
 import { names, type Slice } from './slice.ts'
 import { mustBeNamed } from './vocabulary.ts'
 
-/** Cedar's answer after our own rules. `isUnnamed`: general policies said yes to what only a policy that names it may allow. */
+/** Cedar's answer after our own rules. */
 export interface Verdict {
   readonly effect: 'allow' | 'deny'
   readonly policyIds: readonly string[]
   readonly errors: readonly string[]
   readonly obligations: Obligations
-  readonly isUnnamed: boolean
 }
 
 export interface Engine {
@@ -99,7 +98,7 @@ function askCedar(slice: Slice, request: () => Request): Verdict {
     ]
     if (decision !== 'allow' || errors.length > 0) return denied(reasons, errors)
     const obligations = combine(reasons.map((id) => slice.policies.get(id)?.obligations ?? NO_OBLIGATIONS))
-    return { effect: 'allow', policyIds: reasons, errors: [], obligations, isUnnamed: false }
+    return { effect: 'allow', policyIds: reasons, errors: [], obligations }
   } catch (cause) {
     // A trap in the engine: whatever it was going to say, it did not say yes.
     return denied([], [`the policy engine failed: ${cause instanceof Error ? cause.message : String(cause)}`])
@@ -107,7 +106,7 @@ function askCedar(slice: Slice, request: () => Request): Verdict {
 }
 
 function denied(policyIds: readonly string[], errors: readonly string[]): Verdict {
-  return { effect: 'deny', policyIds, errors, obligations: NO_OBLIGATIONS, isUnnamed: false }
+  return { effect: 'deny', policyIds, errors, obligations: NO_OBLIGATIONS }
 }
 
 /** A broad permit must not reach answers that are credentials, what can't be undone, and what nobody has described. */
@@ -117,5 +116,5 @@ function requireName(verdict: Verdict, slice: Slice, operation: Operation): Verd
     const policy = slice.policies.get(id)
     return policy !== undefined && names(policy, operation.name)
   })
-  return isNamed ? verdict : { ...denied(verdict.policyIds, []), isUnnamed: true }
+  return isNamed ? verdict : denied(verdict.policyIds, [])
 }

@@ -13,6 +13,7 @@ import type { Bundle } from './bundle.ts'
 import type { Catalogue } from './catalogue.ts'
 import { createEngine, type Engine, type Verdict } from './engine.ts'
 import { combine, NO_OBLIGATIONS } from './obligation.ts'
+import { mustBeNamed } from './vocabulary.ts'
 
 export interface Policy {
   /** `sha256:…` of the bundle that decides. */
@@ -112,7 +113,7 @@ function policyRefusal(digest: string, ask: Ask, verdict: Verdict): Decision {
     const detail = `${endpoint.host} belongs to no service of this gateway. Add a service file for it, or a policy that names ${endpoint.operation.name} for this host.`
     return refusal(digest, 'host_unmanaged', detail, verdict)
   }
-  const reason = verdict.isUnnamed
+  const reason = mustBeNamed(endpoint.operation)
     ? `${unnamedReason(endpoint)} Only a policy that names ${endpoint.operation.name} can allow it.`
     : 'No policy allows it for this agent, human and task.'
   return refusal(

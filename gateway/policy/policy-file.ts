@@ -5,7 +5,7 @@ import { basename, join, relative } from 'node:path'
 import { type PolicyJson, policySetTextToParts, policyToJson } from '@cedar-policy/cedar-wasm/nodejs'
 import type { Obligations } from '../protocol/decision.ts'
 import type { Fault } from './fault.ts'
-import { readAnnotations } from './obligation.ts'
+import { NO_OBLIGATIONS, readAnnotations } from './obligation.ts'
 
 export interface Policy {
   /** Unique in the bundle: `<directory>/<file>#<@id>`. */
@@ -111,14 +111,13 @@ function readPolicy(file: SourceFile, text: string, faults: Fault[]): Policy[] {
     return []
   }
   const annotated = readAnnotations(parsed.json.annotations ?? {}, parsed.json.effect)
-  if (Array.isArray(annotated)) {
-    faults.push(...annotated.map((fault) => ({ where, ...fault })))
-    return []
-  }
-  const id = `${file.label.replace(/\.cedar$/, '')}#${annotated.id}`
-  return [
-    { id, owner: annotated.owner, text, json: parsed.json, obligations: annotated.obligations, file: file.label, line },
-  ]
+  if (Array.isArray(annotated)) faults.push(...annotated.map((fault) => ({ where, ...fault })))
+  // A policy without a usable name is still validated, so that one run shows all that is wrong with it.
+  const { id, owner, obligations } = Array.isArray(annotated)
+    ? { id: `line ${line}`, owner: '', obligations: NO_OBLIGATIONS }
+    : annotated
+  const unique = `${file.label.replace(/\.cedar$/, '')}#${id}`
+  return [{ id: unique, owner, text, json: parsed.json, obligations, file: file.label, line }]
 }
 
 function byteIndex(source: string, part: string): number {
