@@ -1,0 +1,129 @@
+/** `keyless task`: open, list and end tasks by hand, for agents that are not started with `keyless run`. */
+import { Command } from 'commander'
+import type { OpenedTask, OpenTaskBody, StatusView, TaskView } from '../protocol/control.ts'
+import { GatewayError, problems } from '../protocol/problem.ts'
+import type { ControlClient } from './control-client.ts'
+import type { WhichGateway } from './find-socket.ts'
+import { EXIT, parseTtl } from './run.ts'
+
+interface OpenOptions extends WhichGateway {
+  readonly task: string
+  readonly scope: string
+  readonly as?: string
+  /** Seconds. */
+  readonly ttl?: number
+  readonly json?: boolean
+}
+
+interface ListOptions extends WhichGateway {
+  readonly json?: boolean
+}
+
+export function taskCommand(): Command {
+  return new Command('task')
+    .description('open, list and end tasks by hand')
+    .addCommand(openTaskCommand())
+    .addCommand(
+      onGateway(
+        new Command('list').description('tasks that are alive, newest first').option('--json', 'as JSON'),
+      ).action((options: ListOptions) => atGateway(options, (control) => list(control, options))),
+    )
+    .addCommand(
+      onGateway(
+        new Command('end').description('end a task; its grant dies at once').argument('<task>', 'task id'),
+      ).action((task: string, options: WhichGateway) => atGateway(options, (control) => end(control, task))),
+    )
+}
+
+function openTaskCommand(): Command {
+  const command = new Command('open')
+    .description('open a task and print the handle that stands for it, this once')
+    .requiredOption('-t, --task <purpose>', 'what it is for, in plain words; policies and records carry it')
+    .requiredOption('--scope <operations>', 'what it may do, as in "github:issues.read openai:*"')
+    .option('--as <agent>', 'registered agent that acts (default: the first one of the settings)')
+    .option('--ttl <duration>', 'how long at most: 30s, 15m, 1h (default: the setting grants.ttl_s)', parseTtl)
+    .option('--json', 'as JSON')
+  return onGateway(command).action((options: OpenOptions) => atGateway(options, (control) => open(control, options)))
+}
+
+function onGateway(command: Command): Command {
+  return command
+    .option('-c, --config <file>', 'settings of the gateway (default: ./keyless.yaml if there is one)')
+    .option('--data <directory>', 'data directory of the gateway (default: $KEYLESS_HOME or ~/.keyless)')
+}
+
+async function atGateway(which: WhichGateway, work: (control: ControlClient) => Promise<string>): Promise<void> {
+  const { controlClient, ControlUnreachable } = await import('./control-client.ts')
+  const { findSocket } = await import('./find-socket.ts')
+  try {
+    process.stdout.write(`${await work(controlClient(await findSocket(which)))}\n`)
+  } catch (cause) {
+    if (cause instanceof GatewayError) {
+      process.stderr.write(`keyless: ${cause.detail} (${cause.code})\n`)
+      process.exitCode = problems[cause.code].status === 400 ? EXIT.usage : EXIT.refused
+    } else if (cause instanceof ControlUnreachable) {
+      process.stderr.write(`keyless: ${cause.message}\n`)
+      process.exitCode = EXIT.unavailable
+    } else throw cause
+  }
+}
+
+async function open(control: ControlClient, options: OpenOptions): Promise<string> {
+  const body: OpenTaskBody = {
+    purpose: options.task,
+    scope: options.scope,
+    ...(options.as !== undefined && { agent: options.as }),
+    ...(options.ttl !== undefined && { ttl_s: options.ttl }),
+  }
+  const status = await control.status()
+  const opened = await control.openTask(body)
+  const proxyUrl = proxyUrlOf(status, opened)
+  return options.json ? JSON.stringify({ ...opened, proxy_url: proxyUrl }, null, 2) : describe(opened, proxyUrl, status)
+}
+
+/** Basic proxy authentication: any client that takes a proxy URL can send it. */
+function proxyUrlOf(status: StatusView, { task, handle }: OpenedTask): string {
+  const url = new URL(status.proxy)
+  url.username = task
+  url.password = handle
+  return url.href.replace(/\/$/, '')
+}
+
+function describe(opened: OpenedTask, proxyUrl: string, status: StatusView): string {
+  return [
+    `${opened.lineage}.`,
+    `It may use ${opened.scope} until ${timeOf(opened.expires_at)}.`,
+    '',
+    `  task    ${opened.task}`,
+    `  handle  ${opened.handle}   (shown this once; whoever has it acts as the agent)`,
+    '',
+    'Point a client at the gateway, and let it trust the gateway’s CA:',
+    '',
+    `  curl -s ${status.control}/ca.pem -o keyless-ca.pem`,
+    `  curl --proxy ${proxyUrl} --cacert keyless-ca.pem https://…`,
+    '',
+    'or set HTTPS_PROXY and HTTP_PROXY to that URL. End the task with:',
+    '',
+    `  keyless task end ${opened.task}`,
+  ].join('\n')
+}
+
+async function list(control: ControlClient, options: ListOptions): Promise<string> {
+  const tasks = await control.tasks()
+  if (options.json) return JSON.stringify(tasks, null, 2)
+  if (tasks.length === 0) return 'No task is alive.'
+  return tasks.map(lineOf).join('\n')
+}
+
+function lineOf(task: TaskView): string {
+  return `${task.task}  until ${timeOf(task.expires_at)}  ${task.human} → ${task.agent}  ${task.scope}  “${task.purpose}”`
+}
+
+async function end(control: ControlClient, task: string): Promise<string> {
+  await control.completeTask(task, 'completed')
+  return `Task ${task} has ended. Its grant is dead.`
+}
+
+function timeOf(epochS: number): string {
+  return new Date(epochS * 1000).toISOString().replace('.000Z', 'Z')
+}
