@@ -1,4 +1,7 @@
-/** The lease cache of one process: sealed values in a bounded map. State is written only by this class. */
+/**
+ * The lease cache of one process: sealed values in a bounded map. Life is counted on the clock that never goes back; each
+ * value also carries its end in wall time, inside its seal. State is written only by this class.
+ */
 import type { Clock } from '../protocol/clock.ts'
 import { ENDED_MS, type LeaseCache, type LeaseKey, type Stored, type StoreOutcome, type StoreTerms } from './cache.ts'
 
@@ -19,14 +22,14 @@ interface Shelf {
 
 /** @param o.maxEntries values kept before the oldest grants are dropped. Default 10,000, about 10 MB. */
 export function createMemoryCache(o: {
-  readonly clock: Pick<Clock, 'nowMs'>
+  readonly clock: Pick<Clock, 'elapsedMs'>
   readonly maxEntries?: number
 }): LeaseCache {
   return new MemoryCache(o.clock, o.maxEntries ?? 10_000)
 }
 
 class MemoryCache implements LeaseCache {
-  readonly #clock: Pick<Clock, 'nowMs'>
+  readonly #clock: Pick<Clock, 'elapsedMs'>
   readonly #maxEntries: number
   /** grant id → its values and locks, oldest grant first */
   readonly #shelves = new Map<string, Shelf>()
@@ -36,7 +39,7 @@ class MemoryCache implements LeaseCache {
   #entries = 0
   #lastFence = 0
 
-  constructor(clock: Pick<Clock, 'nowMs'>, maxEntries: number) {
+  constructor(clock: Pick<Clock, 'elapsedMs'>, maxEntries: number) {
     this.#clock = clock
     this.#maxEntries = maxEntries
   }
@@ -46,7 +49,7 @@ class MemoryCache implements LeaseCache {
   }
 
   async set(key: LeaseKey, value: Buffer, { ttlMs, fence }: StoreTerms): Promise<StoreOutcome> {
-    const nowMs = this.#clock.nowMs()
+    const nowMs = this.#clock.elapsedMs()
     if ((this.#ended.get(key.grant) ?? 0) > nowMs) return 'ended'
     if (this.#isSuperseded(key, fence)) return 'superseded'
     if (this.#entries >= this.#maxEntries) this.#makeRoom(nowMs)
@@ -65,7 +68,7 @@ class MemoryCache implements LeaseCache {
   }
 
   async lock(key: LeaseKey, ttlMs: number): Promise<number | null> {
-    const nowMs = this.#clock.nowMs()
+    const nowMs = this.#clock.elapsedMs()
     const { locks } = this.#shelf(key.grant)
     if ((locks.get(key.id)?.untilMs ?? 0) > nowMs) return null
     this.#lastFence += 1
@@ -80,7 +83,7 @@ class MemoryCache implements LeaseCache {
   }
 
   async purge(grant: string): Promise<readonly Stored[]> {
-    const nowMs = this.#clock.nowMs()
+    const nowMs = this.#clock.elapsedMs()
     const removed = [...(this.#shelves.get(grant)?.values.values() ?? [])].filter((kept) => kept.untilMs > nowMs)
     this.#drop(grant)
     if (this.#ended.size >= this.#maxEntries) this.#forgetEnded(nowMs)
@@ -108,7 +111,7 @@ class MemoryCache implements LeaseCache {
 
   #valid(key: LeaseKey): Kept | undefined {
     const kept = this.#shelves.get(key.grant)?.values.get(key.id)
-    return kept !== undefined && kept.untilMs > this.#clock.nowMs() ? kept : undefined
+    return kept !== undefined && kept.untilMs > this.#clock.elapsedMs() ? kept : undefined
   }
 
   #isSuperseded(key: LeaseKey, fence: number | null): boolean {

@@ -4,7 +4,7 @@
  * reads Redis learns neither who nor what. A Redis that is down or hangs costs at most 250 ms once a second.
  */
 import { hash } from 'node:crypto'
-import type { Redis } from 'ioredis'
+import { Command, type Redis } from 'ioredis'
 import { GatewayError } from '../protocol/problem.ts'
 import { ENDED_MS, type LeaseCache, type LeaseKey, type StoreOutcome } from './cache.ts'
 import { PURGE, REMOVE, SET, TAKE_LOCK, UNLOCK } from './cache-redis-scripts.ts'
@@ -48,7 +48,10 @@ export function createRedisCache(o: { readonly redis: Redis; readonly prefix?: s
     async purge(grant) {
       const group = groupOf(prefix, grant)
       const args = [PURGE, 2, `${group}:index`, `${group}:ended`, `${group}:value:`, ENDED_MS, channel, grant]
-      const flat = (await ask(() => o.redis.callBuffer('EVAL', ...args))) as Buffer[]
+      // As a command object: the answer is needed as bytes, and `callBuffer` breaks under automatic pipelining.
+      const command = (): Promise<unknown> =>
+        o.redis.sendCommand(new Command('eval', args, { replyEncoding: null })) as Promise<unknown>
+      const flat = (await ask(command)) as Buffer[]
       return pairs(flat, grant)
     },
     onPurge(listener) {

@@ -14,7 +14,7 @@ import { ENDED_MS, type LeaseCache, type Stored } from './cache.ts'
 import { type Claim, claimOf } from './claim.ts'
 import { createFlight, type Flight, issueOnce } from './flight.ts'
 import { type Bare, type Cause, emptyLease, type Held, type LeaseEnd, resend } from './held.ts'
-import { type IssueRooms, issueAlone, issueShared, type RecordLease, readShared, type Unused } from './issue.ts'
+import { type IssueRooms, issueShared, type RecordLease, readShared, type Unused } from './issue.ts'
 import type { Lease } from './lease.ts'
 import { Near } from './near.ts'
 import { acquireOnce } from './once.ts'
@@ -177,6 +177,11 @@ class CachedLeases implements Leases, LeaseEnd {
         read,
         issue: (fence) => issueShared(issue, claim, { cause, end: this, fence }),
       })
+      if (this.#ended.has(claim.grant.id)) {
+        // Purged between storing and here: the purge has seen the shared value, so nothing more than refusing is left to do.
+        if (held.sealed === undefined) this.#revoke({ ...held, reason: 'grant_ended' })
+        throw new GatewayError('grant_revoked', 'The task ended while a credential was being issued for it.')
+      }
       this.#near.put(held)
       return held
     })

@@ -48,17 +48,21 @@ export class Near {
     const { grant, key } = held.claim
     const list = this.#grants.get(grant.id) ?? []
     const others = list.filter((other) => other.claim.key.id !== key.id)
-    this.#keepRevocable(grant.id, list, held)
+    this.#keepRevocable(
+      grant.id,
+      list.filter((other) => !others.includes(other) && other.credentialId !== held.credentialId),
+    )
     if (!this.#grants.has(grant.id) && this.#grants.size >= this.#maxGrants) this.#dropOldest()
     this.#grants.set(grant.id, [...others, held])
   }
 
-  /** Compare and delete. */
+  /** Compare and delete; it may still be revoked with its grant. */
   remove(held: Held): void {
     const { id } = held.claim.grant
     const others = (this.#grants.get(id) ?? []).filter((other) => other !== held)
     if (others.length === 0) this.#grants.delete(id)
     else this.#grants.set(id, others)
+    this.#keepRevocable(id, [held])
   }
 
   /** Everything of a grant, removed. */
@@ -81,14 +85,8 @@ export class Near {
     this.#replaced.clear()
   }
 
-  #keepRevocable(grant: string, list: readonly Held[], next: Held): void {
-    const revocable = list.filter(
-      ({ claim, credential, credentialId }) =>
-        claim.key.id === next.claim.key.id &&
-        credentialId !== next.credentialId &&
-        credential.ephemeral &&
-        claim.provider.revoke !== undefined,
-    )
+  #keepRevocable(grant: string, out: readonly Held[]): void {
+    const revocable = out.filter(({ claim, credential }) => credential.ephemeral && claim.provider.revoke !== undefined)
     if (revocable.length > 0) this.#replaced.set(grant, [...(this.#replaced.get(grant) ?? []), ...revocable])
   }
 

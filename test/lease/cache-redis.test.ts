@@ -1,0 +1,217 @@
+import { randomBytes } from 'node:crypto'
+import { performance } from 'node:perf_hooks'
+import type { Redis } from 'ioredis'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import type { LeaseCache } from '../../gateway/lease/cache.ts'
+import { createRedisCache } from '../../gateway/lease/cache-redis.ts'
+import { cacheConformance } from '../conformance/cache.ts'
+import {
+  countingProvider,
+  fakeClock,
+  grant,
+  leaseRig,
+  permit,
+  plain,
+  receipt,
+  sealKey,
+  service,
+} from './lease.fixture.ts'
+import { connect, type RedisServer, startLocalRedis, startRedis } from './redis.fixture.ts'
+
+let server: RedisServer
+const connections: Redis[] = []
+const prefix = `keyless-test-${randomBytes(4).toString('hex')}:`
+
+async function replica(url = server.url): Promise<{ redis: Redis; cache: LeaseCache }> {
+  const redis = await connect(url)
+  connections.push(redis)
+  return { redis, cache: createRedisCache({ redis, prefix }) }
+}
+
+beforeAll(async () => {
+  server = await startRedis()
+  for (let i = 0; i < 3; i += 1) await replica()
+})
+
+afterAll(async () => {
+  for (const redis of connections) redis.disconnect()
+  await server.stop()
+})
+
+let turn = 0
+cacheConformance('redis', () => ({
+  open() {
+    turn += 1
+    const redis = connections[turn % 3]
+    if (redis === undefined) throw new Error('not connected')
+    return createRedisCache({ redis, prefix })
+  },
+  // The time of Redis cannot be moved, so its own clock is watched; expiry uses one that it reads only now and then.
+  async pass(ms) {
+    const startMs = await redisTimeMs()
+    while ((await redisTimeMs()) - startMs <= ms + 20);
+  },
+}))
+
+async function redisTimeMs(): Promise<number> {
+  const [seconds, micros] = (await connections[0]?.time()) ?? [0, 0]
+  return Number(seconds) * 1000 + Number(micros) / 1000
+}
+
+const billing = service()
+
+describe('leases over Redis', () => {
+  test('a value lives as long as its credential may be used, and no key or value names anyone', async () => {
+    const clock = fakeClock(Date.now())
+    const { redis, cache } = await replica()
+    const before = new Set(await redis.keys(`${prefix}*`))
+    const who = grant({ id: 'grant-with-a-telling-name', expiresAt: Math.floor(clock.nowMs() / 1000) + 900 })
+    const { leases } = leaseRig({ clock, cache, provider: countingProvider(clock, { lifeS: 100 }) })
+    const lease = await leases.acquire(permit({ grant: who, service: billing }), receipt)
+    const attached = await lease.attach(plain())
+    const secret = attached.secrets[0]?.reveal() ?? ''
+    const keys = (await redis.keys(`${prefix}*`)).filter((key) => !before.has(key))
+    const value = keys.find((key) => key.includes(':value:')) ?? ''
+    const leftMs = await redis.pttl(value)
+    expect(leftMs).toBeGreaterThan(85_000)
+    expect(leftMs).toBeLessThanOrEqual(91_000)
+    for (const key of keys) {
+      expect(key).not.toContain('telling')
+      expect(await redis.pttl(key)).toBeGreaterThan(0)
+    }
+    const stored = (await redis.getBuffer(value)) ?? Buffer.alloc(0)
+    for (const form of ['utf8', 'base64', 'hex', 'utf16le'] as const) {
+      expect(stored.includes(Buffer.from(Buffer.from(secret).toString(form === 'utf16le' ? 'utf8' : form)))).toBe(false)
+    }
+    await leases.close()
+  })
+
+  test('a hundred calls on two replicas make one request to the issuer', async () => {
+    const clock = fakeClock(Date.now())
+    const provider = countingProvider(clock)
+    const key = sealKey()
+    const ordinary = provider.next
+    provider.next = async (request, signal) => {
+      await new Promise((done) => setImmediate(done))
+      return ordinary(request, signal)
+    }
+    const replicas = await Promise.all(
+      [0, 1].map(async () => leaseRig({ clock, provider, sealKey: key, cache: (await replica()).cache })),
+    )
+    const same = permit({ service: billing, grant: grant({ expiresAt: Math.floor(clock.nowMs() / 1000) + 900 }) })
+    const all = await Promise.all(Array.from({ length: 100 }, (_, i) => replicas[i % 2]?.leases.acquire(same, receipt)))
+    expect(new Set(all.map((lease) => lease?.facts.credentialId)).size).toBe(1)
+    expect(provider.requests).toHaveLength(1)
+    expect(replicas.flatMap((rig) => rig.entries)).toHaveLength(1)
+    for (const rig of replicas) await rig.leases.close()
+  })
+
+  test('a credential rejected on one replica is replaced once for both', async () => {
+    const clock = fakeClock(Date.now())
+    const provider = countingProvider(clock)
+    const key = sealKey()
+    const [one, two] = await Promise.all(
+      [0, 1].map(async () => leaseRig({ clock, provider, sealKey: key, cache: (await replica()).cache })),
+    )
+    if (one === undefined || two === undefined) throw new Error('no replicas')
+    const same = permit({ service: billing, grant: grant({ expiresAt: Math.floor(clock.nowMs() / 1000) + 900 }) })
+    const held = [await one.leases.acquire(same, receipt), await two.leases.acquire(same, receipt)]
+    const replayed = []
+    for (const lease of held) replayed.push(await lease.reissue(plain()))
+    expect(replayed[0]?.headers).toEqual(replayed[1]?.headers)
+    expect(provider.requests).toHaveLength(2)
+    await one.leases.close()
+    await two.leases.close()
+  })
+
+  test('a purge empties Redis and the memory of the other replica', async () => {
+    const clock = fakeClock(Date.now())
+    const provider = countingProvider(clock)
+    const shared = { clock, provider, sealKey: sealKey() }
+    const [here, there] = [await replica(), await replica()]
+    const [one, two] = [leaseRig({ ...shared, cache: here.cache }), leaseRig({ ...shared, cache: there.cache })]
+    const ended = grant({ expiresAt: Math.floor(clock.nowMs() / 1000) + 900 })
+    const same = permit({ service: billing, grant: ended })
+    await one.leases.acquire(same, receipt)
+    await two.leases.acquire(same, receipt)
+    await expect
+      .poll(async () => Number((await here.redis.pubsub('NUMSUB', `${prefix}lease:purged`))[1]))
+      .toBeGreaterThanOrEqual(2)
+    await one.leases.purge(ended.id)
+    expect(provider.revoked).toHaveLength(1)
+    await expect
+      .poll(async () => {
+        const lease = await Promise.resolve()
+          .then(() => two.leases.acquire(same, receipt))
+          .catch((error) => error.code)
+        return lease
+      })
+      .toBe('grant_revoked')
+    expect(provider.requests).toHaveLength(1)
+    await one.leases.close()
+    await two.leases.close()
+  })
+
+  test('bytes that do not open count as absent and are replaced', async () => {
+    const clock = fakeClock(Date.now())
+    const { redis, cache } = await replica()
+    const key = sealKey()
+    const provider = countingProvider(clock)
+    const same = permit({ service: billing, grant: grant({ expiresAt: Math.floor(clock.nowMs() / 1000) + 900 }) })
+    const first = leaseRig({ clock, provider, sealKey: key, cache })
+    const before = new Set(await redis.keys(`${prefix}*:value:*`))
+    await first.leases.acquire(same, receipt)
+    const name = (await redis.keys(`${prefix}*:value:*`)).find((candidate) => !before.has(candidate)) ?? ''
+    await redis.setrange(name, 40, 'tampered')
+    const second = leaseRig({ clock, provider, sealKey: key, cache: createRedisCache({ redis, prefix }) })
+    await second.leases.acquire(same, receipt)
+    const third = leaseRig({ clock, provider, sealKey: key, cache: createRedisCache({ redis, prefix }) })
+    await third.leases.acquire(same, receipt)
+    expect(provider.requests).toHaveLength(2)
+    for (const rig of [first, second, third]) await rig.leases.close()
+  })
+})
+
+describe('a Redis that is gone', () => {
+  test('killed: calls keep their credential, new ones are issued here, nothing hangs, and it is used again when it is back', async () => {
+    const mortal = await startLocalRedis()
+    if (mortal === undefined) throw new Error('these tests need redis-server on PATH')
+    const clock = fakeClock(Date.now())
+    const { cache } = await replica(mortal.url)
+    const { leases, provider } = leaseRig({ clock, cache })
+    const until = Math.floor(clock.nowMs() / 1000) + 900
+    const known = permit({ service: billing, grant: grant({ expiresAt: until }) })
+    await leases.acquire(known, receipt)
+    await mortal.stop()
+    expect(leases.acquire(known, receipt)).not.toBeInstanceOf(Promise)
+    const startMs = performance.now()
+    await leases.acquire(permit({ service: billing, grant: grant({ expiresAt: until }) }), receipt)
+    expect(performance.now() - startMs).toBeLessThan(1_500)
+    expect(provider.requests).toHaveLength(2)
+    await leases.purge(known.grant.id)
+    expect(provider.revoked).toHaveLength(1)
+    await leases.close()
+  })
+
+  test('suspended: each second one command waits a quarter of a second, the others fail at once', async () => {
+    const frozen = await startLocalRedis()
+    if (frozen?.process === undefined) throw new Error('these tests need redis-server on PATH')
+    const { cache } = await replica(frozen.url)
+    const key = { id: 'id', grant: 'grant' }
+    expect(await cache.get(key)).toBeUndefined()
+    frozen.process.kill('SIGSTOP')
+    const startMs = performance.now()
+    await expect(cache.get(key)).rejects.toMatchObject({ code: 'store_unavailable' })
+    const firstMs = performance.now() - startMs
+    await expect(cache.set(key, Buffer.from('value'), { ttlMs: 1_000, fence: null })).rejects.toMatchObject({
+      code: 'store_unavailable',
+    })
+    await expect(cache.purge('grant')).rejects.toMatchObject({ code: 'store_unavailable' })
+    const restMs = performance.now() - startMs - firstMs
+    expect(firstMs).toBeGreaterThanOrEqual(240)
+    expect(firstMs).toBeLessThan(1_000)
+    expect(restMs).toBeLessThan(100)
+    frozen.process.kill('SIGCONT')
+    await frozen.stop()
+  })
+})
