@@ -36,15 +36,44 @@ describe('the intercepted door', () => {
   })
 
   it('takes a signed grant where a handle is not wanted, as Basic and as Bearer', async () => {
-    const basic = await curl('-w', '%{http_code}', '-o', '/dev/null', '-x', proxy(`agent:${task.token}`), `${upstream.facts.api}/notes`)
+    const basic = await curl(
+      '-w',
+      '%{http_code}',
+      '-o',
+      '/dev/null',
+      '-x',
+      proxy(`agent:${task.token}`),
+      `${upstream.facts.api}/notes`,
+    )
     expect(basic.stdout).toBe('200')
-    const bearer = await curl('-w', '%{http_code}', '-o', '/dev/null', '-x', `http://127.0.0.1:${gateway.proxyPort}`, '--proxy-header', `Proxy-Authorization: Bearer ${task.token}`, `${upstream.facts.api}/notes`)
+    const bearer = await curl(
+      '-w',
+      '%{http_code}',
+      '-o',
+      '/dev/null',
+      '-x',
+      `http://127.0.0.1:${gateway.proxyPort}`,
+      '--proxy-header',
+      `Proxy-Authorization: Bearer ${task.token}`,
+      `${upstream.facts.api}/notes`,
+    )
     expect(bearer.stdout).toBe('200')
   })
 
   it('decides every request inside the tunnel by itself', async () => {
     const narrow = await gateway.openTask('demo:notes.list', 'list only')
-    const answer = await curl('-x', proxy(`task:${narrow.handle}`), '-w', '%{http_code} ', '-o', '/dev/null', `${upstream.facts.api}/notes`, '-o', '/dev/null', `${upstream.facts.api}/echo`)
+    const answer = await curl(
+      '-x',
+      proxy(`task:${narrow.handle}`),
+      '-w',
+      '%{http_code} ',
+      '-o',
+      '/dev/null',
+      `${upstream.facts.api}/notes`,
+      '-o',
+      '/dev/null',
+      `${upstream.facts.api}/echo`,
+    )
     expect(answer.stdout).toBe('200 403 ')
   })
 })
@@ -65,7 +94,9 @@ describe('the forward door', () => {
       if (received.includes('200 OK')) answered.resolve()
       else if (received.includes('"instance"') && !received.includes('sent again')) {
         received += 'sent again'
-        socket.write(`${request}Proxy-Authorization: Basic ${Buffer.from(`task:${task.handle}`).toString('base64')}\r\n\r\n`)
+        socket.write(
+          `${request}Proxy-Authorization: Basic ${Buffer.from(`task:${task.handle}`).toString('base64')}\r\n\r\n`,
+        )
       }
     })
     socket.on('close', () => answered.reject(new Error(`closed after: ${received}`)))
@@ -78,7 +109,11 @@ describe('the forward door', () => {
 
 describe('the reverse door', () => {
   it('takes the grant from the slot where an SDK puts its key', async () => {
-    const answer = await curl('-H', `Authorization: Bearer ${task.handle}`, `http://127.0.0.1:${gateway.proxyPort}/demo/echo?a=%2Fb`)
+    const answer = await curl(
+      '-H',
+      `Authorization: Bearer ${task.handle}`,
+      `http://127.0.0.1:${gateway.proxyPort}/demo/echo?a=%2Fb`,
+    )
     const echoed = JSON.parse(answer.stdout)
     expect(echoed.url).toBe('/echo?a=%2Fb')
     expect(answer.stdout).not.toContain(task.handle)
@@ -92,7 +127,14 @@ describe('the reverse door', () => {
 
 describe('a request that names two places', () => {
   it('is refused inside the tunnel when Host and CONNECT target differ', async () => {
-    const answer = await curl('-i', '-x', proxy(`task:${task.handle}`), '-H', 'Host: elsewhere.keyless.test', `${upstream.facts.api}/notes`)
+    const answer = await curl(
+      '-i',
+      '-x',
+      proxy(`task:${task.handle}`),
+      '-H',
+      'Host: elsewhere.keyless.test',
+      `${upstream.facts.api}/notes`,
+    )
     expect(answer.stdout).toContain('421')
     expect(answer.stdout).toContain('target_mismatch')
   })
