@@ -193,12 +193,8 @@ const SOCKET_CALLS: readonly (readonly [RegExp, string])[] = [
   [/\b(?:net|tls|https?|http2)\.(?:connect|createConnection|request|get)\s*\(/, 'dials by itself'],
   [/\bnew\s+(?:net\.)?(?:Socket|WebSocket|EventSource)\b/, 'dials by itself'],
 ]
-/** These connect, but not to the network. */
-const LOCAL_SOCKETS = new Set(['gateway/control/socket.ts']) // asks its own unix socket whether somebody still listens
-
 /** Own sockets by import or by call. An undici client is one too, unless its connector is handed to it. */
 function dialling(source: Source): string[] {
-  if (LOCAL_SOCKETS.has(source.path)) return []
   const faults = SOCKET_CALLS.filter(([call]) => call.test(source.code)).map(([, fault]) => fault)
   const isGiven = /\bfetch\??: GuardedFetch\b/.test(source.code)
   if (!isGiven && /(?<![.\w])(?<!\basync )fetch\s*\(/.test(source.code)) faults.push('calls the global fetch')
@@ -210,7 +206,10 @@ function dialling(source: Source): string[] {
     if (!source.path.startsWith('gateway/upstream/')) faults.push('imports undici')
     else if (/\bnew\s+(?:Client|Pool|Agent)\b/.test(source.code) && !/\bconnect\b/.test(source.code))
       faults.push('dials through undici by itself')
-    else if (/\b(?:request|stream|pipeline|fetch|connect|getGlobalDispatcher)\b/.test(values))
+    else if (
+      /\b(?:request|stream|pipeline|fetch|connect|getGlobalDispatcher)\b/.test(values) &&
+      !/\bdispatcher\b/.test(source.code)
+    )
       faults.push('uses the global dispatcher')
   }
   return faults
