@@ -2,10 +2,9 @@
  * The last signed head and what is needed to go on from it: frontier, offset, leaf hashes. `checkpoint` is for the world;
  * `frontier.json` carries the same note with the peaks, so that a start reads only what came later. Both are replaced whole.
  */
-import type { KeyObject } from 'node:crypto'
 import { readFile, stat } from 'node:fs/promises'
 import { join } from 'node:path'
-import { type Checkpoint, type NoteVerifier, openCheckpoint, signCheckpoint } from './checkpoint.ts'
+import { type Checkpoint, type CheckpointSigner, type NoteVerifier, openCheckpoint } from './checkpoint.ts'
 import type { Disk } from './disk.ts'
 import { files } from './lines.ts'
 import { Frontier } from './merkle.ts'
@@ -25,13 +24,13 @@ export const origin: Anchor = { frontier: new Frontier(), offset: 0, latestMs: 0
  * Sign and publish. The frontier goes first and is not synced: if it is lost or torn, the next start reads the whole log.
  * A crash between the two leaves the older checkpoint, which the newer head is consistent with.
  */
-export async function publish(dir: string, anchor: Anchor, signer: { origin: string; key: KeyObject; disk: Disk }): Promise<void> {
+export async function publish(dir: string, anchor: Anchor, by: { sign: CheckpointSigner; disk: Disk }): Promise<void> {
   const { frontier, offset, latestMs } = anchor
-  const note = signCheckpoint({ origin: signer.origin, size: frontier.size, root: frontier.root() }, signer.key)
+  const note = by.sign({ size: frontier.size, root: frontier.root() })
   const peaks = frontier.peaks.map((peak) => peak.toString('base64'))
   const state = `${JSON.stringify({ v: 1, checkpoint: note, offset, latestMs, peaks })}\n`
-  await signer.disk.replace(join(dir, files.frontier), state, { isDurable: false })
-  await signer.disk.replace(join(dir, files.checkpoint), note, { isDurable: true })
+  await by.disk.replace(join(dir, files.frontier), state, { isDurable: false })
+  await by.disk.replace(join(dir, files.checkpoint), note, { isDurable: true })
 }
 
 /**
@@ -47,17 +46,26 @@ export async function readCheckpoint(dir: string, verifier: NoteVerifier): Promi
  * The anchor in `frontier.json`, if it is signed and its peaks hash to the signed root. It is a copy for speed: whatever is wrong
  * with it, the answer is undefined and the log itself is read.
  */
-export async function readAnchor(dir: string, verifier: NoteVerifier): Promise<{ anchor: Anchor; head: Checkpoint } | undefined> {
+export async function readAnchor(
+  dir: string,
+  verifier: NoteVerifier,
+): Promise<{ anchor: Anchor; head: Checkpoint } | undefined> {
   const bytes = await readIfThere(join(dir, files.frontier))
   if (!bytes) return undefined
   try {
-    const state = JSON.parse(bytes.toString('utf8')) as { checkpoint: string; offset: number; latestMs: number; peaks: string[] }
+    const state = JSON.parse(bytes.toString('utf8')) as {
+      checkpoint: string
+      offset: number
+      latestMs: number
+      peaks: string[]
+    }
     const head = openCheckpoint(Buffer.from(state.checkpoint), verifier)
     const frontier = new Frontier(
       head.size,
       state.peaks.map((peak) => Buffer.from(peak, 'base64')),
     )
-    const isSound = frontier.root().equals(head.root) && Number.isSafeInteger(state.offset) && Number.isFinite(state.latestMs)
+    const isSound =
+      frontier.root().equals(head.root) && Number.isSafeInteger(state.offset) && Number.isFinite(state.latestMs)
     return isSound ? { anchor: { frontier, offset: state.offset, latestMs: state.latestMs }, head } : undefined
   } catch {
     return undefined
@@ -73,7 +81,8 @@ export async function sizeOf(path: string): Promise<number> {
   }
 }
 
-async function readIfThere(path: string): Promise<Buffer | undefined> {
+/** The file, or undefined if there is none. */
+export async function readIfThere(path: string): Promise<Buffer | undefined> {
   try {
     return await readFile(path)
   } catch (cause) {

@@ -4,7 +4,15 @@ import type { Clock } from '../protocol/clock.ts'
 import type { Instruction } from '../protocol/instruction.ts'
 import type { Inbound } from '../protocol/message.ts'
 import type { JsonValue } from './canonical.ts'
-import { type CallEvent, type Desk, type InstructionEvent, type Receipt, RecordedCall, RecordedInstruction, receiptFor } from './event.ts'
+import {
+  type CallEvent,
+  type Desk,
+  type InstructionEvent,
+  type Receipt,
+  RecordedCall,
+  RecordedInstruction,
+  receiptFor,
+} from './event.ts'
 import { noteDraft } from './instructed.ts'
 import type { Log } from './log.ts'
 import { letterhead } from './record.ts'

@@ -5,7 +5,13 @@
 import { hash } from 'node:crypto'
 import canonicalize from 'canonicalize'
 
-export type JsonValue = string | number | boolean | null | readonly JsonValue[] | { readonly [name: string]: JsonValue | undefined }
+export type JsonValue =
+  | string
+  | number
+  | boolean
+  | null
+  | readonly JsonValue[]
+  | { readonly [name: string]: JsonValue | undefined }
 
 /** Version of the entry's shape. A change that a reader could misread gets a new one. */
 export const VERSION = 'ar/1'
@@ -49,7 +55,10 @@ const PLACE_CHARS = 64
 export function fits(draft: Draft): boolean {
   const chars = draft.head.length + draft.middle.length + PLACE_CHARS
   // UTF-8 takes at most three bytes for a UTF-16 unit: counting is needed only for giants.
-  return chars * 3 <= MAX_ENTRY_BYTES || Buffer.byteLength(draft.head) + Buffer.byteLength(draft.middle) + PLACE_CHARS <= MAX_ENTRY_BYTES
+  return (
+    chars * 3 <= MAX_ENTRY_BYTES ||
+    Buffer.byteLength(draft.head) + Buffer.byteLength(draft.middle) + PLACE_CHARS <= MAX_ENTRY_BYTES
+  )
 }
 
 /**
@@ -64,7 +73,8 @@ export function cut(value: string, max: number): string {
 /** A list of names, cut in both directions. */
 export function cutList(values: readonly string[], limits: Limits): string[] {
   const shown = values.slice(0, limits.items).map((value) => cut(value, limits.name))
-  if (values.length > shown.length) shown.push(`…[+${values.length - shown.length} more, sha256:${digest(values.join('\n'))}]`)
+  if (values.length > shown.length)
+    shown.push(`…[+${values.length - shown.length} more, sha256:${digest(values.join('\n'))}]`)
   return shown
 }
 

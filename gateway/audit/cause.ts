@@ -30,3 +30,18 @@ function describe(error: Error): string {
 function word(text: string): string | undefined {
   return /^\w{1,64}$/.test(text) ? text : undefined
 }
+
+/** `ENOSPC`, or the error's name: messages hold paths. */
+export function nameOf(cause: NodeJS.ErrnoException): string {
+  return cause.code ?? cause.name
+}
+
+/** The refusal of whatever asked for a record that cannot be made. */
+export function unavailable(cause: NodeJS.ErrnoException | undefined): GatewayError {
+  const why = cause ? `The log cannot be written (${nameOf(cause)})` : 'The log is closed'
+  return new GatewayError(
+    'audit_unavailable',
+    `${why}, so nothing was done. Calls go on as soon as it can be written again.`,
+    { cause },
+  )
+}

@@ -30,7 +30,8 @@ const MAX_NOTE_BYTES = 1024 * 1024
 const MAX_SIGNATURES = 100
 
 export function noteVerifier(name: string, publicKey: KeyObject): NoteVerifier {
-  if (!isKeyName(name)) throw new NoteRefused(`"${name}" cannot name a log: it must not be empty, nor hold spaces or "+"`)
+  if (!isKeyName(name))
+    throw new NoteRefused(`"${name}" cannot name a log: it must not be empty, nor hold spaces or "+"`)
   return { name, keyId: keyIdOf(name, rawKey(publicKey)), publicKey }
 }
 
@@ -48,17 +49,22 @@ export function parseVerifier(text: string): NoteVerifier {
   const key = strictBase64(encoded)
   if (key?.[0] !== ED25519 || key.length !== 33) throw new NoteRefused('the verifier key is not an Ed25519 key')
   const raw = key.subarray(1)
-  if (keyIdOf(name, raw).toString('hex') !== id) throw new NoteRefused('the id in the verifier key does not belong to its name and key')
+  if (keyIdOf(name, raw).toString('hex') !== id)
+    throw new NoteRefused('the id in the verifier key does not belong to its name and key')
   const jwk = { kty: 'OKP', crv: 'Ed25519', x: raw.toString('base64url') }
   return noteVerifier(name, createPublicKey({ key: jwk, format: 'jwk' }))
 }
 
-/** The note for this checkpoint. `key` is the Ed25519 private key; the key is named by the origin. */
-export function signCheckpoint(checkpoint: Checkpoint, key: KeyObject): string {
-  const text = `${checkpoint.origin}\n${checkpoint.size}\n${checkpoint.root.toString('base64')}\n`
-  const { name, keyId } = noteVerifier(checkpoint.origin, createPublicKey(key))
-  const signature = Buffer.concat([keyId, sign(null, Buffer.from(text), key)])
-  return `${text}\n— ${name} ${signature.toString('base64')}\n`
+export type CheckpointSigner = (checkpoint: Omit<Checkpoint, 'origin'>) => string
+
+/** Makes notes for the log `origin`. `key` is its Ed25519 private key; the key is named by the origin. */
+export function checkpointSigner(origin: string, key: KeyObject): CheckpointSigner {
+  const { name, keyId } = noteVerifier(origin, createPublicKey(key))
+  return ({ size, root }) => {
+    const text = `${origin}\n${size}\n${root.toString('base64')}\n`
+    const signature = Buffer.concat([keyId, sign(null, Buffer.from(text), key)])
+    return `${text}\n— ${name} ${signature.toString('base64')}\n`
+  }
 }
 
 /**
@@ -69,13 +75,16 @@ export function signCheckpoint(checkpoint: Checkpoint, key: KeyObject): string {
 export function openCheckpoint(note: Uint8Array, verifier: NoteVerifier): Checkpoint {
   const { text, signatures } = parseNote(note)
   const own = signatures.filter((line) => line.name === verifier.name && line.keyId.equals(verifier.keyId))
-  if (own.length === 0) throw new NoteRefused(`the checkpoint is not signed by ${verifier.name} (key ${verifier.keyId.toString('hex')})`)
+  if (own.length === 0)
+    throw new NoteRefused(`the checkpoint is not signed by ${verifier.name} (key ${verifier.keyId.toString('hex')})`)
   const body = Buffer.from(text)
   for (const line of own) {
-    if (!verify(null, body, verifier.publicKey, line.signature)) throw new NoteRefused(`the signature of ${verifier.name} on the checkpoint is wrong`)
+    if (!verify(null, body, verifier.publicKey, line.signature))
+      throw new NoteRefused(`the signature of ${verifier.name} on the checkpoint is wrong`)
   }
   const checkpoint = parseBody(text)
-  if (checkpoint.origin !== verifier.name) throw new NoteRefused(`the checkpoint is of the log "${checkpoint.origin}", the key of "${verifier.name}"`)
+  if (checkpoint.origin !== verifier.name)
+    throw new NoteRefused(`the checkpoint is of the log "${checkpoint.origin}", the key of "${verifier.name}"`)
   return checkpoint
 }
 
@@ -102,15 +111,18 @@ function parseSignature(line: string): SignatureLine {
   const parts = /^— (\S+) (\S+)$/u.exec(line)
   const bytes = strictBase64(parts?.[2] ?? '')
   const name = parts?.[1] ?? ''
-  if (!bytes || bytes.length < 5 || !isKeyName(name)) throw new NoteRefused('the checkpoint has a malformed signature line')
+  if (!bytes || bytes.length < 5 || !isKeyName(name))
+    throw new NoteRefused('the checkpoint has a malformed signature line')
   return { name, keyId: bytes.subarray(0, 4), signature: bytes.subarray(4) }
 }
 
 function parseBody(text: string): Checkpoint {
   const [origin = '', size = '', root = '', ...extensions] = text.slice(0, -1).split('\n')
   const hashed = strictBase64(root)
-  const isComplete = origin !== '' && /^(0|[1-9][0-9]{0,15})$/.test(size) && Number.isSafeInteger(Number(size)) && hashed?.length === 32
-  if (!isComplete || !hashed || extensions.includes('')) throw new NoteRefused('the checkpoint does not have the three lines origin, size, root')
+  const isComplete =
+    origin !== '' && /^(0|[1-9][0-9]{0,15})$/.test(size) && Number.isSafeInteger(Number(size)) && hashed?.length === 32
+  if (!isComplete || !hashed || extensions.includes(''))
+    throw new NoteRefused('the checkpoint does not have the three lines origin, size, root')
   return { origin, size: Number(size), root: hashed }
 }
 

@@ -2,12 +2,15 @@
  * The durable steps of the log, few enough to be failed one by one in tests: store a batch, cut back, replace a small file.
  * No step is retried here: what a failed write left behind is for the log to undo.
  */
-import { constants, type WriteFileOptions, fdatasync, ftruncate, write } from 'node:fs'
+import { constants, fdatasync, ftruncate, type WriteFileOptions, write } from 'node:fs'
 import { type FileHandle, open, rename } from 'node:fs/promises'
 
 export interface Disk {
   /** Write `bytes` at `position`; with `isDurable`, call back only when they would survive a power cut. */
-  store(batch: { fd: number; bytes: Uint8Array; position: number; isDurable: boolean }, done: (error: Error | null) => void): void
+  store(
+    batch: { fd: number; bytes: Uint8Array; position: number; isDurable: boolean },
+    done: (error: Error | null) => void,
+  ): void
   /** Cut the file back to `length` bytes. */
   cutBack(fd: number, length: number, done: (error: Error | null) => void): void
   sync(fd: number): Promise<void>

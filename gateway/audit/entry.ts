@@ -34,8 +34,18 @@ export interface Entry {
     readonly service?: string
     readonly operation?: string
   }
-  readonly decision?: { readonly effect: string; readonly code?: string; readonly detail?: string; readonly status?: number }
-  readonly cred?: { readonly provider: string; readonly credential: string; readonly cache: string; readonly ephemeral: boolean }
+  readonly decision?: {
+    readonly effect: string
+    readonly code?: string
+    readonly detail?: string
+    readonly status?: number
+  }
+  readonly cred?: {
+    readonly provider: string
+    readonly credential: string
+    readonly cache: string
+    readonly ephemeral: boolean
+  }
   readonly outcome?: {
     readonly status: number
     readonly error: string | null
@@ -53,7 +63,8 @@ const TIME = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/
 export function parseEntry(bytes: Buffer): Entry | undefined {
   try {
     const value = JSON.parse(bytes.toString('utf8')) as Entry
-    const isEntry = Number.isSafeInteger(value.seq) && typeof value.v === 'string' && KIND.test(value.kind) && TIME.test(value.ts)
+    const isEntry =
+      Number.isSafeInteger(value.seq) && typeof value.v === 'string' && KIND.test(value.kind) && TIME.test(value.ts)
     return isEntry ? value : undefined
   } catch {
     return undefined

@@ -144,7 +144,13 @@ export class RecordedCall implements CallEvent {
 
   #draft(refusal: GatewayError | undefined): Draft {
     const { paper } = this.#desk
-    return decisionDraft(paper, { inbound: this.#inbound, endpoint: this.#endpoint, grant: this.#grant, decision: this.#decision, refusal })
+    return decisionDraft(paper, {
+      inbound: this.#inbound,
+      endpoint: this.#endpoint,
+      grant: this.#grant,
+      decision: this.#decision,
+      refusal,
+    })
   }
 
   #end(outcome: Outcome | undefined, refusal: GatewayError | undefined): void {
@@ -152,7 +158,16 @@ export class RecordedCall implements CallEvent {
     this.#stage = 'closed'
     const durationMs = this.#desk.clock.elapsedMs() - this.#startedMs
     const lease = this.#lease
-    this.#desk.log.enqueue(outcomeDraft(this.#desk.paper, { inbound: this.#inbound, grant: this.#grant, lease, outcome, refusal, durationMs }))
+    this.#desk.log.enqueue(
+      outcomeDraft(this.#desk.paper, {
+        inbound: this.#inbound,
+        grant: this.#grant,
+        lease,
+        outcome,
+        refusal,
+        durationMs,
+      }),
+    )
   }
 }
 

@@ -10,7 +10,12 @@ import type { Letterhead } from './record.ts'
 type Fields = Record<string, JsonValue | undefined>
 
 /** `grant.issued` or `grant.revoked`: what is about to take effect, whole. */
-export function performedDraft(paper: Letterhead, instruction: Instruction, proposal: Proposal, decision: Decision | undefined): Draft {
+export function performedDraft(
+  paper: Letterhead,
+  instruction: Instruction,
+  proposal: Proposal,
+  decision: Decision | undefined,
+): Draft {
   const isOpen = proposal.kind === 'task.open'
   return draftFrom({
     ...common(paper, instruction, isOpen ? 'grant.issued' : 'grant.revoked'),
@@ -22,7 +27,12 @@ export function performedDraft(paper: Letterhead, instruction: Instruction, prop
 }
 
 /** `grant.denied`: an instruction that was refused before anything happened. */
-export function deniedDraft(paper: Letterhead, instruction: Instruction, decision: Decision | undefined, refusal: GatewayError): Draft {
+export function deniedDraft(
+  paper: Letterhead,
+  instruction: Instruction,
+  decision: Decision | undefined,
+  refusal: GatewayError,
+): Draft {
   return draftFrom({
     ...common(paper, instruction, 'grant.denied'),
     human: { ...instruction.human },
@@ -50,7 +60,12 @@ function common(paper: Letterhead, instruction: Instruction, kind: string): Fiel
 }
 
 function authorityOf({ human, lineage, lineageHash, task }: Grant): Fields {
-  return { human: { ...human }, lineage: lineage.map((step) => ({ ...step })), lineage_hash: lineageHash, task: { ...task } }
+  return {
+    human: { ...human },
+    lineage: lineage.map((step) => ({ ...step })),
+    lineage_hash: lineageHash,
+    task: { ...task },
+  }
 }
 
 function grantOf({ id, agent, authority, issuedAt, expiresAt }: Grant): JsonValue {

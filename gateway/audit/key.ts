@@ -2,6 +2,7 @@
 import { createPrivateKey, createPublicKey, generateKeyPairSync, type KeyObject } from 'node:crypto'
 import { link, mkdir, open, readFile, rm } from 'node:fs/promises'
 import { join } from 'node:path'
+import { readIfThere } from './anchor.ts'
 import { formatVerifier, type NoteVerifier, noteVerifier, parseVerifier } from './checkpoint.ts'
 
 /**
@@ -12,14 +13,14 @@ import { formatVerifier, type NoteVerifier, noteVerifier, parseVerifier } from '
 export async function loadLogKey(dir: string, origin: string): Promise<KeyObject> {
   await mkdir(dir, { recursive: true, mode: 0o700 })
   const path = join(dir, 'log.key')
-  const key = parseKey(path, (await readIfThere(path)) ?? (await create(path)))
+  const key = parseKey(path, (await readIfThere(path))?.toString('utf8') ?? (await create(path)))
   await publishVerifier(join(dir, 'log.pub'), noteVerifier(origin, createPublicKey(key)))
   return key
 }
 
 async function publishVerifier(path: string, verifier: NoteVerifier): Promise<void> {
   const text = formatVerifier(verifier)
-  const present = (await readIfThere(path))?.trim()
+  const present = (await readIfThere(path))?.toString('utf8').trim()
   if (present === undefined) await createOnce(path, `${text}\n`, 0o644)
   else if (present !== text) throw new Error(changed(path, present, verifier))
 }
@@ -63,14 +64,5 @@ async function createOnce(path: string, text: string, mode: number): Promise<voi
     if ((cause as NodeJS.ErrnoException).code !== 'EEXIST') throw cause
   } finally {
     await rm(temporary, { force: true })
-  }
-}
-
-async function readIfThere(path: string): Promise<string | undefined> {
-  try {
-    return await readFile(path, 'utf8')
-  } catch (cause) {
-    if ((cause as NodeJS.ErrnoException).code === 'ENOENT') return undefined
-    throw cause
   }
 }

@@ -30,12 +30,16 @@ function open(path: string): DatabaseSync {
   try {
     return new DatabaseSync(path, { timeout: 0 })
   } catch (cause) {
-    throw new Error(`${path} cannot be opened: ${(cause as Error).message}. The log's directory must be writable.`, { cause })
+    throw new Error(`${path} cannot be opened: ${(cause as Error).message}. The log's directory must be writable.`, {
+      cause,
+    })
   }
 }
 
 function held(path: string, cause: unknown): Error {
   const isBusy = (cause as { errcode?: number }).errcode === 5
-  const why = isBusy ? 'another gateway writes this log. Stop it, or give this one a data_dir of its own' : (cause as Error).message
+  const why = isBusy
+    ? 'another gateway writes this log. Stop it, or give this one a data_dir of its own'
+    : (cause as Error).message
   return new Error(`${path}: ${why}.`, { cause })
 }

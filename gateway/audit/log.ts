@@ -8,13 +8,14 @@ import { join } from 'node:path'
 import type { Clock } from '../protocol/clock.ts'
 import { publish } from './anchor.ts'
 import { type Draft, draftFrom, type JsonValue } from './canonical.ts'
+import { unavailable } from './cause.ts'
+import { checkpointSigner, noteVerifier } from './checkpoint.ts'
 import { type Disk, openForAppending, realDisk } from './disk.ts'
-import { noteVerifier } from './checkpoint.ts'
 import { files } from './lines.ts'
 import { type Lock, takeLock } from './lock.ts'
 import { Publisher } from './publisher.ts'
 import { type Cut, type Recovered, recover } from './recovery.ts'
-import { Sequencer, unavailable } from './sequencer.ts'
+import { Sequencer } from './sequencer.ts'
 
 export { loadLogKey } from './key.ts'
 
@@ -92,6 +93,7 @@ class FileLog implements Log {
     const disk = o.disk ?? realDisk
     const fd = held.entries.fd
     const isDurable = o.durability === 'fsync'
+    const sign = checkpointSigner(o.origin, o.key)
     this.origin = o.origin
     this.#held = held
     this.#sequencer = new Sequencer({
@@ -105,7 +107,7 @@ class FileLog implements Log {
       publish: async (head) => {
         // A checkpoint must never say more than the disk holds: after a power cut the log would contradict it.
         if (!isDurable) await disk.sync(fd)
-        await publish(o.dir, head, { origin: o.origin, key: o.key, disk })
+        await publish(o.dir, head, { sign, disk })
       },
     })
   }
@@ -153,7 +155,9 @@ class FileLog implements Log {
       await this.#note('log.sealed', {})
       await this.#publisher.flush()
     } catch (cause) {
-      throw new Error(`The log could not be closed: ${this.#sequencer.kept} entries are not written, or not signed.`, { cause })
+      throw new Error(`The log could not be closed: ${this.#sequencer.kept} entries are not written, or not signed.`, {
+        cause,
+      })
     } finally {
       this.#sequencer.stop()
       await this.#held.entries.close()

@@ -28,7 +28,8 @@ export class Frontier {
   readonly #peaks: Buffer[]
 
   constructor(size = 0, peaks: readonly Buffer[] = []) {
-    if (peaks.length !== onesIn(size)) throw new RangeError(`a tree of ${size} leaves has ${onesIn(size)} peaks, not ${peaks.length}`)
+    if (peaks.length !== onesIn(size))
+      throw new RangeError(`a tree of ${size} leaves has ${onesIn(size)} peaks, not ${peaks.length}`)
     this.#size = size
     this.#peaks = [...peaks]
   }
@@ -73,7 +74,9 @@ export function inclusionProof(leaves: readonly Buffer[], index: number): Buffer
   const k = split(leaves.length)
   const left = leaves.slice(0, k)
   const right = leaves.slice(k)
-  return index < k ? [...inclusionProof(left, index), treeRoot(right)] : [...inclusionProof(right, index - k), treeRoot(left)]
+  return index < k
+    ? [...inclusionProof(left, index), treeRoot(right)]
+    : [...inclusionProof(right, index - k), treeRoot(left)]
 }
 
 /** RFC 9162 §2.1.4.1: what shows that the tree of the first `size` leaves is a prefix of this one. */
@@ -87,11 +90,18 @@ function subproof(leaves: readonly Buffer[], size: number, isWhole: boolean): Bu
   const k = split(leaves.length)
   const left = leaves.slice(0, k)
   const right = leaves.slice(k)
-  return size <= k ? [...subproof(left, size, isWhole), treeRoot(right)] : [...subproof(right, size - k, false), treeRoot(left)]
+  return size <= k
+    ? [...subproof(left, size, isWhole), treeRoot(right)]
+    : [...subproof(right, size - k, false), treeRoot(left)]
 }
 
 /** RFC 9162 §2.1.3.2. */
-export function verifyInclusion(leaf: Buffer, at: { index: number; size: number }, proof: readonly Buffer[], root: Buffer): boolean {
+export function verifyInclusion(
+  leaf: Buffer,
+  at: { index: number; size: number },
+  proof: readonly Buffer[],
+  root: Buffer,
+): boolean {
   if (!(at.index >= 0 && at.index < at.size)) return false
   const way = new Ascent(at.index, at.size - 1)
   let node = leaf
@@ -104,7 +114,11 @@ export function verifyInclusion(leaf: Buffer, at: { index: number; size: number 
 }
 
 /** RFC 9162 §2.1.4.2; a prefix of size 0 is a prefix of everything. */
-export function verifyConsistency(first: { size: number; root: Buffer }, second: { size: number; root: Buffer }, proof: readonly Buffer[]): boolean {
+export function verifyConsistency(
+  first: { size: number; root: Buffer },
+  second: { size: number; root: Buffer },
+  proof: readonly Buffer[],
+): boolean {
   if (first.size > second.size) return false
   if (first.size === second.size) return proof.length === 0 && first.root.equals(second.root)
   if (first.size === 0) return proof.length === 0 && first.root.equals(EMPTY_ROOT)

@@ -25,7 +25,13 @@ export interface Letterhead {
   readonly chains: WeakMap<Grant, Chain>
 }
 
-export function letterhead(o: { node: string; version: string; boot: string; origin: string; hmacKey: KeyObject }): Letterhead {
+export function letterhead(o: {
+  node: string
+  version: string
+  boot: string
+  origin: string
+  hmacKey: KeyObject
+}): Letterhead {
   const gw = { boot: o.boot, node: cut(o.node, roomy.name), ver: cut(o.version, roomy.name) }
   return { gw, origin: o.origin, hmacKey: o.hmacKey, chains: new WeakMap() }
 }
@@ -175,9 +181,15 @@ function chainOf(paper: Letterhead, inbound: Inbound, grant: Grant | undefined, 
 
 function writeChain(paper: Letterhead, tenant: string, grant: Grant | undefined, limits: Limits): Chain {
   const gw = `"gw":${JSON.stringify(paper.gw)},`
-  const human = grant ? `"human":${JSON.stringify({ iss: cut(grant.human.iss, limits.name), sub: cut(grant.human.sub, limits.name) })},` : ''
-  const lineage = grant ? `"lineage":${JSON.stringify(steps(grant.lineage, limits))},"lineage_hash":${JSON.stringify(cut(grant.lineageHash, limits.name))},` : ''
-  const task = grant ? `"task":${JSON.stringify({ id: cut(grant.task.id, limits.name), purpose: cut(grant.task.purpose, limits.prose) })},` : ''
+  const human = grant
+    ? `"human":${JSON.stringify({ iss: cut(grant.human.iss, limits.name), sub: cut(grant.human.sub, limits.name) })},`
+    : ''
+  const lineage = grant
+    ? `"lineage":${JSON.stringify(steps(grant.lineage, limits))},"lineage_hash":${JSON.stringify(cut(grant.lineageHash, limits.name))},`
+    : ''
+  const task = grant
+    ? `"task":${JSON.stringify({ id: cut(grant.task.id, limits.name), purpose: cut(grant.task.purpose, limits.prose) })},`
+    : ''
   const log = `"log":${JSON.stringify(paper.origin)},`
   return {
     tenant,
@@ -197,5 +209,9 @@ function steps(lineage: readonly LineageStep[], limits: Limits) {
   })
   if (lineage.length <= limits.items) return lineage.map(write)
   const half = limits.items / 2
-  return [...lineage.slice(0, half).map(write), { cut: lineage.length - limits.items }, ...lineage.slice(-half).map(write)]
+  return [
+    ...lineage.slice(0, half).map(write),
+    { cut: lineage.length - limits.items },
+    ...lineage.slice(-half).map(write),
+  ]
 }

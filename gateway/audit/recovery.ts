@@ -2,8 +2,10 @@
  * The log at start: is it the one that was signed, and where does it go on. A tail that the last signed head does not cover
  * may be torn by a crash and is cut off, kept aside and reported; anything else that does not fit stops the start.
  */
-import { type FileHandle, open } from 'node:fs/promises'
+
 import { hash } from 'node:crypto'
+import { constants } from 'node:fs'
+import { type FileHandle, open } from 'node:fs/promises'
 import { join } from 'node:path'
 import { type Anchor, origin, readAnchor, readCheckpoint, sizeOf } from './anchor.ts'
 import type { Checkpoint, NoteVerifier } from './checkpoint.ts'
@@ -30,14 +32,22 @@ export interface Recovered {
  * Check the entries in `dir` against the last signed head and make file and anchor agree. `file` is the entries file, writable.
  * @throws {Error} naming file and index when entries that were signed are missing or changed.
  */
-export async function recover(o: { dir: string; verifier: NoteVerifier; file: FileHandle; nowMs: number }): Promise<Recovered> {
+export async function recover(o: {
+  dir: string
+  verifier: NoteVerifier
+  file: FileHandle
+  nowMs: number
+}): Promise<Recovered> {
   const path = join(o.dir, files.entries)
   const checkpoint = await readCheckpoint(o.dir, o.verifier)
   const stored = await readAnchor(o.dir, o.verifier)
   const heads = [checkpoint, stored?.head].filter((head) => head !== undefined)
-  const leaves = await open(join(o.dir, files.leaves), 'a+', 0o600).then(async (made) => (await made.close(), open(join(o.dir, files.leaves), 'r+')))
+  const leaves = await openForUpdate(join(o.dir, files.leaves))
   try {
-    const canResume = stored && (await sizeOf(join(o.dir, files.leaves))) >= stored.head.size * 32 && (await endsThere(o.file, stored.anchor))
+    const canResume =
+      stored &&
+      (await sizeOf(join(o.dir, files.leaves))) >= stored.head.size * 32 &&
+      (await endsThere(o.file, stored.anchor))
     const replay = new Replay(canResume ? stored.anchor : origin, heads, path)
     for await (const lines of readLines(path, replay.offset)) {
       const from = replay.frontier.size
@@ -95,8 +105,12 @@ class Replay {
   finish(): void {
     const { size } = this.frontier
     if (size >= this.#covered) return
-    const what = this.isTorn ? `entry ${size} is damaged` : `entries ${size} to ${this.#covered - 1} are missing from its end`
-    throw new Error(`${this.#path}: ${what}, but the signed checkpoint covers ${this.#covered} entries. The log is not opened. ${ADVICE}`)
+    const what = this.isTorn
+      ? `entry ${size} is damaged`
+      : `entries ${size} to ${this.#covered - 1} are missing from its end`
+    throw new Error(
+      `${this.#path}: ${what}, but the signed checkpoint covers ${this.#covered} entries. The log is not opened. ${ADVICE}`,
+    )
   }
 
   #belongs(line: Line): boolean {
@@ -116,12 +130,20 @@ class Replay {
   #compare(): void {
     for (const head of this.#heads) {
       if (head.size !== this.frontier.size || head.root.equals(this.frontier.root())) continue
-      throw new Error(`${this.#path} does not match its signed checkpoint at size ${head.size}: an entry was changed. The log is not opened. ${ADVICE}`)
+      throw new Error(
+        `${this.#path} does not match its signed checkpoint at size ${head.size}: an entry was changed. The log is not opened. ${ADVICE}`,
+      )
     }
   }
 }
 
-const ADVICE = 'Run "keyless log verify" to find the entry, keep the directory as evidence, and restore it from a copy or start a new log.'
+const ADVICE =
+  'Run "keyless log verify" to find the entry, keep the directory as evidence, and restore it from a copy or start a new log.'
+
+/** For writing anywhere in it, and made if absent: Node's letters have no mode for both. */
+function openForUpdate(path: string): Promise<FileHandle> {
+  return open(path, constants.O_RDWR | constants.O_CREAT, 0o600)
+}
 
 /** Whether the last entry that the anchor covers really ends at its offset. */
 async function endsThere(file: FileHandle, { frontier, offset }: Anchor): Promise<boolean> {
@@ -134,12 +156,17 @@ async function endsThere(file: FileHandle, { frontier, offset }: Anchor): Promis
 }
 
 /** Copy what follows `offset` aside, durably, and only then cut it off. */
-async function cutTail({ dir, file, nowMs }: { dir: string; file: FileHandle; nowMs: number }, offset: number): Promise<Cut | undefined> {
+async function cutTail(
+  { dir, file, nowMs }: { dir: string; file: FileHandle; nowMs: number },
+  offset: number,
+): Promise<Cut | undefined> {
   const bytes = (await file.stat()).size - offset
   if (bytes === 0) return undefined
   const path = join(dir, files.entries)
   if (bytes > MAX_TORN_BYTES) {
-    throw new Error(`${path}: ${bytes} bytes after offset ${offset} are not entries; a crash does not leave that much. The log is not opened. ${ADVICE}`)
+    throw new Error(
+      `${path}: ${bytes} bytes after offset ${offset} are not entries; a crash does not leave that much. The log is not opened. ${ADVICE}`,
+    )
   }
   const { buffer } = await file.read(Buffer.alloc(bytes), 0, bytes, offset)
   const keptIn = `torn-${offset}-${nowMs}`

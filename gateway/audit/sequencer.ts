@@ -4,9 +4,9 @@
  * wait are refused, and outcomes are kept for the next try.
  */
 import type { Clock } from '../protocol/clock.ts'
-import { GatewayError } from '../protocol/problem.ts'
 import type { Anchor } from './anchor.ts'
 import { type Draft, draftFrom, MAX_ENTRY_BYTES, place } from './canonical.ts'
+import { nameOf, unavailable } from './cause.ts'
 import type { Disk } from './disk.ts'
 import { type Frontier, leafHash } from './merkle.ts'
 
@@ -122,11 +122,15 @@ export class Sequencer {
   }
 
   #next(): void {
-    if (!this.#isTorn) return this.#write()
+    if (this.#isTorn) this.#mend()
+    else this.#write()
+  }
+
+  #mend(): void {
     this.#parts.disk.cutBack(this.#parts.fd, this.#offset, (error) => {
-      if (error) return this.#failed(error, [])
-      this.#isTorn = false
-      this.#write()
+      this.#isTorn = error !== null
+      if (error) this.#failed(error, [])
+      else this.#write()
     })
   }
 
@@ -160,7 +164,8 @@ export class Sequencer {
     const notices = this.#notices(nowMs)
     notices.forEach(put)
     let count = 0
-    for (; count < this.#queue.length && used + MAX_ENTRY_BYTES < BATCH_BYTES; count++) put((this.#queue[count] as Waiting).draft)
+    for (; count < this.#queue.length && used + MAX_ENTRY_BYTES < BATCH_BYTES; count++)
+      put((this.#queue[count] as Waiting).draft)
     const taken = this.#queue
     this.#queue = count === taken.length ? [] : taken.splice(count)
     return { notices: notices.length, taken, ends, nowMs }
@@ -174,7 +179,9 @@ export class Sequencer {
     }
     if (this.#outage) {
       const { cause, sinceMs, refused } = this.#outage
-      notices.push(this.#notice('log.recovered', { reason: 'write_failed', error: nameOf(cause), since_ms: sinceMs, refused }))
+      notices.push(
+        this.#notice('log.recovered', { reason: 'write_failed', error: nameOf(cause), since_ms: sinceMs, refused }),
+      )
     }
     return notices
   }
@@ -228,14 +235,4 @@ export class Sequencer {
     if (this.#outage) this.#outage.refused += waiting.length - this.#queue.length
     for (const { caller } of waiting) caller?.reject(unavailable(cause))
   }
-}
-
-/** `ENOSPC`, or the error's name: messages hold paths. */
-function nameOf(cause: NodeJS.ErrnoException): string {
-  return cause.code ?? cause.name
-}
-
-export function unavailable(cause: NodeJS.ErrnoException | undefined): GatewayError {
-  const why = cause ? `The log cannot be written (${nameOf(cause)})` : 'The log is closed'
-  return new GatewayError('audit_unavailable', `${why}, so nothing was done. Calls go on as soon as it can be written again.`, { cause })
 }

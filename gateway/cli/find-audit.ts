@@ -1,0 +1,31 @@
+/** Where the log of a gateway on this machine is. Reads only the one setting that says so: the log must be readable without the gateway. */
+import { existsSync } from 'node:fs'
+import { readFile } from 'node:fs/promises'
+import { homedir } from 'node:os'
+import { dirname, join, resolve } from 'node:path'
+import { defaultDataDir } from '../data-directory.ts'
+
+export interface WhichLog {
+  /** The log's own directory, as `--audit-dir` names it. */
+  readonly auditDir?: string | undefined
+  /** Data directory, as `--data` names it. */
+  readonly data?: string | undefined
+  /** Settings file, as `--config` names it. */
+  readonly config?: string | undefined
+}
+
+/** In this order: the directory if named; the data directory; the settings file; `./keyless.yaml`; `$KEYLESS_HOME` or `~/.keyless`. */
+export async function findAuditDir({ auditDir, data, config }: WhichLog): Promise<string> {
+  if (auditDir !== undefined) return resolve(auditDir)
+  if (data !== undefined) return join(resolve(data), 'audit')
+  const file = config ?? (existsSync('keyless.yaml') ? 'keyless.yaml' : undefined)
+  return join((file && (await dataDirIn(file))) ?? defaultDataDir(), 'audit')
+}
+
+async function dataDirIn(file: string): Promise<string | undefined> {
+  const { parse } = await import('yaml')
+  const written: unknown = parse(await readFile(file, 'utf8'))
+  const path = typeof written === 'object' && written !== null && 'data_dir' in written ? written.data_dir : undefined
+  if (typeof path !== 'string') return undefined
+  return resolve(dirname(file), path.startsWith('~/') ? join(homedir(), path.slice(2)) : path)
+}
