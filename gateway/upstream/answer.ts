@@ -182,10 +182,13 @@ export class Answer implements Decoded {
   }
 
   #sendHead(head: Head): void {
+    const { reply } = this.#parts
     try {
-      this.#parts.reply.writeHead(head.status, head.statusText, head.headers)
+      reply.writeHead(head.status, head.statusText, head.headers)
     } catch (cause) {
-      throw new GatewayError('upstream_broken', 'The head of the answer cannot be passed on.', { cause })
+      // Node refuses to announce trailers to an HTTP/1.0 agent, which gets no chunks.
+      if ((cause as NodeJS.ErrnoException).code !== 'ERR_HTTP_TRAILER_INVALID') throw unwritable(cause)
+      reply.writeHead(head.status, head.statusText, withoutField(head.headers, 'trailer'))
     }
     this.#isSent = true
   }
@@ -202,4 +205,12 @@ export class Answer implements Decoded {
       else this.#decoder.resume()
     })
   }
+}
+
+function withoutField(headers: readonly string[], name: string): string[] {
+  return headers.filter((_, i) => headers[i - (i % 2)]?.toLowerCase() !== name)
+}
+
+function unwritable(cause: unknown): GatewayError {
+  return new GatewayError('upstream_broken', 'The head of the answer cannot be passed on.', { cause })
 }

@@ -67,8 +67,7 @@ interface Draft {
 
 export function readHead(source: HeadSource): Head {
   const { raw, searcher, hasBody } = source
-  const found = searcher === null ? 0 : maskAll(raw, searcher)
-  const names = raw.map(latin1)
+  const { texts: names, found } = readFields(raw, searcher)
   const coding = searcher !== null && hasBody ? codingOf(names) : undefined
   const draft: Draft = { source, coding, headers: [], contentLength: undefined, nominated: undefined }
   for (let i = 0; i + 1 < names.length; i += 2) {
@@ -133,29 +132,50 @@ export function readTrailers(
   raw: readonly Buffer[],
   searcher: Searcher | null,
 ): { pairs: [string, string][]; found: number } {
-  const found = searcher === null ? 0 : maskAll(raw, searcher)
+  const { texts, found } = readFields(raw, searcher)
   const pairs: [string, string][] = []
-  for (let i = 0; i + 1 < raw.length; i += 2) {
-    const name = latin1(raw[i] as Buffer)
+  for (let i = 0; i + 1 < texts.length; i += 2) {
+    const name = texts[i] as string
     if (classify(name.toLowerCase()) === 'keep' && !/^(?:set-cookie|trailer|host)$/i.test(name)) {
-      pairs.push([name, latin1(raw[i + 1] as Buffer)])
+      pairs.push([name, texts[i + 1] as string])
     }
   }
   return { pairs, found }
 }
 
-/** Overwrite credentials in place. One search if all fields lie in one piece of memory, as they usually do. */
-function maskAll(raw: readonly Buffer[], searcher: Searcher): number {
-  const first = raw[0]
-  const last = raw[raw.length - 1]
-  if (first === undefined || last === undefined) return 0
-  const end = last.byteOffset + last.length
-  if (
-    raw.every((part) => part.buffer === first.buffer && part.byteOffset >= first.byteOffset && part.byteOffset < end)
-  ) {
-    return searcher.mask(Buffer.from(first.buffer, first.byteOffset, end - first.byteOffset))
+/**
+ * Names and values as text, credentials overwritten. The parser usually cuts all of them from one piece of memory, which
+ * is then searched once and turned into text once.
+ */
+function readFields(raw: readonly Buffer[], searcher: Searcher | null): { texts: string[]; found: number } {
+  const texts = new Array<string>(raw.length)
+  const whole = wholeOf(raw)
+  if (whole === undefined) {
+    const found = searcher === null ? 0 : raw.reduce((sum, part) => sum + searcher.mask(part), 0)
+    for (let i = 0; i < raw.length; i += 1) texts[i] = (raw[i] as Buffer).toString('latin1')
+    return { texts, found }
   }
-  return raw.reduce((found, part) => found + searcher.mask(part), 0)
+  const found = searcher === null ? 0 : searcher.mask(whole)
+  const text = whole.toString('latin1')
+  for (let i = 0; i < raw.length; i += 1) {
+    const part = raw[i] as Buffer
+    const start = part.byteOffset - whole.byteOffset
+    texts[i] = text.slice(start, start + part.length)
+  }
+  return { texts, found }
+}
+
+/** The memory from the first field to the last, if they lie in it in order. */
+function wholeOf(raw: readonly Buffer[]): Buffer | undefined {
+  const first = raw[0]
+  if (first === undefined) return undefined
+  let end = first.byteOffset
+  for (let i = 0; i < raw.length; i += 1) {
+    const part = raw[i] as Buffer
+    if (part.buffer !== first.buffer || part.byteOffset < end) return undefined
+    end = part.byteOffset + part.length
+  }
+  return Buffer.from(first.buffer, first.byteOffset, end - first.byteOffset)
 }
 
 /** The content codings applied, as one word for `decode.ts`; `identity` does nothing. */
@@ -181,10 +201,6 @@ function withoutNominated(headers: string[], nominated: string): string[] {
     kept.push(name, headers[i + 1] as string)
   }
   return kept
-}
-
-function latin1(bytes: Buffer): string {
-  return bytes.toString('latin1')
 }
 
 function learn(name: string): Action {

@@ -96,8 +96,8 @@ export interface DoorOptions {
   readonly upstream?: Partial<UpstreamOptions>
   /** Credentials in the order in which a 401 uses them up; none: the service's answer is not scrubbed. */
   readonly secrets?: readonly string[]
-  /** Grant id of a request, from its `x-grant` header by default. */
-  readonly maxHeaderSize?: number
+  /** What a 401 leads to. Default: the next of `secrets`. */
+  readonly reissue?: () => Promise<Outbound | null>
 }
 
 export interface Door {
@@ -130,12 +130,9 @@ export async function openDoor(options: DoorOptions): Promise<Door> {
     const done = door.outcomes.length + door.refusals.length + door.unexpected.length
     for (const waiter of waiting) if (done >= waiter.count) waiter.resolve()
   }
-  const server = createServer(
-    { highWaterMark: 65536, maxHeaderSize: options.maxHeaderSize ?? 65536 },
-    (request, response) => {
-      void serve(request, response).finally(tick)
-    },
-  )
+  const server = createServer({ highWaterMark: 65536, maxHeaderSize: 65536 }, (request, response) => {
+    void serve(request, response).finally(tick)
+  })
 
   async function serve(request: IncomingMessage, response: ServerResponse): Promise<void> {
     const hasBody =
@@ -164,7 +161,7 @@ export async function openDoor(options: DoorOptions): Promise<Door> {
         endpoint({ ...place, service: target, rawPath }),
         grant(String(request.headers['x-grant'] ?? 'grant-1')),
       )
-      const reissue = async () => (used < secrets.length ? attach(plain) : null)
+      const reissue = options.reissue ?? (async () => (used < secrets.length ? attach(plain) : null))
       door.outcomes.push(await upstream.forward(attach(plain), response, reissue))
     } catch (cause) {
       if (!(cause instanceof GatewayError)) door.unexpected.push(cause)
