@@ -1,5 +1,8 @@
 import { defineConfig } from 'vitest/config'
 
+/** Where `.ci/run` wants the results as JSON. */
+const results = process.env.KEYLESS_TEST_RESULTS
+
 export default defineConfig({
   test: {
     include: ['test/**/*.test.ts'],
@@ -8,5 +11,6 @@ export default defineConfig({
     hookTimeout: 30_000,
     // CPU-bound suites and real servers share two cores in CI.
     maxWorkers: 2,
+    ...(results ? { reporters: ['default', 'json'], outputFile: { json: results } } : {}),
   },
 })
