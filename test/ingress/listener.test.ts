@@ -1,4 +1,5 @@
 import { once } from 'node:events'
+import fc from 'fast-check'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { basic, type Echo, HANDLE, type OpenDoor, openDoor } from './door.fixture.ts'
 import { openWire } from './wire.fixture.ts'
@@ -53,6 +54,26 @@ test.each([
   const said = await wire.closed()
   if (said !== '') expect(said).toMatch(/^HTTP\/1\.1 400 /)
   expect(door.upstream.received).toBe(before)
+  await isAlive()
+})
+
+test('no bytes, random or a request with random damage, reach the upstream twice or kill the listener', async () => {
+  const request = Buffer.from(`${POST}Content-Length: 5\r\nX-A: 1\r\n\r\nhello`)
+  const damaged = fc
+    .tuple(fc.nat(request.length - 1), fc.uint8Array({ maxLength: 4 }), fc.nat(3))
+    .map(([at, bytes, cut]) => Buffer.concat([request.subarray(0, at), bytes, request.subarray(at + cut)]))
+  await fc.assert(
+    fc.asyncProperty(fc.oneof(fc.uint8Array({ maxLength: 300 }), damaged), async (bytes) => {
+      const before = door.upstream.received
+      const wire = await openWire(door.port)
+      wire.write(Buffer.from(bytes))
+      wire.stream.end()
+      const said = await wire.closed()
+      if (said !== '') expect(said).toMatch(/^HTTP\/1\.[01] [1-5]\d\d /)
+      expect(door.upstream.received - before).toBeLessThanOrEqual(1)
+    }),
+    { numRuns: 300 },
+  )
   await isAlive()
 })
 
