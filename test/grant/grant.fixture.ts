@@ -1,0 +1,94 @@
+/** Builders with one override each, for the tests of the room of grants. */
+import { generateKeyPairSync, type KeyObject } from 'node:crypto'
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { createGrants, type Debit, type Grants, type GrantsOptions } from '../../gateway/grant/grants.ts'
+import type { GrantStore } from '../../gateway/grant/store.ts'
+import { openSqliteStore } from '../../gateway/grant/store-sqlite.ts'
+import type { Clock } from '../../gateway/protocol/clock.ts'
+import type { Agent, Grant, Human } from '../../gateway/protocol/grant.ts'
+import { uuidv7 } from '../../gateway/protocol/id.ts'
+import type { Instruction, IssuedGrant } from '../../gateway/protocol/instruction.ts'
+import type { Inbound, Presented } from '../../gateway/protocol/message.ts'
+import { manualClock } from '../rig/clock.ts'
+
+export const ISSUER = 'http://127.0.0.1:8081'
+export const human: Human = { iss: 'local:test', sub: 'ana' }
+export const triage: Agent = {
+  id: 'spiffe://acme.test/agents/triage',
+  owner: 'ana@acme.test',
+  purpose: 'triage',
+  riskTier: 'low',
+}
+export const billing: Agent = {
+  id: 'spiffe://acme.test/agents/billing',
+  owner: 'bo@acme.test',
+  purpose: 'billing',
+  riskTier: 'high',
+}
+export const newKey = (): KeyObject => generateKeyPairSync('ed25519').privateKey
+export const signingKey = newKey()
+
+type Open = Extract<Instruction, { kind: 'task.open' }>
+
+export function opening(changes: Partial<Open> = {}): Open {
+  return {
+    kind: 'task.open',
+    id: uuidv7(),
+    tenant: 'acme',
+    human,
+    agent: triage.id,
+    purpose: 'triage issue 42',
+    scope: 'github:issues.read',
+    ttlS: 900,
+    ...changes,
+  }
+}
+
+export function completing(grant: Grant): Extract<Instruction, { kind: 'task.complete' }> {
+  return { kind: 'task.complete', id: uuidv7(), tenant: grant.tenant, human, task: grant.task.id, reason: 'completed' }
+}
+
+export function presenting(token: string | null, o: { tenant?: string; scheme?: Presented['scheme'] } = {}): Inbound {
+  const presented = token === null ? null : { token, scheme: o.scheme ?? 'basic' }
+  return { tenant: o.tenant ?? 'acme', presented } as Inbound
+}
+
+export function freshStore(clock: Clock = manualClock()): GrantStore {
+  return openSqliteStore({ path: join(dir, uuidv7()), clock })
+}
+
+export function grantsWith(changes: Partial<GrantsOptions> = {}): Grants {
+  const clock = changes.clock ?? manualClock()
+  return createGrants({
+    store: changes.store ?? freshStore(clock),
+    issuer: ISSUER,
+    signingKey,
+    agents: [triage, billing],
+    knowsOperation: (pattern) => pattern.startsWith('github:') || pattern.startsWith('openai:'),
+    ttl: { defaultS: 900, maxS: 3600 },
+    heartbeatS: 15,
+    clock,
+    onEnded: () => {},
+    ...changes,
+  })
+}
+
+export async function openTask(grants: Grants, changes: Partial<Open> = {}): Promise<IssuedGrant> {
+  const issued = await grants.perform(await grants.propose(opening(changes)), {})
+  if (issued === null) throw new Error('opening a task issues a grant')
+  return issued
+}
+
+export async function endTask(grants: Grants, grant: Grant): Promise<void> {
+  await grants.perform(await grants.propose(completing(grant)), {})
+}
+
+export function use(grant: Grant, operation: string, singleUse = true): Debit {
+  return {
+    grant,
+    endpoint: { operation: { name: operation } },
+    decision: { obligations: { singleUse, ttlS: undefined } },
+  } as unknown as Debit
+}
