@@ -5,6 +5,7 @@
 import { type Document, isMap, isScalar, isSeq, type LineCounter } from 'yaml'
 import type { z } from 'zod'
 import { nearest } from './settings-nearest.ts'
+import { branchesOf, type JsonNode, nodeAt, type Path, propertiesOf, valueAt } from './settings-node.ts'
 
 export interface SettingsProblem {
   /** Dotted place in the file; empty for the file as a whole. */
@@ -41,8 +42,6 @@ function print(file: string, problem: SettingsProblem): string {
 }
 
 type Issue = z.core.$ZodIssue
-type JsonNode = Record<string, unknown>
-type Path = readonly PropertyKey[]
 type Place = (path: Path) => number | undefined
 
 export function explainIssues(
@@ -57,7 +56,10 @@ export function explainIssues(
 function explain(issue: Issue, written: unknown, schema: JsonNode, at: Place): SettingsProblem[] {
   const value = valueAt(written, issue.path)
   if (issue.code === 'unrecognized_keys') {
-    const known = Object.keys(propertiesOf(nodeAt(schema, written, issue.path)))
+    const node = nodeAt(schema, written, issue.path)
+    const known = [
+      ...new Set([node ?? {}, ...branchesOf(node ?? {})].flatMap((branch) => Object.keys(propertiesOf(branch)))),
+    ]
     return issue.keys.map((key) => unknownKey([...issue.path, key], known, at))
   }
   if (issue.code === 'invalid_union' && issue.errors.length > 0) {
@@ -113,8 +115,7 @@ function got(path: Path, value: unknown): string {
 }
 
 function allowed(issue: Issue, node: JsonNode | undefined): string {
-  const said = issue.code === 'custom' ? issue.message : shape(node)
-  return said === '' ? issue.message : said
+  return shape(node) || issue.message
 }
 
 /** A JSON Schema node in words. */
@@ -156,7 +157,7 @@ function fix(issue: Issue, value: unknown, node: JsonNode | undefined): string {
     if (match) return `write ${amount(Number(match[1]), match[2], key)} without quotes or unit`
   }
   // A schema that words its own error says what to write; the library's own words only repeat what is allowed.
-  if (!/^(Invalid|Too|Unrecognized)\b/.test(issue.message)) return issue.message
+  if (!/^(Invalid|Too|Unrecognized)\b/.test(issue.message)) return issue.message.replace(/^is /, `${key} is `)
   const about = node?.description
   return typeof about === 'string' ? `write an allowed value. ${about}` : 'write an allowed value'
 }
@@ -167,56 +168,6 @@ const UNITS_MS: Readonly<Record<string, number>> = { ms: 1, s: 1000, m: 60_000, 
 function amount(count: number, unit: string | undefined, key: string): number {
   const own = key.endsWith('_ms') ? 'ms' : 's'
   return Math.round((count * (UNITS_MS[unit ?? own] ?? 1)) / (UNITS_MS[own] ?? 1))
-}
-
-function valueAt(value: unknown, path: Path): unknown {
-  return path.reduce<unknown>(
-    (inner, key) =>
-      typeof inner === 'object' && inner !== null ? (inner as Record<PropertyKey, unknown>)[key] : undefined,
-    value,
-  )
-}
-
-/** The schema node that applies at a place; of a union, the branch whose constants equal what is written. */
-function nodeAt(schema: JsonNode, written: unknown, path: Path): JsonNode | undefined {
-  let node: JsonNode | undefined = schema
-  let value = written
-  for (const key of path) {
-    if (node === undefined) return undefined
-    node = stepInto(chooseBranch(node, value), key)
-    value = valueAt(value, [key])
-  }
-  return node === undefined ? undefined : chooseBranch(node, value)
-}
-
-function stepInto(node: JsonNode, key: PropertyKey): JsonNode | undefined {
-  if (typeof key === 'number') return asNode(node.items)
-  const own = propertiesOf(node)[String(key)]
-  if (own !== undefined) return own
-  const constants = branchesOf(node).flatMap((branch) => propertiesOf(branch)[String(key)]?.const ?? [])
-  return constants.length > 0 ? { enum: constants } : asNode(node.additionalProperties)
-}
-
-function chooseBranch(node: JsonNode, value: unknown): JsonNode {
-  const branches = branchesOf(node)
-  const fits = branches.find((branch) => {
-    const constants = Object.entries(propertiesOf(branch)).filter(([, property]) => property.const !== undefined)
-    return constants.length > 0 && constants.every(([key, property]) => valueAt(value, [key]) === property.const)
-  })
-  return fits ?? node
-}
-
-function branchesOf(node: JsonNode): JsonNode[] {
-  const branches = node.oneOf ?? node.anyOf
-  return Array.isArray(branches) ? branches.map(asNode).filter((branch) => branch !== undefined) : []
-}
-
-function propertiesOf(node: JsonNode | undefined): Record<string, JsonNode> {
-  return (asNode(node?.properties) ?? {}) as Record<string, JsonNode>
-}
-
-function asNode(value: unknown): JsonNode | undefined {
-  return typeof value === 'object' && value !== null && !Array.isArray(value) ? (value as JsonNode) : undefined
 }
 
 /** Line of a key or list item, or of the nearest place above it that is in the file. */
