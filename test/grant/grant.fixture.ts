@@ -55,6 +55,10 @@ export function presenting(token: string | null, o: { tenant?: string; scheme?: 
   return { tenant: o.tenant ?? 'acme', presented } as Inbound
 }
 
+const dir = mkdtempSync(join(tmpdir(), 'keyless-grants-'))
+process.on('exit', () => rmSync(dir, { recursive: true, force: true }))
+
+/** A store of its own, on disk like the real one. */
 export function freshStore(clock: Clock = manualClock()): GrantStore {
   return openSqliteStore({ path: join(dir, uuidv7()), clock })
 }
