@@ -7,7 +7,7 @@ import { hash } from 'node:crypto'
 import { readdir, readFile } from 'node:fs/promises'
 import { basename, isAbsolute, join } from 'node:path'
 import canonicalize from 'canonicalize'
-import { patternCovers } from '../protocol/authority.ts'
+import { isOperationPattern, patternCovers } from '../protocol/authority.ts'
 import type { Inbound } from '../protocol/message.ts'
 import type { Endpoint, Service } from '../protocol/service.ts'
 import { type Fault, throwFaults } from './fault.ts'
@@ -149,6 +149,6 @@ function assembleCatalogue(sites: readonly Site[], dormant: readonly Service[], 
     vocabulary: [...services, ...dormant, UNMANAGED],
     service: (name) => byName.get(name),
     locate: createLocator(sites),
-    knows: (pattern) => names.some((name) => patternCovers(pattern, name)),
+    knows: (pattern) => isOperationPattern(pattern) && names.some((name) => patternCovers(pattern, name)),
   }
 }

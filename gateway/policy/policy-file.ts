@@ -26,7 +26,8 @@ interface SourceFile {
 
 /** Every policy in the files and directories given; what is wrong goes to `faults`. */
 export async function readPolicies(paths: readonly string[], faults: Fault[]): Promise<Policy[]> {
-  const files = (await Promise.all(paths.map((path) => readSources(path, faults)))).flat()
+  const files: SourceFile[] = []
+  for (const path of paths) files.push(...(await readSources(path, faults)))
   const policies = files.flatMap((file) => splitFile(file, faults))
   const seen = new Map<string, Policy>()
   for (const policy of policies) {

@@ -13,8 +13,8 @@ export interface HostPort {
 /**
  * Host and port of an authority such as `api.github.com`, `api.github.com:8443`, `[::1]:443`.
  * @param defaultPort used when the text names none.
- * @throws {GatewayError} `request_malformed` for userinfo, an empty or out-of-range port, a host that is neither LDH labels
- *   (RFC 1123, A-labels that decode) nor a canonical IP address: other notations name addresses to some resolvers only.
+ * @throws {GatewayError} `request_malformed` for userinfo, an empty or out-of-range port, and a host that is neither LDH
+ *   labels (RFC 1123; an internationalized name comes as A-labels) nor a canonical IP address.
  */
 export function parseAuthority(text: string, defaultPort: number): HostPort {
   if (text.charCodeAt(0) === OPEN_BRACKET) return parseBracketed(text, defaultPort)
@@ -66,11 +66,11 @@ function hostName(name: string, text: string): string {
   return settled(bare.toLowerCase(), text)
 }
 
-/** Numeric forms (`2130706433`, `0x7f.1`, `0177.0.0.1`) and A-labels must be what a URL parser would also say. */
+/** Numeric forms (`2130706433`, `0x7f.1`, `0177.0.0.1`) name an address to some resolvers only: just dotted quads are taken. */
 function settled(host: string, text: string): string {
   const last = host.charCodeAt(host.lastIndexOf('.') + 1)
-  const suspicious = (last >= 0x30 && last <= 0x39) || host.includes('xn--')
-  if (suspicious && URL.parse(`http://${host}`)?.hostname !== host) {
+  const looksNumeric = last >= 0x30 && last <= 0x39
+  if (looksNumeric && URL.parse(`http://${host}`)?.hostname !== host) {
     throw malformed(text, 'the host is not written in its canonical form')
   }
   return host

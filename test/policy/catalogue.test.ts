@@ -1,0 +1,338 @@
+import { describe, expect, it } from 'vitest'
+import type { ServiceFile } from '../../gateway/policy/catalogue.ts'
+import type { Inbound } from '../../gateway/protocol/message.ts'
+import { allServices, catalogueOf, inbound, notesFile } from './policy.fixture.ts'
+
+const notes = await catalogueOf(notesFile())
+const shipped = await catalogueOf(...allServices)
+
+function refusal(request: Partial<Inbound>, catalogue = notes) {
+  return expect(() => catalogue.locate(inbound(request)))
+}
+
+function operationAt(host: string, method: string, rawPath: string, port = 443): string {
+  return shipped.locate(inbound({ host, method, rawPath, port })).operation.name
+}
+
+describe('locate', () => {
+  it('names service, operation, canonical path and what the path holds', () => {
+    const found = notes.locate(inbound({ rawPath: '/notes/%37?fields=all' }))
+    expect(found).toMatchObject({
+      operation: { name: 'notes:notes.read' },
+      host: 'notes.test',
+      port: 443,
+      path: '/notes/7',
+      rawPath: '/notes/%37?fields=all',
+      params: { id: '7' },
+    })
+    expect(found.service).toBe(notes.service('notes'))
+  })
+
+  it.each(['TRACE', 'TRACK', 'CONNECT'])('refuses %s before anything else', (method) => {
+    refusal({ method, host: 'elsewhere.test' }).toThrow(expect.objectContaining({ code: 'method_refused' }))
+  })
+
+  it('takes a HEAD for the GET it stands for', () => {
+    expect(notes.locate(inbound({ method: 'HEAD' })).operation.name).toBe('notes:notes.list')
+  })
+
+  it('takes what the service does not list for unlisted, with access by method', () => {
+    for (const method of ['GET', 'HEAD', 'OPTIONS']) {
+      expect(notes.locate(inbound({ method, rawPath: '/zzz' })).operation).toMatchObject({
+        name: 'notes:unlisted',
+        access: 'read',
+        sensitivity: 'restricted',
+      })
+    }
+    for (const method of ['POST', 'PATCH', 'PURGE', 'get']) {
+      expect(notes.locate(inbound({ method, rawPath: '/zzz' })).operation).toMatchObject({
+        name: 'notes:unlisted',
+        access: 'write',
+      })
+    }
+    expect(notes.locate(inbound({ method: 'DELETE', rawPath: '/notes' })).operation.name).toBe('notes:unlisted')
+  })
+
+  it('takes a host of no service for unmanaged, without slots or credential', () => {
+    const found = notes.locate(inbound({ host: 'example.org', method: 'POST', port: 8080, scheme: 'http' }))
+    expect(found).toMatchObject({
+      operation: { name: 'unmanaged:write' },
+      scheme: 'http',
+      host: 'example.org',
+      port: 8080,
+      service: { slots: [], credential: undefined },
+    })
+    expect(notes.locate(inbound({ host: 'example.org' })).operation.name).toBe('unmanaged:read')
+  })
+
+  it('keeps an encoded slash of an unmanaged host, as npm sends it', () => {
+    expect(notes.locate(inbound({ host: 'registry.npmjs.org', rawPath: '/@scope%2fname' })).path).toBe('/@scope%2Fname')
+  })
+
+  it.each(['/notes/a%2Fb', '/notes//7', '//notes', '/notes/7//', '/notes/../x'])(
+    'refuses %s on a managed host',
+    (rawPath) => {
+      refusal({ rawPath }).toThrow(expect.objectContaining({ code: 'path_ambiguous' }))
+    },
+  )
+
+  it('finds the same operation with and without a trailing slash', () => {
+    expect(notes.locate(inbound({ rawPath: '/notes/7/' })).operation.name).toBe('notes:notes.read')
+  })
+
+  it.each([
+    [undefined, 443],
+    ['notes.test', 443],
+    ['NOTES.test.', 443],
+    ['notes.test:443', 443],
+    ['notes.test:8443', 8443],
+  ])('takes Host %s for port %s', (hostHeader, port) => {
+    expect(notes.locate(inbound({ hostHeader, port })).port).toBe(port)
+  })
+
+  it.each([
+    ['other.test', 443],
+    ['notes.test:8443', 443],
+    ['notes.test', 8443],
+    ['files.notes.test', 443], // another host of the same service is still another place
+  ])('refuses Host %s for port %s', (hostHeader, port) => {
+    refusal({ hostHeader, port }).toThrow(expect.objectContaining({ code: 'target_mismatch' }))
+  })
+
+  it('refuses a Host that is no authority', () => {
+    refusal({ hostHeader: 'a@notes.test' }).toThrow(expect.objectContaining({ code: 'request_malformed' }))
+  })
+
+  it('refuses a port that the service does not have', () => {
+    refusal({ port: 9000 }).toThrow(
+      expect.objectContaining({ code: 'host_unmanaged', message: expect.stringContaining('443, 8443') }),
+    )
+  })
+
+  it('refuses cleartext to a service that is reached over https, so that no credential travels there', () => {
+    refusal({ scheme: 'http', port: 80 }).toThrow(
+      expect.objectContaining({ code: 'target_mismatch', message: expect.stringContaining('https://notes.test') }),
+    )
+    refusal({ scheme: 'http', port: 443 }).toThrow(expect.objectContaining({ code: 'target_mismatch' }))
+  })
+
+  it('serves cleartext only where the file says unsafe_cleartext', async () => {
+    const clear = await catalogueOf(notesFile({ unsafe_cleartext: true, ports: [80] }))
+    expect(clear.locate(inbound({ scheme: 'http', port: 80 })).operation.name).toBe('notes:notes.list')
+    refusal({ scheme: 'https', port: 80 }, clear).toThrow(expect.objectContaining({ code: 'target_mismatch' }))
+  })
+
+  it('leads a reverse route to the first host of its service, whatever the Host field says', () => {
+    const found = notes.locate(
+      inbound({
+        mode: 'reverse',
+        route: 'notes',
+        host: '127.0.0.1',
+        port: 8080,
+        scheme: 'http',
+        hostHeader: '127.0.0.1:8080',
+      }),
+    )
+    expect(found).toMatchObject({
+      scheme: 'https',
+      host: 'notes.test',
+      port: 443,
+      operation: { name: 'notes:notes.list' },
+    })
+  })
+
+  it('refuses a reverse route of no service', () => {
+    refusal({ mode: 'reverse', route: 'nope' }).toThrow(
+      expect.objectContaining({ code: 'route_unknown', message: expect.stringContaining('/notes/') }),
+    )
+    refusal({ mode: 'reverse', route: 'unmanaged' }).toThrow(expect.objectContaining({ code: 'route_unknown' }))
+  })
+})
+
+describe('the most specific operation', () => {
+  const service: ServiceFile = notesFile({
+    operations: {
+      literal: { match: ['GET /a/b'], access: 'read' },
+      suffixed: { match: ['GET /a/{x}.git'], access: 'read' },
+      one: { match: ['GET /a/{x}', 'DELETE /a/{x}'], access: 'read' },
+      deep: { match: ['GET /a/{x}/c'], access: 'read' },
+      rest: { match: ['GET /a/{tail**}'], access: 'read' },
+      slashed: { match: ['GET /p/{id+}/i'], access: 'read' },
+      loose: { match: ['GET /keys/{key**+}'], access: 'read' },
+      fetch: { match: ['GET /refs?service=fetch'], access: 'read' },
+      push: { match: ['GET /refs?service=push'], access: 'write' },
+      root: { match: ['GET /'], access: 'read' },
+      elsewhere: { match: ['GET files.notes.test/notes', 'POST */both'], access: 'read' },
+    },
+  })
+
+  it.each([
+    ['GET', '/', 'root'],
+    ['GET', '/a/b', 'literal'],
+    ['GET', '/a/x.git', 'suffixed'],
+    ['GET', '/a/.git', 'one'], // a suffix alone is a name
+    ['GET', '/a/x', 'one'],
+    ['DELETE', '/a/b', 'one'], // the literal has no DELETE
+    ['GET', '/a/b/c', 'deep'], // back from the literal that leads nowhere
+    ['GET', '/a/b/d', 'rest'],
+    ['GET', '/a', 'unlisted'],
+    ['GET', '/p/acme%2Fsite/i', 'slashed'],
+    ['GET', '/p/42/i', 'slashed'],
+    ['GET', '/keys/a//b%2Fc', 'loose'],
+    ['GET', '/refs?service=fetch', 'fetch'],
+    ['GET', '/refs?x=1&service=push', 'push'],
+    ['GET', '/refs', 'unlisted'],
+    ['GET', '/refs?service=fetch&service=push', 'unlisted'], // servers differ on which one counts
+    ['GET', '/refs?service=fetch;service=push', 'unlisted'],
+    ['GET', '/notes', 'unlisted'], // it is an operation of the other host
+    ['POST', '/both', 'elsewhere'],
+  ])('%s %s is %s', async (method, rawPath, id) => {
+    const catalogue = await catalogueOf(service)
+    expect(catalogue.locate(inbound({ method, rawPath })).operation.id).toBe(id)
+  })
+
+  it('binds operations to the host that their pattern names', async () => {
+    const catalogue = await catalogueOf(service)
+    expect(catalogue.locate(inbound({ host: 'files.notes.test' })).operation.id).toBe('elsewhere')
+    expect(catalogue.locate(inbound({ host: 'files.notes.test', rawPath: '/a/b' })).operation.id).toBe('unlisted')
+  })
+
+  it('captures what the names in the path stand for', async () => {
+    const catalogue = await catalogueOf(service)
+    expect(catalogue.locate(inbound({ rawPath: '/a/x.git' })).params).toEqual({ x: 'x' })
+    expect(catalogue.locate(inbound({ rawPath: '/a/b/d/e' })).params).toEqual({ tail: 'b/d/e' })
+  })
+})
+
+describe('knows', () => {
+  it.each([
+    ['notes:*', true],
+    ['notes:notes.*', true],
+    ['notes:notes.read', true],
+    ['notes:unlisted', true],
+    ['unmanaged:read', true],
+    ['notes:nothing', false],
+    ['notes:note.*', false],
+    ['github:*', false], // shipped, but not selected
+    ['*', false],
+  ])('%s: %s', (pattern, expected) => {
+    expect(notes.knows(pattern)).toBe(expected)
+  })
+})
+
+describe('the shipped services', () => {
+  it('load together', () => {
+    expect(shipped.services.map((service) => service.name)).toEqual(allServices)
+    for (const service of shipped.services) {
+      expect(service.slots.length).toBeGreaterThan(0)
+      expect(Object.keys(service.placeholders).length).toBeGreaterThan(0)
+    }
+  })
+
+  it.each([
+    ['api.github.com', 'GET', '/repos/acme/site/issues?state=open', 'github:issues.list'],
+    ['api.github.com', 'POST', '/repos/acme/site/issues/7/comments', 'github:issues.comments.write'],
+    ['api.github.com', 'GET', '/repos/acme/site/contents/a/b/c.ts', 'github:contents.read'],
+    ['api.github.com', 'GET', '/repos/acme/site/branches/feature%2Fx', 'github:branches.read'],
+    ['api.github.com', 'GET', '/repos/acme/site/zipball/main', 'github:contents.archive'],
+    ['api.github.com', 'POST', '/app/installations/1/access_tokens', 'github:apps.mint_token'],
+    ['api.github.com', 'POST', '/graphql', 'github:graphql.call'],
+    ['api.github.com', 'DELETE', '/repos/acme/site', 'github:repos.delete'],
+    ['api.github.com', 'GET', '/acme/site.git/info/refs?service=git-upload-pack', 'github:unlisted'],
+    ['github.com', 'GET', '/acme/site.git/info/refs?service=git-upload-pack', 'github:git.fetch'],
+    ['github.com', 'GET', '/acme/site/info/refs?service=git-receive-pack', 'github:git.push'],
+    ['github.com', 'POST', '/acme/site.git/git-receive-pack', 'github:git.push'],
+    ['github.com', 'GET', '/repos/acme/site', 'github:unlisted'], // the API is on the other host
+    ['github.com', 'POST', '/login/oauth/access_token', 'github:oauth.exchange'],
+    ['gitlab.com', 'GET', '/api/v4/projects/acme%2Fsite/issues', 'gitlab:issues.list'],
+    ['gitlab.com', 'GET', '/api/v4/projects/acme%2Fsite/repository/files/src%2Fa.ts/raw', 'gitlab:files.read'],
+    ['gitlab.com', 'POST', '/acme/web/site.git/git-upload-pack', 'gitlab:git.fetch'],
+    ['api.openai.com', 'POST', '/v1/responses', 'openai:responses.create'],
+    ['api.openai.com', 'POST', '/v1/realtime/client_secrets', 'openai:realtime.mint'],
+    ['api.anthropic.com', 'POST', '/v1/messages', 'anthropic:messages.create'],
+    ['api.anthropic.com', 'POST', '/v1/oauth/token', 'anthropic:oauth.exchange'],
+    ['slack.com', 'POST', '/api/chat.postMessage', 'slack:chat.post'],
+    ['slack.com', 'POST', '/api/tooling.tokens.rotate', 'slack:tokens.mint'],
+    ['api.stripe.com', 'POST', '/v1/refunds', 'stripe:refunds.create'],
+    ['api.stripe.com', 'GET', '/v1/customers/search?query=x', 'stripe:customers.read'],
+  ])('%s %s %s is %s', (host, method, rawPath, name) => {
+    expect(operationAt(host, method, rawPath)).toBe(name)
+  })
+
+  it('attaches Basic for git and answers in plain text, and Bearer for the API of the same service', () => {
+    const git = shipped.locate(inbound({ host: 'github.com', rawPath: '/a/b.git/info/refs?service=git-upload-pack' }))
+    expect(git.service).toMatchObject({ name: 'github', credential: 'github', dialect: 'git' })
+    expect(git.service.slots[0]).toEqual({ in: 'basic', username: 'x-access-token' })
+    expect(git.params).toEqual({ owner: 'a', repo: 'b' })
+    const api = shipped.locate(inbound({ host: 'api.github.com', rawPath: '/user' }))
+    expect(api.service.slots[0]).toEqual({ in: 'header', name: 'authorization', prefix: 'Bearer ' })
+    // Both remove an agent's own values from the same places.
+    expect(new Set(git.service.slots.map((slot) => JSON.stringify(slot)))).toEqual(
+      new Set(api.service.slots.map((slot) => JSON.stringify(slot))),
+    )
+  })
+})
+
+describe('service files', () => {
+  it('report every mistake at once, with path, got, allowed and fix', async () => {
+    const wrong = {
+      ...notesFile(),
+      name: 'Notes',
+      host: ['x'],
+      ports: [0],
+      operations: { a: { match: ['GET x'], access: 'raed' } },
+    } as unknown as ServiceFile
+    const attempt = catalogueOf(wrong, 'githbu')
+    await expect(attempt).rejects.toMatchObject({
+      faults: expect.arrayContaining([
+        expect.objectContaining({ where: expect.stringContaining('name'), got: '"Notes"' }),
+        expect.objectContaining({ where: expect.stringContaining('ports.0'), allowed: 'at least 1' }),
+        expect.objectContaining({
+          where: expect.stringContaining('operations.a.access'),
+          got: '"raed"',
+          allowed: 'read, write, admin',
+        }),
+        expect.objectContaining({
+          where: expect.stringContaining('operations.a.match.0'),
+          allowed: expect.stringContaining('METHOD'),
+        }),
+        expect.objectContaining({ got: 'the unknown key host' }),
+        expect.objectContaining({ got: 'githbu', allowed: expect.stringContaining('github') }),
+      ]),
+    })
+  })
+
+  it.each([
+    ['two services at one place', [notesFile(), notesFile({ name: 'other' })], /notes\.test:443/],
+    ['two services of one name', [notesFile(), notesFile({ hosts: ['b.test'] })], /the name notes/],
+    [
+      'two operations of one pattern',
+      [
+        notesFile({
+          operations: { a: { match: ['GET /x/{y}'], access: 'read' }, b: { match: ['GET /x/{z}'], access: 'read' } },
+        }),
+      ],
+      /no other operation has/,
+    ],
+    [
+      'a host that the service does not have',
+      [notesFile({ operations: { a: { match: ['GET c.test/x'], access: 'read' } } })],
+      /c\.test/,
+    ],
+    ['the reserved name', [notesFile({ name: 'unmanaged' })], /reserved/],
+    [
+      'the reserved operation',
+      [notesFile({ operations: { unlisted: { match: ['GET /x'], access: 'read' } } })],
+      /reserved/,
+    ],
+    ['a host that is not canonical', [notesFile({ hosts: ['127.1'] })], /exact host name/],
+    ['a range that is none', [notesFile({ addresses: ['10.0.0.0'] })], /CIDR/],
+  ])('refuse %s', async (_, services, text) => {
+    await expect(catalogueOf(...services)).rejects.toThrow(text)
+  })
+
+  it('may share a host on different ports', async () => {
+    const both = await catalogueOf(notesFile({ ports: [443] }), notesFile({ name: 'other', ports: [9443] }))
+    expect(both.locate(inbound({ port: 9443 })).service.name).toBe('other')
+  })
+})
