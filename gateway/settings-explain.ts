@@ -142,6 +142,8 @@ function shape(node: JsonNode | undefined): string {
       return 'a list'
     case 'object': {
       const keys = Object.keys(propertiesOf(node))
+      const kind = Object.entries(propertiesOf(node)).find(([, property]) => property.const !== undefined)
+      if (kind) return `a mapping with ${kind[0]}: ${String(kind[1].const)}`
       return keys.length > 0 ? `a mapping with ${keys.join(', ')}` : 'a mapping'
     }
     default:

@@ -1,0 +1,151 @@
+/** `keyless init`: write a commented `keyless.yaml` to start from, and the JSON Schema by which editors check it. */
+import { access, readdir, readFile, writeFile } from 'node:fs/promises'
+import { join, relative, resolve } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { Command } from 'commander'
+
+const shippedServicesDir = fileURLToPath(new URL('../../policies/services', import.meta.url))
+const SCHEMA_FILE = 'keyless.schema.json'
+
+interface InitOptions {
+  readonly service?: readonly string[]
+  readonly dir: string
+  readonly force?: boolean
+}
+
+export interface ChosenService {
+  readonly name: string
+  /** Environment variable to read the key from: the one that the service's own tools use. */
+  readonly env: string
+}
+
+export function initCommand(): Command {
+  return new Command('init')
+    .description('write a commented keyless.yaml, and its JSON Schema for editors')
+    .option('-s, --service <names...>', 'upstream APIs to start with, such as: github openai')
+    .option('--dir <directory>', 'where to write', '.')
+    .option('--force', 'replace a keyless.yaml that is there')
+    .action(async (options: InitOptions) => {
+      process.stdout.write(await init(options))
+    })
+}
+
+/** @returns what to do next, for a terminal. @throws if a file is there, or a service is not shipped; nothing is written then. */
+export async function init({ service = [], dir, force = false }: InitOptions): Promise<string> {
+  const { settingsJsonSchema } = await import('../settings.ts')
+  const chosen = await Promise.all([...new Set(service)].map(chooseService))
+  const settings = join(dir, 'keyless.yaml')
+  if (!force && (await isThere(settings))) {
+    throw new Error(`${settings} is there already. Remove it, write elsewhere with --dir, or replace it with --force.`)
+  }
+  await writeFile(settings, settingsTemplate(chosen), { mode: 0o644 })
+  await writeFile(join(dir, SCHEMA_FILE), `${JSON.stringify(settingsJsonSchema(), null, 2)}\n`)
+  const config = relative('.', resolve(settings)) === 'keyless.yaml' ? '' : ` --config ${settings}`
+  return [
+    `Wrote ${settings} and ${join(dir, SCHEMA_FILE)}.`,
+    ...chosen.map(
+      ({ name, env }) =>
+        `  ${name}: the gateway reads its key from ${env}; set it where the gateway runs, not where agents do.`,
+    ),
+    'Next:',
+    `  keyless start${config}`,
+    `  keyless doctor${config}`,
+    `  keyless run${config} --task "say what for" -- COMMAND`,
+    'Replicas that share keys: keyless keys --dir DIRECTORY, then the setting keys_dir.',
+    '',
+  ].join('\n')
+}
+
+async function chooseService(name: string): Promise<ChosenService> {
+  const [{ parse }, { nearest }] = await Promise.all([import('yaml'), import('../settings-nearest.ts')])
+  const shipped = (await readdir(shippedServicesDir))
+    .filter((file) => file.endsWith('.yaml'))
+    .map((file) => file.slice(0, -5))
+  if (!shipped.includes(name)) {
+    const meant = nearest(name, shipped)
+    const hint = meant === undefined ? '' : ` Did you mean ${meant}?`
+    throw new Error(
+      `No service "${name}" is shipped.${hint} There are: ${shipped.sort().join(', ')}. Your own goes into a .yaml file.`,
+    )
+  }
+  const described = parse(await readFile(join(shippedServicesDir, `${name}.yaml`), 'utf8')) as {
+    placeholders?: Record<string, string>
+  }
+  const names = Object.keys(described.placeholders ?? {})
+  const wanted = `${name.toUpperCase()}_TOKEN`
+  return { name, env: names.includes(wanted) ? wanted : (names[0] ?? `${name.toUpperCase()}_API_KEY`) }
+}
+
+async function isThere(path: string): Promise<boolean> {
+  return access(path).then(
+    () => true,
+    () => false,
+  )
+}
+
+/** The file as text. Commented lines show the defaults; every uncommented one is in force. */
+export function settingsTemplate(chosen: readonly ChosenService[]): string {
+  const services = chosen.map(({ name }) => name).join(', ')
+  const credentials = chosen.map(({ name, env }) => `  ${name}: { provider: static, value: { env: ${env} } }`)
+  return `# yaml-language-server: $schema=./${SCHEMA_FILE}
+#
+# Keyless settings. Unknown keys are errors; paths are relative to this file; every field: docs/settings.md.
+# Secrets never stand here, only where to read them: { env: NAME }, { file: PATH } or { exec: [COMMAND, ARG] }.
+
+# Upstream APIs: shipped names, or paths to .yaml files of your own. A host that belongs to none is refused.
+services: [${services}]
+
+# The key behind each service. Agents never see it; the gateway attaches it to the calls that policy allows.
+${credentials.length > 0 ? `credentials:\n${credentials.join('\n')}` : '# credentials:'}
+#   slack: { provider: static, value: { file: /run/secrets/slack-token } }
+#   billing:
+#     provider: oauth_client_credentials
+#     token_url: https://id.example.com/token
+#     client_id: keyless
+#     client_auth: client_secret_basic
+#     client_secret: { env: BILLING_CLIENT_SECRET }
+#     scope: invoices:read
+
+# Who may be given tasks. The first is the default. Without this: one agent that belongs to you.
+# agents:
+#   - id: spiffe://example.com/agents/triage
+#     owner: ana@example.com
+#     purpose: triage support tickets
+#     risk_tier: low            # low, medium, high
+
+# Cedar policies: files, or directories of *.cedar. Without this: the shipped ones.
+# policies: [./policies]
+
+# Doors. Loopback; write 0.0.0.0:8080 only inside a network you trust.
+# listen:
+#   proxy: 127.0.0.1:8080       # agents
+#   control: 127.0.0.1:8081     # health, keys, metadata
+#   control_socket: /run/keyless/control.sock
+
+# Keys, log and state of this replica. Default: $KEYLESS_HOME, or ~/.keyless.
+# data_dir: /var/lib/keyless
+# keys_dir: /etc/keyless/keys   # shared by replicas; make them with: keyless keys --dir DIRECTORY
+
+# grants:
+#   ttl_s: 900                  # seconds a task lives if it asks for nothing
+#   max_ttl_s: 3600             # seconds it may ask for; never more than an hour
+#   heartbeat_s: 15             # two missed, and the task of \`keyless run\` ends
+
+# audit:
+#   durability: fsync           # on disk before a key is attached; relaxed only hands it to the system
+#   origin: keyless.example.com/production
+
+# Several replicas share leases, grants and counters through Redis.
+# redis: { url: { env: REDIS_URL } }
+# public_url: https://keyless.example.com
+
+# upstream:
+#   connect_timeout_ms: 5000
+#   headers_timeout_ms: 300000  # models think long before the first byte
+#   body_timeout_ms: 300000     # silence inside an answer; 0 waits for ever
+#   ca: [./internal-root.pem]   # further roots that upstreams may present
+#   hosts: { billing.internal: 10.0.0.7 }
+
+# tenant: default
+`
+}

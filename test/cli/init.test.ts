@@ -1,0 +1,75 @@
+import { mkdtemp, readFile, rm, stat, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import { init, settingsTemplate } from '../../gateway/cli/init.ts'
+import { loadSettings, parseSettings, settingsJsonSchema } from '../../gateway/settings.ts'
+
+let dir: string
+beforeEach(async () => {
+  dir = await mkdtemp(join(tmpdir(), 'kl-init-'))
+})
+afterEach(() => rm(dir, { recursive: true, force: true }))
+
+const written = () => readFile(join(dir, 'keyless.yaml'), 'utf8')
+
+describe('keyless init', () => {
+  it('writes a file that loads without errors, and its schema beside it', async () => {
+    await init({ dir })
+    expect((await loadSettings(join(dir, 'keyless.yaml'))).services).toEqual([])
+    expect(await written()).toMatch(/^# yaml-language-server: \$schema=\.\/keyless\.schema\.json\n/)
+    expect(JSON.parse(await readFile(join(dir, 'keyless.schema.json'), 'utf8'))).toEqual(
+      JSON.parse(JSON.stringify(settingsJsonSchema())),
+    )
+  })
+
+  it('fills in the services asked for, each with the variable its own tools read', async () => {
+    const said = await init({ dir, service: ['github', 'openai', 'github'] })
+    const settings = await loadSettings(join(dir, 'keyless.yaml'))
+    expect(settings.services).toEqual(['github', 'openai'])
+    expect(settings.credentials).toEqual({
+      github: { provider: 'static', value: { env: 'GITHUB_TOKEN' } },
+      openai: { provider: 'static', value: { env: 'OPENAI_API_KEY' } },
+    })
+    expect(said).toContain('GITHUB_TOKEN')
+  })
+
+  it('says which service was meant, and writes nothing', async () => {
+    await expect(init({ dir, service: ['githb'] })).rejects.toThrow(/Did you mean github\? There are: anthropic/)
+    await expect(stat(join(dir, 'keyless.yaml'))).rejects.toThrow('ENOENT')
+  })
+
+  it('does not replace a file unless told to', async () => {
+    await writeFile(join(dir, 'keyless.yaml'), 'tenant: mine\n')
+    await expect(init({ dir })).rejects.toThrow(/--force/)
+    expect(await written()).toBe('tenant: mine\n')
+    await init({ dir, force: true })
+    expect(await written()).toContain('services: []')
+  })
+
+  it('shows only settings that exist, with values that are allowed', () => {
+    const uncommented = settingsTemplate([])
+      .split('\n')
+      .filter((line) => !/^# (?:[A-Z]|yaml)|^#$/.test(line))
+      .map((line) => line.replace(/^# /, ''))
+      .map((line) =>
+        line.replace('{ env: REDIS_URL }', 'redis://localhost:6379').replace('[./internal-root.pem]', '[]'),
+      )
+      .join('\n')
+    const settings = parseSettings(uncommented, '/base')
+    expect(Object.keys(settings.credentials)).toEqual(['slack', 'billing'])
+    expect(settings.agents[0].id).toBe('spiffe://example.com/agents/triage')
+    expect(settings.grants.heartbeatS).toBe(15)
+    expect(settings.upstream.hosts.get('billing.internal')).toBe('10.0.0.7')
+  })
+
+  it('is what keyless.example.yaml shows, for two services', async () => {
+    const example = await readFile(new URL('../../keyless.example.yaml', import.meta.url), 'utf8')
+    expect(example).toBe(
+      settingsTemplate([
+        { name: 'github', env: 'GITHUB_TOKEN' },
+        { name: 'openai', env: 'OPENAI_API_KEY' },
+      ]),
+    )
+  })
+})
