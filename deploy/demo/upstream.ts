@@ -6,7 +6,7 @@
  */
 import { randomBytes } from 'node:crypto'
 import { once } from 'node:events'
-import { chmod, mkdir, writeFile } from 'node:fs/promises'
+import { chmod, mkdir, rm, writeFile } from 'node:fs/promises'
 import type { RequestListener } from 'node:http'
 import { createServer, type Server } from 'node:https'
 import { type AddressInfo, isIP } from 'node:net'
@@ -215,6 +215,8 @@ async function main(): Promise<void> {
   })
   if (values.dir === undefined)
     throw new Error('--dir DIRECTORY is needed: the CA and the client secrets are written there')
+  const factsFile = join(values.dir, 'facts.json')
+  await rm(factsFile, { force: true })
   const upstream = await startDemoUpstream({
     host: values.host,
     apiPort: Number(values['api-port']),
@@ -222,7 +224,9 @@ async function main(): Promise<void> {
     dir: values.dir,
     tokenTtlS: Number(values['token-ttl']),
   })
-  process.stdout.write(`${JSON.stringify(upstream.facts)}\n`)
+  const facts = `${JSON.stringify(upstream.facts)}\n`
+  await writeFile(factsFile, facts, { mode: 0o600 }) // who waits for a container looks for this
+  process.stdout.write(facts)
   for (const signal of ['SIGTERM', 'SIGINT'] as const)
     process.once(signal, () => void upstream.stop().then(() => process.exit(0)))
 }

@@ -1,0 +1,86 @@
+#!/usr/bin/env bash
+# Brings docker-compose.yml up for real and walks through its promise: an agent whose only way out is the gateway makes a
+# governed call through both replicas, cannot go around them, loses access when its task ends, and both logs verify.
+# Needs a Docker engine, docker-compose (or the compose plugin) and Node. Takes everything down again.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+project=keyless-compose-test
+compose() {
+  if docker compose version >/dev/null 2>&1; then docker compose -p "$project" "$@"; else docker-compose -p "$project" "$@"; fi
+}
+fail() {
+  echo "FAILED: $*" >&2
+  compose ps >&2 || true
+  compose logs --no-color --tail=40 gateway-1 gateway-2 prepare upstream >&2 || true
+  exit 1
+}
+field() { node -e 'console.log(JSON.parse(require("fs").readFileSync(0, "utf8"))[process.argv[1]])' "$1"; }
+
+trap 'compose down --volumes --timeout 15 >/dev/null 2>&1 || true' EXIT
+compose down --volumes >/dev/null 2>&1 || true
+
+echo "== build"
+for image in keyless:gateway keyless-demo-upstream:demo-upstream keyless-agent:agent; do
+  # The host's network: package registries may be reachable only from there.
+  docker build --quiet --network host -f deploy/Dockerfile --target "${image#*:}" -t "${image%%:*}:latest" . >/dev/null
+done
+
+echo "== up"
+compose up --detach --no-build >/dev/null 2>&1 || fail "compose up"
+for replica in gateway-1 gateway-2; do
+  id=$(compose ps -q "$replica")
+  for _ in $(seq 60); do
+    state=$(docker inspect -f '{{.State.Health.Status}}' "$id")
+    [ "$state" = healthy ] && break
+    sleep 1
+  done
+  [ "$state" = healthy ] || fail "$replica is $state"
+  [ "$(docker exec "$id" id -u)" != 0 ] || fail "$replica runs as root"
+  ! docker exec "$id" touch /app/written 2>/dev/null || fail "$replica can write to its root file system"
+done
+
+echo "== a task, opened at replica 1"
+opened=$(compose exec -T gateway-1 keyless task open --task "read the notes" --scope "demo:notes.list" --json) || fail "task open: $opened"
+task=$(field task <<<"$opened")
+handle=$(field handle <<<"$opened")
+
+agent() { # agent SCRIPT: runs in the agent's container, with the gateway as proxy
+  compose exec -T -e "https_proxy=http://task:$handle@gateway:8080" -e CURL_CA_BUNDLE=/trust/ca.pem agent sh -c "$1"
+}
+notes=https://api.keyless.test:9443/notes
+
+echo "== the governed call, 20 times through the shared address"
+answers=$(agent "for n in \$(seq 20); do curl -sS -m 10 $notes || echo \"call \$n failed\"; done") || fail "calls: $answers"
+[ "$(grep -c 'Agents need access, not keys' <<<"$answers")" = 20 ] || fail "answers: $answers"
+! grep -q failed <<<"$answers" || fail "answers: $answers"
+
+echo "== what is not granted is refused"
+[ "$(agent "curl -sS -m 10 -o /dev/null -w '%{http_code}' -X DELETE $notes/1")" = 403 ] || fail "a call outside the scope was not refused"
+
+echo "== no way around the gateway"
+bare() { compose exec -T agent sh -c "$1"; }
+upstream=$(docker inspect -f '{{range .NetworkSettings.Networks}}{{.IPAddress}} {{end}}' "$(compose ps -q upstream)")
+redis=$(docker inspect -f '{{range .NetworkSettings.Networks}}{{.IPAddress}} {{end}}' "$(compose ps -q redis)")
+for place in "$notes" "https://${upstream%% *}:9443/notes" "http://${redis%% *}:6379" http://gateway:8081/health/live https://1.1.1.1/; do
+  ! bare "curl -sS -k -m 3 -o /dev/null $place" 2>/dev/null || fail "the agent reached $place by itself"
+done
+! bare 'ls /keys /demo /config' >/dev/null 2>&1 || fail "the agent sees the keys"
+
+echo "== the end of the task ends its grant everywhere"
+compose exec -T gateway-2 keyless task end "$task" >/dev/null || fail "task end at the other replica"
+refused=$(agent "for n in \$(seq 8); do curl -sS -m 10 -o /dev/null -w '%{http_connect} ' $notes || true; done" 2>/dev/null)
+[ "$refused" = "407 407 407 407 407 407 407 407 " ] || fail "after the task: $refused"
+
+echo "== both replicas served, both logs verify"
+for replica in gateway-1 gateway-2; do
+  calls=$(compose exec -T "$replica" keyless log tail --json -n 200 | grep -c 'demo:notes.list') || fail "$replica served no call"
+  compose exec -T "$replica" keyless log verify || fail "$replica: the log does not verify"
+  echo "$replica: $calls entries about demo:notes.list"
+done
+
+echo "== a replica drains and ends with 0"
+id=$(compose ps -q gateway-2)
+docker stop --time 20 "$id" >/dev/null
+[ "$(docker inspect -f '{{.State.ExitCode}}' "$id")" = 0 ] || fail "gateway-2 ended with $(docker inspect -f '{{.State.ExitCode}}' "$id")"
+echo "compose: all passed"
