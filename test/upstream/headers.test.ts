@@ -1,0 +1,179 @@
+import { Readable } from 'node:stream'
+import fc from 'fast-check'
+import { describe, expect, it } from 'vitest'
+import type { RawHeaders } from '../../gateway/protocol/message.ts'
+import type { GatewayError } from '../../gateway/protocol/problem.ts'
+import type { Slot } from '../../gateway/protocol/service.ts'
+import { cleanse } from '../../gateway/upstream/headers.ts'
+import { endpoint, grant, inbound, service } from './upstream.fixture.ts'
+
+function cleansed(rawHeaders: RawHeaders, slots?: readonly Slot[], rawPath = '/', body: Readable | null = null) {
+  const place = endpoint({ service: service(slots === undefined ? {} : { slots }), rawPath })
+  const { headers, path } = cleanse(inbound({ rawHeaders, rawPath, body }), place, grant())
+  return { headers: headers.slice(2), host: headers[1], path }
+}
+
+function refusal(rawHeaders: RawHeaders, change: Parameters<typeof inbound>[0] = {}): string {
+  try {
+    cleanse(
+      inbound({ rawHeaders, ...change }),
+      endpoint(change?.rawPath === undefined ? {} : { rawPath: change.rawPath }),
+      grant(),
+    )
+  } catch (cause) {
+    return (cause as GatewayError).code
+  }
+  return 'none'
+}
+
+describe('cleanse', () => {
+  it.each([
+    ['Connection', 'close'],
+    ['connection', 'Keep-Alive'],
+    ['Keep-Alive', 'timeout=5'],
+    ['Proxy-Authorization', 'Basic x'],
+    ['proxy-connection', 'keep-alive'],
+    ['PROXY-ANYTHING', 'x'],
+    ['TE', 'gzip'],
+    ['Upgrade', 'h2c'],
+    ['HTTP2-Settings', 'AAMAAABkAAQ'],
+    ['Expect', '100-continue'],
+    ['Authorization', 'Bearer mine'],
+    ['AUTHORIZATION', 'Basic mine'],
+    ['X-Api-Key', 'mine'],
+    ['X-HTTP-Method-Override', 'DELETE'],
+    ['X-HTTP-Method', 'DELETE'],
+    ['X-Method-Override', 'DELETE'],
+    ['Keyless-Event', 'forged'],
+    ['Range', 'bytes=0-1'],
+    ['If-Range', '"x"'],
+    ['Host', 'elsewhere.test'],
+    [':path', '/'],
+  ])('drops %s: %s', (name, value) => {
+    expect(cleansed([name, value], [{ in: 'header', name: 'x-api-key' }]).headers).toEqual([])
+  })
+
+  it.each([
+    ['X-Forwarded-For', '10.0.0.1'],
+    ['Via', '1.1 agent'],
+    ['Cookie', 'a=b'],
+    ['X-Api-Key', 'not a slot here'],
+    ['Trailer', 'X-Sum'],
+    ['Content-Type', 'application/json'],
+    ['mcp-session-id', '1'],
+  ])('keeps %s: %s', (name, value) => {
+    expect(cleansed([name, value]).headers).toEqual([name, value])
+  })
+
+  it('keeps ranges and codings for a service without slots, and drops Authorization even there', () => {
+    const raw = ['Range', 'bytes=0-1', 'Accept-Encoding', 'gzip', 'Authorization', 'Bearer handle']
+    expect(cleansed(raw, []).headers).toEqual(raw.slice(0, 4))
+  })
+
+  it('drops what Connection nominates, and nothing that is meant for the upstream', () => {
+    expect(cleansed(['X-A', '1', 'Connection', 'close, x-a , X-B', 'X-B', '2', 'X-C', '3']).headers).toEqual([
+      'X-C',
+      '3',
+    ])
+    expect(cleansed(['TE', 'trailers', 'Connection', 'TE']).headers).toEqual(['TE', 'trailers'])
+    for (const name of ['Host', 'content-length', 'Authorization', 'Cookie', 'Content-Type', 'Cache-Control']) {
+      expect(refusal(['Connection', `close, ${name}`])).toBe('request_malformed')
+    }
+  })
+
+  it('writes the host that policy decided on', () => {
+    const host = (change: Parameters<typeof endpoint>[0]) =>
+      cleanse(inbound(), endpoint(change), grant()).headers.slice(0, 2)
+    expect(host({ scheme: 'https', port: 443 })).toEqual(['Host', 'api.example.test'])
+    expect(host({ scheme: 'http', port: 443 })).toEqual(['Host', 'api.example.test:443'])
+    expect(host({ scheme: 'https', port: 8443, host: '::1' })).toEqual(['Host', '[::1]:8443'])
+  })
+
+  it.each([
+    [['Content-Length', '5', 'content-length', '5'], 'two lengths'],
+    [['Content-Length', '5', 'Transfer-Encoding', 'chunked'], 'length and chunks'],
+    [['Content-Length', '+5'], 'a sign'],
+    [['Content-Length', '5, 5'], 'a list'],
+    [['Transfer-Encoding', 'gzip, chunked'], 'another coding'],
+    [['Transfer-Encoding', 'xchunked'], 'a coding that only looks so'],
+    [['Transfer-Encoding', 'chunked', 'Transfer-Encoding', 'chunked'], 'chunks twice'],
+    [['X-A', 'a\r\nAuthorization: b'], 'a line break'],
+    [['X-A', 'a\0b'], 'a NUL'],
+    [['X-A', 'a\u0100b'], 'no latin1'],
+  ])('refuses %j: %s', (raw) => {
+    expect(refusal(raw, { body: Readable.from([]) })).toBe('request_malformed')
+  })
+
+  it.each(['TRACE', 'TRACK', 'CONNECT'])('refuses %s', (method) => {
+    expect(refusal([], { method })).toBe('method_refused')
+  })
+
+  it.each(['*', 'http://elsewhere.test/', ''])('refuses the path %j', (rawPath) => {
+    expect(refusal([], { rawPath })).toBe('request_malformed')
+  })
+
+  it('keeps Content-Length once, and not without a body', () => {
+    expect(cleansed(['content-length', '5'], undefined, '/', Readable.from([])).headers).toEqual([
+      'Content-Length',
+      '5',
+    ])
+    expect(cleansed(['content-length', '5']).headers).toEqual([])
+    expect(cleansed(['content-length', '0']).headers).toEqual(['Content-Length', '0'])
+  })
+
+  it.each([
+    ['/a?key=1', '/a'],
+    ['/a?key=1&b=2', '/a?b=2'],
+    ['/a?b=2&k%65y=1&c', '/a?b=2&c'],
+    ['/a?b=2&key', '/a?b=2'],
+    ['/a?key=1&key=2', '/a'],
+    ['/a?keys=1', '/a?keys=1'],
+    ['/a?b=key=1', '/a?b=key=1'],
+    ['/key=1', '/key=1'],
+    ['/a%2Fb//c?', '/a%2Fb//c?'],
+    ['/a?%ff=1', '/a?%ff=1'],
+  ])('takes the credential parameter out of %s: %s', (rawPath, path) => {
+    expect(cleansed([], [{ in: 'query', name: 'key' }], rawPath).path).toBe(path)
+  })
+
+  it.each([
+    ['sid=1', []],
+    ['a=1; sid=2; b=3', ['Cookie', 'a=1; b=3']],
+    ['sid=2; a=1', ['Cookie', 'a=1']],
+    ['sidx=1;a', ['Cookie', 'sidx=1;a']],
+  ])('takes the credential cookie out of %s', (value, headers) => {
+    expect(cleansed(['Cookie', value], [{ in: 'cookie', name: 'sid' }]).headers).toEqual(headers)
+  })
+
+  it('leaves every byte of a path alone when no parameter is a credential', () => {
+    const path = fc.string({ unit: fc.integer({ min: 0x21, max: 0xff }).map((c) => String.fromCharCode(c)) })
+    fc.assert(
+      fc.property(path, (rest) => {
+        expect(cleansed([], undefined, `/${rest}`).path).toBe(`/${rest}`)
+      }),
+    )
+  })
+
+  it('lets no value through in a slot, however the name is written, however many names came before', () => {
+    const anyCase = fc.tuple(
+      fc.constantFrom('authorization', 'x-api-key', 'proxy-authorization', 'keyless-task'),
+      fc.array(fc.boolean(), { minLength: 20, maxLength: 20 }),
+    )
+    const noise = fc.array(fc.stringMatching(/^[a-z-]{1,80}$/), { maxLength: 30 })
+    const slots: readonly Slot[] = [{ in: 'header', name: 'X-Api-Key' }]
+    fc.assert(
+      fc.property(anyCase, noise, ([name, upper], names) => {
+        const written = [...name].map((c, i) => (upper[i] ? c.toUpperCase() : c)).join('')
+        const raw = [...names.flatMap((n) => [n, 'x']), written, 'mine']
+        expect(cleansed(raw, slots).headers).not.toContain('mine')
+      }),
+      { numRuns: 500 },
+    )
+  })
+
+  it('isolates by tenant and grant', () => {
+    const key = (id: string, tenant: string) => cleanse(inbound(), endpoint(), grant(id, tenant)).isolation
+    expect(key('1', 'a')).toBe(key('1', 'a'))
+    expect(new Set([key('1', 'a'), key('2', 'a'), key('1', 'b'), key('2', 'b')]).size).toBe(4)
+  })
+})
