@@ -10,8 +10,10 @@ import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
 import { parseDocument } from 'yaml'
+import { openReader } from '../audit/reader.ts'
 import { defaultDataDir } from '../data-directory.ts'
 import type { Settings } from '../settings.ts'
+import { chain } from './log-words.ts'
 
 const root = fileURLToPath(new URL('../..', import.meta.url))
 const START_MS = 20_000
@@ -148,7 +150,7 @@ export async function firstCall(demo: Demo, settings: Settings): Promise<string>
     '-e',
     program,
   ])
-  const sentence = await keyless(['log', 'lineage', 'last'])
+  const sentence = await lastLineage(join(settings.dataDir, 'audit'))
   return [
     `A first governed call. An agent without any key asked for ${url}:`,
     '',
@@ -169,6 +171,19 @@ export async function firstCall(demo: Demo, settings: Settings): Promise<string>
     'Ctrl-C stops it.',
     '',
   ].join('\n')
+}
+
+/** Who authorised the last call. The task's end was recorded after the call's outcome, so both are in the log by now. */
+async function lastLineage(auditDir: string): Promise<string> {
+  const reader = await openReader(auditDir)
+  try {
+    let call: string | undefined
+    for await (const entry of reader.tail(20)) if (entry.kind === 'call.outcome') call = entry.req
+    if (call === undefined) throw new Error('The log has no call yet.')
+    return chain(await reader.byReq(call))
+  } finally {
+    await reader.close()
+  }
 }
 
 function indent(text: string): string[] {

@@ -1,0 +1,49 @@
+/** `npm start` on nothing but a clone: a first governed call, readable, and a clean end. */
+import { mkdtemp, readdir, rm, stat } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterAll, beforeAll, expect, it } from 'vitest'
+import { ROOT, run, start } from '../rig/process.ts'
+
+let home: string
+let env: NodeJS.ProcessEnv
+
+beforeAll(async () => {
+  home = await mkdtemp(join(tmpdir(), 'keyless-home-'))
+  env = { ...process.env, KEYLESS_HOME: join(home, 'data') }
+})
+
+afterAll(() => rm(home, { recursive: true, force: true }))
+
+const keyless = (...args: string[]) =>
+  run(process.execPath, [join(ROOT, 'bin', 'keyless.mjs'), ...args], { env, cwd: home })
+
+it('starts, makes a governed call, says who authorised it, serves, and stops cleanly on Ctrl-C', {
+  timeout: 60_000,
+}, async () => {
+  const gateway = start(process.execPath, [join(ROOT, 'bin', 'keyless.mjs'), 'start'], { env, cwd: home })
+  await gateway.says(/Ctrl-C stops it/)
+  expect(gateway.stdout).toMatch(/authorised .+ for task “list my notes”.+called GET api\.keyless\.test/)
+  expect(gateway.stdout).toMatch(/ 200 /)
+  expect(gateway.stdout).not.toMatch(/eyJ|Bearer/)
+
+  const verified = await keyless('log', 'verify')
+  expect(verified.code, verified.stderr).toBe(0)
+  const [, api] = (await gateway.says(/(https:\/\/api\.keyless\.test:\d+)\/echo/)) as unknown as [string, string]
+  const echoed = await keyless('run', '--task', 'look at myself', '--', 'curl', '-sS', `${api}/echo`)
+  expect(echoed.stdout + echoed.stderr).toContain('Bearer ***')
+
+  for (const entry of await readdir(join(home, 'data'), { recursive: true, withFileTypes: true })) {
+    if (!entry.isFile() || entry.name.endsWith('.pub')) continue
+    expect((await stat(join(entry.parentPath, entry.name))).mode & 0o777, entry.name).toBe(0o600)
+  }
+
+  gateway.kill('SIGINT')
+  expect((await gateway.ended).code).toBe(0)
+})
+
+it('says how to start a gateway when none is running', async () => {
+  const answer = await keyless('run', '--task', 'nobody home', '--', 'true')
+  expect(answer.code).toBe(69)
+  expect(answer.stderr).toContain('keyless start')
+})
