@@ -545,7 +545,11 @@ describe('the shared cache', () => {
     [['unlock', 'remove', 'purge']],
   ] as const)('is only a cache: with %j down, calls go on and end with their grant', async (methods) => {
     const clock = fakeClock()
-    const { leases, provider } = leaseRig({ clock, cache: broken(createMemoryCache({ clock }), methods) })
+    const { leases, provider } = leaseRig({
+      clock,
+      cache: broken(createMemoryCache({ clock }), methods),
+      timing: { patienceMs: 30 },
+    })
     const ended = grant()
     const same = permit({ service: billing, grant: ended })
     const lease = await leases.acquire(same, receipt)
