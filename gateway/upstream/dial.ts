@@ -18,6 +18,8 @@ export interface DialOptions {
   /** Name → address, before DNS is asked; judged like any other address. */
   readonly hosts: ReadonlyMap<string, string>
   readonly clock: Clock
+  /** Whether this is a door of the gateway that no call may reach (standards.md H35). Default: there is none. */
+  readonly isClosed?: (address: string, port: number) => boolean
   /** All addresses of a name, in the order to try. Default: the system's resolver. */
   readonly resolve?: (host: string) => Promise<readonly string[]>
 }
@@ -57,6 +59,7 @@ export function createDial(options: DialOptions): Dial {
     const given = hosts.get(target.host)
     const addresses = given === undefined ? await locate(target.host, resolve, connectTimeoutMs) : [given]
     judge(target, addresses)
+    refuseClosed(target, addresses, options.isClosed)
     const plain = await openFirst(target, addresses, leftMs, signal)
     if (target.scheme === 'http') return plain
     const tls = connectTls({
@@ -69,6 +72,7 @@ export function createDial(options: DialOptions): Dial {
     })
     if (target.onSession !== undefined) tls.on('session', target.onSession)
     await opened(tls, 'secureConnect', leftMs(), signal).catch((cause) => {
+      plain.socket.destroy()
       throw explainTls(target, cause)
     })
     return { socket: tls, address: plain.address }
@@ -111,6 +115,19 @@ function judge(target: DialTarget, addresses: readonly string[]): void {
       ? 'Metadata services are never reachable.'
       : 'If that is meant, list its range under `addresses` of the service.'
   throw new GatewayError('address_forbidden', `${target.host} leads to a ${kind} address. ${fix}`)
+}
+
+/** Whatever ranges a service lists: an agent that reaches our own control door through us would be taken for its owner. */
+function refuseClosed(
+  { host, port }: DialTarget,
+  addresses: readonly string[],
+  isClosed: DialOptions['isClosed'],
+): void {
+  if (isClosed === undefined || !addresses.some((address) => isClosed(address, port))) return
+  throw new GatewayError(
+    'address_forbidden',
+    `${host}:${port} leads to the control door of this gateway, which no call may reach.`,
+  )
 }
 
 async function openFirst(

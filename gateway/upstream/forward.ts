@@ -21,7 +21,9 @@ export interface UpstreamOptions {
   readonly hosts: ReadonlyMap<string, string>
   readonly clock: Clock
   /** Addresses of a name. Default: the system's resolver. */
-  readonly resolve?: DialOptions['resolve']
+  readonly resolve?: NonNullable<DialOptions['resolve']>
+  /** Doors of the gateway that no call may reach. Default: there is none. */
+  readonly isClosed?: NonNullable<DialOptions['isClosed']>
 }
 
 export interface Upstream {
@@ -39,8 +41,8 @@ export interface Upstream {
 }
 
 export function createUpstream(options: UpstreamOptions): Upstream {
-  const { connectTimeoutMs, headersTimeoutMs, bodyTimeoutMs, ca, hosts, clock, resolve } = options
-  const dial = createDial({ connectTimeoutMs, ca, hosts, clock, ...(resolve === undefined ? {} : { resolve }) })
+  const { headersTimeoutMs, bodyTimeoutMs } = options
+  const dial = createDial(options)
   const pool = new Pool({ dial, headersTimeoutMs, bodyTimeoutMs })
   const parts = { pool, searchers: new Searchers(), flushSoon: createFlusher() }
   const fetches: BoundedFetch[] = []

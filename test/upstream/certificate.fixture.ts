@@ -1,6 +1,7 @@
 /** Certificates made on the spot. */
-import 'reflect-metadata'
-import { webcrypto } from 'node:crypto'
+import '../../gateway/ingress/reflect.ts' // before @peculiar/x509
+
+import { type webcrypto as Web, webcrypto } from 'node:crypto'
 import * as x509 from '@peculiar/x509'
 
 const algorithm = { name: 'ECDSA', namedCurve: 'P-256', hash: 'SHA-256' }
@@ -13,7 +14,7 @@ export interface Authority {
 
 export async function makeAuthority(): Promise<Authority> {
   x509.cryptoProvider.set(webcrypto as Crypto)
-  const keys = (await webcrypto.subtle.generateKey(algorithm, true, ['sign', 'verify'])) as CryptoKeyPair
+  const keys = (await webcrypto.subtle.generateKey(algorithm, true, ['sign', 'verify'])) as Web.CryptoKeyPair
   const root = await x509.X509CertificateGenerator.createSelfSigned({
     serialNumber: '01',
     name: 'CN=Test Root',
@@ -26,7 +27,7 @@ export async function makeAuthority(): Promise<Authority> {
   return {
     pem: root.toString('pem'),
     async issue(names, { notAfter = new Date(Date.now() + DAY_MS) } = {}) {
-      const own = (await webcrypto.subtle.generateKey(algorithm, true, ['sign', 'verify'])) as CryptoKeyPair
+      const own = (await webcrypto.subtle.generateKey(algorithm, true, ['sign', 'verify'])) as Web.CryptoKeyPair
       const leaf = await x509.X509CertificateGenerator.create({
         serialNumber: '02',
         subject: `CN=${names[0]}`,
