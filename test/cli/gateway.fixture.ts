@@ -133,7 +133,7 @@ function statusOf(proxy: string, dataDir: string, caPem: string): StatusView {
 function openProxy(fixture: FixtureGateway, authority: Authority, sockets: Set<Socket>): Server {
   const inner = createServer((asked, answer) => {
     fixture.seen.push(seenAs('tunnel', asked))
-    if (asked.method === 'TRACE') return void answer.writeHead(405).end()
+    if (asked.method === 'TRACE') return void answer.writeHead(405, { 'keyless-error': 'method_refused' }).end()
     fixture.serve(asked, answer)
   })
   const serve = (asked: IncomingMessage, answer: ServerResponse) => {

@@ -1,0 +1,165 @@
+/** What `keyless doctor` can see of files, times and the gateway's own account of itself. */
+import { X509Certificate } from 'node:crypto'
+import { existsSync } from 'node:fs'
+import { readdir, rm, stat, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import type { StatusView } from '../protocol/control.ts'
+import { type Check, failed, ok, skipped } from './doctor-check.ts'
+
+/** Clocks further apart than this make grants look expired, or not yet valid. */
+const CLOCK_TOLERANCE_MS = 5_000
+const DAY_MS = 86_400_000
+/** Clients keep the CA in long-lived stores: a month is time to replace it. */
+const EXPIRY_NOTICE_DAYS = 30
+
+export async function checkDataDirectory(dir: string): Promise<Check[]> {
+  const name = 'data directory'
+  const found = await stat(dir).catch(() => undefined)
+  if (found === undefined)
+    return [failed(name, `${dir} does not exist`, 'keyless start makes it; or name another with --data')]
+  if (!found.isDirectory()) return [failed(name, `${dir} is not a directory`, 'name the right one with --data')]
+  const checks: Check[] = []
+  const uid = process.getuid?.()
+  if (uid !== undefined && found.uid !== uid && uid !== 0) {
+    checks.push(
+      failed(name, `${dir} belongs to user ${found.uid}`, `run this as that user, or: chown -R ${uid} ${dir}`),
+    )
+  }
+  if ((found.mode & 0o077) !== 0)
+    checks.push(failed(name, `others can enter ${dir} (mode ${octal(found.mode)})`, `chmod 700 ${dir}`))
+  const open = await openFiles(dir)
+  if (open.length > 0) checks.push(failed(name, `others can read ${open.join(', ')}`, `chmod 600 ${open.join(' ')}`))
+  return checks.length > 0 ? checks : [ok(name, `${dir} is readable by its owner alone`)]
+}
+
+/** Files with keys or state that anyone but the owner could read. */
+async function openFiles(dir: string): Promise<string[]> {
+  const keys = (await readdir(join(dir, 'keys')).catch(() => []))
+    .filter((file) => file.endsWith('.key'))
+    .map((file) => join(dir, 'keys', file))
+  const modes = await Promise.all(
+    [...keys, join(dir, 'state.sqlite')].map(async (path) => ({
+      path,
+      found: await stat(path).catch(() => undefined),
+    })),
+  )
+  return modes.filter(({ found }) => found !== undefined && (found.mode & 0o077) !== 0).map(({ path }) => path)
+}
+
+function octal(mode: number): string {
+  return (mode & 0o777).toString(8)
+}
+
+export function checkAuthority(pem: string, nowMs: number): Check {
+  const name = 'CA certificate'
+  const remedy = 'stop the gateway, move ca.pem and ca.key out of its keys directory, and start it: it makes new ones'
+  try {
+    const certificate = new X509Certificate(pem)
+    const days = Math.floor((certificate.validToDate.getTime() - nowMs) / DAY_MS)
+    if (!certificate.ca) return failed(name, 'is not a CA certificate, so no client accepts what it signs', remedy)
+    if (certificate.validFromDate.getTime() > nowMs)
+      return failed(name, `is valid only from ${certificate.validFrom}`, 'correct the clock of this machine')
+    if (days < 0) return failed(name, `expired on ${certificate.validTo}`, remedy)
+    if (days < EXPIRY_NOTICE_DAYS) return failed(name, `expires in ${days} days, on ${certificate.validTo}`, remedy)
+    return ok(name, `valid for another ${days} days`)
+  } catch {
+    return failed(name, 'cannot be read as a certificate', remedy)
+  }
+}
+
+/** @param gatewayNow epoch seconds, as the gateway just said. */
+export async function checkClock(gatewayNow: number, dir: string): Promise<Check[]> {
+  return [checkAgainst('clock', 'the gateway', gatewayNow * 1000, Date.now()), await checkFileTime(dir)]
+}
+
+async function checkFileTime(dir: string): Promise<Check> {
+  const path = join(dir, `.doctor-${process.pid}`)
+  try {
+    const before = Date.now()
+    await writeFile(path, '', { mode: 0o600 })
+    return checkAgainst('file times', `the file system of ${dir}`, (await stat(path)).mtimeMs, before)
+  } catch (cause) {
+    return failed(
+      'file times',
+      `cannot write into ${dir}: ${cause instanceof Error ? cause.message : cause}`,
+      'make room, or correct its permissions',
+    )
+  } finally {
+    await rm(path, { force: true })
+  }
+}
+
+function checkAgainst(name: string, whose: string, theirsMs: number, oursMs: number): Check {
+  const apartMs = Math.abs(theirsMs - oursMs)
+  if (apartMs <= CLOCK_TOLERANCE_MS) return ok(name, `${whose} and this process agree`)
+  return failed(
+    name,
+    `${whose} and this process are ${Math.round(apartMs / 1000)} s apart`,
+    'synchronise the clocks (NTP): grants and leases live by them',
+  )
+}
+
+export function checkLog({ audit, audit_dir: dir }: StatusView): Check {
+  if (audit.ok) return ok('log', `${audit.size} entries in ${dir}, writable`)
+  return failed(
+    'log',
+    `cannot be written, so every call is refused (${dir})`,
+    'make room on that disk, or correct its permissions, and restart the gateway',
+  )
+}
+
+export function checkRedis({ redis }: StatusView): Check {
+  if (!redis.configured) return skipped('Redis', 'not configured: one process, state on its own disk')
+  return redis.ok
+    ? ok('Redis', 'answers')
+    : failed('Redis', 'does not answer, so calls are refused', 'start it, or correct redis.url in the settings')
+}
+
+/** A service whose tools expect a key, without one behind it, would fail every call. */
+export function checkCredentials({ services }: StatusView): Check[] {
+  const name = 'credentials'
+  if (services.length === 0)
+    return [
+      failed(
+        name,
+        'no services are configured, so every host is refused',
+        'name some under `services` in keyless.yaml',
+      ),
+    ]
+  const missing = services.filter(
+    (service) => !service.credential_configured && Object.keys(service.placeholders).length > 0,
+  )
+  const present = services.filter((service) => service.credential_configured).map((service) => service.name)
+  return [
+    ...(present.length > 0 ? [ok(name, `configured for ${present.join(', ')}`)] : []),
+    ...missing.map((service) =>
+      failed(
+        name,
+        `none for ${service.name}`,
+        `add \`${service.name}: { provider: static, value: { env: NAME } }\` under \`credentials\` in keyless.yaml`,
+      ),
+    ),
+  ]
+}
+
+/** Before a start: do the settings load, and are the variables set that they read secrets from? */
+export async function checkSettings(config: string | undefined): Promise<Check[]> {
+  if (config === undefined && !existsSync('keyless.yaml'))
+    return [skipped('settings', 'no keyless.yaml here: keyless init writes one')]
+  const { loadSettings, SettingsError } = await import('../settings.ts')
+  try {
+    const settings = await loadSettings(config)
+    const unset = settings.secretEnv.filter((name) => !process.env[name])
+    if (unset.length === 0) return [ok('settings', `${settings.file} has no errors`)]
+    return [
+      failed(
+        'settings',
+        `${unset.join(', ')} ${unset.length === 1 ? 'is' : 'are'} not set here`,
+        `set before keyless start: export ${unset[0]}=…`,
+      ),
+    ]
+  } catch (cause) {
+    if (!(cause instanceof SettingsError)) throw cause
+    return [failed('settings', cause.message, 'correct these lines')]
+  }
+}

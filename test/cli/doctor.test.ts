@@ -1,0 +1,188 @@
+import { chmod, mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
+import { examine, report } from '../../gateway/cli/doctor.ts'
+import {
+  checkAuthority,
+  checkClock,
+  checkCredentials,
+  checkLog,
+  checkRedis,
+  checkSettings,
+} from '../../gateway/cli/doctor-machine.ts'
+import { type FixtureGateway, makeAuthority, startFixtureGateway, TASK } from './gateway.fixture.ts'
+
+let gateway: FixtureGateway
+beforeEach(async () => {
+  gateway = await startFixtureGateway()
+  gateway.status = { ...gateway.status, services: gateway.status.services.slice(0, 1) }
+})
+afterEach(async () => {
+  vi.unstubAllEnvs()
+  await gateway.close()
+})
+
+const states = async () =>
+  Object.fromEntries((await examine({ data: gateway.dataDir })).map(({ name, state }) => [name, state]))
+
+describe('a running gateway', () => {
+  it('is well when everything is, with the clients on this machine', async () => {
+    const checks = await examine({ data: gateway.dataDir })
+    expect(checks.filter(({ state }) => state === 'failed')).toEqual([])
+    expect(checks.filter(({ state }) => state === 'ok').map(({ name }) => name)).toEqual([
+      ...['control', 'data directory', 'proxy', 'CA certificate', 'TLS interception'],
+      ...['curl under run', 'python3 under run', 'node under run', 'clock', 'file times', 'log', 'credentials'],
+    ])
+    expect(report(checks)).toMatch(/All is well\.\n$/)
+  })
+
+  it('is asked nothing that an upstream would see, under a short task that is ended', async () => {
+    await examine({ data: gateway.dataDir })
+    expect(new Set(gateway.seen.map(({ method }) => method))).toEqual(new Set(['CONNECT', 'TRACE']))
+    const paths = gateway.instructions.map(({ path }) => path)
+    expect(paths).toContain(`POST /tasks/${TASK}/complete`)
+    expect(gateway.instructions.find(({ path }) => path === 'POST /tasks')?.body).toMatchObject({
+      scope: 'demo:*',
+      ttl_s: 60,
+    })
+  })
+
+  it('fails when its proxy door is closed', async () => {
+    await gateway.stopProxy()
+    expect(await states()).toMatchObject({
+      control: 'ok',
+      proxy: 'failed',
+      'TLS interception': 'failed',
+      'curl under run': 'failed',
+    })
+    await gateway.startProxy()
+  })
+
+  it('fails when it signs with another CA than it shows', async () => {
+    gateway.status = { ...gateway.status, ca_pem: (await makeAuthority()).caPem }
+    expect(await states()).toMatchObject({
+      proxy: 'ok',
+      'CA certificate': 'ok',
+      'TLS interception': 'failed',
+      'curl under run': 'failed',
+      'python3 under run': 'failed',
+      'node under run': 'failed',
+    })
+  })
+
+  it('fails when no task can be opened, and says why', async () => {
+    gateway.taskProblem = { status: 403, code: 'policy_denied', detail: 'Policy allows no such task.' }
+    expect(await examine({ data: gateway.dataDir })).toContainEqual(
+      expect.objectContaining({
+        name: 'CA trusted',
+        state: 'failed',
+        detail: expect.stringContaining('Policy allows no such task.'),
+      }),
+    )
+  })
+
+  it('skips a client that is not on PATH', async () => {
+    vi.stubEnv('PATH', '/nonexistent')
+    expect(await states()).toMatchObject({
+      'curl under run': 'skipped',
+      'python3 under run': 'skipped',
+      'node under run': 'skipped',
+    })
+  })
+
+  it('fails when others can read its directory or keys', async () => {
+    await mkdir(join(gateway.dataDir, 'keys'))
+    await writeFile(join(gateway.dataDir, 'keys', 'grant.key'), '')
+    await chmod(join(gateway.dataDir, 'keys', 'grant.key'), 0o644)
+    await chmod(gateway.dataDir, 0o755)
+    const found = (await examine({ data: gateway.dataDir })).filter(
+      ({ name, state }) => name === 'data directory' && state === 'failed',
+    )
+    expect(found.map(({ remedy }) => remedy)).toEqual([
+      `chmod 700 ${gateway.dataDir}`,
+      `chmod 600 ${join(gateway.dataDir, 'keys', 'grant.key')}`,
+    ])
+  })
+})
+
+describe('no gateway', () => {
+  let dir: string
+  beforeEach(async () => {
+    dir = await mkdtemp(join(tmpdir(), 'kl-doctor-'))
+  })
+  afterEach(() => rm(dir, { recursive: true, force: true }))
+
+  it('fails with the command that starts one, and still looks at what is there', async () => {
+    const checks = await examine({ data: dir })
+    expect(checks[0]).toMatchObject({
+      name: 'control',
+      state: 'failed',
+      remedy: expect.stringContaining('keyless start'),
+    })
+    expect(checks).toContainEqual(expect.objectContaining({ name: 'data directory', state: 'ok' }))
+    expect(report(checks)).toContain('✗ control')
+  })
+
+  it('names the errors of the settings, and the variables that are not set', async () => {
+    const file = join(dir, 'keyless.yaml')
+    await writeFile(file, 'grants: { ttl_s: 15m }\n')
+    expect(await checkSettings(file)).toEqual([
+      expect.objectContaining({ state: 'failed', detail: expect.stringContaining('grants.ttl_s') }),
+    ])
+    await writeFile(file, 'credentials: { github: { provider: static, value: { env: KEYLESS_TEST_TOKEN } } }\n')
+    expect(await checkSettings(file)).toEqual([
+      expect.objectContaining({ state: 'failed', detail: 'KEYLESS_TEST_TOKEN is not set here' }),
+    ])
+    vi.stubEnv('KEYLESS_TEST_TOKEN', 'x')
+    expect(await checkSettings(file)).toEqual([expect.objectContaining({ state: 'ok' })])
+  })
+})
+
+describe('the CA certificate', () => {
+  it.each([
+    [365, 0, 'ok'],
+    [31, 0, 'ok'],
+    [29, 0, 'failed'], // within the month of notice
+    [365, 366, 'failed'], // expired
+    [365, -1, 'failed'], // not yet valid
+  ])('made for %i days is, %i days later, %s', async (days, later, state) => {
+    const { caPem } = await makeAuthority(days)
+    expect(checkAuthority(caPem, Date.now() + later * 86_400_000 + 60_000).state).toBe(state)
+  })
+
+  it('that is none fails', () => expect(checkAuthority('no', Date.now()).state).toBe('failed'))
+})
+
+describe('the gateway’s own account', () => {
+  it('of a clock that is off fails', async () => {
+    const now = Math.floor(Date.now() / 1000)
+    const [far, files] = await checkClock(now - 60, gateway.dataDir)
+    expect(far).toMatchObject({ state: 'failed', detail: expect.stringMatching(/60 s apart|61 s apart/) })
+    expect(files?.state).toBe('ok')
+  })
+
+  it('of a log that cannot be written fails', () => {
+    expect(checkLog({ ...gateway.status, audit: { ok: false, size: 3, origin: 'x' } }).state).toBe('failed')
+  })
+
+  it.each([
+    [{ configured: false, ok: false }, 'skipped'],
+    [{ configured: true, ok: true }, 'ok'],
+    [{ configured: true, ok: false }, 'failed'],
+  ] as const)('of Redis %j is %s', (redis, state) => expect(checkRedis({ ...gateway.status, redis }).state).toBe(state))
+
+  it('of a service without a credential fails, unless its tools need none', () => {
+    const [demo] = gateway.status.services
+    if (demo === undefined) throw new Error('the fixture has a service')
+    const bare = { ...demo, credential_configured: false }
+    expect(checkCredentials({ ...gateway.status, services: [demo, bare] }).map(({ state }) => state)).toEqual([
+      'ok',
+      'failed',
+    ])
+    expect(checkCredentials({ ...gateway.status, services: [{ ...bare, placeholders: {} }] })).toEqual([])
+    expect(checkCredentials({ ...gateway.status, services: [] })).toEqual([
+      expect.objectContaining({ state: 'failed' }),
+    ])
+  })
+})
