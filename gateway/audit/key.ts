@@ -1,5 +1,5 @@
 /** The key that signs checkpoints, and the public half in the form that verifiers are given. */
-import { createPrivateKey, createPublicKey, generateKeyPairSync, type KeyObject } from 'node:crypto'
+import { createPrivateKey, createPublicKey, generateKeyPairSync, type KeyObject, randomUUID } from 'node:crypto'
 import { link, mkdir, open, readFile, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { readIfThere } from './anchor.ts'
@@ -50,7 +50,7 @@ async function create(path: string): Promise<string> {
 
 /** Linked into place whole: a crash leaves no half key, and the first of two writers wins. */
 async function createOnce(path: string, text: string, mode: number): Promise<void> {
-  const temporary = `${path}.${process.pid}`
+  const temporary = `${path}.${randomUUID()}`
   const file = await open(temporary, 'w', mode)
   try {
     await file.writeFile(text)

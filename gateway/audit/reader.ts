@@ -5,13 +5,12 @@ import { type Entry, parseEntry } from './entry.ts'
 import { files, MAX_LINE_BYTES, readLines, split } from './lines.ts'
 
 const BLOCK_BYTES = 256 * 1024
+const POLL_MS = 200
 const LF = 0x0a
 
 export interface LogReader {
-  /** The last `count` whole entries, oldest first. */
-  last(count: number): AsyncGenerator<Entry>
-  /** Entries from here on as they are written, until `signal` aborts. Starts after the last whole entry of now. */
-  follow(signal: AbortSignal): AsyncGenerator<Entry>
+  /** The last `count` whole entries, oldest first; with `signal`, goes on with what is written until it aborts. */
+  tail(count: number, signal?: AbortSignal): AsyncGenerator<Entry>
   bySeq(seq: number): Promise<Entry | undefined>
   /** All entries of one call or instruction, oldest first. */
   byReq(req: string): Promise<Entry[]>
@@ -23,27 +22,20 @@ export async function openReader(dir: string): Promise<LogReader> {
   const path = join(dir, files.entries)
   const file = await open(path, 'r')
   return {
-    last: (count) => last(path, file, count),
-    follow: (signal) => follow(path, file, signal),
+    tail: (count, signal) => tail(path, file, { count, signal }),
     bySeq: (seq) => bySeq(file, seq),
     byReq: (req) => byReq(file, req),
     close: () => file.close(),
   }
 }
 
-async function* last(path: string, file: FileHandle, count: number): AsyncGenerator<Entry> {
-  for await (const lines of readLines(path, await startOfLast(file, count), await endOfWhole(file))) {
-    for (const line of lines) {
-      const entry = parseEntry(line.bytes)
-      if (entry) yield entry
-    }
-  }
-}
-
-/** Polled: file events are lost on network volumes and across containers. */
-async function* follow(path: string, file: FileHandle, signal: AbortSignal): AsyncGenerator<Entry> {
-  let at = await endOfWhole(file)
-  while (!signal.aborted) {
+async function* tail(
+  path: string,
+  file: FileHandle,
+  { count, signal }: { count: number; signal: AbortSignal | undefined },
+): AsyncGenerator<Entry> {
+  let at = await startOfLast(file, count)
+  for (;;) {
     const end = await endOfWhole(file)
     for await (const lines of readLines(path, at, end)) {
       for (const line of lines) {
@@ -53,7 +45,9 @@ async function* follow(path: string, file: FileHandle, signal: AbortSignal): Asy
     }
     // A batch that failed is cut off again; then there is less than there was.
     at = end
-    await new Promise((resolve) => setTimeout(resolve, 200))
+    if (!signal || signal.aborted) return
+    // Polled: file events are lost on network volumes and across containers.
+    await new Promise((resolve) => setTimeout(resolve, POLL_MS))
   }
 }
 

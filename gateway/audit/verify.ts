@@ -82,8 +82,13 @@ class Inquiry {
     // Heads before entries: while the log is being written, entries only ever get more.
     const heads = await this.#heads(verifier)
     this.#covered = Math.max(0, ...heads.map((head) => head.size))
-    await this.#walk(heads)
-    if (this.#tree.size < this.#covered) this.#missing()
+    const leaves = await openIfThere(join(this.#dir, files.leaves))
+    try {
+      await this.#walk(heads, leaves)
+      if (this.#tree.size < this.#covered) await this.#missing(heads, leaves)
+    } finally {
+      await leaves?.close()
+    }
     return this.verdict(null)
   }
 
@@ -121,25 +126,20 @@ class Inquiry {
     return heads
   }
 
-  async #walk(heads: readonly Checkpoint[]): Promise<void> {
+  async #walk(heads: readonly Checkpoint[], leaves: FileHandle | undefined): Promise<void> {
     const path = join(this.#dir, files.entries)
     // Gone, though it was signed, is missing entries; gone, and never signed, is no log.
     if (this.#covered > 0 && !(await isThere(path))) return
-    const leaves = await openIfThere(join(this.#dir, files.leaves))
-    try {
-      for await (const lines of readLines(path)) {
-        const stored = leaves && (await readLeaves(leaves, this.#tree.size, lines.length))
-        for (const [i, line] of lines.entries()) {
-          if (!line.isWhole) {
-            this.#tornBytes = line.bytes.length
-            return
-          }
-          this.#take(line.bytes, stored?.[i])
-          for (const head of heads) if (head.size === this.#tree.size) this.#compare(head)
+    for await (const lines of readLines(path)) {
+      const stored = leaves && (await readLeaves(leaves, this.#tree.size, lines.length))
+      for (const [i, line] of lines.entries()) {
+        if (!line.isWhole) {
+          this.#tornBytes = line.bytes.length
+          return
         }
+        this.#take(line.bytes, stored?.[i])
+        for (const head of heads) if (head.size === this.#tree.size) this.#compare(head)
       }
-    } finally {
-      await leaves?.close()
     }
   }
 
@@ -155,21 +155,33 @@ class Inquiry {
 
   #compare(head: Checkpoint): void {
     if (head.root.equals(this.#tree.root())) return
-    const isProven = this.#witness.size === head.size && this.#witness.root().equals(head.root)
-    if (isProven && this.#firstChanged !== undefined) {
-      this.#fault(this.#firstChanged, 'the entry is not the one that was signed')
-    } else {
+    const index = this.#changed([head])
+    if (index !== undefined) this.#fault(index, 'the entry is not the one that was signed')
+    else
       this.#fault(
         null,
         `the first ${head.size} entries do not hash to the signed root: one was changed, removed or added`,
       )
-    }
   }
 
-  #missing(): void {
-    const index = this.#tree.size
+  /** The entries end too early. Where the trouble begins may be further up: the rest of the leaf hashes tells. */
+  async #missing(heads: readonly Checkpoint[], leaves: FileHandle | undefined): Promise<void> {
+    const { size } = this.#tree
+    while (leaves && this.#witness.size < this.#covered) {
+      const more = await readLeaves(leaves, this.#witness.size, Math.min(4096, this.#covered - this.#witness.size))
+      if (more.length === 0) break
+      for (const leaf of more) this.#witness.append(leaf)
+    }
+    const index = this.#changed(heads)
+    if (index !== undefined) this.#fault(index, 'the entry is not the one that was signed')
     const what = this.#tornBytes > 0 ? 'is damaged' : `and all up to ${this.#covered - 1} are missing`
-    this.#fault(index, `entry ${index} ${what}: the signed checkpoint covers ${this.#covered} entries`)
+    this.#fault(size, `entry ${size} ${what}: the signed checkpoint covers ${this.#covered} entries`)
+  }
+
+  /** The first entry that differs from its leaf hash, if the leaf hashes are proven by a head. */
+  #changed(heads: readonly Checkpoint[]): number | undefined {
+    const isProven = heads.some(({ size, root }) => size === this.#witness.size && root.equals(this.#witness.root()))
+    return isProven ? this.#firstChanged : undefined
   }
 
   #fault(index: number | null, what: string): void {

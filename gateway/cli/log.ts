@@ -69,11 +69,10 @@ async function withReader(which: WhichLog, work: (reader: LogReader) => Promise<
   } catch (cause) {
     return complain(unreadable(dir, cause as NodeJS.ErrnoException))
   }
+  // Whoever reads our output has seen enough: `keyless log tail | head`.
+  process.stdout.on('error', (cause: NodeJS.ErrnoException) => process.exit(cause.code === 'EPIPE' ? 0 : 1))
   try {
     await work(reader)
-  } catch (cause) {
-    // The reader of our output has seen enough: `keyless log tail | head`.
-    if ((cause as NodeJS.ErrnoException).code !== 'EPIPE') throw cause
   } finally {
     await reader.close()
   }
@@ -90,11 +89,10 @@ function unreadable(dir: string, cause: NodeJS.ErrnoException): string {
 async function tailLog(reader: LogReader, options: TailOptions): Promise<void> {
   const { oneLine } = await import('./log-words.ts')
   const write = (entry: Entry) => print(options.json ? JSON.stringify(entry) : oneLine(entry))
-  for await (const entry of reader.last(options.lines)) await write(entry)
-  if (!options.follow) return
   const stop = new AbortController()
-  process.once('SIGINT', () => stop.abort())
-  for await (const entry of reader.follow(stop.signal)) await write(entry)
+  if (options.follow) process.once('SIGINT', () => stop.abort())
+  const entries = reader.tail(options.lines, options.follow ? stop.signal : undefined)
+  for await (const entry of entries) await write(entry)
 }
 
 async function showCall(reader: LogReader, id: string, options: TailOptions): Promise<void> {
