@@ -109,7 +109,7 @@ export class Pool {
     lane.busy += 1
     for (let known = lane.idle.pop(); known !== undefined; known = lane.idle.pop()) {
       this.#idle.delete(known)
-      if (known.allowed === outbound.service.addresses) {
+      if (isSame(known.allowed, outbound.service.addresses)) {
         known.isFresh = false
         return known
       }
@@ -188,6 +188,10 @@ export class Pool {
   #dropIfUnused(lane: Lane): void {
     if (lane.busy === 0 && lane.idle.length === 0) this.#lanes.delete(lane.key)
   }
+}
+
+function isSame(a: readonly string[], b: readonly string[]): boolean {
+  return a === b || (a.length === b.length && a.every((range, i) => range === b[i]))
 }
 
 function ignore(): void {

@@ -19,6 +19,8 @@ export class Searcher {
   /** Hash → needles whose window ends so. */
   readonly #buckets: ReadonlyMap<number, readonly Buffer[]>
   readonly #firstBytes = new Uint8Array(256)
+  /** Hash of the first two bytes of a needle → 1. */
+  readonly #firstPairs = new Uint8Array(TABLE)
 
   /** @param needles at least one; each at least three bytes, longest match wins. */
   constructor(needles: readonly Buffer[]) {
@@ -29,6 +31,7 @@ export class Searcher {
     const buckets = new Map<number, Buffer[]>()
     for (const needle of this.#needles) {
       this.#firstBytes[needle[0] as number] = 1
+      this.#firstPairs[pair(needle, 0)] = 1
       for (let end = BLOCK - 1; end < this.#window; end += 1) {
         const slot = hash(needle, end)
         this.#shift[slot] = Math.min(this.#shift[slot] as number, this.#window - 1 - end)
@@ -65,9 +68,12 @@ export class Searcher {
 
   /** Where the longest end of `bytes` begins that could be the beginning of a needle; `bytes.length` if there is none. */
   heldFrom(bytes: Uint8Array): number {
-    for (let start = Math.max(0, bytes.length - this.#longest + 1); start < bytes.length; start += 1) {
-      if (this.#firstBytes[bytes[start] as number] === 1 && this.#couldStart(bytes, start)) return start
+    const pairs = this.#firstPairs
+    const last = bytes.length - 1
+    for (let start = Math.max(0, bytes.length - this.#longest + 1); start < last; start += 1) {
+      if (pairs[pair(bytes, start)] === 1 && this.#couldStart(bytes, start)) return start
     }
+    if (last >= 0 && this.#firstBytes[bytes[last] as number] === 1) return last
     return bytes.length
   }
 
@@ -131,6 +137,10 @@ function searcherOf(secrets: readonly Secret[]): Searcher | null {
 
 function hash(bytes: Uint8Array, end: number): number {
   return (((bytes[end - 2] as number) << 8) ^ ((bytes[end - 1] as number) << 4) ^ (bytes[end] as number)) & (TABLE - 1)
+}
+
+function pair(bytes: Uint8Array, start: number): number {
+  return ((bytes[start] as number) << 4) ^ (bytes[start + 1] as number)
 }
 
 function matches(needle: Uint8Array, bytes: Uint8Array, start: number, length: number): boolean {

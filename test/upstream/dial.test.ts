@@ -207,7 +207,12 @@ describe('TLS', () => {
   })
 
   it('on a port that speaks something else is refused', async () => {
-    const server = createTcpServer((socket) => socket.on('error', () => {}).resume().end('HTTP/1.1 400 Bad Request\r\n\r\n'))
+    const server = createTcpServer((socket) =>
+      socket
+        .on('error', () => {})
+        .resume()
+        .end('HTTP/1.1 400 Bad Request\r\n\r\n'),
+    )
     const port = await listen(server)
     closing.push(() => shut(server))
     await expect(open(dialer(local()), { port, scheme: 'https' })).rejects.toMatchObject({

@@ -468,3 +468,46 @@ describe('a credential in an answer', () => {
     expect(answer.body.toString()).toContain(`hello ${'*'.repeat(CANARY.length)}`)
   })
 })
+
+describe('an upload', () => {
+  it('that the upstream refuses before it has read it gets its answer, and the agent can go on', async () => {
+    const { door } = await betweenRaw((socket, text) => {
+      if (text.startsWith('PUT')) socket.write('HTTP/1.1 413 Content Too Large\r\nContent-Length: 3\r\n\r\nbig')
+      else if (text.startsWith('GET')) socket.write('HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok')
+    })
+    const size = 1_000_000
+    const put = `PUT / HTTP/1.1\r\nHost: ${HOST}\r\nContent-Length: ${size}\r\n\r\n${'x'.repeat(size)}`
+    const next = `GET / HTTP/1.1\r\nHost: ${HOST}\r\nConnection: close\r\n\r\n`
+    const answer = await exchange(door.port, put + next)
+    expect(answer.head).toContain('413 Content Too Large')
+    expect(answer.body.toString()).toMatch(/^bigHTTP\/1\.1 200 OK[\s\S]*ok$/)
+    await door.ended(2)
+    expect(door.outcomes.map(({ status, error }) => [status, error])).toEqual([
+      [413, undefined],
+      [200, undefined],
+    ])
+  })
+
+  it('to an upstream that is not there leaves the agent a connection that works', async () => {
+    const gone = await openRawOrigin(() => {})
+    await gone.close()
+    const door = await openDoor({ port: gone.port })
+    closing.push(door.close)
+    const size = 1_000_000
+    const put = `PUT / HTTP/1.1\r\nHost: ${HOST}\r\nContent-Length: ${size}\r\n\r\n${'x'.repeat(size)}`
+    const answer = await exchange(door.port, put + put.replace('Host', 'Connection: close\r\nHost'))
+    expect(answer.head).toContain('x-code: upstream_refused')
+    expect(answer.body.toString()).toContain('x-code: upstream_refused')
+  })
+})
+
+describe('a door of the gateway itself', () => {
+  it('is reached by no call, whatever ranges a service lists', async () => {
+    const origin = await openOrigin((_, response) => response.end('secret'))
+    const isClosed = (address: string, port: number) => address === '127.0.0.1' && port === origin.port
+    const door = await openDoor({ port: origin.port, upstream: { isClosed } })
+    closing.push(origin.close, door.close)
+    expect((await get(door.port)).head).toContain('x-code: address_forbidden')
+    expect(origin.connections()).toBe(0)
+  })
+})
