@@ -37,7 +37,7 @@ export interface Unused {
   }
   readonly credential: Credential
   readonly credentialId: string
-  readonly reason: 'grant_ended' | 'single_use' | 'unrecorded'
+  readonly reason: 'grant_ended' | 'single_use' | 'unusable' | 'unrecorded'
 }
 
 interface Issued {
@@ -78,8 +78,10 @@ async function issue(rooms: IssueRooms, claim: Claim, cause: Cause): Promise<Iss
   const credential = await ask(rooms, claim)
   // The issuer has given a credential and the log does not know yet. A crash here leaves one that nobody has used: safe.
   const credentialId = rooms.seal.credentialId(credential.secret)
-  const lifetime = lifetimeFor(rooms, claim, credential)
+  let reason: Unused['reason'] = 'unusable'
   try {
+    const lifetime = lifetimeFor(rooms, claim, credential)
+    reason = 'unrecorded'
     await rooms.record('lease.issued', claim.grant.tenant, {
       provider: claim.provider.name,
       credential: claim.name,
@@ -91,12 +93,13 @@ async function issue(rooms: IssueRooms, claim: Claim, cause: Cause): Promise<Iss
       cause,
       ms: Math.round(rooms.clock.elapsedMs() - startedMs),
     })
+    reason = 'grant_ended'
+    if (rooms.isEnded(claim.grant.id)) throw endedMeanwhile()
+    return { credential, credentialId, lifetime }
   } catch (error) {
-    rooms.discard({ claim, credential, credentialId, reason: 'unrecorded' })
+    rooms.discard({ claim, credential, credentialId, reason })
     throw error
   }
-  if (rooms.isEnded(claim.grant.id)) throw endedMeanwhile(rooms, claim, credential, credentialId)
-  return { credential, credentialId, lifetime }
 }
 
 /** The provider's answer, or a coded refusal within `timeoutMs`, whatever the provider does about its signal. */
@@ -165,7 +168,10 @@ async function store(
   const terms = { ttlMs: lifetime.untilMs - rooms.clock.nowMs(), fence }
   try {
     const outcome = await rooms.cache.set(claim.key, sealed, terms)
-    if (outcome === 'ended') throw endedMeanwhile(rooms, claim, credential, credentialId)
+    if (outcome === 'ended') {
+      rooms.discard({ claim, credential, credentialId, reason: 'grant_ended' })
+      throw endedMeanwhile()
+    }
     return outcome === 'stored' ? sealed : undefined
   } catch (cause) {
     // Recorded but not stored: this process uses it, the next one issues its own. A dead cache refuses no call.
@@ -174,8 +180,7 @@ async function store(
   }
 }
 
-function endedMeanwhile(rooms: IssueRooms, claim: Claim, credential: Credential, credentialId: string): GatewayError {
-  rooms.discard({ claim, credential, credentialId, reason: 'grant_ended' })
+function endedMeanwhile(): GatewayError {
   return new GatewayError('grant_revoked', 'The task ended while a credential was being issued for it.')
 }
 

@@ -34,6 +34,17 @@ function attempt(acquire: () => Lease | Promise<Lease>): Promise<Lease> {
   return (async () => acquire())()
 }
 
+test('only a permit of the policy room and a receipt of the audit room are accepted: anything else does not compile', () => {
+  const { leases } = leaseRig()
+  const made = permit({ service: billing })
+  const alike = { grant: made.grant, endpoint: made.endpoint, decision: made.decision, isAllowed: true }
+  // @ts-expect-error the shape of a permit is not a permit
+  const withoutPermit = () => leases.acquire(alike, receipt)
+  // @ts-expect-error the shape of a receipt is not a receipt
+  const withoutReceipt = () => leases.acquire(made, { event: 'event', seq: 0 })
+  expect([withoutPermit, withoutReceipt]).toHaveLength(2)
+})
+
 describe('acquiring', () => {
   test('issues once, then answers without a promise', async () => {
     const { leases, provider } = leaseRig()

@@ -1,24 +1,21 @@
 /** Redis for real: `REDIS_URL`, else `redis-server` on PATH on a free port, else a container. */
-import { type ChildProcess, spawn } from 'node:child_process'
+import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { createServer } from 'node:net'
+import { createServer, connect as dial, type Socket } from 'node:net'
 import { Redis } from 'ioredis'
 
 export interface RedisServer {
   readonly url: string
-  /** The process, when this fixture started one: tests stop and suspend it. */
-  readonly process: ChildProcess | undefined
   stop(): Promise<void>
 }
 
 export async function startRedis(): Promise<RedisServer> {
   const url = process.env.REDIS_URL
-  if (url !== undefined) return { url, process: undefined, stop: async () => undefined }
+  if (url !== undefined) return { url, stop: async () => undefined }
   return (await startLocalRedis()) ?? (await startContainer())
 }
 
-/** A Redis of this test's own, which it may kill; undefined when there is no `redis-server`. */
-export async function startLocalRedis(): Promise<RedisServer | undefined> {
+async function startLocalRedis(): Promise<RedisServer | undefined> {
   const port = await freePort()
   const args = ['--port', String(port), '--bind', '127.0.0.1', '--save', '', '--appendonly', 'no']
   const child = spawn('redis-server', args, { stdio: 'ignore' })
@@ -28,7 +25,6 @@ export async function startLocalRedis(): Promise<RedisServer | undefined> {
   await isAnswering(url)
   return {
     url,
-    process: child,
     async stop() {
       if (child.exitCode !== null || child.signalCode !== null) return
       const ended = once(child, 'exit')
@@ -42,7 +38,7 @@ async function startContainer(): Promise<RedisServer> {
   const { GenericContainer } = await import('testcontainers')
   const container = await new GenericContainer('redis:7-alpine').withExposedPorts(6379).start()
   const url = `redis://${container.getHost()}:${container.getMappedPort(6379)}`
-  return { url, process: undefined, stop: async () => void (await container.stop()) }
+  return { url, stop: async () => void (await container.stop()) }
 }
 
 async function freePort(): Promise<number> {
@@ -75,4 +71,46 @@ export async function connect(url: string): Promise<Redis> {
   redis.on('error', () => undefined)
   await redis.connect()
   return redis
+}
+
+export interface FragileLink {
+  /** The same Redis, through this link. */
+  readonly url: string
+  /** Bytes stay where they are, connections stay open: a Redis that hangs. */
+  freeze(): void
+  /** Connections end and none is accepted: a Redis that is down. */
+  cut(): Promise<void>
+}
+
+/** A way to Redis that a test can break. */
+export async function fragileLink(url: string): Promise<FragileLink> {
+  const far = new URL(url)
+  const sockets = new Set<Socket>()
+  const server = createServer((near) => {
+    const upstream = dial(Number(far.port) || 6379, far.hostname)
+    for (const [from, to] of [
+      [near, upstream],
+      [upstream, near],
+    ] as const) {
+      sockets.add(from)
+      from.on('error', () => to.destroy())
+      from.pipe(to)
+    }
+  }).listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  const address = server.address()
+  if (address === null || typeof address === 'string') throw new Error('no port')
+  const through = new URL(url)
+  through.host = `127.0.0.1:${address.port}`
+  return {
+    url: through.href,
+    freeze() {
+      for (const socket of sockets) socket.unpipe().pause()
+    },
+    async cut() {
+      for (const socket of sockets) socket.destroy()
+      server.close()
+      await once(server, 'close')
+    },
+  }
 }
