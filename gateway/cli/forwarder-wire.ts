@@ -1,4 +1,5 @@
 /** What the forwarder's parts agree on: where the gateway is, which fields end at one connection, and how its absence reads. */
+import { type ProblemCode, problems } from '../protocol/problem.ts'
 
 export interface GatewayAddress {
   readonly host: string
@@ -41,16 +42,17 @@ export function endToEnd(rawHeaders: readonly string[], connection: string | und
   return kept
 }
 
-export const UNREACHABLE = 'gateway_unreachable'
+export const UNREACHABLE = 'gateway_unreachable' satisfies ProblemCode
 
 /** Body of the 502 while the gateway is away, `application/problem+json`. */
 export function unreachable({ host, port }: GatewayAddress): string {
+  const { status, title, remedy } = problems[UNREACHABLE]
   return JSON.stringify({
-    type: 'about:blank',
-    title: 'The gateway does not answer',
-    status: 502,
+    type: `urn:keyless:error:${UNREACHABLE}`,
+    title,
+    status,
     detail: `The Keyless gateway at ${host}:${port} does not answer. Start it again with \`keyless start\`; this run goes on as soon as it is back.`,
     code: UNREACHABLE,
-    remedy: 'retry',
+    remedy,
   })
 }

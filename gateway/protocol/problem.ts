@@ -195,6 +195,12 @@ export const problems = {
     remedy: 'retry',
   },
   draining: { status: 503, proxyError: 'proxy_internal_error', title: 'The gateway is shutting down', remedy: 'retry' },
+  gateway_unreachable: {
+    status: 502,
+    proxyError: 'connection_refused',
+    title: 'The gateway does not answer',
+    remedy: 'retry',
+  },
   internal: {
     status: 500,
     proxyError: 'proxy_internal_error',
