@@ -55,7 +55,7 @@ export class OperationTrie<T> {
    */
   match(method: string, path: string, query: string): Match<T> | undefined {
     const segments = path === '/' ? [] : path.slice(1).split('/')
-    const walk: Walk = { method, query, segments, captured: [] }
+    const walk: Walk = { method, query, segments, hasSlash: path.includes('%2F'), captured: [] }
     return descend(this.#root, 0, walk)
   }
 }
@@ -64,8 +64,12 @@ interface Walk {
   readonly method: string
   readonly query: string
   readonly segments: readonly string[]
+  /** Whether some segment holds an encoded slash. */
+  readonly hasSlash: boolean
   readonly captured: string[]
 }
+
+// The three below run for every request: plain loops, no closures.
 
 function descend<T>(step: Step<T>, i: number, walk: Walk): Match<T> | undefined {
   const segment = walk.segments[i]
@@ -75,14 +79,16 @@ function descend<T>(step: Step<T>, i: number, walk: Walk): Match<T> | undefined 
     const found = descend(literal, i + 1, walk)
     if (found !== undefined) return found
   }
-  return descendOne(step, segment, i, walk) ?? settleRest(step, i, walk)
+  const found = step.ones.length === 0 ? undefined : descendOne(step, segment, i, walk)
+  return found ?? (step.rest.length === 0 ? undefined : settleRest(step, i, walk))
 }
 
 function descendOne<T>(step: Step<T>, segment: string, i: number, walk: Walk): Match<T> | undefined {
   for (const one of step.ones) {
-    if (segment.length <= one.suffix.length || !segment.endsWith(one.suffix)) continue
-    if (!one.mayHoldSlash && segment.includes('%2F')) continue
-    walk.captured.push(one.suffix === '' ? segment : segment.slice(0, -one.suffix.length))
+    const { suffix } = one
+    if (segment.length <= suffix.length || (suffix !== '' && !segment.endsWith(suffix))) continue
+    if (walk.hasSlash && !one.mayHoldSlash && segment.includes('%2F')) continue
+    walk.captured.push(suffix === '' ? segment : segment.slice(0, -suffix.length))
     const found = descend(one.next, i + 1, walk)
     if (found !== undefined) return found
     walk.captured.pop()
@@ -106,12 +112,19 @@ function settleRest<T>(step: Step<T>, i: number, walk: Walk): Match<T> | undefin
 function settle<T>(leaves: Map<string, Leaf<T>[]>, walk: Walk): Match<T> | undefined {
   // A HEAD is a GET whose body is not sent (RFC 9110 §9.3.2).
   const candidates = leaves.get(walk.method) ?? (walk.method === 'HEAD' ? leaves.get('GET') : undefined)
-  const leaf = candidates?.find((candidate) => candidate.query.length === 0 || queryAgrees(candidate.query, walk.query))
-  if (leaf === undefined) return undefined
-  if (leaf.names.length === 0) return { value: leaf.value, params: NO_PARAMS }
+  if (candidates === undefined) return undefined
+  for (const leaf of candidates) {
+    if (leaf.query.length > 0 && !queryAgrees(leaf.query, walk.query)) continue
+    return { value: leaf.value, params: paramsOf(leaf.names, walk.captured) }
+  }
+  return undefined
+}
+
+function paramsOf(names: readonly string[], captured: readonly string[]): Readonly<Record<string, string>> {
+  if (names.length === 0) return NO_PARAMS
   const params: Record<string, string> = {}
-  for (const [n, name] of leaf.names.entries()) params[name] = walk.captured[n] ?? ''
-  return { value: leaf.value, params }
+  for (let n = 0; n < names.length; n++) params[names[n] ?? ''] = captured[n] ?? ''
+  return params
 }
 
 const NO_PARAMS: Readonly<Record<string, string>> = Object.freeze({})
