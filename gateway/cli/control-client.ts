@@ -93,12 +93,14 @@ function read(answer: IncomingMessage, text: string): unknown {
   const status = answer.statusCode ?? 0
   if (status === 204) return undefined
   const parsed = parse(text)
-  if (status >= 200 && status < 300) return parsed
+  if (status >= 200 && status < 300 && typeof parsed === 'object' && parsed !== null) return parsed
   const { code, detail } = (parsed ?? {}) as { code?: unknown; detail?: unknown }
   if (typeof code === 'string' && Object.hasOwn(problems, code)) {
     throw new GatewayError(code as ProblemCode, typeof detail === 'string' ? detail : `The gateway answered ${status}.`)
   }
-  throw new Error(`What answers at the control socket is not this gateway: HTTP ${status} without a known code.`)
+  throw new Error(
+    `What answers at the control socket is not this gateway: HTTP ${status} without an answer that it would give.`,
+  )
 }
 
 function parse(text: string): unknown {

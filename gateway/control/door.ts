@@ -153,8 +153,9 @@ function unknownRoute(): GatewayError {
 
 function guardNames(app: FastifyInstance, names: ReadonlySet<string>): void {
   app.addHook('onRequest', async (request) => {
-    const host = parseAuthority(request.headers.host ?? '', 80).host
-    if (isOwnName(host, names, request.socket.localAddress)) return
+    const [field = '', ...more] = request.raw.headersDistinct.host ?? []
+    // Two Host fields name two places (RFC 9112 §3.2); an unreadable one makes parseAuthority refuse.
+    if (more.length === 0 && isOwnName(parseAuthority(field, 80).host, names, request.socket.localAddress)) return
     throw new GatewayError(
       'target_mismatch',
       'The control door is not known by the name in the Host field. Use localhost or its address, or set public_url to the name that clients use.',

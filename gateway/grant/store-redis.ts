@@ -146,7 +146,9 @@ async function live(redis: Redis | Cluster, keys: Keys, tenant: string, nowS: nu
 
 async function bounded<T>(work: Promise<T>): Promise<T> {
   const late = Promise.withResolvers<never>()
-  const timer = setTimeout(() => late.reject(new Error(`Redis did not answer within ${ANSWER_MS} ms`)), ANSWER_MS)
+  const refuse = () => late.reject(new Error(`Redis did not answer within ${ANSWER_MS} ms`))
+  // One more turn: after a stall of our own, timers run before the answers that have arrived meanwhile are read.
+  const timer = setTimeout(() => setImmediate(refuse), ANSWER_MS)
   try {
     return await Promise.race([work, late.promise])
   } catch (cause) {

@@ -185,13 +185,12 @@ describe('what is no grant', () => {
     expect(await at('slot')).toContain('in the credential slot')
   })
 
-  it('is refused before it is hashed or parsed when it is longer than 16 KiB', async () => {
-    const grants = grantsWith()
+  it('is refused without being hashed or asked for when it is longer than 16 KiB', async () => {
+    const { grants, asked } = counting()
     for (const long of ['a'.repeat(16 * 1024 + 1), `kh_${'a'.repeat(1024 * 1024)}`, 'a.'.repeat(1024 * 1024)]) {
-      const started = performance.now()
       expect((await refusal(() => grants.authenticate(presenting(long)))).detail).toContain('16384')
-      expect(performance.now() - started).toBeLessThan(50)
     }
+    expect(asked()).toBe(0)
   })
 
   it('costs the store nothing when it has not the shape of a handle', async () => {
