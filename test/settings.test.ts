@@ -1,4 +1,4 @@
-import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { inspect } from 'node:util'
@@ -306,5 +306,16 @@ describe('the schema for editors', () => {
       ].sort(),
     )
     for (const property of Object.values(schema.properties)) expect(property.description).toMatch(/\.$/)
+  })
+
+  it('names the same settings as docs/settings.md', async () => {
+    type Node = { properties?: Record<string, Node> }
+    const leaves = (node: Node, path: string[]): string[] =>
+      Object.entries(node.properties ?? {}).flatMap(([key, inner]) =>
+        inner.properties ? leaves(inner, [...path, key]) : [[...path, key].join('.')],
+      )
+    const page = await readFile(new URL('../docs/settings.md', import.meta.url), 'utf8')
+    const documented = [...page.matchAll(/^\| `([a-z_.]+)` \|/gm)].map((match) => match[1])
+    expect(documented).toEqual(leaves(settingsJsonSchema() as Node, []))
   })
 })

@@ -195,6 +195,53 @@ describe('signals', () => {
   })
 })
 
+describe('on a terminal', () => {
+  it('Ctrl-C reaches the command once', async () => {
+    const program = `let n = 0; process.on('SIGINT', () => { if (n++ === 0) setTimeout(() => { console.log('got ' + n); process.exit(9) }, 200) }); console.log('ready'); setInterval(() => {}, 1000)`
+    await writeFile(join(dir, 'program.js'), program)
+    const result = await onTerminal([
+      node,
+      entry,
+      'run',
+      '--task',
+      'x',
+      '--data',
+      gateway.dataDir,
+      '--',
+      node,
+      join(dir, 'program.js'),
+    ])
+    expect(result).toMatch(/got 1\s+exit 9$/)
+    expect(completion()).toEqual(['completed'])
+  })
+})
+
+/** Runs a command on a terminal of its own and types Ctrl-C once it has said "ready". */
+async function onTerminal(command: readonly string[]): Promise<string> {
+  const program = `
+import os, pty, sys
+pid, fd = pty.fork()
+if pid == 0: os.execv(sys.argv[1], sys.argv[1:])
+seen, typed = b'', False
+while True:
+    try: chunk = os.read(fd, 4096)
+    except OSError: break
+    if not chunk: break
+    seen += chunk
+    if b'ready' in seen and not typed:
+        typed = True
+        os.write(fd, b'\\x03')
+_, status = os.waitpid(pid, 0)
+sys.stdout.write(seen.decode() + 'exit ' + str(os.waitstatus_to_exitcode(status)))`
+  const child = spawn('python3', ['-c', program, ...command], { stdio: ['ignore', 'pipe', 'inherit'] })
+  let out = ''
+  child.stdout.on('data', (chunk) => {
+    out += chunk
+  })
+  await once(child, 'close')
+  return out
+}
+
 describe('heartbeats', () => {
   it('are sent while the command runs', async () => {
     const started = start([node, '-e', 'setInterval(() => {}, 1000)'])
