@@ -43,8 +43,14 @@ export interface House extends RequestRooms, InstructionRooms {
   close(): Promise<void>
 }
 
+/** What the house cannot know when it is built, because the doors open later. */
+export interface Outlook {
+  /** Whether dialling this address would reach the control door. */
+  isControlAddress(address: string, port: number): boolean
+}
+
 /** Build every room, or fail with an error that says which setting to change. Nothing listens yet. */
-export async function buildHouse(settings: Settings, clock: Clock): Promise<House> {
+export async function buildHouse(settings: Settings, clock: Clock, outlook: Outlook): Promise<House> {
   await mkdir(settings.dataDir, { recursive: true, mode: 0o700 })
   await chmod(settings.dataDir, 0o700)
   const catalogue = await loadCatalogue({
@@ -58,7 +64,7 @@ export async function buildHouse(settings: Settings, clock: Clock): Promise<Hous
   const authority = await loadAuthority(settings.keysDir, clock)
   const audit = await openAudit(settings, keys, clock)
   const redis = settings.redis ? await connectRedis(settings.redis.url) : undefined
-  const upstream = createUpstream({ ...settings.upstream, clock })
+  const upstream = createUpstream({ ...settings.upstream, clock, isClosed: outlook.isControlAddress })
   const leases = createLeases({
     providers: buildProviders(settings, upstream, clock),
     cache: redis ? createRedisCache({ redis }) : createMemoryCache({ clock }),

@@ -26,10 +26,11 @@ export interface Gateway {
 
 /** Open a gateway. Every failure names what to change; nothing stays half open. */
 export async function openGateway(settings: Settings, clock: Clock = systemClock): Promise<Gateway> {
-  const house = await buildHouse(settings, clock)
-  const human: Human = { iss: `local:${hostname()}`, sub: userInfo().username }
   let control: ControlDoor | undefined
   let proxy: ProxyDoor | undefined
+  const isControlAddress = (address: string, port: number) => control?.isControlAddress(address, port) ?? false
+  const house = await buildHouse(settings, clock, { isControlAddress })
+  const human: Human = { iss: `local:${hostname()}`, sub: userInfo().username }
   try {
     const views = { proxyPort: () => proxy?.port ?? 0, controlPort: () => control?.port ?? 0 }
     control = await openControlDoor({
