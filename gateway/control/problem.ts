@@ -17,7 +17,7 @@ export function writeProblem(request: FastifyRequest, reply: FastifyReply, refus
       detail: refusal.detail,
       code: refusal.code,
       remedy,
-      instance: `urn:uuid:${request.id}`,
+      instance: request.id,
     })
 }
 

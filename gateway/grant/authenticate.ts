@@ -142,7 +142,6 @@ export class Authenticator {
   }
 
   #remember(digest: string, grant: Grant, askedAtMs: number): Grant {
-    if (this.#ended.has(grant.id)) throw ended(grant, undefined) // it ended while the store was being asked
     if (this.#entries.size >= CACHE_ENTRIES) this.#evict()
     this.#entries.set(digest, { grant, expiresAtMs: grant.expiresAt * 1000, askedAtMs, isRefreshing: false })
     return grant

@@ -140,7 +140,7 @@ describe('opening a task over the socket', () => {
       detail: expect.stringContaining('gitlab:x'),
       code: 'invalid_scope',
       remedy: 'fix_request',
-      instance: `urn:uuid:${id}`,
+      instance: id,
     })
     expect(answer.headers['keyless-error']).toBe('invalid_scope')
   })
