@@ -11,19 +11,9 @@ import { asGatewayError, type GatewayError } from '../protocol/problem.ts'
 import type { Endpoint } from '../protocol/service.ts'
 import type { Draft } from './canonical.ts'
 import { deniedDraft, failedDraft, performedDraft } from './instructed.ts'
-import { decisionDraft, type Letterhead, outcomeDraft } from './record.ts'
+import { decisionDraft, type LeaseFacts, type Letterhead, outcomeDraft } from './record.ts'
 
-/** What the record says of the credential that was used. Never its value. */
-export interface LeaseFacts {
-  readonly provider: string
-  readonly credential: string
-  /** HMAC of the credential under the gateway's own key: equal values can be found, none can be guessed. */
-  readonly credentialId: string
-  readonly ephemeral: boolean
-  /** Epoch seconds. */
-  readonly expiresAt: number
-  readonly cache: 'hit' | 'miss'
-}
+export type { LeaseFacts } from './record.ts'
 
 declare const durable: unique symbol
 

@@ -12,7 +12,6 @@ import { type GatewayError, problems } from '../protocol/problem.ts'
 import type { Endpoint } from '../protocol/service.ts'
 import { cut, cutList, type Draft, fits, type Limits, roomy, tenths, tight } from './canonical.ts'
 import { traceCause } from './cause.ts'
-import type { LeaseFacts } from './event.ts'
 
 /** What is the same in every entry of one gateway process. */
 export interface Letterhead {
@@ -45,6 +44,18 @@ interface Chain {
   readonly ended: string
   /** From `task` to the value of `ts`. */
   readonly rest: string
+}
+
+/** What the record says of the credential that was used. Never its value. */
+export interface LeaseFacts {
+  readonly provider: string
+  readonly credential: string
+  /** HMAC of the credential under the gateway's own key: equal values can be found, none can be guessed. */
+  readonly credentialId: string
+  readonly ephemeral: boolean
+  /** Epoch seconds. */
+  readonly expiresAt: number
+  readonly cache: 'hit' | 'miss'
 }
 
 /** Everything known of a call when its decision is written. Before authentication there is no grant. */

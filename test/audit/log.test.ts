@@ -33,7 +33,7 @@ describe('appending', () => {
     const seqs = await Promise.all(Array.from({ length: 500 }, (_, i) => log.append(note({ i }))))
     expect(seqs).toEqual(Array.from({ length: 500 }, (_, i) => i + 1))
     const entries = await entriesOf(dir)
-    expect(entries.slice(1).map((entry) => entry.facts?.['i'])).toEqual(Array.from({ length: 500 }, (_, i) => i))
+    expect(entries.slice(1).map((entry) => entry.facts?.i)).toEqual(Array.from({ length: 500 }, (_, i) => i))
     await log.close()
     expect(await verifyLog(dir)).toMatchObject({ ok: true, entries: 502, covered: 502, uncovered: 0 })
   })
@@ -224,7 +224,7 @@ describe('a failing disk', () => {
     disk.fails = undefined
     await log.append(note({ i: 100 }))
     await log.close()
-    expect((await entriesOf(dir)).map((entry) => entry.facts?.['i']).filter((i) => i !== undefined)).toEqual([100])
+    expect((await entriesOf(dir)).map((entry) => entry.facts?.i).filter((i) => i !== undefined)).toEqual([100])
   })
 
   it('keeps refusing until what it left behind can be cut off', async () => {
@@ -258,7 +258,7 @@ describe('a failing disk', () => {
     } finally {
       vi.useRealTimers()
     }
-    const numbers = (await entriesOf(dir)).map((entry) => entry.facts?.['i']).filter((i) => i !== undefined)
+    const numbers = (await entriesOf(dir)).map((entry) => entry.facts?.i).filter((i) => i !== undefined)
     expect(numbers).toEqual(Array.from({ length: 11 }, (_, i) => i))
     expect(await verifyLog(dir)).toMatchObject({ ok: true })
   })
@@ -335,7 +335,7 @@ describe('starting again', () => {
     await log.close()
     const recovered = (await entriesOf(dir))[12]
     expect(recovered).toMatchObject({ kind: 'log.recovered', facts: { reason: 'torn_tail', cut_bytes: tail.length } })
-    expect(await readFile(join(dir, String(recovered?.facts?.['kept_in'])), 'utf8')).toBe(tail)
+    expect(await readFile(join(dir, String(recovered?.facts?.kept_in)), 'utf8')).toBe(tail)
     expect(await verifyLog(dir)).toMatchObject({ ok: true, entries: 15 })
   })
 
