@@ -2,7 +2,7 @@
 import type { Entry, Step } from './entry.ts'
 
 /**
- * "ana authorised spiffe://…/triage for task “triage issue 42”, spiffe://…/triage called GET https://… (github:issues.read): 200".
+ * "ana authorised spiffe://…/triage for task “triage issue 42”, spiffe://…/triage called GET api.github.com/repos/acme/site/issues (github:issues.read): 200".
  * `outcome` is the entry that ended the call, if there is one. Texts come from agents: print them through `printable`.
  */
 export function sentence(decision: Entry, outcome?: Entry): string {
@@ -29,10 +29,14 @@ function chain(entry: Entry): string {
 }
 
 function deed({ target }: Entry): string {
-  if (!target) return 'acted'
-  const isUsual = target.port === (target.scheme === 'https' ? 443 : 80)
-  const host = target.host.includes(':') ? `[${target.host}]` : target.host
-  return `called ${target.method} ${target.scheme}://${host}${isUsual ? '' : `:${target.port}`}${target.path} (${target.operation ?? 'no known operation'})`
+  return target ? `called ${placeOf(target)} (${target.operation ?? 'no known operation'})` : 'acted'
+}
+
+/** `GET api.github.com/repos/acme/site`: what is usual (TLS, its port) is left out. */
+export function placeOf({ scheme, host, port, method, path }: NonNullable<Entry['target']>): string {
+  const isUsual = port === (scheme === 'https' ? 443 : 80)
+  const name = host.includes(':') ? `[${host}]` : host
+  return `${method} ${scheme === 'https' ? '' : `${scheme}://`}${name}${isUsual ? '' : `:${port}`}${path}`
 }
 
 function result({ decision }: Entry, end: Entry | undefined): string {

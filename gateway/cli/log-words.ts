@@ -1,6 +1,6 @@
 /** Entries in words for people at a terminal. Everything that came from an agent goes through `printable`. */
 import type { Entry } from '../audit/entry.ts'
-import { actors, sentence } from '../audit/lineage.ts'
+import { actors, placeOf, sentence } from '../audit/lineage.ts'
 
 /**
  * Text that cannot steer a terminal or pass for other text: control, format, bidirectional and line-separating characters become
@@ -27,7 +27,7 @@ function gist(entry: Entry): string {
 
 function decisionGist(entry: Entry): string {
   const verdict = entry.decision?.effect === 'allow' ? 'ALLOW' : `DENY ${entry.decision?.code ?? ''}`
-  return `${verdict}  ${whoIn(entry)}  ${place(entry)}  ${entry.target?.operation ?? '-'}  [${entry.req}]`
+  return `${verdict}  ${whoIn(entry)}  ${entry.target ? placeOf(entry.target) : ''}  ${entry.target?.operation ?? '-'}  [${entry.req}]`
 }
 
 function outcomeGist({ outcome, cred, req }: Entry): string {
@@ -39,10 +39,6 @@ function outcomeGist({ outcome, cred, req }: Entry): string {
 
 function whoIn(entry: Entry): string {
   return actors(entry).join(' → ') || entry.human?.sub || entry.client?.ip || 'unknown'
-}
-
-function place({ target }: Entry): string {
-  return target ? `${target.method} ${target.scheme}://${target.host}:${target.port}${target.path}` : ''
 }
 
 /** What `show` prints: a sentence, and then the entries as they are, indented. */

@@ -64,7 +64,7 @@ describe('keyless log tail', () => {
     expect(out.trimEnd().split('\n')).toEqual([
       expect.stringMatching(
         new RegExp(
-          `^2026-11-21 23:04:05\\.123  #1  ALLOW  ana → spiffe://acme\\.test/agents/triage  GET https://api\\.github\\.com:443/repos/acme/site/issues  github:issues\\.read  \\[${id}\\]$`,
+          `^2026-11-21 23:04:05\\.123  #1  ALLOW  ana → spiffe://acme\\.test/agents/triage  GET api\\.github\\.com/repos/acme/site/issues  github:issues\\.read  \\[${id}\\]$`,
         ),
       ),
       expect.stringContaining('#2    → 200  0 ms  4123 B in, 0 B out  credential github (static, hit)'),
@@ -138,7 +138,7 @@ describe('keyless log show', () => {
     const [, id = ''] = await fill(3)
     const byId = await keyless('show', id)
     expect(byId.out.split('\n')[0]).toBe(
-      'ana authorised spiffe://acme.test/agents/triage for task “triage issue 42”, spiffe://acme.test/agents/triage called GET https://api.github.com/repos/acme/site/issues (github:issues.read): 200',
+      'ana authorised spiffe://acme.test/agents/triage for task “triage issue 42”, spiffe://acme.test/agents/triage called GET api.github.com/repos/acme/site/issues (github:issues.read): 200',
     )
     expect(byId.out).toContain('#3 call.decision')
     expect(byId.out).toContain('#4 call.outcome')
@@ -180,7 +180,7 @@ describe('keyless log lineage', () => {
     await audit.close()
     const { out } = await keyless('lineage', event.id)
     expect(out.split('\n').slice(0, 6)).toEqual([
-      'ana authorised agent:lead for task “triage issue 42”, agent:lead delegated to agent:child, agent:child called GET https://api.github.com/repos/acme/site/issues (github:issues.read): refused with 403, policy_denied',
+      'ana authorised agent:lead for task “triage issue 42”, agent:lead delegated to agent:child, agent:child called GET api.github.com/repos/acme/site/issues (github:issues.read): refused with 403, policy_denied',
       '',
       'human local:workstation#ana',
       '  └ ai_agent agent:lead  under grant g-1',
@@ -195,7 +195,7 @@ describe('keyless log lineage', () => {
     await event.refused(new GatewayError('grant_missing', 'Present a grant.'))
     await audit.close()
     expect((await keyless('lineage', event.id)).out).toContain(
-      'someone unknown at 127.0.0.1 called GET https://api.github.com/repos/acme/site/issues (no known operation): refused with 407, grant_missing',
+      'someone unknown at 127.0.0.1 called GET api.github.com/repos/acme/site/issues (no known operation): refused with 407, grant_missing',
     )
   })
 })
