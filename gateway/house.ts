@@ -145,7 +145,20 @@ async function connectRedis(url: string): Promise<Redis> {
     commandTimeout: 1_000,
     enableAutoPipelining: true,
   })
-  redis.on('error', () => {}) // reported where a command fails; without a listener it would end the process
-  await redis.connect()
-  return redis
+  let why = ''
+  // Later ones are reported where a command fails; without a listener they would end the process.
+  redis.on('error', (cause: NodeJS.ErrnoException) => {
+    why = cause.code ?? cause.name
+  })
+  try {
+    await redis.connect()
+    return redis
+  } catch (cause) {
+    redis.disconnect()
+    const { host, port } = redis.options
+    throw new Error(
+      `Redis at ${host}:${port} cannot be used (${why || (cause as Error).name}). Start it, or correct redis.url in the settings.`,
+      { cause },
+    )
+  }
 }

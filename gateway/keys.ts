@@ -35,7 +35,24 @@ export async function loadKeys(dir: string): Promise<Keys> {
       `${join(dir, 'lease.key')} has ${lease.length} bytes; it must have 32. Restore it from a backup, or remove it to make a new one.`,
     )
   const record = Buffer.from(hkdfSync('sha256', lease, Buffer.alloc(0), 'keyless record values', 32))
-  return { grant: createPrivateKey(grant), lease: createSecretKey(lease), record: createSecretKey(record) }
+  return {
+    grant: signingKey(grant, join(dir, 'grant.key')),
+    lease: createSecretKey(lease),
+    record: createSecretKey(record),
+  }
+}
+
+function signingKey(pem: Buffer, path: string): KeyObject {
+  let key: KeyObject | undefined
+  try {
+    key = createPrivateKey(pem)
+  } catch {
+    // Said below; OpenSSL's own words help nobody.
+  }
+  if (key?.asymmetricKeyType === 'ed25519') return key
+  throw new Error(
+    `${path} holds no Ed25519 private key in PEM. Restore it from a backup, or remove it to make a new one; grants signed with the old one then end.`,
+  )
 }
 
 /** Written under a temporary name and linked into place: a crash leaves no half key, and the first of two writers wins. */
