@@ -23,7 +23,7 @@ compose down --volumes >/dev/null 2>&1 || true
 echo "== build"
 for image in keyless:gateway keyless-demo-upstream:demo-upstream keyless-agent:agent; do
   # The host's network: package registries may be reachable only from there.
-  docker build --quiet --network host -f deploy/Dockerfile --target "${image#*:}" -t "${image%%:*}:latest" . >/dev/null
+  said=$(docker build --quiet --network host -f deploy/Dockerfile --target "${image#*:}" -t "${image%%:*}:latest" . 2>&1) || fail "build: $said"
 done
 
 echo "== up"
@@ -33,6 +33,7 @@ for replica in gateway-1 gateway-2; do
   for _ in $(seq 60); do
     state=$(docker inspect -f '{{.State.Health.Status}}' "$id")
     [ "$state" = healthy ] && break
+    [ "$(docker inspect -f '{{.State.Running}}' "$id")" = true ] || fail "$replica ended"
     sleep 1
   done
   [ "$state" = healthy ] || fail "$replica is $state"
