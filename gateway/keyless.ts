@@ -41,3 +41,7 @@ try {
   process.stderr.write(`keyless: ${cause instanceof Error ? cause.message : String(cause)}\n`)
   process.exitCode = 1
 }
+
+// Every command is over when its action is. Leaving by the empty event loop instead lets Node clean up its handles one by one,
+// which has been seen to spin for ever on a socket that was being closed.
+process.exit()

@@ -3,3 +3,5 @@ import { Command } from 'commander'
 import { runCommand } from '../../gateway/cli/run.ts'
 
 await new Command('keyless').enablePositionalOptions().addCommand(runCommand()).parseAsync()
+
+process.exit() // as gateway/keyless.ts ends
