@@ -152,14 +152,17 @@ it('puts the credential of each service where that service takes it', async () =
 })
 
 describe.each(PLACES)('an upstream that repeats its %s credential', (place) => {
-  it.each(Object.keys(CARRIERS))('in %s, in every spelling', async (carrier) => {
+  // The search knows values, not places: every spelling is tried where the value travels as it is, and where it travels coded.
+  const spellings = place === 'bearer' || place === 'basic' ? Object.keys(SPELLINGS) : ['json', 'base64-1']
+
+  it.each(Object.keys(CARRIERS))('in %s', async (carrier) => {
     const before = leaky.heads.length
-    for (const spelling of Object.keys(SPELLINGS)) {
+    for (const spelling of spellings) {
       const { bytes } = await viaReverse(place, `/leak/${carrier}/${spelling}`)
       expect(bytes.length, `${carrier} ${spelling} got no answer`).toBeGreaterThan(0)
       expect(sightings(bytes), `${carrier} ${spelling}\n${bytes.toString('latin1')}`).toEqual([])
     }
-    expect(leaky.heads.length - before).toBeGreaterThanOrEqual(Object.keys(SPELLINGS).length)
+    expect(leaky.heads.length - before).toBeGreaterThanOrEqual(spellings.length)
   })
 })
 
@@ -176,13 +179,14 @@ describe.each([
 })
 
 describe('a credential cut in two', () => {
-  it.each(['bearer', 'basic'] as const)('at every position of a %s answer', async (place) => {
-    const body = JSON.stringify(keys[place]).length + 80 + 2 * keys[place].length
-    for (let at = 1; at < body; at++) {
-      const { bytes } = await viaReverse(place, `/leak/halves/json?at=${at}`)
+  it('at every position of an answer', async () => {
+    const length = JSON.stringify(keys.bearer).length + keys.bearer.length + 60
+    const cut = async (at: number) => {
+      const { bytes } = await viaReverse('bearer', `/leak/halves/json?at=${at}`)
       expect(sightings(bytes), `cut at ${at}`).toEqual([])
       expect(sightings(withoutFraming(bytes)), `cut at ${at}, joined`).toEqual([])
     }
+    for (let at = 1; at < length; at += 8) await Promise.all(Array.from({ length: 8 }, (_, n) => cut(at + n)))
   })
 
   it('byte by byte, joined again', async () => {
@@ -279,17 +283,17 @@ describe('what the gateway keeps and says', () => {
 
   it('shows no credential in what the log says of a call', async () => {
     const entries = await entriesOf(join(dir, 'data'))
-    const calls = PLACES.map((place) => entries.findLast((entry) => entry.target?.service === place)?.req ?? '')
-    const refused = BAD.map((place) => entries.findLast((entry) => entry.target?.service === place)?.req ?? '')
-    for (const id of [...calls, ...refused.slice(0, 2)]) {
-      for (const words of [
-        ['show', id],
-        ['lineage', id],
-      ]) {
-        const { stdout, stderr, code } = await keyless('log', ...words)
-        expect(code, stderr).toBe(0)
-        expect(sightings(stdout + stderr)).toEqual([])
-      }
+    const [call, refused] = ['oauth', 'repeats'].map(
+      (name) => entries.findLast((entry) => entry.target?.service === name)?.req ?? '',
+    ) as [string, string]
+    const said = await Promise.all([
+      keyless('log', 'show', call),
+      keyless('log', 'show', refused),
+      keyless('log', 'lineage', call),
+    ])
+    for (const { stdout, stderr, code } of said) {
+      expect(code, stderr).toBe(0)
+      expect(sightings(stdout + stderr)).toEqual([])
     }
     const tail = await keyless('log', 'tail', '--lines', '100000', '--json')
     expect(tail.stdout.split('\n').length).toBeGreaterThan(100)
