@@ -2,16 +2,19 @@
 import { mkdtemp, readdir, rm, stat } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { afterAll, beforeAll, expect, it } from 'vitest'
-import { ROOT, run, start } from '../rig/process.ts'
+import { afterAll, afterEach, beforeAll, expect, it } from 'vitest'
+import { ROOT, type Running, run, start } from '../rig/process.ts'
 
 let home: string
 let env: NodeJS.ProcessEnv
+let gateway: Running | undefined
 
 beforeAll(async () => {
   home = await mkdtemp(join(tmpdir(), 'keyless-home-'))
   env = { ...process.env, KEYLESS_HOME: join(home, 'data') }
 })
+
+afterEach(() => gateway?.stop())
 
 afterAll(() => rm(home, { recursive: true, force: true }))
 
@@ -21,7 +24,7 @@ const keyless = (...args: string[]) =>
 it('starts, makes a governed call, says who authorised it, serves, and stops cleanly on Ctrl-C', {
   timeout: 60_000,
 }, async () => {
-  const gateway = start(process.execPath, [join(ROOT, 'bin', 'keyless.mjs'), 'start'], { env, cwd: home })
+  gateway = start(process.execPath, [join(ROOT, 'bin', 'keyless.mjs'), 'start'], { env, cwd: home })
   await gateway.says(/Ctrl-C stops it/)
   expect(gateway.stdout).toMatch(/authorised .+ for task “list my notes”.+called GET api\.keyless\.test/)
   expect(gateway.stdout).toMatch(/ 200 /)
