@@ -89,6 +89,9 @@ export async function openTunnel(port: number, o: TunnelOptions): Promise<Tunnel
   }
 }
 
+/** Stable code of a refusal; undefined for an answer of the upstream. */
+export const codeOf = (answer: Answer) => /^keyless-error: *(\w+)/im.exec(answer.bytes.toString('latin1'))?.[1]
+
 function answerOf(bytes: Buffer): Answer {
   const statuses = [...bytes.toString('latin1').matchAll(/^HTTP\/1\.1 ([2-5]\d\d) /gm)]
   return { status: Number(statuses[0]?.[1] ?? 0), bytes }

@@ -12,7 +12,7 @@ import { type EchoUpstream, startEcho } from '../rig/echo.ts'
 import { startGateway } from '../rig/gateway.ts'
 import { freePort } from '../rig/ports.ts'
 import { startRedis } from '../rig/redis.ts'
-import { type Answer, forward, reverse } from './agent.fixture.ts'
+import { type Answer, codeOf, forward, reverse } from './agent.fixture.ts'
 import { type LeakyUpstream, startLeaky } from './leaky.fixture.ts'
 import { entriesOf, type OpenSite, type Operations, openSite, writeSite } from './services.fixture.ts'
 
@@ -107,8 +107,6 @@ afterAll(async () => {
 })
 
 const call = (name: string, path = '/echo') => reverse(site.gateway.proxyPort, task.handle, { path: `/${name}${path}` })
-
-const codeOf = (answer: Answer) => /^keyless-error: *(\w+)/im.exec(answer.bytes.toString('latin1'))?.[1]
 
 /** What the upstreams got that was meant for this service. */
 const arrived = (name: string) =>

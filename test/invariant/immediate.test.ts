@@ -6,7 +6,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { type EchoUpstream, startEcho } from '../rig/echo.ts'
 import { startGateway } from '../rig/gateway.ts'
 import { ROOT, start } from '../rig/process.ts'
-import { type Answer, openTunnel, reverse } from './agent.fixture.ts'
+import { codeOf, openTunnel, reverse } from './agent.fixture.ts'
 import { entriesOf, type OpenSite, openSite } from './services.fixture.ts'
 
 const HEARTBEAT_S = 1
@@ -34,7 +34,6 @@ afterAll(async () => {
   await upstream.stop()
 })
 
-const codeOf = (answer: Answer) => /^keyless-error: *(\w+)/im.exec(answer.bytes.toString('latin1'))?.[1]
 const call = (handle: string) => reverse(site.gateway.proxyPort, handle, { path: '/notes/echo' })
 const tunnelFor = (handle: string) => openTunnel(site.gateway.proxyPort, { handle, authority, ca })
 

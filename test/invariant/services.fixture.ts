@@ -4,7 +4,11 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { stringify } from 'yaml'
 import type { Entry } from '../../gateway/audit/entry.ts'
+import { type ControlClient, controlClient } from '../../gateway/cli/control-client.ts'
+import { openGateway } from '../../gateway/main.ts'
 import type { ServiceFile } from '../../gateway/policy/catalogue.ts'
+import type { Clock } from '../../gateway/protocol/clock.ts'
+import { loadSettings } from '../../gateway/settings.ts'
 import { startGateway, type TestGateway } from '../rig/gateway.ts'
 
 export interface Place {
@@ -92,6 +96,32 @@ export async function openSite(place: Place, wanted: Wanted): Promise<OpenSite> 
   const gateway = await startGateway(site.yaml)
   return {
     gateway,
+    async stop() {
+      await gateway.stop()
+      await site.remove()
+    },
+  }
+}
+
+export interface TimedSite {
+  readonly proxyPort: number
+  readonly control: ControlClient
+  readonly dataDir: string
+  stop(): Promise<void>
+}
+
+/** The same by a clock that a test moves. */
+export async function openTimedSite(place: Place, wanted: Wanted, clock: Clock): Promise<TimedSite> {
+  const site = await writeSite(place, wanted)
+  const file = join(site.dir, 'keyless.yaml')
+  const listen = 'listen: { proxy: "127.0.0.1:0", control: "127.0.0.1:0" }'
+  await writeFile(file, `data_dir: ${site.dir}/data\n${listen}\n${site.yaml}`)
+  const settings = await loadSettings(file)
+  const gateway = await openGateway(settings, clock)
+  return {
+    proxyPort: Number(new URL(gateway.proxy).port),
+    control: controlClient(settings.listen.controlSocket),
+    dataDir: settings.dataDir,
     async stop() {
       await gateway.stop()
       await site.remove()
