@@ -7,7 +7,7 @@
 export const MIN_SPELLING_BYTES = 8
 
 /**
- * Spellings of `value`, none shorter than `MIN_SPELLING_BYTES`, none twice: UTF-8 and latin1; base64 and base64url at each
+ * Spellings of `value`, none shorter than `MIN_SPELLING_BYTES`, none twice: UTF-8, latin1 and UTF-16; base64 and base64url at each
  * of the three alignments (the characters that the value alone decides); hexadecimal; percent-encoding, whole or as needed;
  * JSON escapes (`\/`, `\uXXXX` whole or as needed); HTML entities. Mixed letter case within one spelling, other encodings
  * and encodings of encodings are not covered.
@@ -22,10 +22,19 @@ export function spellings(value: string): Buffer[] {
     ...html(value),
   ])
   for (let offset = 0; offset < 3; offset += 1) addBase64(texts, bytes, offset)
-  const found = [...texts].map((text) => Buffer.from(text, 'utf8'))
+  const found: Buffer[] = [...texts].map((text) => Buffer.from(text, 'utf8'))
   const latin1 = Buffer.from(value, 'latin1') // how a header field carries it
   if (!latin1.equals(bytes)) found.push(latin1)
+  found.push(...wide(value))
   return found.filter((spelling) => spelling.length >= MIN_SPELLING_BYTES)
+}
+
+/** UTF-16: some servers answer in it when asked to. The last byte of the one order is the first of the other. */
+function wide(value: string): Buffer[] {
+  const little = Buffer.from(value, 'utf16le')
+  // Of ASCII every other byte is zero, and without the outermost of them both orders are the same bytes.
+  if (/^[\0-\x7f]*$/.test(value)) return [little.subarray(0, -1)]
+  return [little, Buffer.from(little).swap16()]
 }
 
 /** The base64 characters that depend on `bytes` alone when `offset` bytes of a group of three stand before it. */

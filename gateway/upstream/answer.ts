@@ -4,6 +4,7 @@
  */
 import type { Reply } from '../protocol/message.ts'
 import { GatewayError } from '../protocol/problem.ts'
+import type { Slot } from '../protocol/service.ts'
 import { type Decoded, Decoder, isDecodable } from './decode.ts'
 import { type Head, readHead, readTrailers } from './head.ts'
 import { Scrubber } from './scrub.ts'
@@ -25,6 +26,8 @@ export interface AnswerParts {
   /** A credential went out with the request. */
   readonly isCredentialed: boolean
   readonly isHead: boolean
+  /** Where the service takes credentials. */
+  readonly slots: readonly Slot[]
   /** Calls `flush` at the end of this turn of the event loop. */
   readonly flushSoon: (answer: Answer) => void
 }
@@ -70,11 +73,11 @@ export class Answer implements Decoded {
 
   /** @throws {GatewayError} `upstream_encoding`, `upstream_broken`. */
   start(status: number, statusText: string, raw: readonly Buffer[]): void {
-    const { searcher, isCredentialed, isHead, flushSoon } = this.#parts
+    const { searcher, isCredentialed, isHead, slots, flushSoon } = this.#parts
     if (status === 407)
       throw new GatewayError('upstream_broken', 'The upstream asked for proxy credentials, which only a proxy may.')
     const hasBody = !isHead && status !== 204 && status !== 304
-    const head = readHead({ status, statusText, raw, isCredentialed, searcher, hasBody })
+    const head = readHead({ status, statusText, raw, isCredentialed, searcher, hasBody, slots })
     this.#head = head
     this.#found += head.found
     if (searcher !== null && hasBody) this.#scrubber = new Scrubber(searcher)

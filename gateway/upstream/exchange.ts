@@ -107,12 +107,13 @@ export class Exchange implements AttemptOwner {
 
   #send(connection: Connection): void {
     const { pool, searchers, flushSoon } = this.#parts
-    const { secrets, method } = this.#outbound
+    const { secrets, method, service } = this.#outbound
     const answerParts = {
       reply: this.#call.reply,
       searcher: searchers.for(secrets),
       isCredentialed: secrets.length > 0,
       isHead: method === 'HEAD',
+      slots: service.slots,
       flushSoon,
     }
     const attempt = new Attempt(this, pool, connection, (source) => new Answer(answerParts, source))

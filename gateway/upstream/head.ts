@@ -3,9 +3,22 @@
  * no word in the gateway's own name. Order, case and repetitions stay.
  */
 import { STATUS_CODES } from 'node:http'
+import type { Slot } from '../protocol/service.ts'
+import { isCredentialCookie, requireChunked, requireSearchable } from './searchable.ts'
 import type { Searcher } from './searcher.ts'
 
-type Action = 'keep' | 'drop' | 'connection' | 'content-length' | 'content-encoding' | 'challenge' | 'digest' | 'etag'
+type Action =
+  | 'keep'
+  | 'drop'
+  | 'connection'
+  | 'transfer-encoding'
+  | 'content-length'
+  | 'content-encoding'
+  | 'content-type'
+  | 'set-cookie'
+  | 'challenge'
+  | 'digest'
+  | 'etag'
 
 export interface Head {
   readonly status: number
@@ -30,6 +43,8 @@ export interface HeadSource {
   readonly searcher: Searcher | null
   /** Answers to HEAD and those without content have fields about a body that does not follow. */
   readonly hasBody: boolean
+  /** Where the service takes credentials: a cookie set there is one. */
+  readonly slots: readonly Slot[]
 }
 
 const MAX_NAMES = 512
@@ -42,9 +57,11 @@ const FIXED: ReadonlyMap<string, Action> = new Map<string, Action>([
   ['keep-alive', 'drop'],
   ['te', 'drop'],
   ['upgrade', 'drop'],
-  ['transfer-encoding', 'drop'],
+  ['transfer-encoding', 'transfer-encoding'],
   ['content-length', 'content-length'],
   ['content-encoding', 'content-encoding'],
+  ['content-type', 'content-type'],
+  ['set-cookie', 'set-cookie'],
   ['www-authenticate', 'challenge'],
   ['content-md5', 'digest'],
   ['content-digest', 'digest'],
@@ -63,13 +80,16 @@ interface Draft {
   readonly headers: string[]
   contentLength: number | undefined
   nominated: string | undefined
+  /** Credentials that were left out. */
+  found: number
 }
 
+/** @throws {GatewayError} `upstream_encoding` when the body comes in a form in which it could not be searched. */
 export function readHead(source: HeadSource): Head {
   const { raw, searcher, hasBody } = source
   const { texts: names, found } = readFields(raw, searcher)
   const coding = searcher !== null && hasBody ? codingOf(names) : undefined
-  const draft: Draft = { source, coding, headers: [], contentLength: undefined, nominated: undefined }
+  const draft: Draft = { source, coding, headers: [], contentLength: undefined, nominated: undefined, found }
   for (let i = 0; i + 1 < names.length; i += 2) {
     const name = names[i] as string
     const value = names[i + 1] as string
@@ -79,7 +99,7 @@ export function readHead(source: HeadSource): Head {
   }
   const { nominated, contentLength } = draft
   const headers = nominated === undefined ? draft.headers : withoutNominated(draft.headers, nominated)
-  return { ...statusLine(source, headers), headers, contentLength, coding, found }
+  return { ...statusLine(source, headers), headers, contentLength, coding, found: draft.found }
 }
 
 function apply(action: Exclude<Action, 'keep' | 'drop'>, name: string, value: string, draft: Draft): void {
@@ -88,6 +108,17 @@ function apply(action: Exclude<Action, 'keep' | 'drop'>, name: string, value: st
   switch (action) {
     case 'connection':
       draft.nominated = draft.nominated === undefined ? value : `${draft.nominated},${value}`
+      return
+    case 'transfer-encoding':
+      requireChunked(value)
+      return
+    case 'content-type':
+      if (source.searcher !== null && source.hasBody) requireSearchable(value)
+      headers.push(name, value)
+      return
+    case 'set-cookie':
+      if (isCredentialCookie(value, source.slots)) draft.found += 1
+      else headers.push(name, value)
       return
     case 'content-length':
       if (isRecoded || source.status === 204) return // RFC 9110 §8.6
@@ -136,7 +167,7 @@ export function readTrailers(
   const pairs: [string, string][] = []
   for (let i = 0; i + 1 < texts.length; i += 2) {
     const name = texts[i] as string
-    if (classify(name.toLowerCase()) === 'keep' && !/^(?:set-cookie|trailer|host)$/i.test(name)) {
+    if (classify(name.toLowerCase()) === 'keep' && !/^(?:trailer|host)$/i.test(name)) {
       pairs.push([name, texts[i + 1] as string])
     }
   }

@@ -27,7 +27,7 @@ interface Plan {
 interface Draft {
   readonly headers: string[]
   readonly plan: Plan
-  nominated: string[] | undefined
+  nominated: Set<string> | undefined
   contentLength: string | undefined
   isChunked: boolean
 }
@@ -53,7 +53,14 @@ const FIXED: ReadonlyMap<string, Action> = new Map<string, Action>([
   ['x-http-method-override', 'drop'], // policy decided on the method in the request line
   ['x-http-method', 'drop'],
   ['x-method-override', 'drop'],
+  ['forwarded', 'drop'],
 ])
+
+/**
+ * Fields by which a proxy tells the server behind it where a request really goes (`X-Forwarded-Host`, `X-Original-URL`,
+ * `X-Rewrite-URL`). Policy decided on the request line and Host; an agent may not say otherwise to whoever believes these.
+ */
+const REROUTING = /^x-(?:original-|rewrite-|forwarded-(?!for$))/
 
 /** Fields meant for the upstream, which `Connection` must not name (RFC 9110 §7.6.1): dropping them changes the message. */
 const END_TO_END: ReadonlySet<string> = new Set([
@@ -150,7 +157,7 @@ function apply(action: Exclude<Action, 'keep' | 'drop'>, name: string, value: st
 }
 
 /** Header names that a `Connection` field asks to drop; the usual values name none. */
-function nominate(value: string, before: string[] | undefined): string[] | undefined {
+function nominate(value: string, before: Set<string> | undefined): Set<string> | undefined {
   if (value === 'keep-alive' || value === 'close' || value === 'Keep-Alive') return before
   const names = value
     .toLowerCase()
@@ -158,16 +165,18 @@ function nominate(value: string, before: string[] | undefined): string[] | undef
     .map((token) => token.trim())
   const stolen = names.find((name) => END_TO_END.has(name))
   if (stolen !== undefined) throw malformed(`Connection names ${stolen}, which is meant for the upstream`)
-  return [...(before ?? []), ...names]
+  const nominated = before ?? new Set() // thousands of names fit into one head: nothing here may be quadratic in them
+  for (const name of names) nominated.add(name)
+  return nominated
 }
 
-function withoutNominated(headers: readonly string[], nominated: readonly string[]): string[] {
+function withoutNominated(headers: readonly string[], nominated: ReadonlySet<string>): string[] {
   const kept: string[] = []
   for (let i = 0; i + 1 < headers.length; i += 2) {
     const name = headers[i] as string
     const value = headers[i + 1] as string
     // `TE: trailers` is what the next hop is told too; it was rewritten above.
-    if (nominated.includes(name.toLowerCase()) && name.toLowerCase() !== 'te') continue
+    if (nominated.has(name.toLowerCase()) && name.toLowerCase() !== 'te') continue
     kept.push(name, value)
   }
   return kept
@@ -193,14 +202,17 @@ function learn(name: string, plan: Plan): Action {
 }
 
 function classify(name: string, plan: Plan): Action {
+  // CGI, WSGI and PHP read `X_API_Key` as `X-API-Key`: what has a meaning here has it there under either name.
+  if (name.includes('_') && classify(name.replaceAll('_', '-'), plan) !== 'keep') return 'drop'
   if (plan.slots.has(name) || name.startsWith('proxy-') || name.startsWith('keyless-') || name.startsWith(':'))
     return 'drop'
   if (name === 'cookie') return plan.cookies.length > 0 ? 'cookie' : 'keep'
   if (plan.isScrubbed) {
-    // A coding or a range of the answer could hide a credential that it echoes (standards.md H10).
+    // A coding, a character set or a range of the answer could hide a credential that it echoes (standards.md H10).
     if (name === 'accept-encoding') return 'identity'
-    if (name === 'range' || name === 'if-range') return 'drop'
+    if (name === 'range' || name === 'if-range' || name === 'accept-charset') return 'drop'
   }
+  if (REROUTING.test(name)) return 'drop'
   return FIXED.get(name) ?? 'keep'
 }
 
