@@ -78,18 +78,11 @@ export async function setUp(): Promise<Stage> {
 
 /** One of the gateway's own commands. */
 export function keyless(...args: string[]): Promise<string> {
-  return runOk(process.execPath, ['--disable-warning=ExperimentalWarning', join(ROOT, 'gateway/keyless.ts'), ...args])
+  return runOk(process.execPath, [join(ROOT, 'gateway/keyless.ts'), ...args])
 }
 
 function startGateway(settings: string): Running {
-  const command = [
-    process.execPath,
-    '--disable-warning=ExperimentalWarning',
-    join(ROOT, 'gateway/keyless.ts'),
-    'start',
-    '-c',
-    settings,
-  ]
+  const command = [process.execPath, join(ROOT, 'gateway/keyless.ts'), 'start', '-c', settings]
   const [program, ...args] = onProcessor('measured', command as [string, ...string[]])
   return start(program, args)
 }

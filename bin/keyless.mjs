@@ -159,9 +159,8 @@ function releaseLock(dir, lock) {
 /** Become the runtime. Where one process cannot replace itself by another, stand in front of it without being noticed. */
 function handOver(args) {
   const env = isFile ? process.env : { ...process.env, PATH: pathWithoutOurTools() }
-  const options = ['--disable-warning=ExperimentalWarning', ...args]
-  if (process.execve && process.platform !== 'win32') process.execve(runtime, [runtime, ...options], env)
-  const child = spawn(runtime, options, { stdio: 'inherit', env })
+  if (process.execve && process.platform !== 'win32') process.execve(runtime, [runtime, ...args], env)
+  const child = spawn(runtime, args, { stdio: 'inherit', env })
   // Ctrl-C on a terminal reaches the child by itself; forwarding it too would look like a second, impatient one.
   const onTerminal = process.stdin.isTTY || process.stdout.isTTY || process.stderr.isTTY
   for (const signal of FORWARDED) {
