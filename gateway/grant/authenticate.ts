@@ -123,8 +123,13 @@ export class Authenticator {
 
   #byHandle(token: string, digest: string, tenant: string): Grant | Promise<Grant> {
     if (!isWellShaped(token)) throw invalid('A handle was presented that is cut short or changed.')
-    const standing = ask(() => this.#parts.store.byHandle(tenant, digest))
-    return standing instanceof Promise ? standing.then((found) => this.#known(found)) : this.#known(standing)
+    // A store finds by pointers that carry no seal of ours; the digest under the seal says whose handle this is.
+    const known = (found: Standing | undefined): Grant => {
+      if (found !== undefined && found.stored.handleDigest !== digest) throw swapped()
+      return this.#known(found, tenant)
+    }
+    const found = ask(() => this.#parts.store.byHandle(tenant, digest))
+    return found instanceof Promise ? found.then(known) : known(found)
   }
 
   /** The signature says what was granted; the store says whether it still stands. */
@@ -132,16 +137,20 @@ export class Authenticator {
     const claimed = await this.#parts.seal.verify(token)
     if (claimed.tenant !== tenant) throw invalid('A signed grant of another tenant was presented.')
     this.#checkTime(claimed)
-    const standing = await ask(() => this.#parts.store.byId(tenant, claimed.id))
-    return this.#known(standing)
+    const found = await ask(() => this.#parts.store.byId(tenant, claimed.id))
+    if (found !== undefined && found.stored.id !== claimed.id) throw swapped()
+    return this.#known(found, tenant)
   }
 
-  #known(standing: Standing | undefined): Grant {
+  #known(standing: Standing | undefined, tenant: string): Grant {
     if (standing === undefined) throw invalid('The grant that was presented is not known to this gateway.')
+    if (standing.stored.tenant !== tenant) throw swapped()
     return this.admit(standing)
   }
 
   #remember(digest: string, grant: Grant, askedAtMs: number): Grant {
+    // It may have ended between its admission and here, and what is remembered may never be asked for again.
+    if (this.#ended.has(grant.id)) throw ended(grant, undefined)
     if (this.#entries.size >= CACHE_ENTRIES) this.#evict()
     this.#entries.set(digest, { grant, expiresAtMs: grant.expiresAt * 1000, askedAtMs, isRefreshing: false })
     return grant
@@ -149,10 +158,7 @@ export class Authenticator {
 
   /** The oldest entry: its owner pays one look into the store if it is still about. */
   #evict(): void {
-    for (const digest of this.#entries.keys()) {
-      this.#entries.delete(digest)
-      return
-    }
+    for (const [digest] of this.#entries) return void this.#entries.delete(digest)
   }
 
   /** Attributes that policy decides on are those of today's registry, not those of the day of issue. */
@@ -215,6 +221,10 @@ function where(inbound: Inbound): string {
 
 function invalid(what: string): GatewayError {
   return new GatewayError('grant_invalid', `${what} Open a new task with \`keyless task open\` or \`keyless run\`.`)
+}
+
+function swapped(): GatewayError {
+  return invalid('The store has another grant in the place of the one that was presented: someone else writes to it.')
 }
 
 function ended(grant: Grant, reason: string | undefined): GatewayError {

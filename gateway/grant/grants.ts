@@ -152,6 +152,7 @@ async function livingTask(tenant: string, taskId: string, rooms: Rooms): Promise
   if (standing === undefined) throw unknown('There is no such task.')
   if (standing.ended !== undefined) throw unknown(`The task has ended (${standing.ended.replace('_', ' ')}).`)
   const grant = rooms.records.open(standing.stored)
+  if (grant.task.id !== taskId || grant.tenant !== tenant) throw unknown('The store has another task in its place.')
   if (grant.expiresAt * 1000 <= rooms.clock.nowMs()) throw unknown('The task has expired.')
   return grant
 }

@@ -257,6 +257,19 @@ describe('a store that someone else writes to', () => {
     }
   })
 
+  it('cannot answer for one grant with another, whole and sealed as it is', async () => {
+    const clock = manualClock()
+    const inner = freshStore(clock)
+    const own = await openTask(grantsWith({ store: inner, clock }))
+    const wide = await openTask(grantsWith({ store: inner, clock }), { scope: 'github:* openai:*' })
+    const instead = () => inner.byId('acme', wide.grant.id)
+    const grants = grantsWith({ store: { ...inner, byHandle: instead, byId: instead, byTask: instead }, clock })
+    for (const token of [own.handle, own.token, newHandle()])
+      expect(await refusal(() => grants.authenticate(presenting(token)))).toMatchObject({ code: 'grant_invalid' })
+    expect(await refusal(() => endTask(grants, own.grant))).toMatchObject({ code: 'task_unknown' })
+    await expect(grants.heartbeat(own.grant.task.id, 'acme')).rejects.toMatchObject({ code: 'task_unknown' })
+  })
+
   it('is refused after the signing key was replaced: old grants do not outlive it', async () => {
     const clock = manualClock()
     const store = freshStore(clock)
@@ -386,6 +399,37 @@ describe('a store that replicas share', () => {
     await endTask(grants, grant)
     gate.resolve()
     expect(await asking).toMatchObject({ code: 'grant_revoked' })
+  })
+
+  it('cannot have a grant remembered that ends in any step of its being found', async () => {
+    for (let steps = 0; steps < 24; steps++) {
+      const clock = manualClock()
+      const inner = freshStore(clock)
+      const gate = Promise.withResolvers<void>()
+      const store: GrantStore = {
+        ...inner,
+        async byHandle(tenant, digest) {
+          const found = inner.byHandle(tenant, digest)
+          await gate.promise
+          return found
+        },
+      }
+      const authenticator = new Authenticator({
+        ...{ store, clock, records: createRecords(signingKey), seal: createTokenSeal(ISSUER, signingKey) },
+        agents: new Map([[triage.id, triage]]),
+      })
+      const { grant, handle } = await openTask(grantsWith({ store: inner, clock }))
+      const first = Promise.resolve(authenticator.authenticate(presenting(handle))).catch(() => undefined)
+      gate.resolve()
+      for (let step = 0; step < steps; step++) await undefined
+      authenticator.end(grant)
+      await first
+      expect(await refusal(() => authenticator.authenticate(presenting(handle))), `after ${steps} steps`).toMatchObject(
+        {
+          code: 'grant_revoked',
+        },
+      )
+    }
   })
 
   it('that fails to write the end still leaves the grant dead in this process', async () => {

@@ -1,11 +1,13 @@
 /** The conformance suite on a real Redis, and what is Redis' own. */
 import { Redis } from 'ioredis'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { digestOf, newHandle } from '../../gateway/grant/handle.ts'
 import type { StoredGrant } from '../../gateway/grant/store.ts'
 import { openRedisStore } from '../../gateway/grant/store-redis.ts'
 import { describeStore } from '../conformance/store.ts'
 import { manualClock } from '../rig/clock.ts'
 import { startRedis, type TestRedis } from '../rig/redis.ts'
+import { grantsWith, openTask, presenting } from './grant.fixture.ts'
 import { openRelay } from './relay.fixture.ts'
 
 let server: TestRedis
@@ -61,6 +63,25 @@ describe('the Redis store', () => {
     const keys = (await redis.keys(`{${prefix}*`)).filter((key) => !key.endsWith('}:tenants'))
     expect(keys.length).toBeGreaterThanOrEqual(6)
     expect(new Set(keys.map((key) => key.slice(0, key.indexOf('}') + 1)))).toEqual(new Set([`{${prefix}:keys}`]))
+    redis.disconnect()
+  })
+
+  it('gives whoever can write to Redis nobody else’s grant', async () => {
+    const redis = new Redis(server.url)
+    const prefix = `${server.prefix}write`
+    const store = openRedisStore({ redis, prefix, clock })
+    const grants = grantsWith({ store, clock })
+    const own = await openTask(grants)
+    const wide = await openTask(grants, { scope: 'github:* openai:*' })
+    const key = (rest: string) => `{${prefix}:acme}:${rest}`
+    const mine = newHandle()
+    await redis.set(key(`handle:${digestOf(mine)}`), wide.grant.id)
+    await redis.set(key(`handle:${digestOf(own.handle)}`), wide.grant.id)
+    await expect(grants.authenticate(presenting(mine))).rejects.toMatchObject({ code: 'grant_invalid' })
+    await expect(grants.authenticate(presenting(own.handle))).rejects.toMatchObject({ code: 'grant_invalid' })
+    await redis.copy(key(`grant:${wide.grant.id}`), key(`grant:${own.grant.id}`), 'REPLACE')
+    await expect(grants.authenticate(presenting(own.token))).rejects.toMatchObject({ code: 'grant_invalid' })
+    expect(await grants.authenticate(presenting(wide.handle))).toMatchObject({ id: wide.grant.id })
     redis.disconnect()
   })
 
