@@ -38,7 +38,11 @@ export function createPolicy({ bundle, tenant }: PolicyParts): Policy {
     evaluate(ask) {
       if (ask.grant.tenant !== tenant)
         return refusal(digest, 'grant_invalid', 'This grant belongs to another tenant. Use a grant of this gateway.')
-      if (!covers(ask.grant.authority, ask.endpoint)) return refusal(digest, 'scope_exceeded', beyondGrant(ask))
+      if (!covers(ask.grant.authority, ask.endpoint)) {
+        // Nobody can grant access to a place that has no service yet: wider scope is not what is missing.
+        if (isUnmanaged(ask.endpoint)) return refusal(digest, 'host_unmanaged', nobodysHost(ask.endpoint))
+        return refusal(digest, 'scope_exceeded', beyondGrant(ask))
+      }
       const verdict = engine.decide(ask)
       if (verdict.effect === 'deny') return policyRefusal(digest, ask, verdict)
       const known = allowed.get(verdict)
@@ -109,10 +113,7 @@ function policyRefusal(digest: string, ask: Ask, verdict: Verdict): Decision {
       verdict,
     )
   }
-  if (endpoint.service.name === 'unmanaged') {
-    const detail = `${endpoint.host} belongs to no service of this gateway. Add a service file for it, or a policy that names ${endpoint.operation.name} for this host.`
-    return refusal(digest, 'host_unmanaged', detail, verdict)
-  }
+  if (isUnmanaged(endpoint)) return refusal(digest, 'host_unmanaged', nobodysHost(endpoint), verdict)
   const reason = mustBeNamed(endpoint.operation)
     ? `${unnamedReason(endpoint)} Only a policy that names ${endpoint.operation.name} can allow it.`
     : 'No policy allows it for this agent, human and task.'
@@ -122,6 +123,14 @@ function policyRefusal(digest: string, ask: Ask, verdict: Verdict): Decision {
     `${asked(ask)}. ${reason} Ask whoever keeps the policies of this gateway.`,
     verdict,
   )
+}
+
+function isUnmanaged({ service }: Endpoint): boolean {
+  return service.name === 'unmanaged'
+}
+
+function nobodysHost({ host, operation }: Endpoint): string {
+  return `${host} belongs to no service of this gateway. Add a service file for it, or a policy and a grant that name ${operation.name}.`
 }
 
 function unnamedReason({ operation, service }: Endpoint): string {

@@ -132,14 +132,14 @@ describe('a refused call leaves exactly one entry', () => {
     ['for an unlisted operation', 'policy_denied', () => reverse(port, handle(), { path: '/notes/elsewhere' })],
     ['for a path of two meanings', 'path_ambiguous', () => reverse(port, handle(), { path: '/notes/echo/%2e%2e' })],
     ['for TRACE', 'method_refused', () => reverse(port, handle(), { method: 'TRACE', path: '/notes/echo/1' })],
-    ['for a foreign host', 'scope_exceeded', () => forward(port, handle(), { url: 'https://elsewhere.example/' })],
+    ['for a foreign host', 'host_unmanaged', () => forward(port, handle(), { url: 'https://elsewhere.example/' })],
   ] as const)('%s', async (_, code, call) => {
     const entries = await causedBy(call)
     expect(entries.map(({ kind, decision }) => [kind, decision?.effect, decision?.code])).toEqual([
       ['call.decision', 'deny', code],
     ])
     // Who it was is known only after the place is: a request that cannot be read as one place is never authenticated.
-    const isRead = code === 'policy_denied' || code === 'scope_exceeded'
+    const isRead = code === 'policy_denied' || code === 'host_unmanaged'
     if (isRead) expectNamed(entries[0] as Entry)
     else expect(entries[0]?.client?.ip).toBe('127.0.0.1')
   })
