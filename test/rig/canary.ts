@@ -27,17 +27,30 @@ export function findCanary(bytes: Buffer | string, canary: string): Sighting[] {
   })
 }
 
-/** The same for every file below `dir`; files that are gzip are looked into. @returns `path: spelling at offset`. */
+/**
+ * The same for every file below `dir`; files that are gzip are looked into. A file that is renamed meanwhile is found under
+ * its new name at the latest when the gateway has stopped. @returns `path: spelling at offset`.
+ */
 export async function findCanaryInTree(dir: string, canary: string): Promise<string[]> {
   const found: string[] = []
   for (const entry of await readdir(dir, { recursive: true, withFileTypes: true })) {
     if (!entry.isFile()) continue
     const path = join(entry.parentPath, entry.name)
-    const bytes = await readFile(path)
+    const bytes = await readIfThere(path)
     for (const { spelling, offset } of findCanary(unpacked(bytes), canary))
       found.push(`${path}: ${spelling} at ${offset}`)
   }
   return found
+}
+
+/** Somebody may be writing there: temporary files come and go. */
+async function readIfThere(path: string): Promise<Buffer> {
+  try {
+    return await readFile(path)
+  } catch (cause) {
+    if ((cause as NodeJS.ErrnoException).code === 'ENOENT') return Buffer.alloc(0)
+    throw cause
+  }
 }
 
 function unpacked(bytes: Buffer): Buffer {
