@@ -1,6 +1,7 @@
 /** One child process with this one's terminal: signals go on to it, and how it ended comes back as shells tell it. */
 import { spawn } from 'node:child_process'
 import { constants } from 'node:os'
+import { isatty } from 'node:tty'
 
 export interface Ending {
   /** The child's exit code; 128 + n when signal n ended it; 127 when there is no such command, 126 when it cannot be run. */
@@ -43,7 +44,8 @@ export async function superviseChild(
  * look like a second, impatient Ctrl-C. Without a terminal such a signal was sent to this process alone.
  */
 function forwardSignals(send: (signal: NodeJS.Signals) => void): () => void {
-  const hasTerminal = process.stdin.isTTY || process.stdout.isTTY || process.stderr.isTTY
+  // By number: touching process.stdin would open a stream on what is the child's to read.
+  const hasTerminal = [0, 1, 2].some((fd) => isatty(fd))
   const listeners = new Map<NodeJS.Signals, () => void>()
   for (const signal of FROM_TERMINAL) listeners.set(signal, hasTerminal ? () => undefined : () => send(signal))
   for (const signal of ALWAYS) listeners.set(signal, () => send(signal))

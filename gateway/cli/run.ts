@@ -44,7 +44,8 @@ export function runCommand(): Command {
     .argument('<command...>', 'the command and its arguments')
     .passThroughOptions()
     .action(async (command: string[], options: RunOptions) => {
-      process.exitCode = await run(command, options)
+      // At once: everything is closed and said, and whoever waits for the command must not wait for this runtime to unwind.
+      process.exit(await run(command, options))
     })
 }
 
