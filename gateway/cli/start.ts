@@ -4,7 +4,7 @@
  */
 import { existsSync } from 'node:fs'
 import { Command } from 'commander'
-import { loadSettings, type Settings } from '../settings.ts'
+import type { Settings } from '../settings.ts'
 
 /** What `main.ts` gives back once the doors are open. */
 export interface Running {
@@ -32,6 +32,7 @@ export function startCommand(openGateway: OpenGateway): Command {
 }
 
 async function serve(openGateway: OpenGateway, config: string | undefined): Promise<void> {
+  const { loadSettings } = await import('../settings.ts')
   const settings = await loadSettings(config)
   const stopped = stopSignal()
   const gateway = await openGateway(settings)
@@ -42,7 +43,10 @@ async function serve(openGateway: OpenGateway, config: string | undefined): Prom
 }
 
 async function demo(openGateway: OpenGateway): Promise<void> {
-  const { firstCall, startDemo } = await import('./demo.ts')
+  const [{ firstCall, startDemo }, { loadSettings }] = await Promise.all([
+    import('./demo.ts'),
+    import('../settings.ts'),
+  ])
   const stopped = stopSignal()
   const upstream = await startDemo()
   try {
