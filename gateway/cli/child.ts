@@ -21,8 +21,9 @@ export async function superviseChild(
 ): Promise<Ending> {
   const [name = '', ...args] = command
   const { promise, resolve } = Promise.withResolvers<Ending>()
-  const child = spawn(name, args, { stdio: 'inherit', env })
+  // Listening first: a signal between the two would end this process and leave the child, and the task, behind.
   const release = forwardSignals((signal) => child.kill(signal))
+  const child = spawn(name, args, { stdio: 'inherit', env })
   child.once('error', (cause: NodeJS.ErrnoException) => {
     if (child.pid !== undefined) return // a signal that could not be delivered; the child is still there
     const isAbsent = cause.code === 'ENOENT'
