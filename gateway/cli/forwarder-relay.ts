@@ -1,6 +1,13 @@
 /** Passes one absolute-form request to the gateway and its answer back, streaming, with every end-to-end field as it came. */
 import { type Agent, type ClientRequest, type IncomingMessage, request, type ServerResponse } from 'node:http'
-import { endToEnd, type ForwarderOptions, MAX_HEADER_BYTES, UNREACHABLE, unreachable } from './forwarder-wire.ts'
+import {
+  endToEnd,
+  type ForwarderOptions,
+  MAX_HEADER_BYTES,
+  UNREACHABLE,
+  unreachable,
+  withoutField,
+} from './forwarder-wire.ts'
 
 export interface Exchange {
   readonly asked: IncomingMessage
@@ -76,18 +83,31 @@ function failed(exchange: Exchange, sent: ClientRequest, cause: NodeJS.ErrnoExce
 }
 
 function relayResponse(received: IncomingMessage, answer: ServerResponse): void {
-  const headers = endToEnd(received.rawHeaders, received.headers.connection)
-  answer.sendDate = false
-  // The client's own credentials are right; the grant behind them is not. A 407 would ask it to try others.
-  if (received.statusCode === 407) answer.writeHead(403, 'Forbidden', headers)
-  else answer.writeHead(received.statusCode ?? 502, received.statusMessage ?? '', headers)
+  // Cut short there is cut short here: ending properly would make a broken body look whole.
+  received.once('error', () => answer.destroy())
+  try {
+    writeHead(received, answer)
+  } catch {
+    // Nothing that comes from an upstream may end this process, and with it the run.
+    answer.destroy()
+    return
+  }
   answer.flushHeaders() // an event stream may be silent for long after its head
   received.once('end', () => {
     if (received.rawTrailers.length > 0) answer.addTrailers(pairs(received.rawTrailers))
   })
-  // Cut short there is cut short here: ending properly would make a broken body look whole.
-  received.once('error', () => answer.destroy())
   received.pipe(answer)
+}
+
+function writeHead(received: IncomingMessage, answer: ServerResponse): void {
+  const headers = endToEnd(received.rawHeaders, received.headers.connection)
+  // Node refuses to announce trailers where no chunks carry them: to HTTP/1.0, and in answers to HEAD.
+  const fields =
+    answer.req.httpVersionMinor === 0 || answer.req.method === 'HEAD' ? withoutField(headers, 'trailer') : headers
+  answer.sendDate = false
+  // The client's own credentials are right; the grant behind them is not. A 407 would ask it to try others.
+  if (received.statusCode === 407) answer.writeHead(403, 'Forbidden', fields)
+  else answer.writeHead(received.statusCode ?? 502, received.statusMessage ?? '', fields)
 }
 
 function pairs(flat: readonly string[]): [string, string][] {

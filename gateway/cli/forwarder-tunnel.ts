@@ -1,7 +1,14 @@
 /** Hands a connection over whole: CONNECT tunnels and WebSocket upgrades. What flows inside is never read. */
 import { type IncomingMessage, request, STATUS_CODES } from 'node:http'
 import type { Socket } from 'node:net'
-import { endToEnd, type ForwarderOptions, MAX_HEADER_BYTES, UNREACHABLE, unreachable } from './forwarder-wire.ts'
+import {
+  endToEnd,
+  type ForwarderOptions,
+  MAX_HEADER_BYTES,
+  UNREACHABLE,
+  unreachable,
+  withoutField,
+} from './forwarder-wire.ts'
 
 /** The gateway answers a CONNECT from memory; this bounds one that hangs. */
 const CONNECT_TIMEOUT_MS = 15_000
@@ -92,12 +99,8 @@ function refuse(client: Socket, status: number, reason: string, body: string, fi
   }
   const own = fields ?? ['Content-Type', 'application/problem+json', 'Keyless-Error', UNREACHABLE]
   client.end(
-    `${head(status, reason, withoutLength(own))}Content-Length: ${Buffer.byteLength(body)}\r\nConnection: close\r\n\r\n${body}`,
+    `${head(status, reason, withoutField(own, 'content-length'))}Content-Length: ${Buffer.byteLength(body)}\r\nConnection: close\r\n\r\n${body}`,
   )
-}
-
-function withoutLength(fields: readonly string[]): string[] {
-  return fields.filter((_, index) => fields[index - (index % 2)]?.toLowerCase() !== 'content-length')
 }
 
 function head(status: number, reason: string, fields: readonly string[]): string {
@@ -120,8 +123,10 @@ export function passUpgrade(asked: IncomingMessage, client: Socket, early: Buffe
   const leave = () => sent.destroy()
   client.once('close', leave)
   client.on('error', leave)
-  sent.once('error', () => refuse(client, 502, 'Bad Gateway', unreachable(options.gateway)))
+  const fail = () => refuse(client, 502, 'Bad Gateway', unreachable(options.gateway))
+  sent.once('error', fail)
   sent.once('response', (received) => {
+    sent.off('error', fail).on('error', () => client.destroy()) // an answer that has begun is cut, never completed
     const answered = endToEnd(received.rawHeaders, received.headers.connection)
     client.write(
       `${head(received.statusCode ?? 502, received.statusMessage ?? '', answered)}Connection: close\r\n\r\n`,

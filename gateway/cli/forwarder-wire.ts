@@ -29,6 +29,9 @@ const HOP_BY_HOP: ReadonlySet<string> = new Set([
   'upgrade',
 ])
 
+/** Where a message goes and where it ends: a `Connection` that names these would turn a body into the next request. */
+const NEVER_DROPPED: ReadonlySet<string> = new Set(['host', 'content-length'])
+
 /** A flat header list in its order and case, without what belongs to one connection only. */
 export function endToEnd(rawHeaders: readonly string[], connection: string | undefined): string[] {
   // Fields that Connection names go no further either: dropping only Connection would promote them.
@@ -37,9 +40,15 @@ export function endToEnd(rawHeaders: readonly string[], connection: string | und
   for (let index = 0; index + 1 < rawHeaders.length; index += 2) {
     const name = rawHeaders[index] ?? ''
     const lower = name.toLowerCase()
-    if (!HOP_BY_HOP.has(lower) && !named.has(lower)) kept.push(name, rawHeaders[index + 1] ?? '')
+    if (NEVER_DROPPED.has(lower) || (!HOP_BY_HOP.has(lower) && !named.has(lower)))
+      kept.push(name, rawHeaders[index + 1] ?? '')
   }
   return kept
+}
+
+/** A flat header list without the fields of one name, given in lower case. */
+export function withoutField(fields: readonly string[], name: string): string[] {
+  return fields.filter((_, index) => fields[index - (index % 2)]?.toLowerCase() !== name)
 }
 
 export const UNREACHABLE = 'gateway_unreachable' satisfies ProblemCode

@@ -181,6 +181,38 @@ describe('absolute-form requests', () => {
     expect(await closed(client)).not.toContain('0\r\n\r\n')
   })
 
+  it('lives on when trailers are announced to a client that can have none', async () => {
+    gateway.serve = (_asked, answer) => {
+      answer.writeHead(200, { trailer: 'x-sum' })
+      answer.write('ok')
+      answer.addTrailers({ 'x-sum': '1' })
+      answer.end()
+    }
+    const client = await open()
+    client.write(`GET http://api.demo.test/ HTTP/1.0\r\nHost: api.demo.test\r\nProxy-Authorization: ${own()}\r\n\r\n`)
+    expect(await closed(client)).toMatch(/^HTTP\/1\.1 200 OK\r\n(?:[^\r\n]+\r\n)*\r\nok$/)
+  })
+
+  it.each(['GET', 'POST', 'DELETE'])(
+    'frames the body of a %s even if Connection names its length: it is no second request',
+    async (method) => {
+      const hidden = 'GET http://hidden.test/ HTTP/1.1\r\nHost: hidden.test\r\n\r\n'
+      const headers = [
+        'Host',
+        'api.demo.test',
+        'Content-Length',
+        String(hidden.length),
+        'Connection',
+        'content-length, host',
+      ]
+      const path = 'http://api.demo.test/'
+      const { body } = await send({ method, path, headers: [...headers, 'Proxy-Authorization', own()], body: hidden })
+      expect(JSON.parse(body)).toMatchObject({ body: hidden, headers: { host: 'api.demo.test' } })
+      await send({ path, headers: ['Proxy-Authorization', own()] })
+      expect(gateway.seen.map(({ url }) => url)).toEqual([path, path])
+    },
+  )
+
   it('ends the call at the gateway when the client goes away', async () => {
     const left = Promise.withResolvers<void>()
     gateway.serve = (_asked, answer) => {
@@ -325,6 +357,24 @@ describe('WebSocket', () => {
     const answer = await closed(client)
     expect(answer).toMatch(/^HTTP\/1\.1 403 Forbidden\r\n/)
     expect(answer).toMatch(/\r\n\r\nno$/)
+  })
+})
+
+describe('an upgrade whose refusal breaks off', () => {
+  it('is cut there, with nothing added that would pass for the rest of it', async () => {
+    const reached = Promise.withResolvers<void>()
+    gateway.serve = (_asked, answer) => {
+      answer.writeHead(403, { 'content-length': '400' })
+      answer.write('half')
+      reached.promise.then(() => (answer.socket as Socket).resetAndDestroy())
+    }
+    const client = await open()
+    client.write(
+      `GET ws://api.demo.test/ HTTP/1.1\r\nHost: api.demo.test\r\nProxy-Authorization: ${own()}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n`,
+    )
+    await until(client, /half$/)
+    reached.resolve()
+    expect(await closed(client)).not.toContain('502')
   })
 })
 
