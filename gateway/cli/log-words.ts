@@ -2,12 +2,23 @@
 import type { Entry } from '../audit/entry.ts'
 import { actors, placeOf, sentence } from '../audit/lineage.ts'
 
+const STEERING = /[\p{Cc}\p{Cf}\p{Co}\p{Zl}\p{Zp}]/gu
+
 /**
  * Text that cannot steer a terminal or pass for other text: control, format, bidirectional and line-separating characters become
  * `\u…` escapes.
  */
 export function printable(text: string): string {
-  return text.replace(/[\p{Cc}\p{Cf}\p{Co}\p{Zl}\p{Zp}]/gu, (found) => `\\u{${found.codePointAt(0)?.toString(16)}}`)
+  return text.replace(STEERING, (found) => `\\u{${found.codePointAt(0)?.toString(16)}}`)
+}
+
+/** A value as JSON, equal to what is in the log; JSON itself leaves C1 controls and direction marks as they are. */
+export function printableJson(value: unknown, indent?: number): string {
+  const escaped = (unit: string) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, '0')}`
+  // The only control characters that JSON writes outside of strings are the line breaks of an indented text.
+  return JSON.stringify(value, null, indent).replace(STEERING, (found) =>
+    found === '\n' ? found : found.split('').map(escaped).join(''),
+  )
 }
 
 /** One entry on one line: time, number, what it is. */

@@ -87,8 +87,8 @@ function unreadable(dir: string, cause: NodeJS.ErrnoException): string {
 }
 
 async function tailLog(reader: LogReader, options: TailOptions): Promise<void> {
-  const { oneLine } = await import('./log-words.ts')
-  const write = (entry: Entry) => print(options.json ? JSON.stringify(entry) : oneLine(entry))
+  const { oneLine, printableJson } = await import('./log-words.ts')
+  const write = (entry: Entry) => print(options.json ? printableJson(entry) : oneLine(entry))
   const stop = new AbortController()
   if (options.follow) process.once('SIGINT', () => stop.abort())
   const entries = reader.tail(options.lines, options.follow ? stop.signal : undefined)
@@ -96,9 +96,9 @@ async function tailLog(reader: LogReader, options: TailOptions): Promise<void> {
 }
 
 async function showCall(reader: LogReader, id: string, options: TailOptions): Promise<void> {
-  const { whole } = await import('./log-words.ts')
+  const { printableJson, whole } = await import('./log-words.ts')
   const entries = await find(reader, id)
-  if (options.json) for (const entry of entries) await print(JSON.stringify(entry))
+  if (options.json) for (const entry of entries) await print(printableJson(entry))
   else if (entries.length > 0) await print(whole(entries))
 }
 
@@ -120,9 +120,10 @@ async function find(reader: LogReader, id: string): Promise<Entry[]> {
 }
 
 async function verifyCommand(options: VerifyCommandOptions): Promise<void> {
-  const [{ findAuditDir }, { exitCode, verifyLog }, { readFile }] = await Promise.all([
+  const [{ findAuditDir }, { exitCode, verifyLog }, { printable, printableJson }, { readFile }] = await Promise.all([
     import('./find-audit.ts'),
     import('../audit/verify.ts'),
+    import('./log-words.ts'),
     import('node:fs/promises'),
   ])
   const dir = await findAuditDir(options)
@@ -135,12 +136,14 @@ async function verifyCommand(options: VerifyCommandOptions): Promise<void> {
     return
   }
   const verdict = await verifyLog(dir, publicKey === undefined ? {} : { publicKey })
-  await print(options.json ? JSON.stringify(verdict, null, 2) : inWords(dir, verdict, options))
+  // Whoever changed the log also wrote the words that a fault quotes: they must not repaint the verdict.
+  const lines = inWords(dir, verdict, options).map(printable)
+  await print(options.json ? printableJson(verdict, 2) : lines.join('\n'))
   process.exitCode = exitCode(verdict)
 }
 
-function inWords(dir: string, verdict: Verdict, { publicKey }: VerifyCommandOptions): string {
-  if (verdict.unreadable !== null) return `UNREADABLE  ${dir}: ${verdict.unreadable}`
+function inWords(dir: string, verdict: Verdict, { publicKey }: VerifyCommandOptions): string[] {
+  if (verdict.unreadable !== null) return [`UNREADABLE  ${dir}: ${verdict.unreadable}`]
   const { entries, covered, uncovered } = verdict
   const lines = [
     `${verdict.ok ? 'SOUND' : 'TAMPERED'}  ${verdict.origin}, ${entries} entries, ${covered} covered by the signed checkpoint`,
@@ -157,7 +160,7 @@ function inWords(dir: string, verdict: Verdict, { publicKey }: VerifyCommandOpti
     lines.push(
       'Checked with the public key beside the log; whoever can write there can replace it. Use --public-key with a copy.',
     )
-  return lines.join('\n')
+  return lines
 }
 
 async function print(text: string): Promise<void> {

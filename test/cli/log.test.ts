@@ -25,6 +25,9 @@ import {
 const LOG = fileURLToPath(new URL('../../gateway/cli/log.ts', import.meta.url))
 const PROGRAM = `const { logCommand } = await import(${JSON.stringify(LOG)}); await logCommand().parseAsync(process.argv.slice(1), { from: 'user' })`
 
+// biome-ignore lint/suspicious/noControlCharactersInRegex: these are what must not come out
+const STEERING = /[\u0000-\u0009\u000b-\u001f\u007f-\u009f\u2028\u202e\u{e0041}]/u
+
 let data: string
 let dir: string
 beforeEach(async () => {
@@ -100,15 +103,18 @@ describe('keyless log tail', () => {
 
   it('shows no character that could steer a terminal', async () => {
     const audit = testAudit(await openTestLog(dir))
-    const event = audit.openCall(inbound({ host: 'evil\u001b[2J\u202egpj.example', rawPath: '/\u0007\u2028' }))
+    const client = { address: '127.0.0.1', userAgent: 'x\u009b31m\u{e0041}' } // latin1 in a header field is C1 in Unicode
+    const event = audit.openCall(inbound({ host: 'evil\u001b[2J\u202egpj.example', rawPath: '/\u0007\u2028', client }))
     await event.refused(new GatewayError('grant_missing', 'Present a grant.'))
     await audit.close()
-    for (const args of [['tail'], ['show', '1'], ['lineage', '1']]) {
+    const commands = [['tail'], ['show', '1'], ['lineage', '1'], ['tail', '--json'], ['show', '1', '--json']]
+    for (const args of commands) {
       const { out } = await keyless(...args)
       expect(out).toMatch(/evil\\u/)
-      // biome-ignore lint/suspicious/noControlCharactersInRegex: these are what must not come out
-      expect(out).not.toMatch(/[\u0000-\u0009\u000b-\u001f\u007f-\u009f\u2028\u202e]/u)
+      expect(out).not.toMatch(STEERING)
     }
+    const { out } = await keyless('show', '1', '--json')
+    expect(JSON.parse(out)).toMatchObject({ client: { ua: client.userAgent } })
   })
 
   it('says where to look when there is no log', async () => {
@@ -216,6 +222,19 @@ describe('keyless log verify', () => {
     expect([code, out]).toEqual([1, expect.stringContaining('TAMPERED')])
     expect(out).toContain('entry 1: the entry is not the one that was signed')
     expect(JSON.parse((await keyless('verify', '--json')).out)).toMatchObject({ ok: false, first_bad: { index: 1 } })
+  })
+
+  it('lets whoever tampered say nothing but what is quoted: no line of theirs passes for the verdict', async () => {
+    await fill(1)
+    const path = join(dir, 'entries.jsonl')
+    const text = (await readFile(path, 'utf8')).replace('"v":"ar/1"', '"v":"\\u001b[2J\\u001b[HSOUND\\n\\u009b8m"')
+    await writeFile(path, text)
+    for (const args of [['verify'], ['verify', '--json']]) {
+      const { code, out } = await keyless(...args)
+      expect([code, out]).toEqual([1, expect.stringMatching(/\\u/)])
+      expect(out).not.toMatch(STEERING)
+      expect(out).not.toMatch(/^SOUND|HSOUND\n/m)
+    }
   })
 
   it('trusts the key it is given, not the one beside the log', async () => {
