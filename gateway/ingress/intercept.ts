@@ -148,7 +148,9 @@ function complainer(report: (complaint: TlsComplaint) => void) {
     if (reported.size >= MAX_COMPLAINTS) reported.clear()
     reported.add(key)
     const who = userAgent === undefined ? 'A client' : `The client ${JSON.stringify(userAgent.slice(0, 120))}`
-    report({ host, code, userAgent, text: `${who} ${whatHappened(error, code, host)}` })
+    // It is read at a terminal, which obeys control characters; JSON.stringify leaves those beyond ASCII as they are.
+    const text = `${who} ${whatHappened(error, code, host)}`.replaceAll(/[^\x20-\x7e]/g, '?')
+    report({ host, code, userAgent, text })
   }
 }
 
@@ -156,5 +158,5 @@ function whatHappened({ message }: Error, code: string, host: string): string {
   if (DISTRUST.test(code)) return `does not trust the gateway's certificate for ${host} (${code}). ${TRUST_REMEDY}`
   if (HUNG_UP.test(code))
     return `ended TLS for ${host} before any request, as if it did not trust the gateway's certificate (${code}). ${TRUST_REMEDY}`
-  return `could not set up TLS for ${host} (${code}): ${message}`
+  return `could not set up TLS for ${host} (${code}): ${message.trim()}`
 }

@@ -167,6 +167,23 @@ test('a client that hangs up right after the handshake, as Node does when it doe
   expect(found()[0]?.text).toContain('SSL_CERT_FILE')
 })
 
+test('what a client is called by itself cannot steer the terminal that shows its failure', async () => {
+  const wire = await openWire(door.port)
+  wire.write(
+    Buffer.from(
+      `CONNECT painted.test:443 HTTP/1.1\r\nHost: painted.test\r\nUser-Agent: x\x9b2J\x85y\r\nProxy-Authorization: ${basic('t', HANDLE)}\r\n\r\n`,
+      'latin1',
+    ),
+  )
+  await wire.answer()
+  wire.write(Buffer.concat([Buffer.from([0x16]), Buffer.alloc(200, 0x41)]))
+  wire.stream.end()
+  await wire.closed()
+  const found = (): typeof door.complaints => door.complaints.filter(({ host }) => host === 'painted.test')
+  while (found().length === 0) await new Promise(setImmediate)
+  expect(found()[0]?.text).toMatch(/^[\x20-\x7e]*"x\?2J\?y"[\x20-\x7e]*$/)
+})
+
 test.each([
   ['garbage after the first byte', Buffer.concat([Buffer.from([0x16]), Buffer.alloc(200, 0x41)])],
   ['a truncated ClientHello', Buffer.from([0x16, 0x03, 0x01, 0x02, 0x00, 0x01])],
