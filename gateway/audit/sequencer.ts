@@ -25,6 +25,9 @@ export interface SequencerParts {
 /** Beyond this a clock that goes back is put on record; `verify` allows as much without. */
 export const CLOCK_SKEW_MS = 30_000
 
+/** An outcome that no decision takes along waits this long for company: a call alone then costs one write, not two. */
+const LINGER_MS = 5
+
 const BATCH_BYTES = 1024 * 1024
 /** How often a failing disk is tried when no call comes to try it. */
 const RETRY_MS = 1000
@@ -68,6 +71,7 @@ export class Sequencer {
   #isStopped = false
   #outage: Outage | undefined
   #retry: NodeJS.Timeout | undefined
+  #linger: NodeJS.Timeout | undefined
 
   constructor(parts: SequencerParts) {
     this.#parts = parts
@@ -105,18 +109,26 @@ export class Sequencer {
   enqueue(draft: Draft): void {
     this.#kept += 1
     this.#queue.push({ draft, caller: undefined })
-    this.#wake()
+    // A crash in between leaves an allowed call without an outcome, which `verify` lists; it can happen at any other moment too.
+    if (!this.#isBusy) this.#wait()
   }
 
   /** Nothing is written from now on: the file is about to be closed, and its number may soon name another. */
   stop(): void {
     this.#isStopped = true
     clearTimeout(this.#retry)
+    clearTimeout(this.#linger)
+  }
+
+  #wait(): void {
+    if (!this.#isStopped) this.#linger ??= setTimeout(() => this.#wake(), LINGER_MS)
   }
 
   #wake(): void {
     if (this.#isBusy || this.#isStopped) return
     this.#isBusy = true
+    clearTimeout(this.#linger)
+    this.#linger = undefined
     // After the sockets that are readable in this turn: their calls share the write.
     setImmediate(() => this.#next())
   }
@@ -211,8 +223,10 @@ export class Sequencer {
       if (caller) caller.resolve(first + i)
       else this.#kept -= 1
     })
-    if (this.#queue.length > 0) this.#write()
+    const callers = this.#queue.length - this.#kept
+    if (callers > 0) this.#write()
     else this.#isBusy = false
+    if (callers === 0 && this.#kept > 0) this.#wait()
   }
 
   /** Whether the bytes reached the file or not, they are cut off: an entry is in the log only if its caller was told so. */
