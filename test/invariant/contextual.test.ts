@@ -26,6 +26,11 @@ const RULES: Readonly<Record<string, { readonly cedar: string; readonly holds: (
   },
   purpose: { cedar: 'context.purpose like "count*"', holds: ({ purpose }) => purpose.startsWith('count') },
   tag: { cedar: 'resource.getTag("owner") == "acme"', holds: ({ owner }) => owner === 'acme' },
+  /** The principal as a whole, through an expression: what is not understood counts as reading everything. */
+  indirect: {
+    cedar: '(if context.method == "GET" then principal else principal).owner == "ana"',
+    holds: ({ agent }) => agent.owner === 'ana',
+  },
   path: { cedar: 'resource.path like "*/acme"', holds: ({ owner }) => owner === 'acme' },
   method: { cedar: 'context.method == "POST"', holds: ({ method }) => method === 'POST' },
   time: { cedar: 'context.ttl_s > 600', holds: ({ isYoung }) => isYoung },
