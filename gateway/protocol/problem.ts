@@ -172,7 +172,7 @@ export const problems = {
   credential_unconfigured: {
     status: 502,
     proxyError: 'proxy_configuration_error',
-    title: 'The service has no credential configured',
+    title: 'The service has no usable credential',
     remedy: 'fix_configuration',
   },
   credential_too_wide: {

@@ -111,11 +111,10 @@ function commandFailure(reference: SecretReference, error: Error & { killed?: bo
   return new GatewayError('credential_unavailable', `The secret could not be read: ${place(reference)} ${why}.`)
 }
 
-/** How a message names the place: a command by its first word only. */
+/** How a message names the place. The agent reads it too, so it tells no path of the gateway's machine. */
 function place(reference: SecretReference): string {
   if ('env' in reference) return `environment variable ${reference.env}`
-  if ('file' in reference) return `file ${reference.file}`
-  return `command ${reference.exec[0] ?? ''}`
+  return 'file' in reference ? 'the file that settings name' : 'the command that settings name'
 }
 
 function unconfigured(what: string): GatewayError {

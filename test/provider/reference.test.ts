@@ -40,7 +40,7 @@ test('a command reads nothing from us and so cannot wait for it', async () => {
 test.each([
   ['an empty variable', { env: 'KEYLESS_TEST_SECRET' }, 'KEYLESS_TEST_SECRET holds no value'],
   ['an endless file', { file: '/dev/zero' }, '64 KiB'],
-  ['an endless command', { exec: ['yes', 'canary'] }, 'command yes'],
+  ['an endless command', { exec: ['yes', 'canary'] }, 'the command that settings name'],
 ])('%s is refused', async (_what, reference, words) => {
   process.env.KEYLESS_TEST_SECRET = ''
   const error = await readSecret(reference, dir).catch((cause: Error) => cause)
