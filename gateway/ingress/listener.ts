@@ -41,6 +41,8 @@ export interface ProxyDoor {
 /** A request head larger than this is refused; a grant is below 2 KB, cookies and SDK headers rarely pass 24 KB. */
 const MAX_HEAD_BYTES = 64 * 1024
 const HEADERS_TIMEOUT_MS = 60_000
+/** Requests on one connection that wait for their answer. Clients send one; each costs a socket upstream, so it must not be free. */
+const MAX_UNANSWERED = 64
 /** Above the idle time of common clients, so that they close first and never write into a closing connection. */
 const KEEP_ALIVE_MS = 120_000
 
@@ -137,6 +139,10 @@ function serve(door: Door, reply: ServerResponse): void {
   const line = door.lines.get(req.socket)
   if (line === undefined) {
     reply.destroy() // its connection is closing
+    return
+  }
+  if (line.busy >= MAX_UNANSWERED) {
+    req.socket.destroy() // the answers before this one would have to come first, and the flood goes on meanwhile
     return
   }
   line.busy += 1
