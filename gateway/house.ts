@@ -2,12 +2,12 @@
  * The composition root: builds each room once and hands each the few methods it needs. Nothing else in the house knows more
  * than its neighbours' shapes.
  */
-import { chmod, mkdir } from 'node:fs/promises'
 import { hostname } from 'node:os'
 import { join } from 'node:path'
 import { Redis } from 'ioredis'
 import { type Audit, createAudit } from './audit/audit.ts'
 import { loadLogKey, openLog } from './audit/log.ts'
+import { makePrivate } from './data-directory.ts'
 import { createGrants, type Grants } from './grant/grants.ts'
 import { openRedisStore } from './grant/store-redis.ts'
 import { openSqliteStore } from './grant/store-sqlite.ts'
@@ -51,8 +51,7 @@ export interface Outlook {
 
 /** Build every room, or fail with an error that says which setting to change. Nothing listens yet. */
 export async function buildHouse(settings: Settings, clock: Clock, outlook: Outlook): Promise<House> {
-  await mkdir(settings.dataDir, { recursive: true, mode: 0o700 })
-  await chmod(settings.dataDir, 0o700)
+  await makePrivate(settings.dataDir)
   const catalogue = await loadCatalogue({
     services: settings.services,
     shippedDir: settings.shippedServicesDir,

@@ -10,8 +10,9 @@ import {
   type KeyObject,
   randomBytes,
 } from 'node:crypto'
-import { chmod, link, mkdir, open, readFile, rm } from 'node:fs/promises'
+import { link, open, readFile, rm } from 'node:fs/promises'
 import { join } from 'node:path'
+import { makePrivate } from './data-directory.ts'
 
 export interface Keys {
   /** Ed25519, signs grants. */
@@ -24,8 +25,7 @@ export interface Keys {
 
 /** Read the keys in `dir`, making those that are absent. Two processes that start at once end up with the same keys. */
 export async function loadKeys(dir: string): Promise<Keys> {
-  await mkdir(dir, { recursive: true, mode: 0o700 })
-  await chmod(dir, 0o700)
+  await makePrivate(dir)
   const grant = await readOrCreate(join(dir, 'grant.key'), () =>
     Buffer.from(generateKeyPairSync('ed25519').privateKey.export({ type: 'pkcs8', format: 'pem' })),
   )

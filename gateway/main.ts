@@ -1,5 +1,5 @@
 /** Runs one gateway: builds the house, opens the doors, ends tasks whose heartbeat stopped, drains when told to stop. */
-import { hostname, userInfo } from 'node:os'
+import { hostname } from 'node:os'
 import { join } from 'node:path'
 import { type ControlDoor, openControlDoor } from './control/door.ts'
 import { buildHouse, type House } from './house.ts'
@@ -10,6 +10,7 @@ import type { ReadyView, StatusView } from './protocol/control.ts'
 import type { Grant, Human } from './protocol/grant.ts'
 import { uuidv7 } from './protocol/id.ts'
 import type { Settings } from './settings.ts'
+import { localUser } from './settings-parts.ts'
 import { VERSION } from './version.ts'
 
 /** Requests in flight get this long after a stop before they are cut. */
@@ -30,7 +31,7 @@ export async function openGateway(settings: Settings, clock: Clock = systemClock
   let proxy: ProxyDoor | undefined
   const isControlAddress = (address: string, port: number) => control?.isControlAddress(address, port) ?? false
   const house = await buildHouse(settings, clock, { isControlAddress })
-  const human: Human = { iss: `local:${hostname()}`, sub: userInfo().username }
+  const human: Human = { iss: `local:${hostname()}`, sub: localUser() }
   try {
     const views = { proxyPort: () => proxy?.port ?? 0, controlPort: () => control?.port ?? 0 }
     control = await openControlDoor({

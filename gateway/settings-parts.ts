@@ -60,8 +60,8 @@ export function agentsOf(written: WrittenSettings, around: Surroundings): [Agent
   return agents
 }
 
-/** Containers often run under a number that no user has. */
-function localUser(): string {
+/** Who runs the gateway. Containers often run under a number that no user has. */
+export function localUser(): string {
   try {
     return userInfo().username
   } catch {
