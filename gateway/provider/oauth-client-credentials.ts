@@ -58,6 +58,8 @@ interface FarSide {
   readonly tools: ClientCredentialsTools
   readonly server: oauth.AuthorizationServer
   readonly client: oauth.Client
+  /** One for all requests: it holds connections, and lives as long as the gateway. */
+  readonly fetch: GuardedFetch
   readonly host: string
   readonly isCleartext: boolean
 }
@@ -74,6 +76,7 @@ function farSide(config: ClientCredentialsConfig, tools: ClientCredentialsTools)
     tools,
     server,
     client: { client_id: config.client_id },
+    fetch: tools.fetchFor(config.addresses),
     host: url.host,
     isCleartext: url.protocol === 'http:',
   }
@@ -81,7 +84,7 @@ function farSide(config: ClientCredentialsConfig, tools: ClientCredentialsTools)
 
 async function requestToken(far: FarSide, signal: AbortSignal): Promise<Credential> {
   const authentication = await clientAuthentication(far, signal)
-  const exchange = boundedFetch(far.tools.fetchFor(far.config.addresses))
+  const exchange = boundedFetch(far.fetch)
   // Counted from before the request, so that time on the wire shortens the life and never lengthens it.
   const askedAtS = Math.floor(far.tools.clock.nowMs() / 1000)
   let answer: oauth.TokenEndpointResponse
@@ -113,7 +116,7 @@ async function requestToken(far: FarSide, signal: AbortSignal): Promise<Credenti
 
 async function revoke(far: FarSide, token: Secret, signal: AbortSignal): Promise<void> {
   const authentication = await clientAuthentication(far, signal)
-  const exchange = boundedFetch(far.tools.fetchFor(far.config.addresses))
+  const exchange = boundedFetch(far.fetch)
   try {
     const options = {
       ...requestOptions(far, exchange.fetch, signal),

@@ -332,6 +332,28 @@ describe('what a server can answer', () => {
     expect(error.detail).toContain('10.0.0.1 is private')
   })
 
+  test('every request goes through one fetch, made when the provider is', async () => {
+    const asked: (readonly string[])[] = []
+    const fetchFor = (addresses: readonly string[]) => {
+      asked.push(addresses)
+      return server.fetch
+    }
+    const config = credentialSchema.parse({
+      provider: 'oauth_client_credentials',
+      token_url: server.tokenUrl,
+      addresses: LOOPBACK,
+      client_id: 'basic',
+      client_auth: 'client_secret_basic',
+      client_secret: { file: 'secret' },
+      resource: RESOURCE,
+      scope: 'invoices:read',
+    })
+    const made = createProvider(config, { fetchFor, clock: systemClock, baseDir: dir })
+    await issue(made)
+    await issue(made)
+    expect(asked).toEqual([LOOPBACK]) // each further one would hold connections until the gateway stops
+  })
+
   test('nothing is ever tried twice', async () => {
     other.requests.length = 0
     await failure(answers(503, {}))
