@@ -7,7 +7,7 @@ import { networkInterfaces } from 'node:os'
 import swagger from '@fastify/swagger'
 import Fastify, { type FastifyInstance, type FastifyRequest } from 'fastify'
 import type { Clock } from '../protocol/clock.ts'
-import type { ReadyView, StatusView } from '../protocol/control.ts'
+import type { ReadyView } from '../protocol/control.ts'
 import { uuidv7 } from '../protocol/id.ts'
 import { GatewayError } from '../protocol/problem.ts'
 import { parseAuthority } from '../protocol/target.ts'
@@ -16,8 +16,6 @@ import { refusalOf, writeProblem } from './problem.ts'
 import { addPublicRoutes } from './public-routes.ts'
 import { clearSocketPath, listenOnSocket } from './socket.ts'
 import { addTaskRoutes, type TaskDoor } from './task-routes.ts'
-
-export type { ReadyView, StatusView }
 
 const BODY_LIMIT_BYTES = 64 * 1024
 /** A whole request must have arrived by then. Also the patience with a connection that says nothing. */
@@ -153,7 +151,7 @@ function unknownRoute(): GatewayError {
 
 function guardNames(app: FastifyInstance, names: ReadonlySet<string>): void {
   app.addHook('onRequest', async (request) => {
-    const [field = '', ...more] = request.raw.headersDistinct.host ?? []
+    const [field = '', ...more] = hostFields(request.raw.rawHeaders)
     // Two Host fields name two places (RFC 9112 §3.2); an unreadable one makes parseAuthority refuse.
     if (more.length === 0 && isOwnName(parseAuthority(field, 80).host, names, request.socket.localAddress)) return
     throw new GatewayError(
@@ -161,6 +159,11 @@ function guardNames(app: FastifyInstance, names: ReadonlySet<string>): void {
       'The control door is not known by the name in the Host field. Use localhost or its address, or set public_url to the name that clients use.',
     )
   })
+}
+
+/** From the raw list: it has every field as it came, whatever the others are called. */
+function hostFields(rawHeaders: readonly string[]): string[] {
+  return rawHeaders.filter((_, i) => i % 2 === 1 && rawHeaders[i - 1]?.toLowerCase() === 'host')
 }
 
 function namesOf(o: ControlDoorOptions): ReadonlySet<string> {

@@ -4,15 +4,11 @@ import { request } from 'node:http'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { type ControlClient, controlClient } from '../../gateway/cli/control-client.ts'
-import {
-  type ControlDoor,
-  type ControlDoorOptions,
-  openControlDoor,
-  type StatusView,
-} from '../../gateway/control/door.ts'
+import { type ControlDoor, type ControlDoorOptions, openControlDoor } from '../../gateway/control/door.ts'
 import { createGrants, type Grants } from '../../gateway/grant/grants.ts'
 import { openSqliteStore } from '../../gateway/grant/store-sqlite.ts'
 import type { InstructionRooms } from '../../gateway/instruction.ts'
+import type { StatusView } from '../../gateway/protocol/control.ts'
 import type { Decision } from '../../gateway/protocol/decision.ts'
 import type { Agent, Grant } from '../../gateway/protocol/grant.ts'
 import { GatewayError } from '../../gateway/protocol/problem.ts'

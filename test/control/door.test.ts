@@ -288,7 +288,7 @@ describe('the TCP listener', () => {
       expect(await at(host), host).toBeGreaterThanOrEqual(400)
   })
 
-  it('refuses two Host fields, an empty one and none', async () => {
+  it('refuses two Host fields, an empty one and none, whatever the other fields are called', async () => {
     const raw = (head: string) =>
       new Promise<string>((resolve) => {
         const socket = connect(rig.door.port, '127.0.0.1', () => socket.write(head))
@@ -301,6 +301,13 @@ describe('the TCP listener', () => {
     ).toMatch(/^HTTP\/1.1 (?:400|421)/)
     expect(await raw('GET /ca.pem HTTP/1.1\r\nhost:\r\nconnection: close\r\n\r\n')).toMatch(/^HTTP\/1.1 400/)
     expect(await raw('GET /ca.pem HTTP/1.1\r\nconnection: close\r\n\r\n')).toMatch(/^HTTP\/1.1 400/)
+    const odd = '__proto__: a\r\n__proto__: b\r\nconstructor: c\r\n'
+    expect(await raw(`GET /ca.pem HTTP/1.1\r\n${odd}host: localhost\r\nconnection: close\r\n\r\n`)).toMatch(
+      /^HTTP\/1.1 200/,
+    )
+    expect(await raw(`GET /ca.pem HTTP/1.1\r\n${odd}host: evil.test\r\nconnection: close\r\n\r\n`)).toMatch(
+      /^HTTP\/1.1 421/,
+    )
   })
 
   it('is told apart from every other place by isControlAddress', async () => {
