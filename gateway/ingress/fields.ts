@@ -56,6 +56,15 @@ function twice(name: string): GatewayError {
   return new GatewayError('request_malformed', `The field ${name} is there more than once. Send it once.`)
 }
 
+/** The first field of this name. @param name lower case. */
+export function fieldValue(rawHeaders: readonly string[], name: string): string | undefined {
+  for (let i = 0; i + 1 < rawHeaders.length; i += 2) {
+    const candidate = rawHeaders[i] as string
+    if (candidate.length === name.length && candidate.toLowerCase() === name) return rawHeaders[i + 1]
+  }
+  return undefined
+}
+
 /** Framing as llhttp has accepted it, except codings other than chunked, which nobody here would undo (RFC 9112 §6.1). */
 export function hasBody({ contentLength, transferEncoding }: Fields): boolean {
   if (transferEncoding !== undefined) {

@@ -4,11 +4,12 @@
  */
 import type { Socket } from 'node:net'
 import type { Readable } from 'node:stream'
-import type { Inbound, RawHeaders, Reply } from '../protocol/message.ts'
+import type { Inbound, Reply } from '../protocol/message.ts'
 import { asGatewayError, GatewayError, type ProblemCode, problems } from '../protocol/problem.ts'
 import type { Dialect, Endpoint } from '../protocol/service.ts'
 import type { RequestRooms } from '../request.ts'
 import { renderProblem } from './dialect.ts'
+import { fieldValue } from './fields.ts'
 
 /** A body of up to this many bytes is read to its end, so that the connection stays usable. */
 const DRAIN_BYTES = 256 * 1024
@@ -134,13 +135,6 @@ function isSmall({ rawHeaders }: Inbound, body: Readable): boolean {
   if (!body.readableDidRead && fieldValue(rawHeaders, 'expect') !== undefined) return false
   const length = fieldValue(rawHeaders, 'content-length')
   return length !== undefined && Number(length) <= DRAIN_BYTES
-}
-
-function fieldValue(rawHeaders: RawHeaders, name: string): string | undefined {
-  for (let i = 0; i + 1 < rawHeaders.length; i += 2) {
-    if (rawHeaders[i]?.toLowerCase() === name) return rawHeaders[i + 1]
-  }
-  return undefined
 }
 
 function discard(body: Readable): void {

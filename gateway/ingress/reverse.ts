@@ -6,7 +6,7 @@ import type { IncomingMessage } from 'node:http'
 import type { Presented, RawHeaders } from '../protocol/message.ts'
 import { GatewayError } from '../protocol/problem.ts'
 import type { Service, Slot } from '../protocol/service.ts'
-import { parseCredentials } from './fields.ts'
+import { fieldValue, parseCredentials } from './fields.ts'
 import type { Door } from './line.ts'
 import { DEFAULT_PORTS, type Target } from './place.ts'
 
@@ -60,7 +60,7 @@ function presentedInSlot(service: Service, rawHeaders: RawHeaders, rawPath: stri
 function tokenIn(slot: Slot, rawHeaders: RawHeaders, rawPath: string): string | undefined {
   switch (slot.in) {
     case 'header': {
-      const value = headerValue(rawHeaders, slot.name.toLowerCase())
+      const value = fieldValue(rawHeaders, slot.name.toLowerCase())
       if (value === undefined) return undefined
       if (slot.name.toLowerCase() === 'authorization') return authorizationToken(value)
       return value.toLowerCase().startsWith(slot.prefix?.toLowerCase() ?? '')
@@ -68,13 +68,13 @@ function tokenIn(slot: Slot, rawHeaders: RawHeaders, rawPath: string): string | 
         : value
     }
     case 'basic': {
-      const value = headerValue(rawHeaders, 'authorization')
+      const value = fieldValue(rawHeaders, 'authorization')
       return value === undefined ? undefined : authorizationToken(value)
     }
     case 'query':
       return queryValue(rawPath, slot.name)
     case 'cookie':
-      return cookieValue(headerValue(rawHeaders, 'cookie') ?? '', slot.name)
+      return cookieValue(fieldValue(rawHeaders, 'cookie') ?? '', slot.name)
     default:
       return slot satisfies never
   }
@@ -83,14 +83,6 @@ function tokenIn(slot: Slot, rawHeaders: RawHeaders, rawPath: string): string | 
 /** `Bearer x`, `Basic x`, and the schemes that only some APIs know, such as GitHub's `token x`. */
 function authorizationToken(value: string): string | undefined {
   return parseCredentials(value)?.token ?? /^[A-Za-z-]+ +(\S+)$/.exec(value.trim())?.[1]
-}
-
-function headerValue(rawHeaders: RawHeaders, name: string): string | undefined {
-  for (let i = 0; i + 1 < rawHeaders.length; i += 2) {
-    const candidate = rawHeaders[i] as string
-    if (candidate.length === name.length && candidate.toLowerCase() === name) return rawHeaders[i + 1]
-  }
-  return undefined
 }
 
 function queryValue(rawPath: string, name: string): string | undefined {
