@@ -58,7 +58,7 @@ export async function buildHouse(settings: Settings, clock: Clock, outlook: Outl
     baseDir: settings.baseDir,
   })
   const bundle = await loadBundle({ paths: settings.policies, catalogue })
-  const policy = createPolicy({ bundle, catalogue, tenant: settings.tenant })
+  const policy = createPolicy({ bundle, tenant: settings.tenant })
   const keys = await loadKeys(settings.keysDir)
   const authority = await loadAuthority(settings.keysDir, clock)
   const audit = await openAudit(settings, keys, clock)

@@ -10,7 +10,6 @@ import type { Proposal } from '../protocol/instruction.ts'
 import type { ProblemCode } from '../protocol/problem.ts'
 import type { Endpoint } from '../protocol/service.ts'
 import type { Bundle } from './bundle.ts'
-import type { Catalogue } from './catalogue.ts'
 import { createEngine, type Engine, type Verdict } from './engine.ts'
 import { combine, NO_OBLIGATIONS } from './obligation.ts'
 import { mustBeNamed } from './vocabulary.ts'
@@ -24,7 +23,6 @@ export interface Policy {
 
 export interface PolicyParts {
   readonly bundle: Bundle
-  readonly catalogue: Catalogue
   readonly tenant: string
 }
 

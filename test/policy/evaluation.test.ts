@@ -7,7 +7,6 @@ import { ask, bundleOf, catalogueOf, grant, notesFile, permit, policiesDir } fro
 const catalogue = await catalogueOf(notesFile(), 'demo')
 const shipped = createPolicy({
   bundle: await loadBundle({ paths: [policiesDir], catalogue }),
-  catalogue,
   tenant: 'default',
 })
 
@@ -94,7 +93,6 @@ describe('evaluate', () => {
     )
     const policy = createPolicy({
       bundle: await bundleOf(catalogue, { 'a.cedar': named }),
-      catalogue,
       tenant: 'default',
     })
     expect(policy.evaluate(there).effect).toBe('allow')
@@ -105,7 +103,6 @@ describe('evaluate', () => {
     const text = `${permit('top-secret-name', 'principal, action, resource is Endpoint')}@id("hidden-name") @owner("x") forbid (principal, action, resource is Endpoint) when { context.ttl_s * 9223372036854775807 > 0 };`
     const policy = createPolicy({
       bundle: await bundleOf(catalogue, { 'a.cedar': text }),
-      catalogue,
       tenant: 'default',
     })
     const decision = policy.evaluate(ask(catalogue))
@@ -147,7 +144,6 @@ describe('evaluateInstruction', () => {
     )
     const policy = createPolicy({
       bundle: await bundleOf(catalogue, { 'a.cedar': text }),
-      catalogue,
       tenant: 'default',
     })
     expect(policy.evaluateInstruction(opening({ authority: [{ operations: ['notes:notes.*'] }] })).effect).toBe('allow')
@@ -162,7 +158,6 @@ describe('evaluateInstruction', () => {
     const text = '@id("short") @owner("x") @ttl("600") permit (principal, action == Action::"mint", resource);'
     const policy = createPolicy({
       bundle: await bundleOf(catalogue, { 'a.cedar': text }),
-      catalogue,
       tenant: 'default',
     })
     expect(policy.evaluateInstruction(opening({ ttlS: 600 })).effect).toBe('allow')
