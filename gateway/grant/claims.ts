@@ -12,6 +12,9 @@ const AUTHORITY_TYPE = 'keyless_access'
 /** What cannot be true of a token that this gateway signed for this version. Says which claim, never its value. */
 export class ClaimError extends Error {}
 
+/** A grant as its claims tell it: what is known of the agent beyond its id is in the registry. */
+export type ClaimedGrant = Omit<Grant, 'agent'> & { readonly agent: Pick<Agent, 'id'> }
+
 /** LG/1 claims of a root grant. `issuer` is also the audience: the gateway's tokens are for the gateway. */
 export function claimsOf(grant: Grant, issuer: string): Record<string, unknown> {
   return {
@@ -35,11 +38,8 @@ export function claimsOf(grant: Grant, issuer: string): Record<string, unknown> 
   }
 }
 
-/**
- * The grant that verified claims stand for. Its agent carries the id alone; owner and risk tier come from the registry.
- * @throws {ClaimError}
- */
-export function grantOf(claims: unknown, issuer: string): Omit<Grant, 'agent'> & { readonly agent: Pick<Agent, 'id'> } {
+/** The grant that verified claims stand for. @throws {ClaimError} */
+export function grantOf(claims: unknown, issuer: string): ClaimedGrant {
   const members = object(claims, 'claims', CLAIMS)
   require(members.ver === VERSION, 'ver')
   require(members.iss === issuer, 'iss')

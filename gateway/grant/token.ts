@@ -4,17 +4,14 @@
  */
 import { createPublicKey, hash, type KeyObject } from 'node:crypto'
 import { compactVerify, SignJWT } from 'jose'
-import type { Agent, Grant } from '../protocol/grant.ts'
+import type { Grant } from '../protocol/grant.ts'
 import { GatewayError } from '../protocol/problem.ts'
-import { ClaimError, claimsOf, grantOf } from './claims.ts'
+import { ClaimError, type ClaimedGrant, claimsOf, grantOf } from './claims.ts'
 
 const ALGORITHM = 'Ed25519' // RFC 9864: the fully specified name, not EdDSA
 const TYPE = 'at+jwt'
 /** LG/1 §1.6 step 1. */
 export const TOKEN_LIMIT = 16 * 1024
-
-/** A grant as a token tells it: what is known of the agent beyond its id is in the registry. */
-export type ClaimedGrant = Omit<Grant, 'agent'> & { readonly agent: Pick<Agent, 'id'> }
 
 export interface TokenSeal {
   /** The grant as a compact JWS. */

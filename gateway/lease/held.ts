@@ -77,7 +77,7 @@ function leaseOf(held: Bare, facts: LeaseFacts, end: LeaseEnd): Lease {
 }
 
 /** @returns the request with the credential attached, naming every value that must not come back. */
-export function attachHeld(held: Bare, plain: Outbound): Outbound | Promise<Outbound> {
+function attachHeld(held: Bare, plain: Outbound): Outbound | Promise<Outbound> {
   const secrets = plain.secrets.length === 0 ? held.secrets : [...plain.secrets, ...held.secrets]
   return held.claim.provider.attach(held.credential, { ...plain, secrets })
 }

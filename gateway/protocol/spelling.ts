@@ -4,7 +4,7 @@
  */
 
 /** Shorter byte strings occur by chance in any text, so they are not searched for. */
-export const MIN_SPELLING_BYTES = 8
+const MIN_SPELLING_BYTES = 8
 
 /**
  * Spellings of `value`, none shorter than `MIN_SPELLING_BYTES`, none twice: UTF-8, latin1 and UTF-16; base64 and base64url at each
