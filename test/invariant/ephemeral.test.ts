@@ -196,13 +196,16 @@ describe('a lease', () => {
       expect((await call(task.handle, 'issued')).status).toBe(200)
       clock.advance(60_000)
     }
-    // Outcomes name the end of the credential they were made with: it was ahead of each of them.
+    // Outcomes name the end of the credential they were made with: it was ahead of each decision.
     const entries = await entriesOf(site.dataDir)
     const outcomes = entries.filter(
       ({ kind, lineage }) => kind === 'call.outcome' && lineage?.at(-1)?.grant === task.grant,
     )
     expect(outcomes).toHaveLength(6)
-    for (const { cred, ts } of outcomes) expect(credOf(cred).expires).toBeGreaterThan(Date.parse(ts) / 1000 - 1)
+    for (const { cred, req } of outcomes) {
+      const decided = entries.find((entry) => entry.kind === 'call.decision' && entry.req === req)
+      expect(credOf(cred).expires).toBeGreaterThan(Date.parse(decided?.ts ?? '') / 1000)
+    }
     expect(new Set(outcomes.map(({ cred }) => credOf(cred).cred_id)).size).toBeGreaterThanOrEqual(3)
   })
 

@@ -2,6 +2,7 @@
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { setTimeout as pause } from 'node:timers/promises'
 import { stringify } from 'yaml'
 import type { Entry } from '../../gateway/audit/entry.ts'
 import { type ControlClient, controlClient } from '../../gateway/cli/control-client.ts'
@@ -129,8 +130,25 @@ export async function openTimedSite(place: Place, wanted: Wanted, clock: Clock):
   }
 }
 
-/** Entries of a gateway's log, oldest first, when all that is under way has been written. */
+/**
+ * Every entry of the log. An outcome is written some milliseconds after its call, so this waits until each allowed call has
+ * one, for half a second at most: a call that was cut short by a crash never gets it.
+ */
 export async function entriesOf(dataDir: string): Promise<Entry[]> {
+  const deadline = performance.now() + 500
+  for (;;) {
+    const entries = await readEntries(dataDir)
+    if (performance.now() > deadline || openCalls(entries) === 0) return entries
+    await pause(5)
+  }
+}
+
+function openCalls(entries: readonly Entry[]): number {
+  const allowed = entries.filter(({ kind, decision }) => kind === 'call.decision' && decision?.effect === 'allow')
+  return allowed.length - entries.filter(({ kind }) => kind === 'call.outcome').length
+}
+
+async function readEntries(dataDir: string): Promise<Entry[]> {
   const text = await readFile(join(dataDir, 'audit', 'entries.jsonl'), 'utf8')
   return text
     .split('\n')
