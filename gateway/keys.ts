@@ -10,9 +10,8 @@ import {
   type KeyObject,
   randomBytes,
 } from 'node:crypto'
-import { link, open, readFile, rm } from 'node:fs/promises'
 import { join } from 'node:path'
-import { makePrivate } from './data-directory.ts'
+import { makePrivate, readOrCreate } from './private-file.ts'
 
 export interface Keys {
   /** Ed25519, signs grants. */
@@ -27,7 +26,7 @@ export interface Keys {
 export async function loadKeys(dir: string): Promise<Keys> {
   await makePrivate(dir)
   const grant = await readOrCreate(join(dir, 'grant.key'), () =>
-    Buffer.from(generateKeyPairSync('ed25519').privateKey.export({ type: 'pkcs8', format: 'pem' })),
+    generateKeyPairSync('ed25519').privateKey.export({ type: 'pkcs8', format: 'pem' }),
   )
   const lease = await readOrCreate(join(dir, 'lease.key'), () => randomBytes(32))
   if (lease.length !== 32)
@@ -53,29 +52,4 @@ function signingKey(pem: Buffer, path: string): KeyObject {
   throw new Error(
     `${path} holds no Ed25519 private key in PEM. Restore it from a backup, or remove it to make a new one; grants signed with the old one then end.`,
   )
-}
-
-/** Written under a temporary name and linked into place: a crash leaves no half key, and the first of two writers wins. */
-async function readOrCreate(path: string, create: () => Buffer): Promise<Buffer> {
-  try {
-    return await readFile(path)
-  } catch (cause) {
-    if ((cause as NodeJS.ErrnoException).code !== 'ENOENT') throw cause
-  }
-  const temporary = `${path}.${process.pid}`
-  const file = await open(temporary, 'w', 0o600)
-  try {
-    await file.writeFile(create())
-    await file.sync()
-  } finally {
-    await file.close()
-  }
-  try {
-    await link(temporary, path)
-  } catch (cause) {
-    if ((cause as NodeJS.ErrnoException).code !== 'EEXIST') throw cause
-  } finally {
-    await rm(temporary, { force: true })
-  }
-  return readFile(path)
 }

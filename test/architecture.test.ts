@@ -30,6 +30,7 @@ const HEIGHTS: Readonly<Record<string, number>> = {
   upstream: 2,
   audit: 2,
   protocol: 1,
+  'private-file.ts': 0,
   'version.ts': 0,
 }
 const SETTINGS = /^(?:settings(?:-[a-z-]+)?|keys|data-directory)\.ts$/

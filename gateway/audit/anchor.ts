@@ -2,8 +2,9 @@
  * The last signed head and what is needed to go on from it: frontier, offset, leaf hashes. `checkpoint` is for the world;
  * `frontier.json` carries the same note with the peaks, so that a start reads only what came later. Both are replaced whole.
  */
-import { readFile, stat } from 'node:fs/promises'
+import { stat } from 'node:fs/promises'
 import { join } from 'node:path'
+import { readIfThere } from '../private-file.ts'
 import { type Checkpoint, type CheckpointSigner, type NoteVerifier, openCheckpoint } from './checkpoint.ts'
 import type { Disk } from './disk.ts'
 import { files } from './lines.ts'
@@ -77,16 +78,6 @@ export async function sizeOf(path: string): Promise<number> {
     return (await stat(path)).size
   } catch (cause) {
     if ((cause as NodeJS.ErrnoException).code === 'ENOENT') return 0
-    throw cause
-  }
-}
-
-/** The file, or undefined if there is none. */
-export async function readIfThere(path: string): Promise<Buffer | undefined> {
-  try {
-    return await readFile(path)
-  } catch (cause) {
-    if ((cause as NodeJS.ErrnoException).code === 'ENOENT') return undefined
     throw cause
   }
 }

@@ -1,8 +1,8 @@
 /** The key that signs checkpoints, and the public half in the form that verifiers are given. */
-import { createPrivateKey, createPublicKey, generateKeyPairSync, type KeyObject, randomUUID } from 'node:crypto'
-import { link, mkdir, open, readFile, rm } from 'node:fs/promises'
+import { createPrivateKey, createPublicKey, generateKeyPairSync, type KeyObject } from 'node:crypto'
+import { mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
-import { readIfThere } from './anchor.ts'
+import { createOnce, readIfThere, readOrCreate } from '../private-file.ts'
 import { formatVerifier, type NoteVerifier, noteVerifier, parseVerifier } from './checkpoint.ts'
 
 /**
@@ -13,7 +13,10 @@ import { formatVerifier, type NoteVerifier, noteVerifier, parseVerifier } from '
 export async function loadLogKey(dir: string, origin: string): Promise<KeyObject> {
   await mkdir(dir, { recursive: true, mode: 0o700 })
   const path = join(dir, 'log.key')
-  const key = parseKey(path, (await readIfThere(path))?.toString('utf8') ?? (await create(path)))
+  const pem = await readOrCreate(path, () =>
+    generateKeyPairSync('ed25519').privateKey.export({ type: 'pkcs8', format: 'pem' }),
+  )
+  const key = parseKey(path, pem)
   await publishVerifier(join(dir, 'log.pub'), noteVerifier(origin, createPublicKey(key)))
   return key
 }
@@ -31,7 +34,7 @@ function changed(path: string, present: string, verifier: NoteVerifier): string 
   return `${path} is for ${what}; this gateway would sign as "${verifier.name}". Keep audit.origin and log.key as they were, or start a new log in an empty directory.`
 }
 
-function parseKey(path: string, pem: string): KeyObject {
+function parseKey(path: string, pem: Buffer): KeyObject {
   let key: KeyObject
   try {
     key = createPrivateKey(pem)
@@ -40,29 +43,4 @@ function parseKey(path: string, pem: string): KeyObject {
   }
   if (key.asymmetricKeyType === 'ed25519') return key
   throw new Error(`${path} holds a key of type ${key.asymmetricKeyType}; it must be Ed25519.`)
-}
-
-async function create(path: string): Promise<string> {
-  const pem = generateKeyPairSync('ed25519').privateKey.export({ type: 'pkcs8', format: 'pem' })
-  await createOnce(path, pem.toString(), 0o600)
-  return readFile(path, 'utf8')
-}
-
-/** Linked into place whole: a crash leaves no half key, and the first of two writers wins. */
-async function createOnce(path: string, text: string, mode: number): Promise<void> {
-  const temporary = `${path}.${randomUUID()}`
-  const file = await open(temporary, 'w', mode)
-  try {
-    await file.writeFile(text)
-    await file.sync()
-  } finally {
-    await file.close()
-  }
-  try {
-    await link(temporary, path)
-  } catch (cause) {
-    if ((cause as NodeJS.ErrnoException).code !== 'EEXIST') throw cause
-  } finally {
-    await rm(temporary, { force: true })
-  }
 }

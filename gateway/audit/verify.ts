@@ -4,7 +4,8 @@
  */
 import { type FileHandle, open, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import { readAnchor, readIfThere } from './anchor.ts'
+import { readIfThere } from '../private-file.ts'
+import { readAnchor } from './anchor.ts'
 import { type Checkpoint, NoteRefused, type NoteVerifier, openCheckpoint, parseVerifier } from './checkpoint.ts'
 import { files, readLines } from './lines.ts'
 import { Frontier, leafHash } from './merkle.ts'

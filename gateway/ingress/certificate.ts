@@ -5,7 +5,7 @@
  */
 import './reflect.ts'
 import { createPrivateKey, randomBytes, X509Certificate as StoredCertificate, webcrypto } from 'node:crypto'
-import { chmod, link, mkdir, open, readFile, rm } from 'node:fs/promises'
+import { mkdir } from 'node:fs/promises'
 import { isIP } from 'node:net'
 import { join } from 'node:path'
 import {
@@ -20,6 +20,7 @@ import {
   X509Certificate,
   X509CertificateGenerator,
 } from '@peculiar/x509'
+import { readOrCreate } from '../private-file.ts'
 import type { Clock } from '../protocol/clock.ts'
 
 /** What a TLS server for one host needs. */
@@ -59,8 +60,8 @@ export async function loadAuthority(dir: string, clock: Clock): Promise<Certific
   const keyPath = join(dir, 'ca.key')
   const certPath = join(dir, 'ca.pem')
   // The pair is one file when it is made, so that no crash or race leaves half of it; `ca.pem` is only a copy of its public part.
-  const pair = (await readIfThere(keyPath)) ?? (await createOnce(keyPath, () => createRoot(clock)))
-  const caPem = (await readIfThere(certPath)) ?? (await createOnce(certPath, async () => certificateIn(pair, keyPath)))
+  const pair = (await readOrCreate(keyPath, () => createRoot(clock))).toString('utf8')
+  const caPem = (await readOrCreate(certPath, () => certificateIn(pair, keyPath))).toString('utf8')
   const root = checkRoot({ pair, caPem, keyPath, certPath }, clock)
   return authority(root, caPem, clock)
 }
@@ -184,34 +185,4 @@ function certificateIn(pair: string, keyPath: string): string {
       `${keyPath} is there without its ca.pem. Restore ca.pem, or remove ${keyPath} to have a new authority made.`,
     )
   return pair.slice(start)
-}
-
-async function readIfThere(path: string): Promise<string | undefined> {
-  try {
-    return await readFile(path, 'utf8')
-  } catch (cause) {
-    if ((cause as NodeJS.ErrnoException).code === 'ENOENT') return undefined
-    throw cause
-  }
-}
-
-/** Written under a temporary name and linked into place: a crash leaves no half file, and the first of two writers wins. */
-async function createOnce(path: string, create: () => Promise<string>): Promise<string> {
-  const temporary = `${path}.${process.pid}.${randomBytes(4).toString('hex')}`
-  const file = await open(temporary, 'wx', 0o600)
-  try {
-    await file.writeFile(await create())
-    await file.sync()
-  } finally {
-    await file.close()
-  }
-  try {
-    await link(temporary, path)
-  } catch (cause) {
-    if ((cause as NodeJS.ErrnoException).code !== 'EEXIST') throw cause
-  } finally {
-    await rm(temporary, { force: true })
-  }
-  await chmod(path, 0o600)
-  return readFile(path, 'utf8')
 }

@@ -1,0 +1,58 @@
+/**
+ * Files and directories of which the gateway's user alone is master. A file is made whole or not at all, and once: of two
+ * processes that start together the first wins, and both go on with what it wrote.
+ */
+import { randomUUID } from 'node:crypto'
+import { chmod, link, mkdir, open, readFile, rm, stat } from 'node:fs/promises'
+
+/**
+ * Make a directory that only its owner can enter, or close one that others can. On a read-only or foreign mount the mode stays
+ * as whoever mounted it chose; the files inside have modes of their own, and `keyless doctor` names what is open.
+ */
+export async function makePrivate(dir: string): Promise<void> {
+  await mkdir(dir, { recursive: true, mode: 0o700 })
+  if (((await stat(dir)).mode & 0o077) === 0) return
+  await chmod(dir, 0o700).catch((cause: NodeJS.ErrnoException) => {
+    if (cause.code !== 'EROFS' && cause.code !== 'EPERM') throw cause
+  })
+}
+
+/** The file, or undefined if there is none. */
+export async function readIfThere(path: string): Promise<Buffer | undefined> {
+  try {
+    return await readFile(path)
+  } catch (cause) {
+    if ((cause as NodeJS.ErrnoException).code === 'ENOENT') return undefined
+    throw cause
+  }
+}
+
+type Content = string | Buffer
+
+/** What the file holds; if there is none it is made first, 0600. */
+export async function readOrCreate(path: string, create: () => Content | Promise<Content>): Promise<Buffer> {
+  const present = await readIfThere(path)
+  if (present !== undefined) return present
+  await createOnce(path, await create())
+  return readFile(path)
+}
+
+/** Make a file unless it is there. Durable when this resolves, except for the directory's own entry. */
+export async function createOnce(path: string, content: Content, mode = 0o600): Promise<void> {
+  // Not by process id: replicas in containers often have the same one, and may share the directory.
+  const temporary = `${path}.${randomUUID()}`
+  const file = await open(temporary, 'wx', mode)
+  try {
+    await file.writeFile(content)
+    await file.sync()
+  } finally {
+    await file.close()
+  }
+  try {
+    await link(temporary, path)
+  } catch (cause) {
+    if ((cause as NodeJS.ErrnoException).code !== 'EEXIST') throw cause
+  } finally {
+    await rm(temporary, { force: true })
+  }
+}
