@@ -9,6 +9,7 @@ import { fileURLToPath } from 'node:url'
 import { isMap, LineCounter, parseDocument } from 'yaml'
 import { controlSocketOf, defaultDataDir } from './data-directory.ts'
 import type { Agent } from './protocol/grant.ts'
+import { formatAuthority } from './protocol/target.ts'
 import { explainIssues, lineOf, SettingsError, type SettingsProblem } from './settings-explain.ts'
 import {
   absolutePath,
@@ -181,7 +182,7 @@ function normalise(written: WrittenSettings, around: Surroundings): Settings {
     dataDir,
     keysDir: written.keys_dir === undefined ? join(dataDir, 'keys') : absolute(written.keys_dir),
     listen,
-    publicUrl: written.public_url ?? `http://${authorityOf(listen.control)}`,
+    publicUrl: written.public_url ?? `http://${formatAuthority(listen.control)}`,
     services: (written.services ?? []).map((entry) => (isServicePath(entry) ? absolute(entry) : entry)),
     policies: written.policies?.map(absolute) ?? [shippedPolicies],
     credentials: written.credentials ?? {},
@@ -197,10 +198,6 @@ function normalise(written: WrittenSettings, around: Surroundings): Settings {
     secretEnv: [...new Set([...envNames(written.credentials), ...envNames(written.redis)])].sort(),
     warnings: warningsOf(written, listen),
   }
-}
-
-function authorityOf({ host, port }: ListenAddress): string {
-  return `${host.includes(':') ? `[${host}]` : host}:${port}`
 }
 
 type WrittenUpstream = NonNullable<WrittenSettings['upstream']>

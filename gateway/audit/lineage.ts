@@ -1,4 +1,5 @@
 /** The chain of authority as a sentence: who authorised whom, for which task, and what was called. Pure. */
+import { DEFAULT_PORTS, formatAuthority } from '../protocol/target.ts'
 import type { Entry, Step } from './entry.ts'
 
 /**
@@ -33,10 +34,10 @@ function deed({ target }: Entry): string {
 }
 
 /** `GET api.github.com/repos/acme/site`: what is usual (TLS, its port) is left out. */
-export function placeOf({ scheme, host, port, method, path }: NonNullable<Entry['target']>): string {
-  const isUsual = port === (scheme === 'https' ? 443 : 80)
-  const name = host.includes(':') ? `[${host}]` : host
-  return `${method} ${scheme === 'https' ? '' : `${scheme}://`}${name}${isUsual ? '' : `:${port}`}${path}`
+export function placeOf(target: NonNullable<Entry['target']>): string {
+  const isTls = target.scheme === 'https'
+  const authority = formatAuthority(target, isTls ? DEFAULT_PORTS.https : DEFAULT_PORTS.http)
+  return `${target.method} ${isTls ? '' : `${target.scheme}://`}${authority}${target.path}`
 }
 
 function result({ decision }: Entry, end: Entry | undefined): string {

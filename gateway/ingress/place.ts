@@ -1,7 +1,7 @@
 /** Where a request says it goes: request targets in absolute form, Host fields, and whether they name the same place. */
 import type { Mode, Presented } from '../protocol/message.ts'
 import { GatewayError } from '../protocol/problem.ts'
-import { type HostPort, parseAuthority } from '../protocol/target.ts'
+import { DEFAULT_PORTS, type HostPort, parseAuthority } from '../protocol/target.ts'
 
 /** What a request's own words say about where it goes and who asks. */
 export interface Target {
@@ -27,8 +27,6 @@ export interface AbsoluteForm {
 /** Memo of a pure function, per default port: authority as received → place. Agents choose authorities, so it is bounded. */
 const knownPlaces = { http: new Map<string, HostPort>(), https: new Map<string, HostPort>() }
 const MAX_PLACES = 1024
-
-export const DEFAULT_PORTS = { http: 80, https: 443 } as const
 
 /** @throws {GatewayError} `request_malformed` unless the target is `http://…` or `https://…`. */
 export function cutAbsolute(url: string): AbsoluteForm {

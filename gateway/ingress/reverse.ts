@@ -6,9 +6,10 @@ import type { IncomingMessage } from 'node:http'
 import type { Presented, RawHeaders } from '../protocol/message.ts'
 import { GatewayError } from '../protocol/problem.ts'
 import type { Service, Slot } from '../protocol/service.ts'
+import { DEFAULT_PORTS } from '../protocol/target.ts'
 import { fieldValue, parseCredentials } from './fields.ts'
 import type { Door } from './line.ts'
-import { DEFAULT_PORTS, type Target } from './place.ts'
+import type { Target } from './place.ts'
 
 /**
  * @param path path and query as received, beginning with the route.

@@ -2,7 +2,7 @@
 import type { Inbound } from '../protocol/message.ts'
 import { GatewayError } from '../protocol/problem.ts'
 import type { Endpoint, Operation, Service } from '../protocol/service.ts'
-import { canonicalPath, parseAuthority } from '../protocol/target.ts'
+import { canonicalPath, DEFAULT_PORTS, parseAuthority } from '../protocol/target.ts'
 import { type Site, type Spot, UNMANAGED } from './site.ts'
 
 export function createLocator(sites: readonly Site[]): (inbound: Inbound) => Endpoint {
@@ -53,7 +53,7 @@ function locateRoute(inbound: Inbound, byName: ReadonlyMap<string, Site>): Endpo
 
 /** RFC 9110 §7.2: the Host field names the same place as the target; behind a shared front it would choose another site. */
 function agreeOnHost(inbound: Inbound, hostHeader: string): void {
-  const defaultPort = inbound.scheme === 'https' ? 443 : 80
+  const defaultPort = DEFAULT_PORTS[inbound.scheme]
   if (hostHeader === inbound.host && inbound.port === defaultPort) return
   const named = parseAuthority(hostHeader, defaultPort)
   if (named.host === inbound.host && named.port === inbound.port) return

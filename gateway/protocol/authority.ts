@@ -5,6 +5,7 @@
 import type { Authority } from './grant.ts'
 import { GatewayError } from './problem.ts'
 import type { Endpoint } from './service.ts'
+import { DEFAULT_PORTS, formatAuthority } from './target.ts'
 
 const MAX_SCOPE_TOKENS = 256
 
@@ -114,9 +115,7 @@ function parseOrigin(location: string): string[] {
 }
 
 function originOf(endpoint: Endpoint): string {
-  const host = endpoint.host.includes(':') ? `[${endpoint.host}]` : endpoint.host
-  const isDefault = endpoint.port === (endpoint.scheme === 'https' ? 443 : 80)
-  return isDefault ? `${endpoint.scheme}://${host}` : `${endpoint.scheme}://${host}:${endpoint.port}`
+  return `${endpoint.scheme}://${formatAuthority(endpoint, DEFAULT_PORTS[endpoint.scheme])}`
 }
 
 function parsePathPattern(pattern: string): string[][] {

@@ -10,6 +10,14 @@ export interface HostPort {
   readonly port: number
 }
 
+export const DEFAULT_PORTS = { http: 80, https: 443 } as const
+
+/** The way back from `parseAuthority`: `[::1]:8080`. @param defaultPort a port that is left out. Default: none. */
+export function formatAuthority({ host, port }: HostPort, defaultPort?: number): string {
+  const name = host.includes(':') ? `[${host}]` : host
+  return port === defaultPort ? name : `${name}:${port}`
+}
+
 /**
  * Host and port of an authority such as `api.github.com`, `api.github.com:8443`, `[::1]:443`.
  * @param defaultPort used when the text names none.

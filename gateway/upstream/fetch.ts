@@ -4,6 +4,7 @@
  */
 import { Agent, fetch as undiciFetch } from 'undici'
 import { GatewayError } from '../protocol/problem.ts'
+import { DEFAULT_PORTS } from '../protocol/target.ts'
 import type { Dial } from './dial.ts'
 import { asFailure } from './failure.ts'
 
@@ -29,7 +30,7 @@ export function createFetch(dial: Dial, addresses: readonly string[]): BoundedFe
       const target = {
         scheme,
         host: bare(hostname),
-        port: Number(port) || defaultPort(scheme),
+        port: Number(port) || DEFAULT_PORTS[scheme],
         allowed: addresses,
       } as const
       dial(target, new AbortController().signal).then(
@@ -86,8 +87,4 @@ function explain(cause: unknown, place: string): unknown {
 
 function bare(hostname: string): string {
   return hostname.startsWith('[') ? hostname.slice(1, -1) : hostname
-}
-
-function defaultPort(scheme: 'http' | 'https'): number {
-  return scheme === 'https' ? 443 : 80
 }

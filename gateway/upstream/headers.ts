@@ -7,6 +7,7 @@ import type { Grant } from '../protocol/grant.ts'
 import type { Inbound, Outbound } from '../protocol/message.ts'
 import { GatewayError } from '../protocol/problem.ts'
 import type { Endpoint, Service } from '../protocol/service.ts'
+import { DEFAULT_PORTS, formatAuthority } from '../protocol/target.ts'
 import { withoutCookie, withoutParameter } from './slots.ts'
 
 type Action = 'keep' | 'drop' | 'connection' | 'transfer-encoding' | 'content-length' | 'te' | 'identity' | 'cookie'
@@ -106,7 +107,7 @@ function cleansePath(rawPath: string, plan: Plan): string {
 
 function cleanseHeaders(inbound: Inbound, endpoint: Endpoint, plan: Plan): string[] {
   const raw = inbound.rawHeaders
-  const headers: string[] = ['Host', authorityOf(endpoint)]
+  const headers: string[] = ['Host', formatAuthority(endpoint, DEFAULT_PORTS[endpoint.scheme])]
   const draft: Draft = { headers, plan, nominated: undefined, contentLength: undefined, isChunked: false }
   for (let i = 0; i + 1 < raw.length; i += 2) {
     const name = raw[i] as string
@@ -214,11 +215,6 @@ function classify(name: string, plan: Plan): Action {
   }
   if (REROUTING.test(name)) return 'drop'
   return FIXED.get(name) ?? 'keep'
-}
-
-function authorityOf({ scheme, host, port }: Endpoint): string {
-  const name = host.includes(':') ? `[${host}]` : host
-  return port === (scheme === 'https' ? 443 : 80) ? name : `${name}:${port}`
 }
 
 function malformed(what: string): GatewayError {

@@ -6,6 +6,7 @@ import type { EventEmitter } from 'node:events'
 import type { Socket } from 'node:net'
 import { Client } from 'undici'
 import type { Outbound } from '../protocol/message.ts'
+import { formatAuthority } from '../protocol/target.ts'
 import type { Dial } from './dial.ts'
 
 export interface PoolOptions {
@@ -46,7 +47,7 @@ export class Connection {
     const { scheme, host, port, service } = outbound
     this.lane = lane
     this.allowed = service.addresses
-    this.client = new Client(`${scheme}://${host.includes(':') ? `[${host}]` : host}:${port}`, {
+    this.client = new Client(`${scheme}://${formatAuthority(outbound)}`, {
       allowH2: false,
       pipelining: 1,
       maxHeaderSize: MAX_HEADER_BYTES,

@@ -1,7 +1,7 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { GatewayError } from '../../gateway/protocol/problem.ts'
-import { canonicalPath, parseAuthority } from '../../gateway/protocol/target.ts'
+import { canonicalPath, formatAuthority, parseAuthority } from '../../gateway/protocol/target.ts'
 
 function codeOf(run: () => unknown): string {
   try {
@@ -12,6 +12,31 @@ function codeOf(run: () => unknown): string {
   }
   return 'accepted'
 }
+
+describe('formatAuthority', () => {
+  it('writes what parseAuthority reads back', () => {
+    const host = fc.oneof(fc.domain(), fc.ipV4(), fc.ipV6()).map((text) => {
+      try {
+        return parseAuthority(text.includes(':') ? `[${text}]` : text, 443).host
+      } catch {
+        return 'api.github.com' // no host that a request can go to
+      }
+    })
+    fc.assert(
+      fc.property(host, fc.integer({ min: 1, max: 65535 }), (name, port) => {
+        const place = { host: name, port }
+        expect(parseAuthority(formatAuthority(place), 1)).toEqual(place)
+        expect(parseAuthority(formatAuthority(place, 443), 443)).toEqual(place)
+      }),
+    )
+  })
+
+  it('leaves out the default port alone', () => {
+    expect(formatAuthority({ host: '::1', port: 443 }, 443)).toBe('[::1]')
+    expect(formatAuthority({ host: '::1', port: 80 }, 443)).toBe('[::1]:80')
+    expect(formatAuthority({ host: 'a.test', port: 443 })).toBe('a.test:443')
+  })
+})
 
 describe('parseAuthority', () => {
   it.each([
