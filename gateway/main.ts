@@ -6,10 +6,12 @@ import { buildHouse, type House } from './house.ts'
 import { openProxyDoor, type ProxyDoor } from './ingress/listener.ts'
 import { serveInstruction } from './instruction.ts'
 import { type Clock, systemClock } from './protocol/clock.ts'
-import type { ReadyView, StatusView } from './protocol/control.ts'
+import type { ReadyView, ServiceView, StatusView } from './protocol/control.ts'
 import type { Grant, Human } from './protocol/grant.ts'
 import { uuidv7 } from './protocol/id.ts'
+import type { Service } from './protocol/service.ts'
 import type { Settings } from './settings.ts'
+import { credentialProblem, unusedCredentials } from './settings-credentials.ts'
 import { localUser } from './settings-parts.ts'
 import { VERSION } from './version.ts'
 
@@ -21,6 +23,10 @@ export interface Gateway {
   readonly proxy: string
   readonly control: string
   readonly house: House
+  /** What the settings allow and is worth a word at start, one sentence each. */
+  readonly warnings: readonly string[]
+  /** As `GET /status` answers. */
+  status(): Promise<StatusView>
   /** Stop accepting, finish what is in flight, seal the log. Idempotent. */
   stop(): Promise<void>
 }
@@ -34,6 +40,7 @@ export async function openGateway(settings: Settings, clock: Clock = systemClock
   const human: Human = { iss: `local:${hostname()}`, sub: localUser() }
   try {
     const views = { proxyPort: () => proxy?.port ?? 0, controlPort: () => control?.port ?? 0 }
+    const status = () => statusOf(settings, house, views, clock)
     control = await openControlDoor({
       ...settings.listen.control,
       socketPath: settings.listen.controlSocket,
@@ -41,7 +48,7 @@ export async function openGateway(settings: Settings, clock: Clock = systemClock
       human,
       rooms: house,
       grants: house.grants,
-      status: async () => statusOf(settings, house, views, clock),
+      status,
       ready: async () => readyOf(house),
       publicUrl: settings.publicUrl,
       clock,
@@ -52,6 +59,7 @@ export async function openGateway(settings: Settings, clock: Clock = systemClock
       rooms: house,
       route: (name) => house.catalogue.service(name),
       authority: house.authority,
+      onTlsError: ({ text }) => process.stderr.write(`keyless: warning: ${text}\n`),
       clock,
     })
     const reaper = startReaper(settings, house)
@@ -59,6 +67,11 @@ export async function openGateway(settings: Settings, clock: Clock = systemClock
       proxy: `http://${authority(settings.listen.proxy.host, proxy.port)}`,
       control: `http://${authority(settings.listen.control.host, control.port)}`,
       house,
+      warnings: [
+        ...settings.warnings,
+        ...unusedCredentials(Object.keys(settings.credentials), house.catalogue.services),
+      ],
+      status,
       stop: once(() => close({ house, control, proxy, reaper })),
     }
   } catch (cause) {
@@ -110,7 +123,7 @@ interface Ports {
   controlPort(): number
 }
 
-function statusOf(settings: Settings, house: House, ports: Ports, clock: Clock): StatusView {
+async function statusOf(settings: Settings, house: House, ports: Ports, clock: Clock): Promise<StatusView> {
   return {
     version: VERSION,
     proxy: `http://${authority(settings.listen.proxy.host, ports.proxyPort())}`,
@@ -119,19 +132,28 @@ function statusOf(settings: Settings, house: House, ports: Ports, clock: Clock):
     audit_dir: join(settings.dataDir, 'audit'),
     ca_pem: house.authority.caPem,
     now: Math.floor(clock.nowMs() / 1000),
-    services: house.catalogue.services.map((service) => ({
-      name: service.name,
-      hosts: service.hosts,
-      placeholders: service.placeholders,
-      base_urls: service.baseUrls,
-      credential_configured:
-        service.credential !== undefined && Object.hasOwn(settings.credentials, service.credential),
-    })),
+    services: await Promise.all(house.catalogue.services.map((service) => viewOf(service, settings))),
     secret_env: settings.secretEnv,
     agents: settings.agents.map((agent) => agent.id),
     default_agent: settings.agents[0].id,
     redis: { configured: house.redis !== undefined, ok: isRedisReady(house) },
     audit: { ok: house.audit.failure === undefined, size: house.audit.size, origin: settings.audit.origin },
+  }
+}
+
+async function viewOf(service: Service, { credentials, baseDir }: Settings): Promise<ServiceView> {
+  const config =
+    service.credential !== undefined && Object.hasOwn(credentials, service.credential)
+      ? credentials[service.credential]
+      : undefined
+  const problem = config && (await credentialProblem(config, baseDir))
+  return {
+    name: service.name,
+    hosts: service.hosts,
+    placeholders: service.placeholders,
+    base_urls: service.baseUrls,
+    credential_configured: config !== undefined,
+    ...(problem === undefined ? {} : { credential_problem: problem }),
   }
 }
 

@@ -134,70 +134,97 @@ async function portNear(wanted: number): Promise<number> {
 
 const QUESTION = 'list my notes'
 
-/** Make the call, and say what happened in words. */
-export async function firstCall(demo: Demo, settings: Settings): Promise<string> {
+/**
+ * Make the call, and say what happened in words.
+ * @param signal ends the call's process when the gateway is told to stop meanwhile.
+ */
+export async function firstCall(demo: Demo, settings: Settings, signal: AbortSignal): Promise<string> {
   const url = `${demo.api}/notes`
   const program = `const answer = await fetch(${JSON.stringify(url)}); console.log(answer.status, await answer.text())`
-  const answer = await keyless([
-    'run',
-    '--task',
-    QUESTION,
-    '--scope',
-    'demo:notes.list',
-    '--',
-    process.execPath,
-    '--input-type=module',
-    '-e',
-    program,
-  ])
-  const sentence = await lastLineage(join(settings.dataDir, 'audit'))
+  const answer = await keyless(
+    [
+      'run',
+      '--task',
+      QUESTION,
+      '--scope',
+      'demo:notes.list',
+      '--',
+      process.execPath,
+      '--input-type=module',
+      '-e',
+      program,
+    ],
+    signal,
+  )
+  const { call, lineage } = await lastCall(join(settings.dataDir, 'audit'))
   return [
-    `A first governed call. An agent without any key asked for ${url}:`,
+    'A first governed call has just been made:',
     '',
-    ...indent(`keyless run --task "${QUESTION}" --scope demo:notes.list -- node -e 'fetch("${url}")…'`),
-    ...indent(answer),
+    '  1  You gave an agent a task, and one operation for it. The agent is a program without any key:',
     '',
-    ...indent(sentence),
+    ...indent(`$ npx keyless run --task "${QUESTION}" --scope demo:notes.list -- node -e 'fetch("${url}")…'`, 7),
     '',
-    `The record is in ${join(settings.dataDir, 'audit')}. The agent's environment held no credential; the gateway got one from`,
-    `${demo.issuer}, attached it, and looked for it in the answer.`,
+    '  2  Keyless saw its plain request, asked policy, wrote down who authorised what, and only then got an OAuth token from',
+    `     ${demo.issuer} and attached it. The agent got the answer and never the token:`,
     '',
-    'Try next, in another terminal:',
+    ...indent(answer, 7),
     '',
-    '  npx keyless log verify                      # nobody changed the record',
-    `  npx keyless run --task "look at myself" -- curl -s ${demo.api}/echo     # the API echoes the token: see what arrives`,
-    '  npx keyless init --service github           # settings for your own key; then npx keyless start',
+    '  3  The task ended with the program, and with it all that it could do. What remains is the signed record:',
     '',
-    'Ctrl-C stops it.',
+    ...indent(`$ npx keyless log lineage ${call}`, 7),
+    ...indent(lineage, 7),
     '',
+    ...tryNext(demo.api),
   ].join('\n')
 }
 
-/** Who authorised the last call. The task's end was recorded after the call's outcome, so both are in the log by now. */
-async function lastLineage(auditDir: string): Promise<string> {
+function tryNext(api: string): string[] {
+  const run = 'npx keyless run --task "try it"'
+  return [
+    'Try next, in another terminal, in this directory:',
+    '',
+    '  # the API sends back what it received: the token was there, and is starred out before the agent sees it',
+    `  ${run} -- curl -s ${api}/echo`,
+    '  # refused, and recorded: this task may list notes, nothing else',
+    `  ${run} --scope demo:notes.list -- curl -s ${api}/notes/1`,
+    '  # who did what, and proof that nobody changed it',
+    '  npx keyless log tail',
+    '  npx keyless log verify',
+    '  # settings for your own key; the next start takes them in place of this demo',
+    '  npx keyless init --service github',
+    '',
+    'Ctrl-C stops it.',
+    '',
+  ]
+}
+
+/** The last call and who authorised it. The task's end was recorded after the call's outcome, so both are in the log by now. */
+async function lastCall(auditDir: string): Promise<{ call: string; lineage: string }> {
   const reader = await openReader(auditDir)
   try {
     let call: string | undefined
     for await (const entry of reader.tail(20)) if (entry.kind === 'call.outcome') call = entry.req
     if (call === undefined) throw new Error('The log has no call yet.')
-    return chain(await reader.byReq(call))
+    return { call, lineage: chain(await reader.byReq(call)) }
   } finally {
     await reader.close()
   }
 }
 
-function indent(text: string): string[] {
+function indent(text: string, by: number): string[] {
   return text
     .trimEnd()
     .split('\n')
-    .map((line) => `  ${line}`)
+    .map((line) => (line === '' ? '' : `${' '.repeat(by)}${line}`))
 }
 
 /** One of our own commands, as a user would run it. */
-async function keyless(args: readonly string[]): Promise<string> {
+async function keyless(args: readonly string[], signal: AbortSignal): Promise<string> {
   const child = spawn(process.execPath, [join(root, 'gateway', 'keyless.ts'), ...args], {
     stdio: ['ignore', 'pipe', 'pipe'],
+    signal,
   })
+  child.on('error', () => {}) // stopped: `close` follows
   let output = ''
   let complaint = ''
   child.stdout.on('data', (chunk: Buffer) => {

@@ -118,9 +118,14 @@ async function checkHandshake({ status, host, authorization }: Handshake): Promi
 function handshake(socket: Socket, host: string, ca: string): Promise<string> {
   return new Promise((resolve, reject) => {
     const tls = connectTls({ socket, servername: host, ca }, () => {
+      // Leaving without a request is what distrust looks like, and the gateway would warn of it.
+      tls.write(`TRACE / HTTP/1.1\r\nHost: ${host}\r\nConnection: close\r\n\r\n`)
+    })
+    tls.once('data', () => {
       resolve(tls.getProtocol() ?? 'TLS')
       tls.destroy()
     })
+    tls.once('close', () => reject(new Error('closed without an answer')))
     tls.setTimeout(TIMEOUT_MS, () => tls.destroy(new Error('no TLS answer')))
     tls.once('error', reject)
   })
@@ -170,7 +175,11 @@ async function checkClient({ command, args }: Client, host: string, env: Record<
   const { code, out, err } = await execute(command, args(`https://${host}/`), env)
   if (code === 'ENOENT') return skipped(name, 'not on PATH')
   if (out.includes(PROOF)) return ok(name, 'goes through the gateway and trusts it')
-  if (command === 'node' && err === '' && out.trim() !== '') return failed(name, 'went past the gateway', OLD_NODE)
+  if (command === 'node') {
+    const version = (await execute(command, ['--version'], env)).out.trim()
+    if (!readsProxyVariables(version)) return skipped(name, `${version} does not read the proxy variables: ${OLD_NODE}`)
+    if (err === '' && out.trim() !== '') return failed(name, 'went past the gateway', OLD_NODE)
+  }
   const said = err.trim().split('\n').at(-1) || out.trim().split('\n').at(0) || `exit code ${code}`
   return failed(
     name,
@@ -179,7 +188,15 @@ async function checkClient({ command, args }: Client, host: string, env: Record<
   )
 }
 
-const OLD_NODE = 'Node reads the proxy variables from 22.21 and 24.5 on: use a newer one'
+const OLD_NODE = 'agents written for Node need 22.21, 24.5 or newer'
+
+/** `v22.21.0` → whether this Node's own clients can be led by `NODE_USE_ENV_PROXY`. */
+export function readsProxyVariables(version: string): boolean {
+  const [major = 0, minor = 0] = version.replace(/^v/, '').split('.').map(Number)
+  if (major === 22) return minor >= 21
+  if (major === 24) return minor >= 5
+  return major > 24
+}
 
 function execute(
   command: string,

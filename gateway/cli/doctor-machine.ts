@@ -129,9 +129,19 @@ export function checkCredentials({ services }: StatusView): Check[] {
   const missing = services.filter(
     (service) => !service.credential_configured && Object.keys(service.placeholders).length > 0,
   )
-  const present = services.filter((service) => service.credential_configured).map((service) => service.name)
+  const broken = services.filter((service) => service.credential_problem !== undefined)
+  const present = services
+    .filter((service) => service.credential_configured && !broken.includes(service))
+    .map((service) => service.name)
   return [
     ...(present.length > 0 ? [ok(name, `configured for ${present.join(', ')}`)] : []),
+    ...broken.map((service) =>
+      failed(
+        name,
+        `that of ${service.name} is not there. ${service.credential_problem}`,
+        'put it where the gateway is started, and start it again; docs/providers has a page per kind',
+      ),
+    ),
     ...missing.map((service) =>
       failed(
         name,

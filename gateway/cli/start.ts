@@ -4,12 +4,15 @@
  */
 import { existsSync } from 'node:fs'
 import { Command } from 'commander'
+import type { ServiceView, StatusView } from '../protocol/control.ts'
 import type { Settings } from '../settings.ts'
 
 /** What `main.ts` gives back once the doors are open. */
 export interface Running {
   readonly proxy: string
   readonly control: string
+  readonly warnings: readonly string[]
+  status(): Promise<StatusView>
   stop(): Promise<void>
 }
 
@@ -36,8 +39,12 @@ async function serve(openGateway: OpenGateway, config: string | undefined): Prom
   const settings = await loadSettings(config)
   const stopped = stopSignal()
   const gateway = await openGateway(settings)
-  for (const warning of settings.warnings) process.stderr.write(`keyless: ${warning}\n`)
-  process.stdout.write(`Keyless is up.\n${doors(gateway, settings)}\nCtrl-C stops it.\n`)
+  const { services } = await gateway.status()
+  process.stdout.write(
+    `Keyless is up.\n${doors(gateway, settings)}${served(services, settings.file)}\nCtrl-C stops it.\n`,
+  )
+  for (const warning of [...gateway.warnings, ...services.flatMap(missing)])
+    process.stderr.write(`keyless: warning: ${warning}\n`)
   await stopped
   await gateway.stop()
 }
@@ -56,7 +63,10 @@ async function demo(openGateway: OpenGateway): Promise<void> {
       process.stdout.write(
         `Keyless is up.\n${doors(gateway, settings)}  demo     ${upstream.api}, an API behind a real OAuth server at ${upstream.issuer}\n\n`,
       )
-      process.stdout.write(await firstCall(upstream, settings))
+      const stopping = new AbortController()
+      stopped.then(() => stopping.abort())
+      const told = firstCall(upstream, settings, stopping.signal).then((text) => process.stdout.write(text))
+      await Promise.race([told, stopped]) // a call cut short by Ctrl-C has nothing to tell
       await stopped
     } finally {
       await gateway.stop()
@@ -73,6 +83,24 @@ function doors(gateway: Running, settings: Settings): string {
     `  data     ${settings.dataDir}   keys, log and state, readable by you alone`,
     '',
   ].join('\n')
+}
+
+/** What is served, so that a file that was not meant, or a service that was forgotten, shows at once. */
+function served(services: readonly ServiceView[], file: string | undefined): string {
+  const names = services.map(({ name }) => name).join(', ') || 'none'
+  return `  settings ${file ?? 'none: defaults only'}\n  services ${names}\n`
+}
+
+/** A service that cannot work as it is configured: its first call would be refused. */
+function missing({ name, placeholders, credential_configured, credential_problem }: ServiceView): string[] {
+  if (credential_problem !== undefined)
+    return [`calls to ${name} are refused: ${lowered(credential_problem)} It is read where the gateway runs.`]
+  if (credential_configured || Object.keys(placeholders).length === 0) return []
+  return [`calls to ${name} are refused: there is no entry for it under credentials.`]
+}
+
+function lowered(sentence: string): string {
+  return sentence.charAt(0).toLowerCase() + sentence.slice(1)
 }
 
 /** Resolves at the first SIGINT or SIGTERM; a second one ends the process at once, for whoever cannot wait for the drain. */

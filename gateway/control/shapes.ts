@@ -59,13 +59,17 @@ export const taskParams = closed({
 
 const task = { task: text, grant: text, agent: text, human: text, scope: text, expires_at: seconds }
 
-const service = closed({
-  name: text,
-  hosts: texts,
-  placeholders: { type: 'object', additionalProperties: text },
-  base_urls: texts,
-  credential_configured: flag,
-})
+const service = closed(
+  {
+    name: text,
+    hosts: texts,
+    placeholders: { type: 'object', additionalProperties: text },
+    base_urls: texts,
+    credential_configured: flag,
+    credential_problem: text,
+  },
+  ['name', 'hosts', 'placeholders', 'base_urls', 'credential_configured'],
+)
 
 export const answers = {
   none: { type: 'null', description: 'Done' },

@@ -58,6 +58,8 @@ export interface ServiceView {
   /** Environment variables by which an SDK is pointed at a reverse route. */
   readonly base_urls: readonly string[]
   readonly credential_configured: boolean
+  /** Why the gateway cannot use the configured credential as things are, as far as it can tell without asking the issuer. */
+  readonly credential_problem?: string
 }
 
 /** `GET /status`, on the unix socket only. */

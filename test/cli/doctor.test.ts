@@ -3,6 +3,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
 import { examine, report } from '../../gateway/cli/doctor.ts'
+import { readsProxyVariables } from '../../gateway/cli/doctor-clients.ts'
 import {
   checkAuthority,
   checkClock,
@@ -139,6 +140,19 @@ describe('no gateway', () => {
   })
 })
 
+describe('a Node on PATH', () => {
+  it.each([
+    ['v20.20.2', false],
+    ['v22.20.0', false],
+    ['v22.21.0', true],
+    ['v23.11.1', false], // ended before it learnt
+    ['v24.4.1', false],
+    ['v24.5.0', true],
+    ['v26.10.0', true],
+    ['', false],
+  ])('of version %s can be led by variables: %s', (version, can) => expect(readsProxyVariables(version)).toBe(can))
+})
+
 describe('the CA certificate', () => {
   it.each([
     [365, 0, 'ok'],
@@ -171,6 +185,15 @@ describe('the gateway’s own account', () => {
     [{ configured: true, ok: true }, 'ok'],
     [{ configured: true, ok: false }, 'failed'],
   ] as const)('of Redis %j is %s', (redis, state) => expect(checkRedis({ ...gateway.status, redis }).state).toBe(state))
+
+  it('of a credential that is configured and not there fails, and says what is missing', () => {
+    const [demo] = gateway.status.services
+    if (demo === undefined) throw new Error('the fixture has a service')
+    const broken = { ...demo, credential_problem: 'environment variable DEMO_KEY is not set.' }
+    expect(checkCredentials({ ...gateway.status, services: [broken] })).toEqual([
+      expect.objectContaining({ state: 'failed', detail: expect.stringContaining('DEMO_KEY is not set') }),
+    ])
+  })
 
   it('of a service without a credential fails, unless its tools need none', () => {
     const [demo] = gateway.status.services

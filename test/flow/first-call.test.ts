@@ -1,5 +1,5 @@
 /** `npm start` on nothing but a clone: a first governed call, readable, and a clean end. */
-import { mkdtemp, readdir, rm, stat } from 'node:fs/promises'
+import { mkdtemp, readdir, rm, stat, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, afterEach, beforeAll, expect, it } from 'vitest'
@@ -43,6 +43,41 @@ it('starts, makes a governed call, says who authorised it, serves, and stops cle
 
   gateway.kill('SIGINT')
   expect((await gateway.ended).code).toBe(0)
+})
+
+it('stops quietly on Ctrl-C while the first call is still being made', { timeout: 60_000 }, async () => {
+  gateway = start(process.execPath, [join(ROOT, 'bin', 'keyless.mjs'), 'start'], { env, cwd: home })
+  await gateway.says(/Keyless is up/)
+  gateway.kill('SIGINT')
+  const ended = await gateway.ended
+  expect(ended.code).toBe(0)
+  expect(ended.stderr.trim()).toBe('keyless: stopping; calls in flight are finished first')
+})
+
+it('says at the start which settings it serves, and which keys are missing or belong to nothing', async () => {
+  const settings = join(home, 'own.yaml')
+  await writeFile(
+    settings,
+    `listen: { proxy: "127.0.0.1:0", control: "127.0.0.1:0" }
+services: [github, slack, openai]
+credentials:
+  github: { provider: static, value: { env: KEYLESS_TEST_UNSET } }
+  opanai: { provider: static, value: { file: ./openai.key } }
+`,
+  )
+  gateway = start(process.execPath, [join(ROOT, 'bin', 'keyless.mjs'), 'start', '--config', settings], {
+    env,
+    cwd: home,
+  })
+  await gateway.says(/calls to openai.+\n/)
+  expect(gateway.stdout).toContain(`settings ${settings}\n  services github, slack, openai\n`)
+  expect(gateway.stderr).toContain(
+    'calls to github are refused: the secret could not be read: environment variable KEYLESS_TEST_UNSET is not set.',
+  )
+  expect(gateway.stderr).toContain('calls to slack are refused: there is no entry for it under credentials.')
+  expect(gateway.stderr).toContain('credentials.opanai belongs to none of the services. Did you mean openai?')
+  const checked = await keyless('doctor', '--config', settings)
+  expect(checked.stdout).toMatch(/✗ credentials .+KEYLESS_TEST_UNSET is not set/)
 })
 
 it('says how to start a gateway when none is running', async () => {
