@@ -29,18 +29,16 @@ export function openTunnel(asked: IncomingMessage, client: Socket, early: Buffer
   client.once('close', leave)
   client.on('error', leave)
   sent.once('timeout', () => sent.destroy(new Error('no answer to CONNECT')))
-  sent.once('error', () =>
-    refuse(
-      client,
-      502,
-      `keyless gateway at ${options.gateway.host}:${options.gateway.port} does not answer`,
-      unreachable(options.gateway),
-    ),
-  )
+  const told = (body: string) => options.onRefused?.(asked.url ?? '', body)
+  sent.once('error', () => {
+    const body = unreachable(options.gateway)
+    if (!client.destroyed) told(body)
+    refuse(client, 502, `keyless gateway at ${options.gateway.host}:${options.gateway.port} does not answer`, body)
+  })
   sent.once('connect', (received, gateway: Socket, head) => {
     gateway.setTimeout(0)
     const status = received.statusCode ?? 502
-    if (status < 200 || status > 299) return passRefusal(received, gateway, head, client)
+    if (status < 200 || status > 299) return passRefusal(received, gateway, head, { client, told })
     client.off('close', leave)
     client.off('error', leave)
     client.write('HTTP/1.1 200 Connection Established\r\n\r\n')
@@ -59,22 +57,28 @@ function connectHeaders(asked: IncomingMessage, authorization: string): string[]
   return headers
 }
 
+interface Refused {
+  readonly client: Socket
+  readonly told: (body: string) => void
+}
+
 /**
  * Most clients show of a refused CONNECT at best its reason phrase, so that is where the gateway's words go. A 407 becomes
  * 403: the client's credentials are right, the grant behind them is not.
  */
-function passRefusal(received: IncomingMessage, gateway: Socket, head: Buffer, client: Socket): void {
+function passRefusal(received: IncomingMessage, gateway: Socket, head: Buffer, { client, told }: Refused): void {
   const chunks = [head]
   const expected = Math.min(Number(received.headers['content-length'] ?? 0), MAX_REFUSAL_BYTES)
   const status = received.statusCode === 407 ? 403 : (received.statusCode ?? 502)
   const finish = () => {
     gateway.destroy()
-    const body = Buffer.concat(chunks).subarray(0, expected)
+    const body = Buffer.concat(chunks).subarray(0, expected).toString('utf8')
+    told(body)
     refuse(
       client,
       status,
       received.statusMessage || (STATUS_CODES[status] ?? ''),
-      body.toString('utf8'),
+      body,
       endToEnd(received.rawHeaders, received.headers.connection),
     )
   }

@@ -11,6 +11,8 @@ export interface ForwarderOptions {
   readonly gateway: GatewayAddress
   /** Proxy-Authorization towards the gateway, with its scheme. */
   readonly authorization: string
+  /** Told of every CONNECT that was refused, with the body of the refusal: clients show neither it nor its reason. */
+  readonly onRefused?: (target: string, body: string) => void
 }
 
 /** Room for grants and cookies far beyond what servers accept; Node's own default of 16 KB refuses real requests. */

@@ -140,6 +140,27 @@ function heartbeats({ control, task, note }: Running): () => void {
   return () => clearInterval(timer)
 }
 
+/** Says why a tunnel was refused, each reason once: curl and others show no more than a status. */
+async function refusalTeller(say: (text: string) => void): Promise<(target: string, body: string) => void> {
+  const { printable } = await import('./log-words.ts')
+  const said = new Set<string>()
+  return (target, body) => {
+    const { code, detail } = problemIn(body)
+    if (detail === undefined || code === undefined || said.has(code)) return
+    said.add(code)
+    say(printable(`${target} was refused: ${detail} (${code})`))
+  }
+}
+
+function problemIn(body: string): { code?: string; detail?: string } {
+  try {
+    const { code, detail } = JSON.parse(body) as { code?: unknown; detail?: unknown }
+    return typeof code === 'string' && typeof detail === 'string' ? { code, detail } : {}
+  } catch {
+    return {}
+  }
+}
+
 async function withForwarder({
   command,
   status,
@@ -156,7 +177,7 @@ async function withForwarder({
   const gateway = { host: door.hostname.replace(/^\[|\]$/g, ''), port: Number(door.port || 80) }
   const authorization = `Basic ${Buffer.from(`${task.task}:${task.handle}`).toString('base64')}`
   const bundle = await writeBundle(status.ca_pem, process.env)
-  const forwarder = await openForwarder({ gateway, authorization })
+  const forwarder = await openForwarder({ gateway, authorization, onRefused: await refusalTeller(say) })
   try {
     const env = childEnvironment({
       inherited: process.env,

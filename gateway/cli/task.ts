@@ -1,6 +1,6 @@
 /** `keyless task`: open, list and end tasks by hand, for agents that are not started with `keyless run`. */
 import { Command } from 'commander'
-import type { OpenedTask, OpenTaskBody, StatusView, TaskView } from '../protocol/control.ts'
+import type { OpenedTask, OpenTaskBody, ServiceView, StatusView, TaskView } from '../protocol/control.ts'
 import { GatewayError, problems } from '../protocol/problem.ts'
 import type { ControlClient } from './control-client.ts'
 import type { WhichGateway } from './find-socket.ts'
@@ -39,7 +39,7 @@ function openTaskCommand(): Command {
   const command = new Command('open')
     .description('open a task and print the handle that stands for it, this once')
     .requiredOption('-t, --task <purpose>', 'what it is for, in plain words; policies and records carry it')
-    .requiredOption('--scope <operations>', 'what it may do, as in "github:issues.read openai:*"')
+    .requiredOption('--scope <operations>', 'what it may do, as in "github:issues.read openai:*" (required)')
     .option('--as <agent>', 'registered agent that acts (default: the first one of the settings)')
     .option('--ttl <duration>', 'how long at most: 30s, 15m, 1h (default: the setting grants.ttl_s)', parseTtl)
     .option('--json', 'as JSON')
@@ -102,10 +102,24 @@ function describe(opened: OpenedTask, proxyUrl: string, status: StatusView): str
     `  curl -s ${status.control}/ca.pem -o keyless-ca.pem`,
     `  curl --proxy ${proxyUrl} --cacert keyless-ca.pem https://…`,
     '',
-    'or set HTTPS_PROXY and HTTP_PROXY to that URL. End the task with:',
+    'or set HTTPS_PROXY and HTTP_PROXY to that URL. An SDK can do without proxy and CA: its base URL, and the handle as its key:',
+    '',
+    ...status.services.filter(({ name }) => covers(opened.scope, name)).map((service) => baseUrlOf(service, status)),
+    '',
+    'End the task with:',
     '',
     `  keyless task end ${opened.task}`,
   ].join('\n')
+}
+
+/** `billing:invoices.read` and `billing:*` are about the service `billing`. */
+function covers(scope: string, service: string): boolean {
+  return scope.split(' ').some((pattern) => pattern.startsWith(`${service}:`))
+}
+
+/** Only the origin is replaced: a base URL that ends in `/v1` still does. */
+function baseUrlOf({ name, hosts }: ServiceView, status: StatusView): string {
+  return `  ${status.proxy}/${name}   in place of https://${hosts[0]}`
 }
 
 async function list(control: ControlClient, options: ListOptions): Promise<string> {

@@ -113,6 +113,15 @@ describe('the command', () => {
     )
   })
 
+  it('is told on stderr, once, why its tunnels are refused, because its client does not say', async () => {
+    const body = JSON.stringify({ code: 'grant_expired', detail: 'The grant expired at 12:15.' })
+    gateway.refusal = { status: 407, reason: 'x', body }
+    const twice = 'for (let i = 0; i < 2; i++) await fetch("https://api.demo.test/").catch(() => console.log("failed"))'
+    const { out, err } = await run([node, '--input-type=module', '-e', twice])
+    expect(out).toBe('failed\nfailed\n')
+    expect(err).toBe('keyless: api.demo.test:443 was refused: The grant expired at 12:15. (grant_expired)\n')
+  })
+
   it('finds its own flags, not run’s', async () => {
     expect((await run([node, '-p', 'process.argv.slice(1).join()', '--', '--task', 'x', '-v'])).out).toBe(
       '--task,x,-v\n',

@@ -36,6 +36,7 @@ describe('keyless task', () => {
     expect(out).toContain('ana authorised spiffe://acme.test/agents/triage for task “triage issue 42”.')
     expect(out).toContain('until 2026-06-01T12:15:00Z')
     expect(out).toContain(`--proxy http://${id}:${handle}@127.0.0.1:8080 `)
+    expect(out).toContain('http://127.0.0.1:8080/github   in place of https://api.github.com\n')
     expect(out).toContain(`keyless task end ${id}`)
   })
 
