@@ -10,6 +10,7 @@ import type { ReadyView, ServiceView, StatusView } from './protocol/control.ts'
 import type { Grant, Human } from './protocol/grant.ts'
 import { uuidv7 } from './protocol/id.ts'
 import type { Service } from './protocol/service.ts'
+import { formatAuthority } from './protocol/target.ts'
 import type { Settings } from './settings.ts'
 import { credentialProblem, unusedCredentials } from './settings-credentials.ts'
 import { localUser } from './settings-parts.ts'
@@ -64,8 +65,8 @@ export async function openGateway(settings: Settings, clock: Clock = systemClock
     })
     const reaper = startReaper(settings, house)
     return {
-      proxy: `http://${authority(settings.listen.proxy.host, proxy.port)}`,
-      control: `http://${authority(settings.listen.control.host, control.port)}`,
+      proxy: `http://${formatAuthority({ host: settings.listen.proxy.host, port: proxy.port })}`,
+      control: `http://${formatAuthority({ host: settings.listen.control.host, port: control.port })}`,
       house,
       warnings: [
         ...settings.warnings,
@@ -126,8 +127,8 @@ interface Ports {
 async function statusOf(settings: Settings, house: House, ports: Ports, clock: Clock): Promise<StatusView> {
   return {
     version: VERSION,
-    proxy: `http://${authority(settings.listen.proxy.host, ports.proxyPort())}`,
-    control: `http://${authority(settings.listen.control.host, ports.controlPort())}`,
+    proxy: `http://${formatAuthority({ host: settings.listen.proxy.host, port: ports.proxyPort() })}`,
+    control: `http://${formatAuthority({ host: settings.listen.control.host, port: ports.controlPort() })}`,
     data_dir: settings.dataDir,
     audit_dir: join(settings.dataDir, 'audit'),
     ca_pem: house.authority.caPem,
@@ -164,10 +165,6 @@ function readyOf(house: House): ReadyView {
 
 function isRedisReady(house: House): boolean {
   return house.redis === undefined || house.redis.status === 'ready'
-}
-
-function authority(host: string, port: number): string {
-  return `${host.includes(':') ? `[${host}]` : host}:${port}`
 }
 
 function once(work: () => Promise<void>): () => Promise<void> {
