@@ -85,9 +85,9 @@ async function issue(rooms: IssueRooms, claim: Claim, cause: Cause): Promise<Iss
     await rooms.record('lease.issued', claim.grant.tenant, {
       provider: claim.provider.name,
       credential: claim.name,
-      credential_id: credentialId,
+      cred_id: credentialId,
       ephemeral: credential.ephemeral,
-      expires_at: Math.floor(lifetime.untilMs / 1000),
+      expires: Math.floor(lifetime.untilMs / 1000),
       grant: claim.grant.id,
       service: claim.service.name,
       cause,

@@ -13,7 +13,7 @@ export async function revokeUnused(
   const fields = {
     provider: claim.provider.name,
     credential: claim.name,
-    credential_id: credentialId,
+    cred_id: credentialId,
     grant: claim.grant.id,
     reason,
     /** `revoked` at its issuer; `failed` to be; `expires`: nobody can revoke it. */

@@ -161,22 +161,22 @@ describe('a lease', () => {
   it('ends with the grant where neither policy nor upstream ends it earlier', async () => {
     const task = await open(600)
     await call(task.handle, 'standing')
-    expect((await leasesOf(task.grant)).map(({ expires_at }) => expires_at)).toEqual([task.expires_at])
+    expect((await leasesOf(task.grant)).map(({ expires }) => expires)).toEqual([task.expires_at])
   })
 
   it('ends before its upstream credential does', async () => {
     const task = await open(600)
     await call(task.handle, 'issued')
     const [lease] = await leasesOf(task.grant)
-    expect(lease?.expires_at).toBeLessThan(Math.floor(nowS()) + TOKEN_TTL_S)
-    expect(lease?.expires_at).toBeGreaterThan(Math.floor(nowS()) + TOKEN_TTL_S / 2)
+    expect(lease?.expires).toBeLessThan(Math.floor(nowS()) + TOKEN_TTL_S)
+    expect(lease?.expires).toBeGreaterThan(Math.floor(nowS()) + TOKEN_TTL_S / 2)
   })
 
   it.each(['standing', 'issued'])('ends when policy says, also where %s lives longer', async (service) => {
     const task = await open(600)
     await call(task.handle, service, 'POST')
     const [lease] = await leasesOf(task.grant)
-    expect(lease?.expires_at).toBeLessThanOrEqual(Math.floor(nowS()) + 30)
+    expect(lease?.expires).toBeLessThanOrEqual(Math.floor(nowS()) + 30)
   })
 
   it('of another operation is not used beyond what policy says of this one', async () => {
@@ -185,7 +185,7 @@ describe('a lease', () => {
     await call(task.handle, 'standing', 'POST')
     clock.advance(31_000)
     await call(task.handle, 'standing', 'POST')
-    const ends = (await leasesOf(task.grant)).map(({ expires_at }) => Number(expires_at))
+    const ends = (await leasesOf(task.grant)).map(({ expires }) => Number(expires))
     expect(ends.length).toBeGreaterThanOrEqual(3)
     expect(ends.at(-1)).toBeLessThanOrEqual(Math.floor(nowS()) + 30)
   })

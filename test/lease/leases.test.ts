@@ -82,9 +82,9 @@ describe('acquiring', () => {
         fields: {
           provider: 'counting',
           credential: 'billing',
-          credential_id: lease.facts.credentialId,
+          cred_id: lease.facts.credentialId,
           ephemeral: true,
-          expires_at: lease.facts.expiresAt,
+          expires: lease.facts.expiresAt,
           grant: to.id,
           service: 'billing',
           cause: 'needed',
@@ -379,7 +379,7 @@ describe('single use', () => {
     await expect.poll(() => entries.at(-1)?.kind).toBe('lease.revoked')
     expect(provider.revoked).toHaveLength(1)
     expect(entries.at(-1)?.fields).toMatchObject({
-      credential_id: one.facts.credentialId,
+      cred_id: one.facts.credentialId,
       reason: 'single_use',
       outcome: 'revoked',
     })

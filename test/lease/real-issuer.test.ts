@@ -108,7 +108,7 @@ test('the end of a grant revokes its token at the issuer, and the record says so
   await leases.purge(ended.id)
   expect(entries.at(-1)).toMatchObject({
     kind: 'lease.revoked',
-    fields: { grant: ended.id, credential_id: lease.facts.credentialId, outcome: 'revoked' },
+    fields: { grant: ended.id, cred_id: lease.facts.credentialId, outcome: 'revoked' },
   })
   await leases.close()
 })
