@@ -39,7 +39,7 @@ function open(path: string): DatabaseSync {
 function held(path: string, cause: unknown): Error {
   const isBusy = (cause as { errcode?: number }).errcode === 5
   const why = isBusy
-    ? 'another gateway writes this log. Stop it, or give this one a data_dir of its own'
+    ? 'another gateway writes this log. It is running already: stop it, or give this one a data_dir of its own (KEYLESS_HOME)'
     : (cause as Error).message
   return new Error(`${path}: ${why}.`, { cause })
 }

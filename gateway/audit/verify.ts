@@ -187,7 +187,9 @@ class Inquiry {
 
   #fault(index: number | null, what: string): void {
     // The scan goes on to the end for the totals; thousands of follow-up faults say nothing new.
-    if (this.#faults.length < MAX_FAULTS * 10) this.#faults.push({ index, what })
+    if (this.#faults.length >= MAX_FAULTS * 10) return
+    // Two heads that do not fit, the checkpoint and the frontier, are one finding.
+    if (!this.#faults.some((fault) => fault.index === index && fault.what === what)) this.#faults.push({ index, what })
   }
 }
 

@@ -56,7 +56,7 @@ export async function openControlDoor(o: ControlDoorOptions): Promise<ControlDoo
   } catch (cause) {
     await local.close()
     throw new Error(
-      `The control door cannot listen on ${o.host}:${o.port}: ${(cause as Error).message}. Choose another address with listen.control.`,
+      `The control door cannot listen on ${o.host}:${o.port}: ${(cause as Error).message}. Is another gateway running? If not, name a free port with the setting listen.control, as in 127.0.0.1:8181.`,
       { cause },
     )
   }

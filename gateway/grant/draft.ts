@@ -87,7 +87,7 @@ function authorityOf(scope: string, bounds: Bounds): Grant['authority'] {
     'invalid_scope',
     unknown.length === 0
       ? 'The scope names no operation. Name at least one, such as github:issues.read'
-      : `The catalogue has no operation under ${which}. Check the spelling, and that its service is listed under \`services\` in the settings.`,
+      : `The catalogue has no operation under ${which}. Check the spelling against the service's file (shipped ones: policies/services), and that the service is listed under \`services\` in the settings.`,
   )
 }
 

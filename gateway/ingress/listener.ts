@@ -46,7 +46,7 @@ const MAX_UNANSWERED = 64
 /** Above the idle time of common clients, so that they close first and never write into a closing connection. */
 const KEEP_ALIVE_MS = 120_000
 
-/** @throws Error of `listen`, such as EADDRINUSE. */
+/** @throws {Error} naming the setting, such as when the address is taken. */
 export async function openProxyDoor(parts: ProxyDoorParts): Promise<ProxyDoor> {
   const server = createHttpServer()
   const door: Door = {
@@ -116,9 +116,14 @@ function createHttpServer(): Server {
 
 function listen(server: Server, { host, port }: ProxyDoorParts): Promise<number> {
   return new Promise((resolve, reject) => {
-    server.once('error', reject)
+    const refused = (cause: Error) => {
+      const what = `The proxy door cannot listen on ${host}:${port}: ${cause.message}.`
+      const remedy = 'Is another program there? Name a free port with the setting listen.proxy, as in 127.0.0.1:8180.'
+      reject(new Error(`${what} ${remedy}`, { cause }))
+    }
+    server.once('error', refused)
     server.listen({ host, port, backlog: 1024 }, () => {
-      server.off('error', reject)
+      server.off('error', refused)
       server.on('error', () => {}) // e.g. EMFILE on accept: connections that are there go on
       const address = server.address()
       resolve(typeof address === 'object' && address !== null ? address.port : port)

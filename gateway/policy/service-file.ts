@@ -107,8 +107,12 @@ function issueFaults(issue: z.core.$ZodIssue, root: unknown, label: string): Fau
       fix: `remove ${key}, or correct its spelling`,
     }))
   }
-  const got = shown(issue.path.reduce<unknown>(member, root))
+  const value = issue.path.reduce<unknown>(member, root)
+  const got = shown(value)
   const allowed = allowedBy(issue)
+  // The range of one address, not the example: that would open a whole network to whoever copies it.
+  if (issue.path[0] === 'addresses' && typeof value === 'string' && ipaddr.isValid(value))
+    return [{ where, got, allowed, fix: `write ${value}/${value.includes(':') ? 128 : 32}` }]
   const fix =
     got === 'nothing' ? `add ${String(issue.path.at(-1) ?? 'the description')}: ${allowed}` : `write ${allowed}`
   return [{ where, got, allowed, fix }]

@@ -326,7 +326,9 @@ describe('service files', () => {
       /reserved/,
     ],
     ['a host that is not canonical', [notesFile({ hosts: ['127.1'] })], /exact host name/],
-    ['a range that is none', [notesFile({ addresses: ['10.0.0.0'] })], /CIDR/],
+    ['a range that is none', [notesFile({ addresses: ['10.0.0.0/x'] })], /CIDR/],
+    ['an address for a range', [notesFile({ addresses: ['10.0.0.7'] })], /fix: write 10\.0\.0\.7\/32/],
+    ['a long address for a range', [notesFile({ addresses: ['fd00::7'] })], /fix: write fd00::7\/128/],
   ])('refuse %s', async (_, services, text) => {
     await expect(catalogueOf(...services)).rejects.toThrow(text)
   })
