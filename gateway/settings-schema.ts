@@ -219,7 +219,9 @@ export const settingsSchema = z.strictObject({
   policies: z
     .array(path())
     .optional()
-    .describe('Cedar policies: files, or directories of *.cedar. Default: the shipped policies.'),
+    .describe(
+      'Cedar policies: files, or directories of *.cedar; `shipped` stands for the shipped ones. Default: those alone.',
+    ),
   credentials: z
     .record(z.string().regex(/^[a-z0-9][a-z0-9_-]*$/), credentialSchema)
     .optional()

@@ -184,7 +184,9 @@ function normalise(written: WrittenSettings, around: Surroundings): Settings {
     listen,
     publicUrl: written.public_url ?? `http://${formatAuthority(listen.control)}`,
     services: (written.services ?? []).map((entry) => (isServicePath(entry) ? absolute(entry) : entry)),
-    policies: written.policies?.map(absolute) ?? [shippedPolicies],
+    policies: (written.policies ?? ['shipped']).map((entry) =>
+      entry === 'shipped' ? shippedPolicies : absolute(entry),
+    ),
     credentials: written.credentials ?? {},
     shippedServicesDir,
     agents: agentsOf(written, around),

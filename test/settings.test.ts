@@ -60,14 +60,14 @@ describe('defaults', () => {
 describe('a file', () => {
   it('has its relative paths resolved against its own directory', () => {
     const settings = parseSettings(
-      'data_dir: state\nkeys_dir: ../keys\nservices: [github, ./own.yaml, more/x.yaml, y.yml]\npolicies: [p]\nlisten: { control_socket: c.sock }',
+      'data_dir: state\nkeys_dir: ../keys\nservices: [github, ./own.yaml, more/x.yaml, y.yml]\npolicies: [shipped, p]\nlisten: { control_socket: c.sock }',
       '/base/etc',
     )
     expect(settings).toMatchObject({
       dataDir: '/base/etc/state',
       keysDir: '/base/keys',
       services: ['github', '/base/etc/own.yaml', '/base/etc/more/x.yaml', '/base/etc/y.yml'],
-      policies: ['/base/etc/p'],
+      policies: [expect.stringMatching(/^(?!\/base).+\/policies$/), '/base/etc/p'],
       listen: { controlSocket: '/base/etc/c.sock' },
     })
   })

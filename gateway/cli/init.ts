@@ -113,8 +113,8 @@ ${credentials.length > 0 ? `credentials:\n${credentials.join('\n')}` : '# creden
 #     purpose: triage support tickets
 #     risk_tier: low            # low, medium, high
 
-# Cedar policies: files, or directories of *.cedar. Without this: the shipped ones.
-# policies: [./policies]
+# Cedar policies: files, or directories of *.cedar. Without this: [shipped], which a list of your own replaces.
+# policies: [shipped, ./policies]
 
 # Doors. Loopback; write 0.0.0.0:8080 only inside a network you trust.
 # listen:
