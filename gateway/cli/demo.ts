@@ -51,6 +51,10 @@ export async function startDemo(): Promise<Demo> {
       detached: true,
     },
   )
+  // A second Ctrl-C does not wait for `stop`: without this the demo would be left behind, on its port.
+  const leave = () => child.kill('SIGTERM')
+  process.once('exit', leave)
+  child.once('exit', () => process.off('exit', leave))
   const ready = await readyLine(child)
   return { api: ready.api, issuer: ready.issuer, settingsFile: await writeSettings(dir, ready), stop: () => end(child) }
 }

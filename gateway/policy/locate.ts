@@ -2,7 +2,7 @@
 import type { Inbound } from '../protocol/message.ts'
 import { GatewayError } from '../protocol/problem.ts'
 import type { Endpoint, Operation, Service } from '../protocol/service.ts'
-import { canonicalPath, DEFAULT_PORTS, parseAuthority } from '../protocol/target.ts'
+import { canonicalPath, DEFAULT_PORTS, formatAuthority, parseAuthority } from '../protocol/target.ts'
 import { type Site, type Spot, UNMANAGED } from './site.ts'
 
 export function createLocator(sites: readonly Site[]): (inbound: Inbound) => Endpoint {
@@ -80,10 +80,12 @@ function siteAt(inbound: Inbound, candidates: readonly Site[]): Site {
   )
 }
 
-function wrongScheme(inbound: Inbound, service: Service): GatewayError {
+function wrongScheme({ scheme, host }: Inbound, service: Service): GatewayError {
+  const usual = DEFAULT_PORTS[service.scheme]
+  const place = formatAuthority({ host, port: service.ports[0] ?? usual }, usual)
   return new GatewayError(
     'target_mismatch',
-    `The service ${service.name} is reached over ${service.scheme} only, and this request uses ${inbound.scheme}. Use ${service.scheme}://${inbound.host}.`,
+    `The service ${service.name} is reached over ${service.scheme} only, and this request uses ${scheme}. Use ${service.scheme}://${place}.`,
   )
 }
 

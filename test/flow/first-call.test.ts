@@ -1,8 +1,9 @@
 /** `npm start` on nothing but a clone: a first governed call, readable, and a clean end. */
 import { mkdtemp, readdir, rm, stat, writeFile } from 'node:fs/promises'
+import { connect } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { afterAll, afterEach, beforeAll, expect, it } from 'vitest'
+import { afterAll, afterEach, beforeAll, expect, it, vi } from 'vitest'
 import { ROOT, type Running, run, start } from '../rig/process.ts'
 
 let home: string
@@ -53,6 +54,22 @@ it('stops quietly on Ctrl-C while the first call is still being made', { timeout
   expect(ended.code).toBe(0)
   expect(ended.stderr.trim()).toBe('keyless: stopping; calls in flight are finished first')
 })
+
+it('takes its demo along when a second Ctrl-C cuts the stop short', { timeout: 60_000 }, async () => {
+  gateway = start(process.execPath, [join(ROOT, 'bin', 'keyless.mjs'), 'start'], { env, cwd: home })
+  const [, api] = (await gateway.says(/demo +(https:\S+),[\s\S]+Ctrl-C stops it/)) as unknown as [string, string]
+  gateway.kill('SIGINT')
+  gateway.kill('SIGTERM') // two of the same kind may arrive as one
+  expect([0, 130]).toContain((await gateway.ended).code)
+  await vi.waitFor(() => expect(isOpen(Number(new URL(api).port))).resolves.toBe(false), 5_000)
+})
+
+function isOpen(port: number): Promise<boolean> {
+  return new Promise((resolve) => {
+    const socket = connect(port, '127.0.0.1', () => resolve(true))
+    socket.once('error', () => resolve(false)).once('connect', () => socket.destroy())
+  })
+}
 
 it('says at the start which settings it serves, and which keys are missing or belong to nothing', async () => {
   const settings = join(home, 'own.yaml')

@@ -116,6 +116,12 @@ describe('locate', () => {
     refusal({ scheme: 'http', port: 443 }).toThrow(expect.objectContaining({ code: 'target_mismatch' }))
   })
 
+  it('names the port to use when it is not the usual one', async () => {
+    refusal({ scheme: 'http', port: 9543 }, await catalogueOf(notesFile({ ports: [9543] }))).toThrow(
+      expect.objectContaining({ message: expect.stringContaining('Use https://notes.test:9543.') }),
+    )
+  })
+
   it('serves cleartext only where the file says unsafe_cleartext', async () => {
     const clear = await catalogueOf(notesFile({ unsafe_cleartext: true, ports: [80] }))
     expect(clear.locate(inbound({ scheme: 'http', port: 80 })).operation.name).toBe('notes:notes.list')
