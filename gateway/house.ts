@@ -22,6 +22,8 @@ import { type Catalogue, loadCatalogue } from './policy/catalogue.ts'
 import { createPolicy, type Policy } from './policy/evaluation.ts'
 import { makePrivate } from './private-file.ts'
 import type { Clock } from './protocol/clock.ts'
+import type { Inbound } from './protocol/message.ts'
+import type { Endpoint } from './protocol/service.ts'
 import type { Provider } from './provider/provider.ts'
 import { createProvider } from './provider/registry.ts'
 import type { RequestRooms } from './request.ts'
@@ -99,7 +101,9 @@ export async function buildHouse(settings: Settings, clock: Clock, outlook: Outl
     policy,
     redis,
     upstream,
-    refusals: { write: writeRefusal },
+    refusals: {
+      write: (inbound, refusal, endpoint) => writeRefusal(inbound, refusal, endpoint ?? placeOf(catalogue, inbound)),
+    },
     nowMs: () => clock.nowMs(),
     async close() {
       await leases.close()
@@ -108,6 +112,15 @@ export async function buildHouse(settings: Settings, clock: Clock, outlook: Outl
       redis?.disconnect()
       await audit.close()
     },
+  }
+}
+
+/** Where an unauthenticated request wanted to go, only so that its refusal is worded as the clients of that service show it. */
+function placeOf(catalogue: Catalogue, inbound: Inbound): Endpoint | undefined {
+  try {
+    return catalogue.locate(inbound)
+  } catch {
+    return undefined // it is refused already
   }
 }
 

@@ -32,8 +32,8 @@ export interface RequestRooms {
 export async function serveRequest(inbound: Inbound, house: RequestRooms): Promise<void> {
   const event = house.audit.openCall(inbound) // first: a refusal is an event too
   try {
-    const endpoint = event.located(house.catalogue.locate(inbound)) // 1 where to, as which operation
-    const grant = event.authenticated(await house.grants.authenticate(inbound)) // 2 who, for whom, for which task
+    const grant = event.authenticated(await house.grants.authenticate(inbound)) // 1 who, for whom, for which task
+    const endpoint = event.located(house.catalogue.locate(inbound)) // 2 where to, as which operation
     const decision = event.decided(house.policy.evaluate(ask(inbound, grant, endpoint, house))) // 3 may it
     const permit = requirePermit(grant, endpoint, decision) // 4 or a refusal
     await house.grants.debit(permit) // 5 budgets: spent before the call, never after

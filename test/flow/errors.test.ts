@@ -80,6 +80,12 @@ function problemIn(body: string): Record<string, unknown> {
 }
 
 describe('each dialect', () => {
+  it('is spoken to a caller without a valid grant, too', async () => {
+    const answer = await reverse(port(), 'kh_nobody', { path: '/openai/echo' })
+    expect(answer.status).toBe(401)
+    expect(answer.bytes.toString()).toMatch(/"error":\{[^}]*"code":"grant_invalid"/)
+  })
+
   it.each(DIALECTS.filter((one) => one !== 'git'))(
     '%s carries code, remedy, detail and the id of the record',
     async (dialect) => {

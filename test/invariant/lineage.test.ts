@@ -5,7 +5,7 @@ import type { Entry } from '../../gateway/audit/entry.ts'
 import { sentence } from '../../gateway/audit/lineage.ts'
 import type { OpenedTask } from '../../gateway/protocol/control.ts'
 import { type EchoUpstream, startEcho } from '../rig/echo.ts'
-import { basic, forward, openTunnel, reverse, say } from './agent.fixture.ts'
+import { basic, codeOf, forward, openTunnel, reverse, say } from './agent.fixture.ts'
 import { entriesOf, type OpenSite, openSite } from './services.fixture.ts'
 
 const PURPOSE = 'count “what” happens & where'
@@ -77,6 +77,22 @@ function expectNamed(entry: Entry): void {
   ])
   expect(entry.lineage?.at(-1)?.grant).toBe(task.grant)
 }
+
+describe('a call to a place that cannot be understood', () => {
+  it('names who made it, because who is calling is settled first', async () => {
+    const path = '/notes/echo/..%2fadmin'
+    const [entry] = await causedBy(() => reverse(port, task.handle, { path }), 1)
+    expect(entry?.decision?.effect).toBe('deny')
+    expectNamed(entry as Entry)
+  })
+
+  it('tells a caller without a grant nothing of which places there are', async () => {
+    const known = await reverse(port, 'kh_nobody', { path: '/notes/echo/1' })
+    const odd = await reverse(port, 'kh_nobody', { path: '/notes/echo/..%2fadmin' })
+    expect([known.status, codeOf(known)]).toEqual([401, 'grant_invalid'])
+    expect([odd.status, codeOf(odd)]).toEqual([401, 'grant_invalid'])
+  })
+})
 
 describe('an allowed call', () => {
   it.each([
