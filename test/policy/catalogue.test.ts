@@ -66,7 +66,9 @@ describe('locate', () => {
   })
 
   it('keeps an encoded slash of an unmanaged host, as npm sends it', () => {
-    expect(notes.locate(inbound({ host: 'packages.example.org', rawPath: '/@scope%2fname' })).path).toBe('/@scope%2Fname')
+    expect(notes.locate(inbound({ host: 'packages.example.org', rawPath: '/@scope%2fname' })).path).toBe(
+      '/@scope%2Fname',
+    )
   })
 
   it.each(['/notes/a%2Fb', '/notes//7', '//notes', '/notes/7//', '/notes/../x'])(
