@@ -66,7 +66,8 @@ export function createEngine(bundle: Bundle, options: { readonly remembers: bool
       if (known !== undefined) return known
       const answer = askCedar(desk.slice, () => callRequest(desk.selection, ask, operation))
       const verdict = requireName(answer, desk.slice, operation)
-      if (options.remembers && key.length <= LONGEST_KEY) desk.answers.set(key, verdict)
+      // An engine that failed may answer next time; what it did not say is no answer to keep.
+      if (options.remembers && verdict.errors.length === 0 && key.length <= LONGEST_KEY) desk.answers.set(key, verdict)
       return verdict
     },
     decideMint(ask) {

@@ -205,6 +205,24 @@ describe('the engine', () => {
     expect(broken.errors).not.toEqual([])
   })
 
+  it('keeps no answer that was a failure of the engine itself', async () => {
+    const bundle = await bundleOf(catalogue, { 'a.cedar': permit('all', 'principal, action, resource is Endpoint') })
+    let preparsed: string | undefined = 'a set that the engine does not have'
+    const failing = {
+      ...bundle,
+      sliceFor: (operation: Parameters<typeof bundle.sliceFor>[0]) => {
+        const slice = bundle.sliceFor(operation)
+        return Object.defineProperty({ ...slice }, 'preparsed', { get: () => preparsed ?? slice.preparsed })
+      },
+    }
+    const engine = createEngine(failing)
+    const first = engine.decide(ask(catalogue))
+    expect(first.effect).toBe('deny')
+    expect(first.errors).not.toEqual([])
+    preparsed = undefined
+    expect(engine.decide(ask(catalogue)).effect).toBe('allow')
+  })
+
   it('denies what no policy can match, without asking', async () => {
     const bundle = await bundleOf(catalogue, {
       'a.cedar': permit('one', 'principal, action == Action::"notes:notes.list", resource'),
