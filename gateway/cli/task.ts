@@ -81,7 +81,7 @@ async function open(control: ControlClient, options: OpenOptions): Promise<strin
   return options.json ? JSON.stringify({ ...opened, proxy_url: proxyUrl }, null, 2) : describe(opened, proxyUrl, status)
 }
 
-/** Basic proxy authentication: any client that takes a proxy URL can send it. */
+/** Basic proxy authentication, because every client that takes a proxy URL can send it. */
 function proxyUrlOf(status: StatusView, { task, handle }: OpenedTask): string {
   const url = new URL(status.proxy)
   url.username = task

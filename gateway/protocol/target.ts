@@ -157,8 +157,7 @@ function decodeOnce(text: string): string {
   } catch {
     throw ambiguous('its percent-encoding is broken or not UTF-8')
   }
-  // biome-ignore lint/suspicious/noControlCharactersInRegex: control characters are what is looked for
-  if (/[\x00-\x1f\x7f-\x9f\\;]/.test(part)) throw ambiguous('it holds an encoded backslash, `;` or control character')
+  if (/[\p{Cc}\\;]/u.test(part)) throw ambiguous('it holds an encoded backslash, `;` or control character')
   if (/%[0-9a-f]{2}/i.test(part)) throw ambiguous('it is percent-encoded twice')
   return part
 }

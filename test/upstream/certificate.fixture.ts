@@ -1,7 +1,7 @@
 /** Certificates made on the spot. */
 import '../../gateway/ingress/reflect.ts' // before @peculiar/x509
 
-import { type webcrypto as Web, webcrypto } from 'node:crypto'
+import { KeyObject, type webcrypto as Web, webcrypto } from 'node:crypto'
 import * as x509 from '@peculiar/x509'
 
 const algorithm = { name: 'ECDSA', namedCurve: 'P-256', hash: 'SHA-256' }
@@ -43,8 +43,8 @@ export async function makeAuthority(): Promise<Authority> {
           ),
         ],
       })
-      const der = Buffer.from(await webcrypto.subtle.exportKey('pkcs8', own.privateKey)).toString('base64')
-      return { cert: leaf.toString('pem'), key: `-----BEGIN PRIVATE KEY-----\n${der}\n-----END PRIVATE KEY-----\n` }
+      const key = KeyObject.from(own.privateKey).export({ type: 'pkcs8', format: 'pem' }).toString()
+      return { cert: leaf.toString('pem'), key }
     },
   }
 }
