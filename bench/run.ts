@@ -1,6 +1,6 @@
 /**
  * `npm run bench`: the same requests directly, through nginx, and through the gateway in each of its modes, in turns, in one
- * run of less than 90 seconds. Prints the tables and writes bench/RESULTS.md. Needs Linux, nginx and wrk.
+ * run of about two minutes. Prints the tables and writes bench/RESULTS.md. Needs Linux, nginx and wrk.
  */
 import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
@@ -23,8 +23,9 @@ interface Sample extends Seen {
 }
 
 const BUSY = 64
+const COMPILED = /^(?:direct|nginx)/
 /** Rounds and seconds a round; all ways take turns within each. */
-const PLAN = { warm: 3, busy: { rounds: 3, seconds: 2 }, quiet: { rounds: 2, seconds: 1 } } as const
+const PLAN = { warm: 8, busy: { rounds: 5, seconds: 2 }, quiet: { rounds: 3, seconds: 1 } } as const
 
 const stage = await setUp()
 try {
@@ -41,7 +42,7 @@ try {
   await stage.stop()
 }
 
-function cleartextWays({ ports, handle, nginxPid, gatewayPid }: Stage): Way[] {
+function cleartextWays({ ports, handle, nginxPid, relayPid, gatewayPid }: Stage): Way[] {
   const host = `${HOST}:${ports.clear}`
   const basic = `Basic ${Buffer.from(`task:${handle}`).toString('base64')}`
   const way = (
@@ -58,6 +59,11 @@ function cleartextWays({ ports, handle, nginxPid, gatewayPid }: Stage): Way[] {
     way('direct', undefined, { place: `127.0.0.1:${ports.clear}`, target: path, headers: { Host: host } }),
     way('nginx `proxy_pass`', nginxPid, {
       place: `127.0.0.1:${ports.nginxClear}`,
+      target: path,
+      headers: { Host: host },
+    }),
+    way('bare relay in Node', relayPid, {
+      place: `127.0.0.1:${ports.relay}`,
       target: path,
       headers: { Host: host },
     }),
@@ -105,8 +111,8 @@ async function tunnelLoad(load: TunnelLoad): Promise<Seen> {
 }
 
 async function measure(ways: readonly Way[]): Promise<Row[]> {
-  // Only the gateway compiles itself while it runs.
-  for (const way of ways.filter((one) => one.name.startsWith('keyless'))) await way.drive(BUSY, PLAN.warm)
+  // Only what is written in JavaScript compiles itself while it runs.
+  for (const way of ways.filter((one) => !COMPILED.test(one.name))) await way.drive(BUSY, PLAN.warm)
   const busy = await takeTurns(ways, BUSY, PLAN.busy)
   const quiet = await takeTurns(ways, 1, PLAN.quiet)
   return ways.map((way) => {

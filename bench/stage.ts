@@ -16,6 +16,7 @@ export interface Stage {
   readonly ports: Ports
   /** Of the proxies, for their CPU time. */
   readonly nginxPid: number
+  readonly relayPid: number
   readonly gatewayPid: number
   /** Of a task that may read both services. */
   readonly handle: string
@@ -31,14 +32,16 @@ interface Ports {
   /** nginx in front of each. */
   readonly nginxClear: number
   readonly nginxTls: number
+  /** A bare relay in Node in front of the first. */
+  readonly relay: number
   readonly proxy: number
   readonly control: number
 }
 
 export async function setUp(): Promise<Stage> {
   const dir = await mkdtemp(join(tmpdir(), 'keyless-bench-'))
-  const [clear = 0, tls = 0, nginxClear = 0, nginxTls = 0, proxy = 0, control = 0] = await freePorts(6)
-  const ports = { clear, tls, nginxClear, nginxTls, proxy, control }
+  const [clear = 0, tls = 0, nginxClear = 0, nginxTls = 0, relay = 0, proxy = 0, control = 0] = await freePorts(7)
+  const ports = { clear, tls, nginxClear, nginxTls, relay, proxy, control }
   const running: Running[] = []
   const stop = async () => {
     await Promise.all(running.map((one) => one.stop()))
@@ -50,10 +53,12 @@ export async function setUp(): Promise<Stage> {
     running.push(await startNginx(dir, 'upstream', upstreamServers(dir, ports), 'load'))
     const nginx = await startNginx(dir, 'proxy', proxyServers(dir, ports), 'measured')
     running.push(nginx)
+    const bare = startMeasured('bench/relay.ts', String(relay), String(clear))
+    running.push(bare)
     const settings = await writeSettings(dir, ports)
-    const gateway = startGateway(settings)
+    const gateway = startMeasured('gateway/keyless.ts', 'start', '-c', settings)
     running.push(gateway)
-    await Promise.all([clear, tls, nginxClear, nginxTls].map((port) => untilListening(port)))
+    await Promise.all([clear, tls, nginxClear, nginxTls, relay].map((port) => untilListening(port)))
     await Promise.race([
       untilListening(proxy, 20_000),
       gateway.ended.then((ended) => Promise.reject(new Error(ended.stderr))),
@@ -64,6 +69,7 @@ export async function setUp(): Promise<Stage> {
     return {
       ports,
       nginxPid: nginx.pid,
+      relayPid: bare.pid,
       gatewayPid: gateway.pid,
       handle: opened.handle,
       upstreamCa: join(dir, 'ca.pem'),
@@ -81,10 +87,9 @@ export function keyless(...args: string[]): Promise<string> {
   return runOk(process.execPath, [join(ROOT, 'gateway/keyless.ts'), ...args])
 }
 
-function startGateway(settings: string): Running {
-  const command = [process.execPath, join(ROOT, 'gateway/keyless.ts'), 'start', '-c', settings]
-  const [program, ...args] = onProcessor('measured', command as [string, ...string[]])
-  return start(program, args)
+function startMeasured(file: string, ...args: string[]): Running {
+  const [program, ...rest] = onProcessor('measured', [process.execPath, join(ROOT, file), ...args])
+  return start(program, rest)
 }
 
 /** Everything on, as by default: policy, sealed leases, fsynced log, scrubbing. Only the doors and the far side are named. */
