@@ -114,7 +114,7 @@ function startReaper(settings: Settings, house: House): NodeJS.Timeout {
 function endOverdue(grant: Grant, house: House): Promise<unknown> {
   const { tenant, human, task } = grant
   return serveInstruction(
-    { kind: 'task.complete', id: uuidv7(), tenant, human, task: task.id, reason: 'heartbeat_missed' },
+    { kind: 'task.complete', id: uuidv7(), tenant, by: { human }, task: task.id, reason: 'heartbeat_missed' },
     house,
   )
 }

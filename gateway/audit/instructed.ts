@@ -1,7 +1,7 @@
 /** Entries about instructions and about the gateway itself. Rare, so built as objects and canonicalised by the package. */
 import type { Decision } from '../protocol/decision.ts'
 import type { Grant } from '../protocol/grant.ts'
-import type { Instruction, Proposal } from '../protocol/instruction.ts'
+import type { GrantRequest, Instruction, Proposal } from '../protocol/instruction.ts'
 import { type GatewayError, problems } from '../protocol/problem.ts'
 import { type Draft, draftFrom, type JsonValue } from './canonical.ts'
 import { traceCause } from './cause.ts'
@@ -22,8 +22,14 @@ export function performedDraft(
     ...authorityOf(proposal.grant),
     decision: verdict(decision, undefined),
     grant: grantOf(proposal.grant),
-    facts: isOpen ? { ttl_s: proposal.ttlS, heartbeat: proposal.heartbeat ?? false } : { reason: proposal.reason },
+    facts: factsOf(proposal),
   })
+}
+
+function factsOf(proposal: Proposal): Fields {
+  if ('ttlS' in proposal)
+    return { ttl_s: proposal.ttlS, ...(proposal.kind === 'task.open' && { heartbeat: proposal.heartbeat ?? false }) }
+  return { reason: proposal.reason }
 }
 
 /** `grant.denied`: an instruction that was refused before anything happened. */
@@ -35,7 +41,7 @@ export function deniedDraft(
 ): Draft {
   return draftFrom({
     ...common(paper, instruction, 'grant.denied'),
-    human: { ...instruction.human },
+    human: humanOf(instruction),
     decision: verdict(decision, refusal),
     facts: { instruction: instruction.kind, ...asked(instruction) },
   })
@@ -45,7 +51,7 @@ export function deniedDraft(
 export function failedDraft(paper: Letterhead, instruction: Instruction, refusal: GatewayError): Draft {
   return draftFrom({
     ...common(paper, instruction, 'grant.failed'),
-    human: { ...instruction.human },
+    human: humanOf(instruction),
     facts: { instruction: instruction.kind, code: refusal.code, detail: refusal.detail, cause: traceCause(refusal) },
   })
 }
@@ -61,7 +67,7 @@ function common(paper: Letterhead, instruction: Instruction, kind: string): Fiel
 
 function authorityOf({ human, lineage, lineageHash, task }: Grant): Fields {
   return {
-    human: { ...human },
+    human: { ...human } as JsonValue,
     lineage: lineage.map((step) => ({ ...step })),
     lineage_hash: lineageHash,
     task: { ...task },
@@ -73,15 +79,34 @@ function grantOf({ id, agent, authority, issuedAt, expiresAt }: Grant): JsonValu
   return {
     id,
     agent: { id: agentId, owner, purpose, risk_tier: riskTier },
-    authority: authority.map((one) => ({ ...one })),
+    authority: authority.map((one) => ({ ...one }) as unknown as JsonValue),
     issued: issuedAt,
     expires: expiresAt,
   }
 }
 
+/** Who gives the instruction, as far as the door knows; a token that was presented is not read here. */
+function humanOf(instruction: Instruction): Fields | undefined {
+  if ('human' in instruction) return { ...instruction.human }
+  if (!('by' in instruction)) return undefined
+  const { by } = instruction
+  if ('human' in by) return { ...by.human }
+  return 'holder' in by ? { ...by.holder.human } : undefined
+}
+
 function asked(instruction: Instruction): Fields {
-  if (instruction.kind === 'task.complete') return { task: instruction.task, reason: instruction.reason }
-  return { agent: instruction.agent, purpose: instruction.purpose, scope: instruction.scope, ttl_s: instruction.ttlS }
+  switch (instruction.kind) {
+    case 'task.open':
+      return { agent: instruction.agent, purpose: instruction.purpose, ...requested(instruction.request) }
+    case 'task.complete':
+      return { task: instruction.task, reason: instruction.reason }
+    default:
+      return {}
+  }
+}
+
+function requested({ scope, ttlS }: GrantRequest): Fields {
+  return { scope, ttl_s: ttlS }
 }
 
 function verdict(decision: Decision | undefined, refusal: GatewayError | undefined): JsonValue {

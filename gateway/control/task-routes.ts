@@ -72,7 +72,14 @@ export function addTaskRoutes(app: FastifyInstance, door: TaskDoor): void {
     async (request, reply) => {
       const { tenant, human } = door
       await serveInstruction(
-        { kind: 'task.complete', id: request.id, tenant, human, task: request.params.id, reason: request.body.reason },
+        {
+          kind: 'task.complete',
+          id: request.id,
+          tenant,
+          by: { human },
+          task: request.params.id,
+          reason: request.body.reason,
+        },
         door.rooms,
       )
       return reply.status(204).send()
@@ -106,7 +113,16 @@ async function openTask(id: string, body: OpenTaskBody, door: TaskDoor): Promise
   const ttlS = body.ttl_s ?? grants.defaults.ttlS
   const heartbeat = body.heartbeat ?? false
   const issued = await serveInstruction(
-    { kind: 'task.open', id, tenant, human, agent, purpose: body.purpose, scope: body.scope, ttlS, heartbeat },
+    {
+      kind: 'task.open',
+      id,
+      tenant,
+      human,
+      agent,
+      purpose: body.purpose,
+      request: { scope: body.scope, ttlS },
+      heartbeat,
+    },
     door.rooms,
   )
   if (issued === null) throw new TypeError('opening a task issues a grant')
@@ -126,7 +142,7 @@ function openedOf(
     agent: grant.agent.id,
     human: grant.human.sub,
     scope: scopeOf(grant),
-    handle,
+    handle: handle ?? '',
     token,
     expires_at: grant.expiresAt,
     expires_in: Math.max(0, Math.floor(grant.expiresAt - o.nowS)),

@@ -68,6 +68,11 @@ export function grantOf(claims: unknown, issuer: string): ClaimedGrant {
     expiresAt: seconds(members.exp, 'exp'),
     lineage,
     lineageHash: members.lin as string,
+    depth: 0,
+    maxDepth: 3,
+    delegable: true,
+    ancestry: [],
+    attestations: [],
   }
 }
 

@@ -11,10 +11,13 @@ import { lineageHash, rootLineage } from './lineage.ts'
 
 const PURPOSE_LIMIT = 500
 const SCOPE_LIMIT = 4096
+/** Grants that may stand below one another, unless settings or the request say less (LG/1 §1.6: 8 hops). */
+const MAX_DEPTH = 3
 
 interface Bounds {
   readonly agents: ReadonlyMap<string, Agent>
   knowsOperation(pattern: string): boolean
+  readonly defaultTtlS: number
   readonly maxTtlS: number
   readonly nowMs: number
 }
@@ -23,8 +26,9 @@ interface Bounds {
 export function draftGrant(i: Extract<Instruction, { kind: 'task.open' }>, bounds: Bounds): Grant {
   const agent = agentOf(i.agent, bounds.agents)
   checkPurpose(i.purpose)
-  checkTtl(i.ttlS, bounds.maxTtlS)
-  const authority = authorityOf(i.scope, bounds)
+  const ttlS = i.request.ttlS ?? bounds.defaultTtlS
+  checkTtl(ttlS, bounds.maxTtlS)
+  const authority = authorityOf(i.request.scope ?? '', bounds)
   const id = uuidv7(bounds.nowMs)
   const issuedAt = Math.floor(bounds.nowMs / 1000)
   const lineage = rootLineage(i.human, agent.id, id)
@@ -36,9 +40,14 @@ export function draftGrant(i: Extract<Instruction, { kind: 'task.open' }>, bound
     task: { id: `task_${uuidv7(bounds.nowMs)}`, purpose: i.purpose },
     authority,
     issuedAt,
-    expiresAt: issuedAt + i.ttlS,
+    expiresAt: issuedAt + ttlS,
     lineage,
     lineageHash: lineageHash(lineage),
+    depth: 0,
+    maxDepth: MAX_DEPTH,
+    delegable: true,
+    ancestry: [],
+    attestations: [],
   }
 }
 

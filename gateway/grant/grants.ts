@@ -78,8 +78,16 @@ export function createGrants(o: GrantsOptions): Grants {
     defaults: { agent: o.agents[0]?.id, ttlS: o.ttl.defaultS, heartbeatS: o.heartbeatS },
     authenticate: (inbound) => authenticator.authenticate(inbound),
     debit: (permit) => debit(o.store, permit),
-    propose: (i) => (i.kind === 'task.open' ? proposeOpen(i, agents, o) : proposeComplete(i, rooms)),
-    perform: (p) => (p.kind === 'task.open' ? open(p, rooms) : complete(p, rooms)),
+    propose: (i) => {
+      if (i.kind === 'task.open') return proposeOpen(i, agents, o)
+      if (i.kind === 'task.complete') return proposeComplete(i, rooms)
+      throw new TypeError(`no such instruction: ${i.kind}`)
+    },
+    perform: (p) => {
+      if (p.kind === 'task.open') return open(p, rooms)
+      if (p.kind === 'task.complete') return complete(p, rooms)
+      throw new TypeError(`no such proposal: ${p.kind}`)
+    },
     async heartbeat(taskId, tenant) {
       const grant = await livingTask(tenant, taskId, rooms)
       await o.store.beat(grant)
@@ -115,9 +123,22 @@ type Open = Extract<Instruction, { kind: 'task.open' }>
 type Complete = Extract<Instruction, { kind: 'task.complete' }>
 
 function proposeOpen(i: Open, agents: ReadonlyMap<string, Agent>, o: GrantsOptions): Proposal {
-  const grant = draftGrant(i, { agents, knowsOperation: o.knowsOperation, maxTtlS: o.ttl.maxS, nowMs: o.clock.nowMs() })
+  const grant = draftGrant(i, {
+    agents,
+    knowsOperation: o.knowsOperation,
+    defaultTtlS: o.ttl.defaultS,
+    maxTtlS: o.ttl.maxS,
+    nowMs: o.clock.nowMs(),
+  })
   const { authority, agent } = grant
-  return { kind: 'task.open', grant, authority, agent, ttlS: i.ttlS, heartbeat: i.heartbeat === true }
+  return {
+    kind: 'task.open',
+    grant,
+    authority,
+    agent,
+    ttlS: grant.expiresAt - grant.issuedAt,
+    heartbeat: i.heartbeat === true,
+  }
 }
 
 async function proposeComplete(i: Complete, rooms: Rooms): Promise<Proposal> {

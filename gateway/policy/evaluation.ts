@@ -49,8 +49,7 @@ export function createPolicy({ bundle, tenant }: PolicyParts): Policy {
       allowed.set(verdict, decision)
       return decision
     },
-    evaluateInstruction: (proposal) =>
-      proposal.kind === 'task.complete' ? completion(digest) : opening(digest, engine, proposal),
+    evaluateInstruction: (proposal) => ('ttlS' in proposal ? opening(digest, engine, proposal) : completion(digest)),
   }
 }
 
@@ -142,7 +141,7 @@ function completion(digest: string): Decision {
   return allowance(digest, 'Ending a task is always allowed.', { policyIds: [], obligations: NO_OBLIGATIONS })
 }
 
-type Opening = Extract<Proposal, { kind: 'task.open' }>
+type Opening = Extract<Proposal, { readonly ttlS: number }>
 
 /** Asked once for every service in the scope; every one of them must say yes. */
 function opening(digest: string, engine: Engine, proposal: Opening): Decision {

@@ -1,9 +1,13 @@
 /** What an agent acts under: subject, actor, task, authority, expiry (LG/1, standards.md part 1). */
 
 export interface Human {
-  /** Issuer that vouches for the human: an OIDC issuer, or `local:<host name>` for the owner of the local socket. */
+  /** Issuer that vouches for the human: an OIDC issuer, `local:<host name>` for the owner of the local socket, `registry` for an agent's owner. */
   readonly iss: string
   readonly sub: string
+  /** How and when the human proved to be it (OIDC Core §2): evidence for the record, epoch seconds. */
+  readonly authTime?: number
+  readonly amr?: readonly string[]
+  readonly acr?: string
 }
 
 export interface Agent {
@@ -20,14 +24,59 @@ export interface Task {
   readonly purpose: string
 }
 
+/** A condition on one value of a request. Every member must hold. */
+export interface ParameterRule {
+  readonly equals?: string | number | boolean | null
+  readonly one_of?: readonly (string | number | boolean | null)[]
+  readonly prefix?: string
+  /** `*` stands for any characters but `/`; nothing else is special. */
+  readonly glob?: string
+  readonly max?: number
+  readonly min?: number
+  /** Every element of the array in the request is one of these. */
+  readonly within?: readonly (string | number | boolean | null)[]
+}
+
+/** Weakest first: a child may only ask for more. */
+export type Approval = 'none' | 'notify' | 'single' | 'quorum'
+
+export type Sensitivity = 'public' | 'internal' | 'confidential' | 'restricted'
+
+/** What narrows an authority beyond its operations. Spelled as on the wire, because it is hashed and compared as such. */
+export interface Constraints {
+  /** Calls over the whole life of the grant, those of its descendants included. */
+  readonly max_calls?: number
+  /** Bytes of bodies in both directions, descendants included. */
+  readonly max_bytes?: number
+  /** At most `n` calls in any `per` seconds, descendants included. */
+  readonly rate?: { readonly n: number; readonly per: number }
+  /** Equal to `max_calls: 1`, and the credential is never cached. */
+  readonly single_use?: boolean
+  /** Epoch seconds. */
+  readonly not_before?: number
+  /** Epoch seconds; the first instant at which it is not allowed any more. */
+  readonly not_after?: number
+  /** CIDR ranges that the caller's address must be in. */
+  readonly source?: readonly string[]
+  /** Regions of the settings' `regions` that the caller's address must be in, such as `CH`. */
+  readonly geo?: readonly string[]
+  /** `query.NAME` or `body.` and a JSON pointer (RFC 6901) → rule. */
+  readonly params?: Readonly<Record<string, ParameterRule>>
+  readonly sensitivity_max?: Sensitivity
+  readonly approval?: Approval
+}
+
 /** One `keyless_access` object of `authorization_details` (RFC 9396 §2). */
 export interface Authority {
   /** Operation names; `*` after a dot or colon covers everything below it: `github:*`, `github:issues.*`. */
   readonly operations: readonly string[]
+  /** HTTP methods, upper case. Absent: every method of the operations. */
+  readonly actions?: readonly string[]
   /** Origins such as `https://api.github.com`. Absent: every origin of the operations' services. */
   readonly locations?: readonly string[]
   /** Path patterns: literal segments, `*` for one segment, `**` as the tail. Absent: every path. */
   readonly paths?: readonly string[]
+  readonly constraints?: Constraints
 }
 
 export interface LineageStep {
@@ -36,6 +85,26 @@ export interface LineageStep {
   readonly id: string
   /** Grant (`jti`) under which this step acts; absent for the human. */
   readonly grant?: string
+  /** The gateway attested this delegation for a holder without a key. */
+  readonly on_behalf?: true
+}
+
+/** Key that a grant is bound to (RFC 7800); every member given must be proved. */
+export interface Confirmation {
+  /** RFC 7638 thumbprint, base64url SHA-256: proved by DPoP (RFC 9449). */
+  readonly jkt?: string
+  /** base64url SHA-256 of the DER certificate: proved by mTLS (RFC 8705). */
+  readonly 'x5t#S256'?: string
+}
+
+/** How long and for what a grant lives; each has its row in the table of lifetimes (`grant/preset.ts`). */
+export type Preset = 'per-task' | 'per-session' | 'per-prompt' | 'training-batch' | 'sensitive'
+
+/** A grant above another. */
+export interface Ancestor {
+  /** `jti` */
+  readonly id: string
+  readonly authority: readonly Authority[]
 }
 
 export interface Grant {
@@ -54,4 +123,26 @@ export interface Grant {
   readonly lineage: readonly LineageStep[]
   /** base64url SHA-256 over the JCS bytes of `lineage`. */
   readonly lineageHash: string
+  /** `del_depth`: delegations between agents; 0 when the human authorised this agent directly. Equals `ancestry.length`. */
+  readonly depth: number
+  /** `del_max_depth`: the deepest grant that may be derived. */
+  readonly maxDepth: number
+  /** False: this grant cannot be delegated at all. */
+  readonly delegable: boolean
+  /** Root first, parent last. Effective authority is the intersection of all of theirs and this one's. */
+  readonly ancestry: readonly Ancestor[]
+  /** `actor_proofs`: one compact JWS per delegation, oldest first. As many as `depth`. */
+  readonly attestations: readonly string[]
+  /** `par_hash`: base64url SHA-256 of the parent's JWS signing input. Absent at depth 0. */
+  readonly parentHash?: string
+  readonly cnf?: Confirmation
+  /** Which running instance of the agent: pod uid, run id. */
+  readonly instance?: string
+  /** The agent proved who it is by a workload identity; absent when the grantor merely named it. */
+  readonly attested?: boolean
+  readonly preset?: Preset
+  /** Step of the task that this grant belongs to; it dies with the step. */
+  readonly step?: string
+  /** W3C trace id (32 hex digits) that requests must carry. */
+  readonly trace?: string
 }

@@ -164,6 +164,11 @@ export function grant(change: Partial<Grant> = {}): Grant {
       { n: 1, type: 'ai_agent', id: agent, grant: id },
     ],
     lineageHash: 'dGhlIGhhc2ggb2YgdGhlIGxpbmVhZ2Ugc3RlcHMgaGVyZQ',
+    depth: 0,
+    maxDepth: 3,
+    delegable: true,
+    ancestry: [],
+    attestations: [],
     ...change,
   }
 }

@@ -203,7 +203,8 @@ function grant(clock: Clock): Grant {
   const agent = { id: 'spiffe://test/agent', owner: 'ana', purpose: 'tests', riskTier: 'low' } as const
   const task = { id: 't', purpose: 'tests' }
   const human = { iss: 'local:test', sub: 'ana' }
-  const rest = { authority: [], lineage: [], lineageHash: '', issuedAt, expiresAt: issuedAt + 900 }
+  const root = { depth: 0, maxDepth: 3, delegable: true, ancestry: [], attestations: [] }
+  const rest = { ...root, authority: [], lineage: [], lineageHash: '', issuedAt, expiresAt: issuedAt + 900 }
   return { id: 'g', tenant: 'default', human, agent, task, ...rest }
 }
 

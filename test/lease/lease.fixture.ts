@@ -65,6 +65,11 @@ export function grant(o: Partial<Grant> = {}): Grant {
     expiresAt: T0 / 1000 + 900,
     lineage: [],
     lineageHash: 'lineage',
+    depth: 0,
+    maxDepth: 3,
+    delegable: true,
+    ancestry: [],
+    attestations: [],
     ...o,
   }
 }

@@ -73,6 +73,11 @@ export function grant(override: Partial<Grant> = {}): Grant {
       { n: 1, type: 'ai_agent', id: 'spiffe://acme.test/agents/triage', grant: 'grant-1' },
     ],
     lineageHash: '',
+    depth: 0,
+    maxDepth: 3,
+    delegable: true,
+    ancestry: [],
+    attestations: [],
     ...override,
   }
 }

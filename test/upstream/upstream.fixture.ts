@@ -43,6 +43,11 @@ export function grant(id = 'grant-1', tenant = 'default'): Grant {
     expiresAt: 1,
     lineage: [],
     lineageHash: '',
+    depth: 0,
+    maxDepth: 3,
+    delegable: true,
+    ancestry: [],
+    attestations: [],
   }
 }
 
