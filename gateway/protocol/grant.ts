@@ -135,6 +135,8 @@ export interface Grant {
   readonly attestations: readonly string[]
   /** `par_hash`: base64url SHA-256 of the parent's JWS signing input. Absent at depth 0. */
   readonly parentHash?: string
+  /** base64url SHA-256 of the signing input of this grant's own JWS: what its children name as `par_hash`. Absent before it is signed; no claim. */
+  readonly signedHash?: string
   readonly cnf?: Confirmation
   /** Which running instance of the agent: pod uid, run id. */
   readonly instance?: string

@@ -77,6 +77,11 @@ export type Instruction =
       readonly request: GrantRequest
     })
   | (Given & {
+      /** First sight, at a proxy door, of a grant that its parent's holder signed without asking: it becomes known, or is refused. */
+      readonly kind: 'grant.present'
+      readonly token: string
+    })
+  | (Given & {
       readonly kind: 'grant.revoke'
       /** Handle, signed grant, or (from the socket) id. */
       readonly token: string
