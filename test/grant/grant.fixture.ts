@@ -9,7 +9,7 @@ import { openSqliteStore } from '../../gateway/grant/store-sqlite.ts'
 import type { Clock } from '../../gateway/protocol/clock.ts'
 import type { Agent, Grant, Human } from '../../gateway/protocol/grant.ts'
 import { uuidv7 } from '../../gateway/protocol/id.ts'
-import type { Instruction, IssuedGrant } from '../../gateway/protocol/instruction.ts'
+import type { GrantRequest, Instruction, IssuedGrant } from '../../gateway/protocol/instruction.ts'
 import type { Inbound, Presented } from '../../gateway/protocol/message.ts'
 import { manualClock } from '../rig/clock.ts'
 
@@ -32,22 +32,32 @@ export const signingKey = newKey()
 
 type Open = Extract<Instruction, { kind: 'task.open' }>
 
-export function opening(changes: Partial<Open> = {}): Open {
+/** What a test wants different: of the instruction, or of the request in it. */
+export type Changes = Partial<Omit<Open, 'request'>> & GrantRequest
+
+export function opening(changes: Changes = {}): Open {
+  const { kind, id, tenant, human: who, agent, purpose, heartbeat, ...request } = changes
   return {
-    kind: 'task.open',
-    id: uuidv7(),
-    tenant: 'acme',
-    human,
-    agent: triage.id,
-    purpose: 'triage issue 42',
-    scope: 'github:issues.read',
-    ttlS: 900,
-    ...changes,
+    kind: kind ?? 'task.open',
+    id: id ?? uuidv7(),
+    tenant: tenant ?? 'acme',
+    human: who ?? human,
+    agent: agent ?? triage.id,
+    purpose: purpose ?? 'triage issue 42',
+    ...(heartbeat !== undefined && { heartbeat }),
+    request: { scope: 'github:issues.read', ttlS: 900, ...request },
   }
 }
 
 export function completing(grant: Grant): Extract<Instruction, { kind: 'task.complete' }> {
-  return { kind: 'task.complete', id: uuidv7(), tenant: grant.tenant, human, task: grant.task.id, reason: 'completed' }
+  return {
+    kind: 'task.complete',
+    id: uuidv7(),
+    tenant: grant.tenant,
+    by: { human },
+    task: grant.task.id,
+    reason: 'completed',
+  }
 }
 
 export function presenting(token: string | null, o: { tenant?: string; scheme?: Presented['scheme'] } = {}): Inbound {
@@ -79,10 +89,13 @@ export function grantsWith(changes: Partial<GrantsOptions> = {}): Grants {
   })
 }
 
-export async function openTask(grants: Grants, changes: Partial<Open> = {}): Promise<IssuedGrant> {
+/** A grant that is bound to no key, with the handle that stands for it. */
+export type Held = IssuedGrant & { readonly handle: string }
+
+export async function openTask(grants: Grants, changes: Changes = {}): Promise<Held> {
   const issued = await grants.perform(await grants.propose(opening(changes)), {})
-  if (issued === null) throw new Error('opening a task issues a grant')
-  return issued
+  if (issued?.handle === undefined) throw new Error('opening a task without a key issues a grant with a handle')
+  return { ...issued, handle: issued.handle }
 }
 
 export async function endTask(grants: Grants, grant: Grant): Promise<void> {
