@@ -218,6 +218,12 @@ export const problems = {
     title: 'Shared state cannot be reached',
     remedy: 'retry',
   },
+  too_many_requests: {
+    status: 429,
+    proxyError: 'http_request_denied',
+    title: 'Too many requests at once or in a short time',
+    remedy: 'retry',
+  },
   draining: { status: 503, proxyError: 'proxy_internal_error', title: 'The gateway is shutting down', remedy: 'retry' },
   gateway_unreachable: {
     status: 502,
