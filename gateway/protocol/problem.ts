@@ -219,8 +219,8 @@ export const problems = {
     remedy: 'retry',
   },
   too_many_requests: {
-    status: 429,
-    proxyError: 'http_request_denied',
+    status: 503,
+    proxyError: 'proxy_internal_error',
     title: 'Too many requests at once or in a short time',
     remedy: 'retry',
   },
