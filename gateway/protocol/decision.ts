@@ -1,6 +1,7 @@
 /** The policy decision point's answer and what it obliges the gateway to do. */
 import type { Grant } from './grant.ts'
 import type { ProblemCode } from './problem.ts'
+import type { Level } from './reach.ts'
 import type { Endpoint } from './service.ts'
 
 /** Strictest wins over all policies that decided; `undefined` means that no policy said anything. */
@@ -9,6 +10,8 @@ export interface Obligations {
   readonly ttlS: number | undefined
   /** The operation may be used once per grant, and its credential is never cached. */
   readonly singleUse: boolean
+  /** Deepest grant that may act, counted as `Grant.depth`. On `mint`: the most that a root grant may let itself be delegated. */
+  readonly maxDepth?: number
 }
 
 /** Everything a decision may depend on. Missing context denies. */
@@ -16,9 +19,15 @@ export interface Ask {
   readonly grant: Grant
   readonly endpoint: Endpoint
   readonly method: string
+  /** Path and query as received, as sent. */
+  readonly rawPath: string
   readonly sourceAddress: string
   /** Milliseconds since the Unix epoch. */
   readonly nowMs: number
+  /** Parsed JSON; absent: not read, because nothing in the grant depends on it. */
+  readonly body?: unknown
+  /** W3C trace id of the request, 32 hex digits; absent: none, or not asked for by the grant. */
+  readonly traceId?: string | undefined
 }
 
 export interface Decision {
@@ -34,4 +43,11 @@ export interface Decision {
   /** Evaluation errors; any error denies. */
   readonly errors: readonly string[]
   readonly obligations: Obligations
+  /** The entry of each grant of the chain that allows this, root first; empty when none of them keeps a budget. */
+  readonly levels: readonly Level[]
+}
+
+/** By policy or by a constraint of the grant: the credential serves this call alone. */
+export function isSingleUse({ obligations, levels }: Pick<Decision, 'obligations' | 'levels'>): boolean {
+  return obligations.singleUse || levels.some(({ constraints }) => constraints?.single_use === true)
 }

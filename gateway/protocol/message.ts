@@ -4,6 +4,7 @@
  */
 import type { ServerResponse } from 'node:http'
 import type { Readable } from 'node:stream'
+import type { Meter } from './meter.ts'
 import type { Secret } from './secret.ts'
 import type { Service } from './service.ts'
 
@@ -58,7 +59,15 @@ export interface Inbound {
   readonly route?: string
   readonly client: { readonly address: string; readonly userAgent: string | undefined }
   readonly body: Readable | null
+  /** Only where a grant looks into bodies: `body`, read whole before the decision. Exactly these bytes are sent. */
+  readonly content?: Content
   readonly reply: Reply
+}
+
+export interface Content {
+  readonly bytes: Buffer
+  /** What the bytes say, read in the one way that every reader agrees on. */
+  readonly json: unknown
 }
 
 /** One request as it goes out, after `cleanse` and `attach`. */
@@ -71,7 +80,9 @@ export interface Outbound {
   /** Path and query as sent; equals the inbound bytes unless the credential is placed there. */
   readonly path: string
   readonly headers: RawHeaders
-  readonly body: Readable | null
+  readonly body: Readable | Buffer | null
+  /** What the call may still carry; absent: as much as it likes. */
+  readonly meter?: Meter
   /** Upstream sockets are shared only between requests with equal keys: tenant and grant. */
   readonly isolation: string
   /** Values that must not come back to the agent, in any encoding. */

@@ -3,6 +3,7 @@
  * came with it, so that a small answer leaves in one write, and is sent at the end of the event loop's turn otherwise.
  */
 import type { Reply } from '../protocol/message.ts'
+import type { Meter } from '../protocol/meter.ts'
 import { GatewayError } from '../protocol/problem.ts'
 import type { Slot } from '../protocol/service.ts'
 import { type Decoded, Decoder, isDecodable } from './decode.ts'
@@ -28,6 +29,7 @@ export interface AnswerParts {
   readonly isHead: boolean
   /** Where the service takes credentials. */
   readonly slots: readonly Slot[]
+  readonly meter: Meter | undefined
   /** Calls `flush` at the end of this turn of the event loop. */
   readonly flushSoon: (answer: Answer) => void
 }
@@ -131,8 +133,7 @@ export class Answer implements Decoded {
     if (this.#isOver) return
     const isLast = this.#decoder === undefined && this.#taken === this.#head?.contentLength
     const bytes = this.#scrubber === undefined ? chunk : this.#scrubber.push(chunk, isLast)
-    if (bytes.length === 0) return
-    this.#passed += bytes.length
+    if (bytes.length === 0 || !this.#pass(bytes.length)) return
     if (!this.#isSent && this.#first === undefined) {
       this.#first = bytes
       return
@@ -147,8 +148,10 @@ export class Answer implements Decoded {
     const held = this.#scrubber?.push(EMPTY, true) ?? EMPTY
     if (held.length > 0 || this.#trailers.length > 0) this.flush()
     if (this.#isOver) return
-    if (held.length > 0) this.#write(held)
-    this.#passed += held.length
+    if (held.length > 0) {
+      if (!this.#pass(held.length)) return
+      this.#write(held)
+    }
     if (this.#trailers.length > 0) {
       const { pairs, found } = readTrailers(this.#trailers, searcher)
       this.#found += found
@@ -167,6 +170,16 @@ export class Answer implements Decoded {
 
   drained(): void {
     this.#source.resume()
+  }
+
+  #pass(bytes: number): boolean {
+    const { meter } = this.#parts
+    if (meter !== undefined && !meter.receive(bytes)) {
+      this.failed(meter.exceeded())
+      return false
+    }
+    this.#passed += bytes
+    return true
   }
 
   #sendWhole(head: Head): boolean {

@@ -60,12 +60,16 @@ export class Exchange implements AttemptOwner {
       this.#send(this.#parts.pool.take(this.#outbound))
       return
     }
+    if (Buffer.isBuffer(source)) {
+      this.#collected(source)
+      return
+    }
     const length = lengthOf(this.#outbound.headers)
     if (length !== undefined && length <= MAX_REPLAY_BYTES) {
       collect(source, length, (bytes) => this.#collected(bytes))
       return
     }
-    this.#body = new Upload(source)
+    this.#body = new Upload(source, this.#outbound.meter)
     this.#send(this.#parts.pool.take(this.#outbound))
   }
 
@@ -101,19 +105,26 @@ export class Exchange implements AttemptOwner {
       this.#leave()
       return
     }
+    const { meter } = this.#outbound
+    if (meter !== undefined && !meter.send(bytes.length)) {
+      this.#isOver = true
+      this.#call.reject(meter.exceeded())
+      return
+    }
     this.#body = bytes.length === 0 ? null : bytes
     this.#send(this.#parts.pool.take(this.#outbound))
   }
 
   #send(connection: Connection): void {
     const { pool, searchers, flushSoon } = this.#parts
-    const { secrets, method, service } = this.#outbound
+    const { secrets, method, service, meter } = this.#outbound
     const answerParts = {
       reply: this.#call.reply,
       searcher: searchers.for(secrets),
       isCredentialed: secrets.length > 0,
       isHead: method === 'HEAD',
       slots: service.slots,
+      meter,
       flushSoon,
     }
     const attempt = new Attempt(this, pool, connection, (source) => new Answer(answerParts, source))

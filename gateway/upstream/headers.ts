@@ -5,6 +5,7 @@
  */
 import type { Grant } from '../protocol/grant.ts'
 import type { Inbound, Outbound } from '../protocol/message.ts'
+import type { Meter } from '../protocol/meter.ts'
 import { GatewayError } from '../protocol/problem.ts'
 import type { Endpoint, Service } from '../protocol/service.ts'
 import { DEFAULT_PORTS, formatAuthority } from '../protocol/target.ts'
@@ -79,9 +80,9 @@ const END_TO_END: ReadonlySet<string> = new Set([
  * raw bytes unless a credential parameter of the service is in its query.
  * @throws {GatewayError} `request_malformed`, `method_refused`.
  */
-export function cleanse(inbound: Inbound, endpoint: Endpoint, grant: Grant): Outbound {
+export function cleanse(inbound: Inbound, endpoint: Endpoint, grant: Grant, meter?: Meter): Outbound {
   const { service, scheme, host, port } = endpoint
-  const { method, body } = inbound
+  const { method, body, content } = inbound
   if (method === 'TRACE' || method === 'TRACK' || method === 'CONNECT') {
     throw new GatewayError('method_refused', `${method} is never forwarded: its answer would repeat the request.`)
   }
@@ -94,7 +95,8 @@ export function cleanse(inbound: Inbound, endpoint: Endpoint, grant: Grant): Out
     port,
     path: cleansePath(endpoint.rawPath, plan),
     headers: cleanseHeaders(inbound, endpoint, plan),
-    body,
+    body: content?.bytes ?? body,
+    ...(meter !== undefined && { meter }),
     isolation: `${grant.tenant}\n${grant.id}`,
     secrets: [],
   }

@@ -1,6 +1,7 @@
 /** The agent's body on its way up: small ones as one buffer that can be sent again, large ones as a stream with back-pressure. */
 import { Readable } from 'node:stream'
 import type { RawHeaders } from '../protocol/message.ts'
+import type { Meter } from '../protocol/meter.ts'
 
 /** A body up to this size is collected before it is sent, so that it can be sent again. */
 export const MAX_REPLAY_BYTES = 64 * 1024
@@ -38,9 +39,11 @@ export function collect(body: Readable, length: number, done: (bytes: Buffer | n
 /** A body as undici may own it: destroying this one leaves the agent's connection alone. */
 export class Upload extends Readable {
   readonly #source: Readable
+  readonly #meter: Meter | undefined
   #isBroken = false
   readonly #add = (chunk: Buffer) => {
-    if (!this.push(chunk)) this.#source.pause()
+    if (this.#meter !== undefined && !this.#meter.send(chunk.length)) this.destroy(this.#meter.exceeded())
+    else if (!this.push(chunk)) this.#source.pause()
   }
   readonly #finish = () => {
     this.#source.off('close', this.#fail)
@@ -51,9 +54,10 @@ export class Upload extends Readable {
     this.destroy(new Error('the body broke off'))
   }
 
-  constructor(source: Readable) {
+  constructor(source: Readable, meter: Meter | undefined) {
     super({ highWaterMark: 64 * 1024 })
     this.#source = source
+    this.#meter = meter
     this.on('error', ignore) // the exchange learns of it through undici
     source.on('data', this.#add).on('end', this.#finish).on('error', this.#fail).on('close', this.#fail)
     source.pause()
