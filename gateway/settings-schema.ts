@@ -4,6 +4,7 @@
  */
 import { isIP } from 'node:net'
 import { z } from 'zod'
+import { trustSchema } from './identity/trust.ts'
 import { credentialSchema } from './provider/registry.ts'
 
 /** Ceiling of a grant's life, seconds: a person's attention span, and the longest a stolen grant can be of use (DESIGN §2). */
@@ -235,6 +236,7 @@ export const settingsSchema = z.strictObject({
     .describe(
       'Who may be given tasks. The first is the default. Default: one local agent of the user who runs the gateway.',
     ),
+  trust: trustSchema.optional(),
   redis: redis.optional(),
   audit: audit.optional(),
   grants: grants.optional(),

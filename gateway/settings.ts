@@ -8,6 +8,7 @@ import { dirname, join, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { isMap, LineCounter, parseDocument } from 'yaml'
 import { controlSocketOf, defaultDataDir } from './data-directory.ts'
+import type { TrustSettings } from './identity/trust.ts'
 import type { Agent } from './protocol/grant.ts'
 import { formatAuthority } from './protocol/target.ts'
 import { explainIssues, lineOf, SettingsError, type SettingsProblem } from './settings-explain.ts'
@@ -24,6 +25,7 @@ import {
   warningsOf,
 } from './settings-parts.ts'
 import { type ListenAddress, settingsJsonSchema, settingsSchema, type WrittenSettings } from './settings-schema.ts'
+import { trustOf } from './settings-trust.ts'
 
 export type { ListenAddress, SettingsProblem }
 export { defaultDataDir, SettingsError, settingsJsonSchema }
@@ -61,6 +63,8 @@ export interface Settings {
   readonly credentials: Readonly<Credentials>
   /** At least one; the first is the default. */
   readonly agents: readonly [Agent, ...Agent[]]
+  /** Who may say who somebody is; files absolute, audiences complete. Default nobody. */
+  readonly trust: TrustSettings
   /** Undefined: one process, no shared state. `url` may hold a password and is not enumerable, so printing settings does not show it. */
   readonly redis: { readonly url: string } | undefined
   readonly audit: {
@@ -175,6 +179,8 @@ function normalise(written: WrittenSettings, around: Surroundings): Settings {
       written.listen?.control_socket === undefined ? controlSocketOf(dataDir) : absolute(written.listen.control_socket),
   }
   checkSocketPath(listen.controlSocket, around)
+  const publicUrl = written.public_url ?? `http://${formatAuthority(listen.control)}`
+  const agents = agentsOf(written, around)
   return {
     file: around.file,
     baseDir: around.baseDir,
@@ -182,14 +188,15 @@ function normalise(written: WrittenSettings, around: Surroundings): Settings {
     dataDir,
     keysDir: written.keys_dir === undefined ? join(dataDir, 'keys') : absolute(written.keys_dir),
     listen,
-    publicUrl: written.public_url ?? `http://${formatAuthority(listen.control)}`,
+    publicUrl,
     services: (written.services ?? []).map((entry) => (isServicePath(entry) ? absolute(entry) : entry)),
     policies: (written.policies ?? ['shipped']).map((entry) =>
       entry === 'shipped' ? shippedPolicies : absolute(entry),
     ),
     credentials: written.credentials ?? {},
     shippedServicesDir,
-    agents: agentsOf(written, around),
+    agents,
+    trust: trustOf(written.trust, { publicUrl, agents }, around),
     redis: redisOf(written, around),
     audit: {
       durability: written.audit?.durability ?? 'fsync',

@@ -25,6 +25,7 @@ const HEIGHTS: Readonly<Record<string, number>> = {
   settings: 4,
   lease: 3,
   grant: 2,
+  identity: 2,
   policy: 2,
   provider: 2,
   upstream: 2,

@@ -302,6 +302,7 @@ describe('the schema for editors', () => {
         'redis',
         'services',
         'tenant',
+        'trust',
         'upstream',
       ].sort(),
     )
@@ -315,7 +316,7 @@ describe('the schema for editors', () => {
         inner.properties ? leaves(inner, [...path, key]) : [[...path, key].join('.')],
       )
     const page = await readFile(new URL('../docs/settings.md', import.meta.url), 'utf8')
-    const documented = [...page.matchAll(/^\| `([a-z_.]+)` \|/gm)].map((match) => match[1])
+    const documented = [...page.matchAll(/^\| `([a-z0-9_.]+)` \|/gm)].map((match) => match[1])
     expect(documented).toEqual(leaves(settingsJsonSchema() as Node, []))
   })
 })

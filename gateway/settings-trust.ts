@@ -1,0 +1,120 @@
+/**
+ * The settings part `trust`, completed: absolute files, own audience, and what rows must agree on among themselves and with the
+ * registered agents. Every problem is reported, none stops the others from being found.
+ */
+import { readFileSync } from 'node:fs'
+import { parseKeys } from './identity/key-set.ts'
+import { type ClientTrust, type IssuerTrust, type TrustSettings, trustSchema } from './identity/trust.ts'
+import type { Agent } from './protocol/grant.ts'
+import { nearest } from './settings-nearest.ts'
+import { absolutePath, type Surroundings } from './settings-parts.ts'
+
+interface Own {
+  /** Audience of tokens whose row names none. */
+  readonly publicUrl: string
+  readonly agents: readonly Agent[]
+}
+
+/** @param written undefined: nobody is trusted, and grants come from the local socket alone. */
+export function trustOf(written: TrustSettings | undefined, own: Own, around: Surroundings): TrustSettings {
+  const { issuers, clients, ...others } = written ?? trustSchema.parse({})
+  const complete = {
+    ...others,
+    issuers: issuers.map((row) => completeIssuer(row, own, around)),
+    clients: clients.map((row) => ({ ...row, key: { file: absolutePath(row.key.file, around) } })),
+  }
+  reportTwins(complete.issuers, around)
+  reportStrangers(complete, own.agents, around)
+  complete.issuers.forEach(({ jwks, kind }, index) => {
+    const use = kind === 'jwt-svid' ? 'jwt-svid' : 'sig'
+    if ('file' in jwks) reportKeys(['trust', 'issuers', String(index), 'jwks', 'file'], jwks.file, use, around)
+  })
+  complete.clients.forEach((row, index) => {
+    reportKeys(['trust', 'clients', String(index), 'key', 'file'], row.key.file, 'sig', around)
+    reportClientTwin(complete.clients, index, around)
+  })
+  return complete
+}
+
+function completeIssuer(row: IssuerTrust, own: Own, around: Surroundings): IssuerTrust {
+  const jwks = 'file' in row.jwks ? { file: absolutePath(row.jwks.file, around) } : row.jwks
+  return { ...row, jwks, audience: row.audience.length === 0 ? [own.publicUrl] : row.audience }
+}
+
+/** What a token is looked up by. People and workloads may share an issuer, because their audiences tell them apart. */
+function nameOf(row: IssuerTrust): string {
+  return row.kind === 'jwt-svid' ? `trust domain ${row.trust_domain}` : `issuer ${row.issuer}`
+}
+
+function reportTwins(rows: readonly IssuerTrust[], around: Surroundings): void {
+  rows.forEach((row, index) => {
+    const twin = rows.slice(0, index).find((other) => nameOf(other) === nameOf(row))
+    if (twin === undefined) return
+    const place = ['trust', 'issuers', String(index)]
+    if ((twin.kind === 'human') === (row.kind === 'human')) {
+      around.report(place, {
+        got: `${nameOf(row)} a second time`,
+        allowed: 'one row for people and one for workloads',
+        fix: 'put the audiences and agents of both into one row',
+      })
+      return
+    }
+    const shared = row.audience.find((audience) => twin.audience.includes(audience))
+    if (shared === undefined) return
+    around.report([...place, 'audience'], {
+      got: `${shared}, which the other row of ${nameOf(row)} has too`,
+      allowed: 'audiences of its own: a token of a person must not pass for a workload’s',
+      fix: 'register another client or audience at the issuer',
+    })
+  })
+}
+
+function reportClientTwin(rows: readonly ClientTrust[], index: number, around: Surroundings): void {
+  const id = rows[index]?.id
+  if (rows.findIndex((row) => row.id === id) === index) return
+  around.report(['trust', 'clients', String(index), 'id'], {
+    got: `${id} a second time`,
+    allowed: 'every id once',
+    fix: 'put both keys into one JWK Set file',
+  })
+}
+
+/** Agents that rows speak of and nobody registered: such a workload would be known, and refused. */
+function reportStrangers(trust: TrustSettings, agents: readonly Agent[], around: Surroundings): void {
+  const known = agents.map(({ id }) => id)
+  const check = (place: readonly (string | number)[], id: string) => {
+    if (known.includes(id)) return
+    const meant = nearest(id, known)
+    around.report(['trust', ...place.map(String)], {
+      got: JSON.stringify(id),
+      allowed: 'the id of a registered agent',
+      fix: meant === undefined ? 'add it under `agents`' : `did you mean \`${meant}\`? Else add it under \`agents\``,
+    })
+  }
+  trust.issuers.forEach((row, index) => {
+    row.agents?.forEach((entry, position) => {
+      const place = ['issuers', index, 'agents', position]
+      if (typeof entry === 'string') check(place, entry)
+      else check([...place, 'agent'], entry.agent)
+    })
+  })
+  trust.clients.forEach((row, index) => {
+    check(['clients', index, row.agent === undefined ? 'id' : 'agent'], row.agent ?? row.id)
+  })
+}
+
+function reportKeys(place: readonly string[], file: string, use: 'sig' | 'jwt-svid', around: Surroundings): void {
+  let got: string | undefined
+  try {
+    if (parseKeys(readFileSync(file, 'utf8'), use).length === 0) got = `no usable public key in ${file}`
+  } catch (cause) {
+    got = cause instanceof Error && 'code' in cause ? `no readable key file ${file}` : `${file}: ${String(cause)}`
+  }
+  if (got === undefined) return
+  const svid = use === 'jwt-svid' ? ' with use: jwt-svid (a SPIFFE bundle)' : ''
+  around.report(place, {
+    got,
+    allowed: `public keys${svid}: PEM, JWK or JWK Set; RSA of 2048 to 4096 bits, P-256, P-384, P-521 or Ed25519`,
+    fix: 'correct the path, or write the public keys there',
+  })
+}
