@@ -1,22 +1,58 @@
 /**
- * The claims of a signed grant (LG/1 §1.2) and the way back from claims to a `Grant`. Strict in both directions: a claim that
- * this version does not know could be a restriction, so it is refused, not ignored. Pure.
+ * The claims of a signed grant (LG/1 §1.2) and the way back. Strict in both directions: a claim that this version does not know
+ * could be a restriction, so it is refused, not ignored. Pure.
  */
 import { hash } from 'node:crypto'
-import type { Agent, Authority, Grant } from '../protocol/grant.ts'
+import canonicalize from 'canonicalize'
+import type { Agent, Authority, Confirmation, Grant, Human, Preset } from '../protocol/grant.ts'
 import { lineageHash, rootLineage } from './lineage.ts'
+import { exact, type Members, require, seconds, text } from './members.ts'
 
-const VERSION = 'lg/1'
+export const VERSION = 'lg/1'
 const AUTHORITY_TYPE = 'keyless_access'
+const HASH = /^[A-Za-z0-9_-]{43}$/
+/** LG/1 §1.6 step 1. */
+export const MAX_HOPS = 8
 
-/** What cannot be true of a token that this gateway signed for this version. Says which claim, never its value. */
-export class ClaimError extends Error {}
+/**
+ * A grant as its claims tell it. What is known of the agent beyond its id is in the registry; ids and authority of the grants
+ * above are in their own tokens, which `parentHash` pins.
+ */
+export interface ClaimedGrant
+  extends Pick<
+    Grant,
+    | 'id'
+    | 'tenant'
+    | 'human'
+    | 'task'
+    | 'authority'
+    | 'issuedAt'
+    | 'expiresAt'
+    | 'depth'
+    | 'maxDepth'
+    | 'delegable'
+    | 'parentHash'
+    | 'cnf'
+    | 'instance'
+    | 'preset'
+    | 'step'
+    | 'trace'
+  > {
+  readonly agent: Pick<Agent, 'id'>
+  /** Agent ids from `act`: first the one whom the human authorised, last the current one. As many as `depth` and one. */
+  readonly actors: readonly string[]
+  /** `par`: id of the parent. Absent at depth 0. */
+  readonly parent?: string
+  /** `lin`: hash of the newest attestation; at depth 0 of the lineage. */
+  readonly lin: string
+  /** `mission.authority_hash`: what the human authorised. */
+  readonly missionHash: string
+}
 
-/** A grant as its claims tell it: what is known of the agent beyond its id is in the registry. */
-export type ClaimedGrant = Omit<Grant, 'agent'> & { readonly agent: Pick<Agent, 'id'> }
-
-/** LG/1 claims of a root grant. `issuer` is also the audience: the gateway's tokens are for the gateway. */
+/** LG/1 claims. `issuer` is also the audience: the gateway's tokens are for the gateway. */
 export function claimsOf(grant: Grant, issuer: string): Record<string, unknown> {
+  const { human, agent, task, ancestry, attestations } = grant
+  const newest = attestations.at(-1)
   return {
     ver: VERSION,
     iss: issuer,
@@ -25,110 +61,189 @@ export function claimsOf(grant: Grant, issuer: string): Record<string, unknown> 
     nbf: grant.issuedAt,
     exp: grant.expiresAt,
     jti: grant.id,
-    sub: grant.human.sub,
-    sub_iss: grant.human.iss,
-    client_id: grant.agent.id,
+    sub: human.sub,
+    sub_iss: human.iss,
+    client_id: agent.id,
     tenant: grant.tenant,
-    txn: grant.task.id,
-    intent: { purpose: grant.task.purpose, hash: intentHash(grant.task.purpose) },
-    act: { iss: issuer, sub: grant.agent.id, sub_profile: 'ai_agent' },
-    authorization_details: grant.authority.map((authority) => ({ type: AUTHORITY_TYPE, ...authority })),
-    del_depth: 0,
-    lin: grant.lineageHash,
+    txn: task.id,
+    mission: { id: task.id, issuer, authority_hash: authorityHash(ancestry[0]?.authority ?? grant.authority) },
+    intent: { purpose: task.purpose, hash: intentHash(task.purpose) },
+    ...given('auth_time', human.authTime),
+    ...given('amr', human.amr),
+    ...given('acr', human.acr),
+    ...given('cnf', grant.cnf),
+    act: actOf(grant, issuer),
+    authorization_details: detailsOf(grant.authority),
+    del_depth: grant.depth,
+    del_max_depth: grant.maxDepth,
+    ...given('par', ancestry.at(-1)?.id),
+    ...given('par_hash', grant.parentHash),
+    lin: newest === undefined ? grant.lineageHash : hash('sha256', newest, 'base64url'),
+    ...(grant.delegable ? {} : { delegable: false }),
+    ...given('preset', grant.preset),
+    ...given('step', grant.step),
+    ...given('trace', grant.trace),
   }
 }
 
+const ALWAYS =
+  'ver iss aud iat nbf exp jti sub sub_iss client_id tenant txn mission intent act authorization_details del_depth del_max_depth lin'.split(
+    ' ',
+  )
+const SOMETIMES = 'auth_time amr acr cnf par par_hash delegable preset step trace'.split(' ')
+
 /** The grant that verified claims stand for. @throws {ClaimError} */
 export function grantOf(claims: unknown, issuer: string): ClaimedGrant {
-  const members = object(claims, 'claims', CLAIMS)
+  const members = exact(claims, 'claims', ALWAYS, SOMETIMES)
   require(members.ver === VERSION, 'ver')
   require(members.iss === issuer, 'iss')
   require(members.aud === issuer, 'aud')
-  const id = text(members.jti, 'jti')
-  const agent = { id: text(members.client_id, 'client_id') }
-  const human = { iss: text(members.sub_iss, 'sub_iss'), sub: text(members.sub, 'sub') }
-  const intent = object(members.intent, 'intent', ['purpose', 'hash'])
-  const purpose = text(intent.purpose, 'intent')
-  require(intent.hash === intentHash(purpose), 'intent')
-  const act = object(members.act, 'act', ['iss', 'sub', 'sub_profile'])
-  // RFC 8693 §4.1: the current actor. Deeper chains carry attestations, which this version does not verify.
-  require(act.sub === agent.id && act.iss === issuer && act.sub_profile === 'ai_agent', 'act')
-  require(members.del_depth === 0, 'del_depth')
-  const lineage = rootLineage(human, agent.id, id)
-  require(members.lin === lineageHash(lineage), 'lin')
   require(members.nbf === members.iat, 'nbf')
+  const id = text(members.jti, 'jti')
+  const human = humanOf(members)
+  const task = taskOf(members)
+  const agent = { id: text(members.client_id, 'client_id') }
+  const { actors, instance } = actorsOf(members.act, issuer)
+  require(actors.at(-1) === agent.id, 'act')
+  const depth = members.del_depth as number
+  require(depth === actors.length - 1, 'del_depth')
+  const isRoot = depth === 0
+  const lin = digest(members.lin, 'lin')
+  require(!isRoot || lin === lineageHash(rootLineage(human, agent.id, id)), 'lin')
+  const mission = exact(members.mission, 'mission', ['id', 'issuer', 'authority_hash'])
+  require(mission.id === task.id && mission.issuer === issuer, 'mission')
+  const authority = authorityOf(members.authorization_details)
+  const missionHash = digest(mission.authority_hash, 'mission')
+  require(!isRoot || missionHash === authorityHash(authority), 'mission')
+  require((members.par === undefined) === isRoot, 'par')
+  require((members.par_hash === undefined) === isRoot, 'par_hash')
+  const maxDepth = members.del_max_depth as number
+  require(Number.isSafeInteger(maxDepth) && maxDepth >= depth && maxDepth <= MAX_HOPS, 'del_max_depth')
+  require(members.delegable === undefined || members.delegable === false, 'delegable')
   return {
     id,
     tenant: text(members.tenant, 'tenant'),
     human,
     agent,
-    task: { id: text(members.txn, 'txn'), purpose },
-    authority: authorityOf(members.authorization_details),
+    task,
+    authority,
     issuedAt: seconds(members.iat, 'iat'),
     expiresAt: seconds(members.exp, 'exp'),
-    lineage,
-    lineageHash: members.lin as string,
-    depth: 0,
-    maxDepth: 3,
-    delegable: true,
-    ancestry: [],
-    attestations: [],
+    depth,
+    maxDepth,
+    delegable: members.delegable === undefined,
+    actors,
+    lin,
+    missionHash,
+    ...given('parent', members.par === undefined ? undefined : text(members.par, 'par')),
+    ...given('parentHash', members.par_hash === undefined ? undefined : digest(members.par_hash, 'par_hash')),
+    ...given('cnf', confirmationOf(members.cnf)),
+    ...given('instance', instance),
+    ...given('preset', optional(members, 'preset') as Preset | undefined),
+    ...given('step', optional(members, 'step')),
+    ...given('trace', optional(members, 'trace')),
   }
 }
 
-const CLAIMS =
-  'ver iss aud iat nbf exp jti sub sub_iss client_id tenant txn intent act authorization_details del_depth lin'.split(
-    ' ',
-  )
+/** base64url SHA-256 over the JCS bytes of `authorization_details`: `ad_hash`, `mission.authority_hash`. */
+export function authorityHash(authority: readonly Authority[]): string {
+  return hash('sha256', canonicalize(detailsOf(authority)) as string, 'base64url')
+}
 
-/** RFC 9396 §2.2: an unknown type, member or shape is refused. */
-function authorityOf(details: unknown): readonly Authority[] {
-  require(Array.isArray(details) && details.length > 0, 'authorization_details')
-  return (details as unknown[]).map((entry) => {
-    const members = object(entry, 'authorization_details', ['type', 'operations'], ['locations', 'paths'])
-    require(members.type === AUTHORITY_TYPE, 'authorization_details')
-    return {
-      operations: texts(members.operations),
-      ...(members.locations !== undefined && { locations: texts(members.locations) }),
-      ...(members.paths !== undefined && { paths: texts(members.paths) }),
-    }
-  })
+/** `cnf` (RFC 7800): one of our two members at least, and no other. @throws {ClaimError} */
+export function confirmationOf(value: unknown): Confirmation | undefined {
+  if (value === undefined) return undefined
+  const members = exact(value, 'cnf', [], ['jkt', 'x5t#S256'])
+  const thumbprints = Object.values(members)
+  require(thumbprints.length > 0, 'cnf')
+  for (const thumbprint of thumbprints) digest(thumbprint, 'cnf')
+  return members as Confirmation
+}
+
+/** RFC 8693 §4.1: outermost is the current actor, each one inside is who delegated to it. */
+function actOf(grant: Grant, issuer: string): object {
+  const [first, ...others] = grant.lineage.slice(1).map((step) => step.id)
+  const actor = (sub: string | undefined) => ({ iss: issuer, sub, sub_profile: 'ai_agent' })
+  const nested = others.reduce<object>((act, sub) => ({ ...actor(sub), act }), actor(first))
+  return grant.instance === undefined ? nested : { ...nested, inst: grant.instance }
+}
+
+function actorsOf(act: unknown, issuer: string): { actors: string[]; instance: string | undefined } {
+  const actors: string[] = []
+  let instance: string | undefined
+  for (let inner = act; inner !== undefined; ) {
+    const isCurrent = actors.length === 0
+    const members = exact(inner, 'act', ['iss', 'sub', 'sub_profile'], isCurrent ? ['inst', 'act'] : ['act'])
+    require(members.iss === issuer && members.sub_profile === 'ai_agent', 'act')
+    if (members.inst !== undefined) instance = text(members.inst, 'act')
+    actors.push(text(members.sub, 'act'))
+    require(actors.length <= MAX_HOPS + 1, 'act')
+    inner = members.act
+  }
+  require(actors.length > 0, 'act')
+  return { actors: actors.reverse(), instance }
+}
+
+function humanOf(members: Members): Human {
+  const { amr } = members
+  require(amr === undefined || (Array.isArray(amr) && amr.length > 0), 'amr')
+  return {
+    iss: text(members.sub_iss, 'sub_iss'),
+    sub: text(members.sub, 'sub'),
+    ...given('authTime', members.auth_time === undefined ? undefined : seconds(members.auth_time, 'auth_time')),
+    ...given(
+      'amr',
+      (amr as unknown[] | undefined)?.map((method) => text(method, 'amr')),
+    ),
+    ...given('acr', optional(members, 'acr')),
+  }
+}
+
+function taskOf(members: Members): Grant['task'] {
+  const intent = exact(members.intent, 'intent', ['purpose', 'hash'])
+  const purpose = text(intent.purpose, 'intent')
+  require(intent.hash === intentHash(purpose), 'intent')
+  return { id: text(members.txn, 'txn'), purpose }
+}
+
+/** A member that is written only when it has a value. */
+function given<Name extends string, Value>(name: Name, value: Value | undefined): { [key in Name]?: Value } {
+  return (value === undefined ? {} : { [name]: value }) as { [key in Name]?: Value }
+}
+
+function optional(members: Members, claim: string): string | undefined {
+  return members[claim] === undefined ? undefined : text(members[claim], claim)
+}
+
+function digest(value: unknown, claim: string): string {
+  require(typeof value === 'string' && HASH.test(value), claim)
+  return value as string
 }
 
 function intentHash(purpose: string): string {
   return hash('sha256', purpose, 'base64url')
 }
 
-function require(holds: boolean, claim: string): void {
-  if (!holds) throw new ClaimError(`claim ${claim} is not as this gateway writes it`)
+export function detailsOf(authority: readonly Authority[]): readonly object[] {
+  return authority.map((entry) => ({ type: AUTHORITY_TYPE, ...entry }))
 }
 
-/** An object with every required member, any optional one, and no other. */
-function object(
-  value: unknown,
-  claim: string,
-  required: readonly string[],
-  optional: readonly string[] = [],
-): Record<string, unknown> {
-  require(typeof value === 'object' && value !== null && !Array.isArray(value), claim)
-  const members = value as Record<string, unknown>
-  require(required.every((name) => Object.hasOwn(members, name)), claim)
-  require(Object.keys(members).every((name) => required.includes(name) || optional.includes(name)), claim)
-  return members
-}
-
-function text(value: unknown, claim: string): string {
-  require(typeof value === 'string' && value.length > 0, claim)
-  return value as string
-}
-
-/** A list that is there must say something: an empty one is neither “all” nor “none” to every reader. */
-function texts(value: unknown): readonly string[] {
-  require(Array.isArray(value) && value.length > 0, 'authorization_details')
-  return (value as unknown[]).map((entry) => text(entry, 'authorization_details'))
-}
-
-function seconds(value: unknown, claim: string): number {
-  require(Number.isSafeInteger(value) && (value as number) > 0, claim)
-  return value as number
+/** @throws {ClaimError} */
+export function authorityOf(details: unknown): readonly Authority[] {
+  require(Array.isArray(details) && details.length > 0, 'authorization_details')
+  return (details as unknown[]).map((entry) => {
+    const { type, ...authority } = exact(
+      entry,
+      'authorization_details',
+      ['type', 'operations'],
+      ['actions', 'locations', 'paths', 'constraints'],
+    )
+    require(type === AUTHORITY_TYPE, 'authorization_details')
+    for (const name of ['operations', 'actions', 'locations', 'paths']) {
+      const list = authority[name]
+      require(list === undefined || (Array.isArray(list) && list.length > 0), 'authorization_details')
+      for (const value of (list ?? []) as unknown[]) text(value, 'authorization_details')
+    }
+    return authority as unknown as Authority
+  })
 }

@@ -11,6 +11,20 @@ export function rootLineage(human: Human, agentId: string, grantId: string): rea
   ]
 }
 
+/**
+ * Lineage of a grant that the holder of `parent` delegated.
+ * @param onBehalf the gateway attested it, because that holder has no key.
+ */
+export function childLineage(
+  parent: Pick<Grant, 'lineage'>,
+  agentId: string,
+  grantId: string,
+  onBehalf: boolean,
+): readonly LineageStep[] {
+  const step = { n: parent.lineage.length, type: 'ai_agent', id: agentId, grant: grantId } as const
+  return [...parent.lineage, onBehalf ? { ...step, on_behalf: true } : step]
+}
+
 /** base64url SHA-256 over the JCS bytes (RFC 8785) of the steps. */
 export function lineageHash(lineage: readonly LineageStep[]): string {
   const text = canonicalize(lineage)
@@ -18,7 +32,9 @@ export function lineageHash(lineage: readonly LineageStep[]): string {
   return hash('sha256', text, 'base64url')
 }
 
-/** For people: `ana authorised spiffe://acme.test/agents/triage for task “triage issue 42”`. */
-export function lineageSentence(grant: Grant): string {
-  return `${grant.human.sub} authorised ${grant.agent.id} for task “${grant.task.purpose}”`
+/** For people: `ana authorised A for task “triage issue 42”; A delegated to B; B delegated to C`. */
+export function lineageSentence(grant: Pick<Grant, 'human' | 'task' | 'lineage'>): string {
+  const agents = grant.lineage.slice(1).map((step) => step.id)
+  const hops = agents.slice(1).map((id, i) => `; ${agents[i]} delegated to ${id}`)
+  return `${grant.human.sub} authorised ${agents[0]} for task “${grant.task.purpose}”${hops.join('')}`
 }

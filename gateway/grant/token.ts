@@ -2,101 +2,146 @@
  * Signed grants: RFC 9068 `at+jwt`, Ed25519, verified as LG/1 §1.6 steps 1 to 5 say. Nothing in a token chooses how it is
  * verified: algorithm and key come from the table by `kid`, and a header member that could name another key is refused.
  */
-import { createPublicKey, hash, type KeyObject } from 'node:crypto'
-import { compactVerify, SignJWT } from 'jose'
+import { createPublicKey, type KeyObject } from 'node:crypto'
 import type { Grant } from '../protocol/grant.ts'
 import { GatewayError } from '../protocol/problem.ts'
-import { ClaimError, type ClaimedGrant, claimsOf, grantOf } from './claims.ts'
+import { onBehalf } from './attest.ts'
+import type { Hop } from './attestation.ts'
+import { type ClaimedGrant, claimsOf, grantOf } from './claims.ts'
+import {
+  algorithmOf,
+  hashOf,
+  inputOf,
+  isSignedBy,
+  type Jws,
+  JwsError,
+  publicJwk,
+  readJws,
+  signJws,
+  thumbprintOf,
+} from './jws.ts'
+import { ClaimError } from './members.ts'
 
 const ALGORITHM = 'Ed25519' // RFC 9864: the fully specified name, not EdDSA
 const TYPE = 'at+jwt'
 /** LG/1 §1.6 step 1. */
 export const TOKEN_LIMIT = 16 * 1024
 
+/** The keys that sign grants, as they are when they are looked at. */
+export interface SigningKeys {
+  /** Ed25519 private key. */
+  readonly current: KeyObject
+  /** Public keys that signed before and still verify: grants under them may be alive until `untilS`, epoch seconds. */
+  readonly retired: readonly { readonly key: KeyObject; readonly untilS: number }[]
+  /**
+   * Take over what a rotation changed, here or at another replica; looks at most once a second. Absent: they never change.
+   * @throws {GatewayError} `store_unavailable`
+   */
+  refresh?(): Promise<void>
+}
+
 export interface TokenSeal {
-  /** The grant as a compact JWS. */
-  sign(grant: Grant): Promise<string>
+  /** The grant as a compact JWS, and the hash that its children name as `par_hash`. */
+  sign(grant: Grant): Promise<{ readonly token: string; readonly signedHash: string }>
   /**
    * Signature and claims; time, tenant and revocation are for the caller, who checks them on every use.
-   * @throws {GatewayError} `grant_invalid`
+   * @throws {GatewayError} `grant_invalid`, `store_unavailable`
    */
   verify(token: string): Promise<ClaimedGrant>
-  /** RFC 7517 key set with the public half, for others who read grants. */
+  /** Attestation of a hop for a holder without a key. @throws {GatewayError} `delegation_refused` when it has one, and must sign itself */
+  attest(hop: Hop): Promise<string>
+  /** RFC 7517 key set with the public halves, current one first, for others who read grants. */
   jwks(): { readonly keys: readonly Record<string, string>[] }
+  /** The public key of this id, if it still verifies. */
+  keyOf(kid: string): KeyObject | undefined
 }
 
-/** @param issuer exact value of `iss` and `aud`. */
-export function createTokenSeal(issuer: string, signingKey: KeyObject): TokenSeal {
-  const publicKey = createPublicKey(signingKey)
-  const jwk = publicKey.export({ format: 'jwk' })
-  if (jwk.crv !== 'Ed25519' || jwk.x === undefined) throw new TypeError('grants are signed with an Ed25519 key')
-  const kid = thumbprint(jwk.x)
+/** @param o.issuer exact value of `iss` and `aud`. */
+export function createTokenSeal(o: { readonly issuer: string; readonly keys: SigningKeys }): TokenSeal {
+  const { issuer, keys } = o
+  if (algorithmOf(keys.current) !== ALGORITHM) throw new TypeError('grants are signed with an Ed25519 key')
+  const verifying = () => [publicOf(keys.current), ...keys.retired.map(({ key }) => publicOf(key))]
+  const find = (kid: string) => verifying().find((known) => known.kid === kid)
   return {
-    sign: (grant) =>
-      new SignJWT(claimsOf(grant, issuer)).setProtectedHeader({ typ: TYPE, alg: ALGORITHM, kid }).sign(signingKey),
-    async verify(token) {
-      checkHeader(token, kid)
-      const payload = await checkSignature(token, publicKey)
-      try {
-        return grantOf(parseOnce(payload), issuer)
-      } catch (cause) {
-        if (cause instanceof ClaimError) throw invalid(`its ${cause.message}`, cause)
-        throw cause
-      }
+    async sign(grant) {
+      await keys.refresh?.()
+      const token = signJws({ typ: TYPE, kid: publicOf(keys.current).kid }, claimsOf(grant, issuer), keys.current)
+      return { token, signedHash: hashOf(inputOf(token)) }
     },
-    jwks: () => ({ keys: [{ kty: 'OKP', crv: 'Ed25519', x: jwk.x as string, kid, alg: ALGORITHM, use: 'sig' }] }),
+    async verify(token) {
+      const jws = read(token)
+      const kid = kidOf(jws)
+      // Another replica may have rotated: its tokens arrive here before we have looked.
+      if (find(kid) === undefined) await keys.refresh?.()
+      const known = find(kid)
+      if (known === undefined) throw invalid('it names a key that this gateway does not sign with')
+      return claimedBy(jws, known.key, issuer)
+    },
+    async attest(hop) {
+      await keys.refresh?.()
+      return onBehalf(hop, keys.current, publicOf(keys.current).kid)
+    },
+    jwks: () => ({ keys: verifying().map(({ kid, key }) => ({ ...publicJwk(key), kid, alg: ALGORITHM, use: 'sig' })) }),
+    keyOf: (kid) => find(kid)?.key,
   }
-}
-
-/** RFC 7638 §3.2, RFC 8037 §2: the required members in lexicographic order. */
-function thumbprint(x: string): string {
-  return hash('sha256', `{"crv":"Ed25519","kty":"OKP","x":"${x}"}`, 'base64url')
-}
-
-/** Before any cryptography. Everything read here is the attacker's until the signature has been checked. */
-function checkHeader(token: string, kid: string): void {
-  if (token.length > TOKEN_LIMIT) throw invalid(`it is longer than ${TOKEN_LIMIT} characters`)
-  const parts = token.split('.')
-  if (parts.length !== 3) throw invalid(`it has ${parts.length} parts where a signed grant has 3`)
-  const [head, , signature] = parts as [string, string, string]
-  const header = parseOnce(decode(head)) as Record<string, unknown> | null
-  if (typeof header !== 'object' || header === null) throw invalid('its header is not an object')
-  if (header.typ !== TYPE) throw invalid(`its type is not ${TYPE}`) // RFC 8725 §3.11: another kind of JWT is not a grant
-  if (header.kid !== kid) throw invalid('it names a key that this gateway does not sign with')
-  if (header.alg !== ALGORITHM) throw invalid(`its algorithm is not ${ALGORITHM}`)
-  // crit, jku, x5u, jwk, x5c, b64: each would let the token say how it is to be verified.
-  if (Object.keys(header).length !== 3) throw invalid('its header has members besides typ, alg and kid')
-  decode(signature)
-}
-
-async function checkSignature(token: string, key: KeyObject): Promise<string> {
-  try {
-    const { payload } = await compactVerify(token, key, { algorithms: [ALGORITHM] })
-    return Buffer.from(payload).toString('utf8')
-  } catch (cause) {
-    throw invalid('its signature does not verify', cause)
-  }
-}
-
-/** base64url in its one canonical form: the last character of a signature has bits that a lax decoder drops. */
-function decode(part: string): string {
-  const bytes = Buffer.from(part, 'base64url')
-  if (bytes.toString('base64url') !== part) throw invalid('it is not base64url')
-  return bytes.toString('utf8')
 }
 
 /**
- * JSON that means the same to every reader. Our own tokens are what `JSON.stringify` writes, so a text that does not come
- * back equal has a duplicate key, which `JSON.parse` would hide, or another second reading.
+ * A grant that was signed with one of these keys.
+ * @param keyOf public key by key id. @throws {GatewayError} `grant_invalid`
  */
-function parseOnce(text: string): unknown {
+export function readGrant(token: string, issuer: string, keyOf: (kid: string) => KeyObject | undefined): ClaimedGrant {
+  const jws = read(token)
+  const key = keyOf(kidOf(jws))
+  if (key === undefined) throw invalid('it names a key that is not among the known ones')
+  return claimedBy(jws, key, issuer)
+}
+
+function claimedBy(jws: Jws, key: KeyObject, issuer: string): ClaimedGrant {
+  if (!isSignedBy(jws, key)) throw invalid('its signature does not verify')
   try {
-    const value: unknown = JSON.parse(text)
-    if (JSON.stringify(value) === text) return value
+    return grantOf(jws.payload, issuer)
   } catch (cause) {
-    throw invalid('it does not hold JSON', cause)
+    if (cause instanceof ClaimError) throw invalid(`its ${cause.message}`, cause)
+    throw cause
   }
-  throw invalid('its JSON can be read in two ways')
+}
+
+/** Before any cryptography. Everything read here is the attacker's until the signature has been checked. */
+function read(token: string): Jws {
+  try {
+    return readJws(token, TOKEN_LIMIT)
+  } catch (cause) {
+    if (cause instanceof JwsError) throw invalid(cause.message, cause)
+    throw cause
+  }
+}
+
+function kidOf({ header }: Jws): string {
+  if (header.typ !== TYPE) throw invalid(`its type is not ${TYPE}`) // RFC 8725 §3.11: another kind of JWT is not a grant
+  if (header.alg !== ALGORITHM) throw invalid(`its algorithm is not ${ALGORITHM}`)
+  // crit, jku, x5u, jwk, x5c, b64: each would let the token say how it is to be verified.
+  if (Object.keys(header).length !== 3) throw invalid('its header has members besides typ, alg and kid')
+  if (typeof header.kid !== 'string') throw invalid('it does not name the key that signed it')
+  return header.kid
+}
+
+interface PublicKey {
+  readonly kid: string
+  readonly key: KeyObject
+}
+
+/** Working out a public half and its thumbprint costs more than a signature. */
+const publicKeys = new WeakMap<KeyObject, PublicKey>()
+
+function publicOf(key: KeyObject): PublicKey {
+  let known = publicKeys.get(key)
+  if (known === undefined) {
+    const half = key.type === 'private' ? createPublicKey(key) : key
+    known = { kid: thumbprintOf(half), key: half }
+    publicKeys.set(key, known)
+  }
+  return known
 }
 
 function invalid(why: string, cause?: unknown): GatewayError {

@@ -1,0 +1,193 @@
+/**
+ * Delegation without asking: the holder of a grant that is bound to a key signs a child grant itself. The text is its own
+ * attestation; hops are joined by `~`, newest first, and the oldest one's parent is a grant that the gateway knows. Whether the
+ * child is narrower, registered, alive and allowed by policy is decided at first sight, like for any other delegation.
+ */
+import { hash } from 'node:crypto'
+import type { Agent, Authority, Confirmation, Grant } from '../protocol/grant.ts'
+import { GatewayError, type ProblemCode } from '../protocol/problem.ts'
+import { type Attestation, checkLink, DELEGATION_TYPE, fault } from './attestation.ts'
+import { readChain } from './chain.ts'
+import { authorityOf, MAX_HOPS } from './claims.ts'
+import { hashOf, inputOf, readJws } from './jws.ts'
+import { childLineage, lineageHash } from './lineage.ts'
+
+export const SEPARATOR = '~'
+/** LG/1 §1.6 step 1: what a client can send in one header. */
+const LIMIT = 16 * 1024
+/** Seconds by which the clock of a holder may be behind that of the gateway (LG/1 §1.6 step 4). */
+const SKEW_S = 30
+
+/** Whether a token could be one of these; anything else about it is unknown. */
+export function isOffline(token: string): boolean {
+  if (token.includes(SEPARATOR)) return true
+  try {
+    return readJws(token, LIMIT).header.typ === DELEGATION_TYPE
+  } catch {
+    return false
+  }
+}
+
+/** One hop, as its delegator signed it. */
+export interface OfflineStep {
+  /** Follows from the text: nobody can claim the id of another grant. */
+  readonly id: string
+  readonly agent: string
+  readonly authority: readonly Authority[]
+  readonly issuedAt: number
+  readonly expiresAt: number
+  readonly maxDepth: number
+  readonly delegable: boolean
+  readonly cnf?: Confirmation
+  readonly step?: string
+  readonly trace?: string
+  /** The hop's text: its own attestation. */
+  readonly attestation: string
+  readonly signedHash: string
+}
+
+/**
+ * What was delegated, oldest hop first: signed by whom it must, in order, for this gateway, below a grant that is known. Time,
+ * agents, width and policy are for the caller.
+ * @param known the living grant of an id; may refuse with why it is not alive.
+ * @throws {GatewayError} `grant_invalid`, `delegation_refused`, `lineage_…`
+ */
+export async function readOffline(
+  token: string,
+  known: (id: string) => Promise<Grant | undefined>,
+  issuer: string,
+): Promise<{ readonly parent: Grant; readonly steps: readonly OfflineStep[] }> {
+  if (token.length > LIMIT) throw refused('grant_invalid', `it is longer than ${LIMIT} characters`)
+  const texts = token.split(SEPARATOR, MAX_HOPS + 2).reverse()
+  const chain = readChain(texts, { count: undefined, first: undefined })
+  const parent = await known(String(chain[0]?.claims.par))
+  if (parent === undefined)
+    throw fault(
+      'lineage_truncated',
+      chain[0]?.depth ?? 1,
+      'the grant above it is neither known here nor presented along',
+    )
+  const steps: OfflineStep[] = []
+  let above: Above = { ...parent, previous: parent.attestations.at(-1) }
+  for (const [i, attestation] of chain.entries()) {
+    const step = stepOf(attestation, texts[i] as string, above, issuer)
+    steps.push(step)
+    above = { ...step, task: parent.task, depth: attestation.depth, previous: step.attestation }
+  }
+  return { parent, steps }
+}
+
+/** The child grant that a hop makes. */
+export function offlineChild(parent: Grant, o: OfflineStep, agent: Agent): Grant {
+  const { id, authority, issuedAt, expiresAt, maxDepth, delegable, attestation, signedHash, cnf, step, trace } = o
+  const lineage = childLineage(parent, agent.id, id, false)
+  return {
+    id,
+    tenant: parent.tenant,
+    human: parent.human,
+    agent,
+    task: parent.task,
+    authority,
+    issuedAt,
+    expiresAt,
+    lineage,
+    lineageHash: lineageHash(lineage),
+    depth: parent.depth + 1,
+    maxDepth,
+    delegable,
+    ancestry: [...parent.ancestry, { id: parent.id, authority: parent.authority }],
+    attestations: [...parent.attestations, attestation],
+    ...(parent.signedHash !== undefined && { parentHash: parent.signedHash }),
+    signedHash,
+    ...(cnf !== undefined && { cnf }),
+    ...(step !== undefined && { step }),
+    ...(trace !== undefined && { trace }),
+  }
+}
+
+interface Above {
+  readonly id: string
+  readonly task: Grant['task']
+  readonly depth: number
+  readonly maxDepth: number
+  readonly delegable: boolean
+  readonly cnf?: Confirmation
+  readonly issuedAt: number
+  readonly expiresAt: number
+  readonly signedHash?: string
+  readonly step?: string
+  readonly trace?: string
+  /** Text of its newest attestation. */
+  readonly previous: string | undefined
+}
+
+function stepOf(a: Attestation, own: string, above: Above, issuer: string): OfflineStep {
+  const depth = above.depth + 1
+  checkLink(a, {
+    issuer,
+    task: above.task.id,
+    depth,
+    delegator: above.cnf?.jkt,
+    parentHash: above.signedHash ?? '',
+    previous: above.previous === undefined ? undefined : hashOf(above.previous),
+    agent: a.agent,
+    authorityHash: a.authorityHash,
+    notAfter: above.expiresAt,
+  })
+  if (a.type !== DELEGATION_TYPE) throw fault('lineage_invalid', depth, `its type is not ${DELEGATION_TYPE}`)
+  if (a.claims.par !== above.id) throw fault('lineage_grafted', depth, 'it was made below another parent grant')
+  checkBounds(a, above)
+  const step = above.step ?? a.claims.step
+  const trace = above.trace ?? a.claims.trace
+  return {
+    id: offlineId(own),
+    agent: a.agent,
+    authority: authorityOf(a.claims.authorization_details),
+    issuedAt: a.issuedAt,
+    expiresAt: a.expiresAt,
+    maxDepth: (a.claims.del_max_depth as number | undefined) ?? above.maxDepth,
+    // Its text is all that a child without a key has: handed on as evidence, it would be handed on as a credential.
+    delegable: a.claims.delegable === undefined && a.cnf?.jkt !== undefined,
+    ...(a.cnf !== undefined && { cnf: a.cnf }),
+    ...(typeof step === 'string' && { step }),
+    ...(typeof trace === 'string' && { trace }),
+    attestation: own,
+    signedHash: hashOf(inputOf(own)),
+  }
+}
+
+/** What the grant above allows of delegations, whoever asks. */
+function checkBounds(a: Attestation, above: Above): void {
+  const { del_max_depth: maxDepth, step, trace } = a.claims
+  const why =
+    (!above.delegable && 'the grant above it cannot be delegated') ||
+    (a.depth > above.maxDepth &&
+      `hop ${a.depth} is deeper than ${above.maxDepth}, the most that the grant above allows`) ||
+    ((maxDepth as number) > above.maxDepth &&
+      `its del_max_depth ${maxDepth} is more than ${above.maxDepth}, that of the grant above it`) ||
+    (step !== undefined &&
+      above.step !== undefined &&
+      step !== above.step &&
+      'the grant above it belongs to another step') ||
+    (trace !== undefined &&
+      above.trace !== undefined &&
+      trace !== above.trace &&
+      'the grant above it is for another trace')
+  if (why) throw refused('delegation_refused', why)
+  if (a.issuedAt < above.issuedAt - SKEW_S)
+    throw fault('lineage_invalid', a.depth, 'it is older than the grant above it')
+}
+
+/** Id of the grant that a delegation makes: UUIDv8 (RFC 9562 §5.8) of what was signed, so it is the same however it is signed. */
+export function offlineId(text: string): string {
+  const hex = hash('sha256', inputOf(text), 'hex')
+  const variant = ((Number.parseInt(hex.slice(16, 17), 16) & 0x3) | 0x8).toString(16)
+  return `${hex.slice(0, 8)}-${hex.slice(8, 12)}-8${hex.slice(13, 16)}-${variant}${hex.slice(17, 20)}-${hex.slice(20, 32)}`
+}
+
+function refused(code: ProblemCode, why: string): GatewayError {
+  return new GatewayError(
+    code,
+    `A delegation that was signed offline was presented, but ${why}. Ask whoever delegated it for another one.`,
+  )
+}
