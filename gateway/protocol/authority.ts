@@ -1,8 +1,10 @@
 /**
- * What a grant covers (LG/1 §1.5): operation patterns, origins and path patterns of `keyless_access`. Pure.
- * One entry must cover the whole request; two entries never add up to a third. What cannot be understood covers nothing.
+ * What a grant covers (LG/1 §1.5): operation patterns, methods, origins and path patterns of `keyless_access`, in the form in
+ * which requests are held against them. Pure. What cannot be understood covers nothing.
  */
-import type { Authority } from './grant.ts'
+import { type Condition, conditionsOf, hasBudget } from './constraint.ts'
+import type { Authority, Constraints } from './grant.ts'
+import { type PathPattern, parsePathPattern, pathMatches } from './path-pattern.ts'
 import { GatewayError } from './problem.ts'
 import type { Endpoint } from './service.ts'
 import { DEFAULT_PORTS, formatAuthority } from './target.ts'
@@ -54,22 +56,30 @@ function scopeTokenFault(token: string): string {
   return `The scope token ${shown} is not an operation name.`
 }
 
-/** Whether one entry covers the endpoint: its operation, its origin and its canonical path. */
+/** Whether one entry covers the endpoint without any condition on the rest of the request. */
 export function covers(authority: readonly Authority[], endpoint: Endpoint): boolean {
-  const entries = entriesFor(authority, endpoint.operation.name)
-  for (const entry of entries) {
+  for (const entry of entriesFor(authority, endpoint.operation.name)) {
     if (entry.isUnbounded) return true
-    if (entry.origins !== undefined && !entry.origins.has(originOf(endpoint))) continue
-    if (entry.paths === undefined || matchesAny(entry.paths, endpoint.path)) return true
+    if (entry.actions === undefined && entry.constraints === undefined && isPlaceOf(entry, endpoint)) return true
   }
   return false
 }
 
-interface Entry {
+/** One entry of an authority, compiled. */
+export interface Entry {
+  /** Its place in the authority. */
+  readonly index: number
   readonly patterns: readonly string[]
+  /** Nothing but the operation is asked for. */
   readonly isUnbounded: boolean
+  readonly actions: ReadonlySet<string> | undefined
   readonly origins: ReadonlySet<string> | undefined
-  readonly paths: readonly (readonly string[])[] | undefined
+  readonly paths: readonly PathPattern[] | undefined
+  readonly constraints: Constraints | undefined
+  readonly conditions: readonly Condition[]
+  readonly needsApproval: boolean
+  readonly hasBudget: boolean
+  readonly readsBody: boolean
 }
 
 interface Compiled {
@@ -83,7 +93,8 @@ const compiledAuthorities = new WeakMap<readonly Authority[], Compiled>()
 
 const MAX_OPERATIONS_KEPT = 4096
 
-function entriesFor(authority: readonly Authority[], name: string): readonly Entry[] {
+/** The entries whose operations cover the name, in the order of the authority. */
+export function entriesFor(authority: readonly Authority[], name: string): readonly Entry[] {
   let compiled = compiledAuthorities.get(authority)
   if (compiled === undefined) {
     compiled = { entries: authority.map(compile), byOperation: new Map() }
@@ -96,50 +107,40 @@ function entriesFor(authority: readonly Authority[], name: string): readonly Ent
   return covering
 }
 
-function compile(authority: Authority): Entry {
+function compile(authority: Authority, index: number): Entry {
+  const { operations, actions, locations, paths, constraints } = authority
+  const { approval = 'none', params = {} } = constraints ?? {}
   return {
-    patterns: authority.operations.filter(isOperationPattern),
-    isUnbounded: authority.locations === undefined && authority.paths === undefined,
-    origins: authority.locations && new Set(authority.locations.flatMap(parseOrigin)),
-    paths: authority.paths?.flatMap(parsePathPattern),
+    index,
+    patterns: operations.filter(isOperationPattern),
+    isUnbounded: [actions, locations, paths, constraints].every((part) => part === undefined),
+    actions: actions && new Set(actions),
+    origins: locations && new Set(locations.flatMap((location) => parseOrigin(location) ?? [])),
+    paths: paths?.flatMap((path) => parsePathPattern(path) ?? []),
+    constraints,
+    conditions: conditionsOf(constraints ?? {}),
+    needsApproval: approval !== 'none' && approval !== 'notify',
+    hasBudget: hasBudget(constraints ?? {}),
+    readsBody: Object.keys(params).some((key) => key.startsWith('body.')),
   }
 }
 
-/** A location with a path, query or userinfo is no origin and covers nothing. */
-function parseOrigin(location: string): string[] {
+/** Whether the endpoint is at one of the entry's origins and paths. */
+export function isPlaceOf(entry: Entry, endpoint: Endpoint): boolean {
+  if (entry.origins !== undefined && !entry.origins.has(originOf(endpoint))) return false
+  if (entry.paths === undefined) return true
+  const segments = endpoint.path.slice(1).split('/')
+  return entry.paths.some((pattern) => pathMatches(pattern, segments))
+}
+
+/** The origin in its normal form (RFC 6454 §6.1). A location with a path, query or userinfo is none. */
+export function parseOrigin(location: string): string | undefined {
   const url = URL.parse(location)
-  if (url === null || !(url.protocol === 'https:' || url.protocol === 'http:')) return []
-  if (url.pathname !== '/' || url.search !== '' || url.hash !== '' || url.username !== '' || url.password !== '')
-    return []
-  return [url.origin]
+  if (url === null || !(url.protocol === 'https:' || url.protocol === 'http:')) return undefined
+  const extras = url.search + url.hash + url.username + url.password
+  return url.pathname === '/' && extras === '' ? url.origin : undefined
 }
 
 function originOf(endpoint: Endpoint): string {
   return `${endpoint.scheme}://${formatAuthority(endpoint, DEFAULT_PORTS[endpoint.scheme])}`
-}
-
-function parsePathPattern(pattern: string): string[][] {
-  if (!pattern.startsWith('/')) return []
-  const segments = pattern.slice(1).split('/')
-  const isValid = segments.every(
-    (segment, i) => !segment.includes('*') || segment === '*' || (segment === '**' && i === segments.length - 1),
-  )
-  return isValid ? [segments] : []
-}
-
-function matchesAny(patterns: readonly (readonly string[])[], path: string): boolean {
-  const segments = path.slice(1).split('/')
-  return patterns.some((pattern) => matches(pattern, segments))
-}
-
-/** `*` is one segment that is not empty; `**` is the place itself and everything below it. */
-function matches(pattern: readonly string[], segments: readonly string[]): boolean {
-  const hasTail = pattern.at(-1) === '**'
-  const fixed = hasTail ? pattern.length - 1 : pattern.length
-  if (hasTail ? segments.length < fixed : segments.length !== fixed) return false
-  for (let i = 0; i < fixed; i++) {
-    const wanted = pattern[i]
-    if (wanted === '*' ? segments[i] === '' : segments[i] !== wanted) return false
-  }
-  return true
 }

@@ -1,0 +1,150 @@
+/**
+ * What a grant reaches: the intersection of every authority along its chain, decided anew for each request (LG/1 §1.5). At each
+ * level one entry must cover the whole request; two entries never add up to a third.
+ */
+import { type Entry, entriesFor, isPlaceOf, patternCovers } from './authority.ts'
+import type { Circumstances } from './constraint.ts'
+import type { Authority, Constraints, Grant } from './grant.ts'
+import type { ProblemCode } from './problem.ts'
+
+/** One request, as far as grants look at it. */
+export interface Facts extends Circumstances {
+  readonly method: string
+  /** W3C trace id of the request. */
+  readonly traceId?: string
+}
+
+/** The entry that lets a request through at one level of the chain; its budgets are the ones to be spent. */
+export interface Level {
+  /** `jti` */
+  readonly grant: string
+  /** Place in the authority of that grant. */
+  readonly entry: number
+  readonly constraints: Constraints | undefined
+}
+
+export type Reach =
+  | { readonly isWithin: true; readonly levels: readonly Level[] }
+  | { readonly isWithin: false; readonly code: ProblemCode; readonly detail: string }
+
+/** No level has a budget: nothing to spend. */
+const UNBUDGETED: Reach = { isWithin: true, levels: [] }
+
+/**
+ * Whether every level of the chain allows the request. Of several entries of a level the first that does counts.
+ * @returns all levels, root first, when any of them has a budget; otherwise none. On refusal: `scope_exceeded` when no entry
+ *   covers operation, method and place, `constraint_unmet` when one does but asks for more, `approval_required`.
+ */
+export function reach(grant: Grant, facts: Facts): Reach {
+  if (grant.trace !== undefined && facts.traceId !== grant.trace) return otherTrace()
+  const own = entryAt(grant.authority, facts)
+  if (own === undefined) return refusal(grant.authority, facts, 'This grant')
+  if (grant.ancestry.length === 0) {
+    return own.hasBudget ? { isWithin: true, levels: [levelOf(grant.id, own)] } : UNBUDGETED
+  }
+  return reachAbove(grant, own, facts)
+}
+
+/**
+ * Whether the JSON body has to be read before `reach` can decide on the operation.
+ * @param operation its name, such as `github:issues.create`
+ */
+export function needsBody(grant: Grant, operation: string): boolean {
+  return (
+    readsBody(grant.authority, operation) || grant.ancestry.some(({ authority }) => readsBody(authority, operation))
+  )
+}
+
+function readsBody(authority: readonly Authority[], operation: string): boolean {
+  for (const entry of entriesFor(authority, operation)) if (entry.readsBody) return true
+  return false
+}
+
+function reachAbove(grant: Grant, own: Entry, facts: Facts): Reach {
+  const levels: Level[] = []
+  let hasBudget = own.hasBudget
+  for (const { id, authority } of grant.ancestry) {
+    const entry = entryAt(authority, facts)
+    if (entry === undefined) return refusal(authority, facts, `A grant above this one (${id})`)
+    hasBudget ||= entry.hasBudget
+    levels.push(levelOf(id, entry))
+  }
+  return hasBudget ? { isWithin: true, levels: [...levels, levelOf(grant.id, own)] } : UNBUDGETED
+}
+
+function entryAt(authority: readonly Authority[], facts: Facts): Entry | undefined {
+  for (const entry of entriesFor(authority, facts.endpoint.operation.name)) {
+    if (entry.isUnbounded) return entry
+    if (isAsked(entry, facts) && !entry.needsApproval && unmet(entry, facts) === undefined) return entry
+  }
+  return undefined
+}
+
+function isAsked(entry: Entry, facts: Facts): boolean {
+  return (entry.actions === undefined || entry.actions.has(facts.method)) && isPlaceOf(entry, facts.endpoint)
+}
+
+function unmet(entry: Entry, facts: Facts): string | undefined {
+  for (const condition of entry.conditions) {
+    const fault = condition(facts)
+    if (fault !== undefined) return fault
+  }
+  return undefined
+}
+
+function levelOf(grant: string, { index, constraints }: Entry): Level {
+  return { grant, entry: index, constraints }
+}
+
+/** Why no entry let the request through: the one that came closest speaks. */
+function refusal(authority: readonly Authority[], facts: Facts, whose: string): Reach {
+  const asked = entriesFor(authority, facts.endpoint.operation.name).filter((entry) => isAsked(entry, facts))
+  const fault = asked.map((entry) => unmet(entry, facts))
+  const awaiting = asked[fault.indexOf(undefined)]
+  if (awaiting !== undefined) {
+    const who = awaiting.constraints?.approval === 'quorum' ? 'Several people have' : 'Somebody has'
+    return refused(
+      'approval_required',
+      `${request(facts)}. ${whose} covers it only with approval. ${who} to approve it first.`,
+    )
+  }
+  if (fault[0] !== undefined)
+    return refused('constraint_unmet', `${request(facts)}. ${whose} sets a condition: ${fault[0]}`)
+  return refused('scope_exceeded', `${request(facts)}. ${beyond(authority, facts, whose)}`)
+}
+
+function beyond(authority: readonly Authority[], { endpoint, method }: Facts, whose: string): string {
+  const { name } = endpoint.operation
+  const held = authority.filter(({ operations }) => operations.some((pattern) => patternCovers(pattern, name)))
+  if (held.length === 0) {
+    const operations = authority.flatMap((entry) => entry.operations)
+    return `${whose} covers: ${listed(operations)}. Ask the grantor for a grant with ${name} in its scope.`
+  }
+  if (held.every(({ actions }) => actions !== undefined && !actions.includes(method))) {
+    const methods = [...new Set(held.flatMap(({ actions = [] }) => actions))]
+    return `${whose} covers it only with: ${listed(methods)}. Ask the grantor for a grant that covers ${method}.`
+  }
+  const places = held.flatMap(({ locations = [], paths = [] }) => [...locations, ...paths])
+  return `${whose} covers it only at: ${listed(places)}. Ask the grantor for a grant that covers this path.`
+}
+
+function request({ method, endpoint }: Facts): string {
+  const path = endpoint.path.length > 200 ? `${endpoint.path.slice(0, 200)}…` : endpoint.path
+  return `\`${method} ${path}\` on ${endpoint.host} is the operation ${endpoint.operation.name}`
+}
+
+function listed(all: readonly string[]): string {
+  if (all.length === 0) return 'nothing'
+  return all.length > 8 ? `${all.slice(0, 8).join(', ')} and ${all.length - 8} more` : all.join(', ')
+}
+
+function otherTrace(): Reach {
+  return refused(
+    'constraint_unmet',
+    'This grant is for one trace only, and the request does not carry its id. Send the `traceparent` header of that trace.',
+  )
+}
+
+function refused(code: ProblemCode, detail: string): Reach {
+  return { isWithin: false, code, detail }
+}
