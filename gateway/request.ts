@@ -8,8 +8,12 @@ import { type Permit, requirePermit } from './policy/decision.ts'
 import type { Ask, Decision } from './protocol/decision.ts'
 import type { Grant } from './protocol/grant.ts'
 import type { Inbound, Outbound, Outcome, Reply } from './protocol/message.ts'
+import { Meter, type Traffic } from './protocol/meter.ts'
 import { asGatewayError, type GatewayError } from './protocol/problem.ts'
+import { needsBody } from './protocol/reach.ts'
 import type { Endpoint } from './protocol/service.ts'
+import { traceIdOf } from './protocol/trace.ts'
+import { readContent } from './upstream/content.ts'
 import { cleanse } from './upstream/headers.ts'
 
 /** The few methods that the flow needs of each room; `house.ts` hands them over. */
@@ -18,7 +22,10 @@ export interface RequestRooms {
   readonly catalogue: { locate(inbound: Inbound): Endpoint }
   readonly grants: {
     authenticate(inbound: Inbound): Grant | Promise<Grant>
-    debit(permit: Permit): void | Promise<void>
+    /** Spend a call from every budget above it. @returns the bytes left to it, when some budget counts bytes. */
+    debit(permit: Permit): Allowance | undefined | Promise<Allowance | undefined>
+    /** What the call carried, added to every budget of bytes above it. Never throws. */
+    settle(permit: Permit, traffic: Traffic): void
   }
   readonly policy: { evaluate(ask: Ask): Decision }
   readonly leases: { acquire(permit: Permit, receipt: Receipt): Lease | Promise<Lease> }
@@ -29,26 +36,54 @@ export interface RequestRooms {
   readonly nowMs: () => number
 }
 
+interface Allowance {
+  readonly bytes: number
+}
+
 export async function serveRequest(inbound: Inbound, house: RequestRooms): Promise<void> {
   const event = house.audit.openCall(inbound) // first: a refusal is an event too
   try {
     const grant = event.authenticated(await house.grants.authenticate(inbound)) // 1 who, for whom, for which task
     const endpoint = event.located(house.catalogue.locate(inbound)) // 2 where to, as which operation
-    const decision = event.decided(house.policy.evaluate(ask(inbound, grant, endpoint, house))) // 3 may it
-    const permit = requirePermit(grant, endpoint, decision) // 4 or a refusal
-    await house.grants.debit(permit) // 5 budgets: spent before the call, never after
-    const receipt = await event.commit() // 6 durable, or stop
-    using lease = event.leased(await house.leases.acquire(permit, receipt)) // 7 credential, unseen
-    const plain = cleanse(inbound, endpoint, grant) // 8 strip every credential slot, then attach
+    const whole = needsBody(grant, endpoint.operation.name) ? await readWhole(inbound, house) : inbound // 3 saying what, if that counts
+    const decision = event.decided(house.policy.evaluate(ask(whole, grant, endpoint, house))) // 4 may it
+    const permit = requirePermit(grant, endpoint, decision) // 5 or a refusal
+    using meter = meterOf(permit, await house.grants.debit(permit), house) // 6 budgets: a call before it is made, bytes as they pass
+    const receipt = await event.commit() // 7 durable, or stop
+    using lease = event.leased(await house.leases.acquire(permit, receipt)) // 8 credential, unseen
+    const plain = cleanse(whole, endpoint, grant, meter) // 9 strip every credential slot, then attach
     const outbound = await lease.attach(plain)
-    event.closed(await house.upstream.forward(outbound, inbound.reply, () => lease.reissue(plain))) // 9 guarded dial, stream, scrub
+    event.closed(await house.upstream.forward(outbound, inbound.reply, () => lease.reissue(plain))) // 10 guarded dial, stream, scrub
   } catch (cause) {
-    house.refusals.write(inbound, await event.refused(asGatewayError(cause)), event.endpoint) // 10 one writer of refusals
+    house.refusals.write(inbound, await event.refused(asGatewayError(cause)), event.endpoint) // 11 one writer of refusals
   }
 }
 
+/** The agent took its time to send all of it, and its grant may have ended meanwhile. */
+async function readWhole(inbound: Inbound, house: RequestRooms): Promise<Inbound> {
+  const whole = await readContent(inbound)
+  await house.grants.authenticate(inbound)
+  return whole
+}
+
 function ask(inbound: Inbound, grant: Grant, endpoint: Endpoint, house: RequestRooms): Ask {
-  return { grant, endpoint, method: inbound.method, sourceAddress: inbound.client.address, nowMs: house.nowMs() }
+  const { method, rawPath, client, content } = inbound
+  const traceId = grant.trace === undefined ? undefined : traceIdOf(inbound.rawHeaders)
+  return {
+    grant,
+    endpoint,
+    method,
+    rawPath,
+    sourceAddress: client.address,
+    nowMs: house.nowMs(),
+    body: content?.json,
+    ...(traceId !== undefined && { traceId }),
+  }
+}
+
+/** Undefined when no budget above this call counts bytes. */
+function meterOf(permit: Permit, allowance: Allowance | undefined, { grants }: RequestRooms): Meter | undefined {
+  return allowance && new Meter(allowance.bytes, (traffic) => grants.settle(permit, traffic))
 }
 
 /**

@@ -6,6 +6,8 @@ export interface Step {
   readonly type?: string
   readonly id?: string
   readonly grant?: string
+  /** The gateway attested this delegation for a holder without a key. */
+  readonly on_behalf?: boolean
   /** In place of steps that did not fit: how many. */
   readonly cut?: number
 }
@@ -39,7 +41,10 @@ export interface Entry {
     readonly code?: string
     readonly detail?: string
     readonly status?: number
+    readonly policy_ids?: readonly string[]
   }
+  /** The grant that an instruction is about. */
+  readonly grant?: { readonly id: string; readonly parent?: string }
   readonly cred?: {
     readonly provider: string
     readonly credential: string

@@ -10,7 +10,7 @@ import type { Inbound, Outcome } from '../protocol/message.ts'
 import { asGatewayError, type GatewayError } from '../protocol/problem.ts'
 import type { Endpoint } from '../protocol/service.ts'
 import type { Draft } from './canonical.ts'
-import { deniedDraft, failedDraft, performedDraft } from './instructed.ts'
+import { deniedDraft, failedDraft, type Instructed, performedDraft } from './instructed.ts'
 import { decisionDraft, type LeaseFacts, type Letterhead, outcomeDraft } from './record.ts'
 
 export type { LeaseFacts } from './record.ts'
@@ -186,8 +186,9 @@ export class RecordedInstruction implements InstructionEvent {
   }
 
   async commit(): Promise<Receipt> {
-    if (!this.#proposal) throw new Error('an instruction was committed before it was proposed')
-    const draft = performedDraft(this.#desk.paper, this.#instruction, this.#proposal, this.#decision)
+    const proposal = this.#proposal
+    if (!proposal) throw new Error('an instruction was committed before it was proposed')
+    const draft = performedDraft(this.#desk.paper, { ...this.#instructed, proposal })
     const receipt = await receiptFor(this.#desk, this.id, draft)
     this.#stage = 'committed'
     return receipt
@@ -199,9 +200,13 @@ export class RecordedInstruction implements InstructionEvent {
     if (was === 'closed') return refusal
     const { paper, log } = this.#desk
     // Recorded, but it did not take effect: the log must not go on saying that it did.
-    if (was === 'committed') log.enqueue(failedDraft(paper, this.#instruction, refusal))
-    else return recorded(refusal, log.append(deniedDraft(paper, this.#instruction, this.#decision, refusal)))
+    if (was === 'committed') log.enqueue(failedDraft(paper, this.#instructed, refusal))
+    else return recorded(refusal, log.append(deniedDraft(paper, this.#instructed, refusal)))
     return refusal
+  }
+
+  get #instructed(): Instructed {
+    return { instruction: this.#instruction, proposal: this.#proposal, decision: this.#decision }
   }
 }
 

@@ -1,58 +1,89 @@
 /** Entries about instructions and about the gateway itself. Rare, so built as objects and canonicalised by the package. */
 import type { Decision } from '../protocol/decision.ts'
-import type { Grant } from '../protocol/grant.ts'
-import type { GrantRequest, Instruction, Proposal } from '../protocol/instruction.ts'
+import type { Instruction, Proposal } from '../protocol/instruction.ts'
 import { type GatewayError, problems } from '../protocol/problem.ts'
+import { askedBy, humanOf } from './asked.ts'
 import { type Draft, draftFrom, type JsonValue } from './canonical.ts'
 import { traceCause } from './cause.ts'
+import { authorityOf, type Fields, grantOf, hashOf, workloadOf } from './granted.ts'
 import type { Letterhead } from './record.ts'
 
-type Fields = Record<string, JsonValue | undefined>
+/** What is known of an instruction when something is written about it. */
+export interface Instructed {
+  readonly instruction: Instruction
+  readonly proposal: Proposal | undefined
+  readonly decision: Decision | undefined
+}
 
-/** `grant.issued` or `grant.revoked`: what is about to take effect, whole. */
-export function performedDraft(
-  paper: Letterhead,
-  instruction: Instruction,
-  proposal: Proposal,
-  decision: Decision | undefined,
-): Draft {
-  const isOpen = proposal.kind === 'task.open'
+/** What is about to take effect → kind of its entry. */
+const KINDS: Readonly<Record<Proposal['kind'], string>> = {
+  'task.open': 'grant.issued',
+  'grant.replace': 'grant.replaced',
+  'grant.delegate': 'grant.delegated',
+  'grant.revoke': 'grant.revoked',
+  'task.complete': 'grant.revoked',
+  'task.step_complete': 'task.step_completed',
+  'task.suspend': 'task.suspended',
+}
+
+/** What is about to take effect, whole. */
+export function performedDraft(paper: Letterhead, instructed: Instructed & { readonly proposal: Proposal }): Draft {
+  const { instruction, proposal, decision } = instructed
   return draftFrom({
-    ...common(paper, instruction, isOpen ? 'grant.issued' : 'grant.revoked'),
+    ...common(paper, instruction, KINDS[proposal.kind]),
     ...authorityOf(proposal.grant),
     decision: verdict(decision, undefined),
     grant: grantOf(proposal.grant),
-    facts: factsOf(proposal),
+    facts: { instruction: instruction.kind, ...factsOf(proposal) },
   })
 }
 
 function factsOf(proposal: Proposal): Fields {
-  if ('ttlS' in proposal)
-    return { ttl_s: proposal.ttlS, ...(proposal.kind === 'task.open' && { heartbeat: proposal.heartbeat ?? false }) }
-  return { reason: proposal.reason }
+  if (!('ttlS' in proposal))
+    return { reason: proposal.reason, step: proposal.kind === 'task.step_complete' ? proposal.step : undefined }
+  const facts = { ttl_s: proposal.ttlS, workload: proposal.workload && workloadOf(proposal.workload) }
+  switch (proposal.kind) {
+    case 'task.open':
+      return { ...facts, heartbeat: proposal.heartbeat ?? false }
+    case 'grant.replace':
+      return { ...facts, reason: proposal.reason, replaces: proposal.old.id }
+    case 'grant.delegate':
+      return {
+        ...facts,
+        delegator: proposal.parent.agent.id,
+        attestation: hashOf(proposal.attestation),
+        on_behalf: proposal.attestation === undefined,
+        narrowed: proposal.narrowed && [...proposal.narrowed],
+      }
+    default:
+      return proposal satisfies never
+  }
 }
 
 /** `grant.denied`: an instruction that was refused before anything happened. */
-export function deniedDraft(
-  paper: Letterhead,
-  instruction: Instruction,
-  decision: Decision | undefined,
-  refusal: GatewayError,
-): Draft {
+export function deniedDraft(paper: Letterhead, instructed: Instructed, refusal: GatewayError): Draft {
+  const { instruction, proposal, decision } = instructed
   return draftFrom({
     ...common(paper, instruction, 'grant.denied'),
-    human: humanOf(instruction),
+    ...(proposal ? authorityOf(proposal.grant) : { human: humanOf(instruction) }),
     decision: verdict(decision, refusal),
-    facts: { instruction: instruction.kind, ...asked(instruction) },
+    grant: proposal && grantOf(proposal.grant),
+    facts: { instruction: instruction.kind, ...askedBy(instruction) },
   })
 }
 
-/** `grant.failed`: recorded as issued or revoked, and then it did not take effect. */
-export function failedDraft(paper: Letterhead, instruction: Instruction, refusal: GatewayError): Draft {
+/** `grant.failed`: recorded as about to happen, and then it did not take effect. */
+export function failedDraft(paper: Letterhead, { instruction, proposal }: Instructed, refusal: GatewayError): Draft {
   return draftFrom({
     ...common(paper, instruction, 'grant.failed'),
-    human: humanOf(instruction),
-    facts: { instruction: instruction.kind, code: refusal.code, detail: refusal.detail, cause: traceCause(refusal) },
+    ...(proposal ? authorityOf(proposal.grant) : { human: humanOf(instruction) }),
+    facts: {
+      instruction: instruction.kind,
+      grant: proposal?.grant.id,
+      code: refusal.code,
+      detail: refusal.detail,
+      cause: traceCause(refusal),
+    },
   })
 }
 
@@ -63,50 +94,6 @@ export function noteDraft(paper: Letterhead, kind: string, tenant: string, facts
 
 function common(paper: Letterhead, instruction: Instruction, kind: string): Fields {
   return { kind, req: instruction.id, tenant: instruction.tenant, gw: paper.gw, log: paper.origin }
-}
-
-function authorityOf({ human, lineage, lineageHash, task }: Grant): Fields {
-  return {
-    human: { ...human } as JsonValue,
-    lineage: lineage.map((step) => ({ ...step })),
-    lineage_hash: lineageHash,
-    task: { ...task },
-  }
-}
-
-function grantOf({ id, agent, authority, issuedAt, expiresAt }: Grant): JsonValue {
-  const { id: agentId, owner, purpose, riskTier } = agent
-  return {
-    id,
-    agent: { id: agentId, owner, purpose, risk_tier: riskTier },
-    authority: authority.map((one) => ({ ...one }) as unknown as JsonValue),
-    issued: issuedAt,
-    expires: expiresAt,
-  }
-}
-
-/** Who gives the instruction, as far as the door knows; a token that was presented is not read here. */
-function humanOf(instruction: Instruction): Fields | undefined {
-  if ('human' in instruction) return { ...instruction.human }
-  if (!('by' in instruction)) return undefined
-  const { by } = instruction
-  if ('human' in by) return { ...by.human }
-  return 'holder' in by ? { ...by.holder.human } : undefined
-}
-
-function asked(instruction: Instruction): Fields {
-  switch (instruction.kind) {
-    case 'task.open':
-      return { agent: instruction.agent, purpose: instruction.purpose, ...requested(instruction.request) }
-    case 'task.complete':
-      return { task: instruction.task, reason: instruction.reason }
-    default:
-      return {}
-  }
-}
-
-function requested({ scope, ttlS }: GrantRequest): Fields {
-  return { scope, ttl_s: ttlS }
 }
 
 function verdict(decision: Decision | undefined, refusal: GatewayError | undefined): JsonValue {

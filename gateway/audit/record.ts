@@ -6,7 +6,7 @@
  */
 import { createHmac, type KeyObject } from 'node:crypto'
 import type { Decision } from '../protocol/decision.ts'
-import type { Grant, LineageStep } from '../protocol/grant.ts'
+import type { Grant, Human, LineageStep } from '../protocol/grant.ts'
 import type { Inbound, Outcome } from '../protocol/message.ts'
 import { type GatewayError, problems } from '../protocol/problem.ts'
 import type { Endpoint } from '../protocol/service.ts'
@@ -122,7 +122,11 @@ function verdict({ decision, refusal }: CallFacts, limits: Limits) {
     detail: refusal && cut(refusal.detail, limits.prose),
     effect: refusal ? 'deny' : 'allow',
     errors: decision && cutList(decision.errors, limits),
-    obligations: decision && { single_use: decision.obligations.singleUse, ttl_s: ttl === undefined ? null : ttl },
+    obligations: decision && {
+      max_depth: decision.obligations.maxDepth,
+      single_use: decision.obligations.singleUse,
+      ttl_s: ttl === undefined ? null : ttl,
+    },
     policy_ids: decision && cutList(decision.policyIds, limits),
     policy_set: decision && cut(decision.policySet, limits.name),
     status: refusal && problems[refusal.code].status,
@@ -192,9 +196,7 @@ function chainOf(paper: Letterhead, inbound: Inbound, grant: Grant | undefined, 
 
 function writeChain(paper: Letterhead, tenant: string, grant: Grant | undefined, limits: Limits): Chain {
   const gw = `"gw":${JSON.stringify(paper.gw)},`
-  const human = grant
-    ? `"human":${JSON.stringify({ iss: cut(grant.human.iss, limits.name), sub: cut(grant.human.sub, limits.name) })},`
-    : ''
+  const human = grant ? `"human":${JSON.stringify(humanOf(grant.human, limits))},` : ''
   const lineage = grant
     ? `"lineage":${JSON.stringify(steps(grant.lineage, limits))},"lineage_hash":${JSON.stringify(cut(grant.lineageHash, limits.name))},`
     : ''
@@ -210,12 +212,23 @@ function writeChain(paper: Letterhead, tenant: string, grant: Grant | undefined,
   }
 }
 
+function humanOf({ acr, amr, authTime, iss, sub }: Human, limits: Limits) {
+  return {
+    acr: acr === undefined ? undefined : cut(acr, limits.name),
+    amr: amr && cutList(amr, limits),
+    auth_time: authTime,
+    iss: cut(iss, limits.name),
+    sub: cut(sub, limits.name),
+  }
+}
+
 /** Both ends of a chain that is too long are kept; `lineage_hash` covers all of it. */
 function steps(lineage: readonly LineageStep[], limits: Limits) {
-  const write = ({ grant, id, n, type }: LineageStep) => ({
+  const write = ({ grant, id, n, on_behalf, type }: LineageStep) => ({
     grant: grant === undefined ? undefined : cut(grant, limits.name),
     id: cut(id, limits.name),
     n,
+    on_behalf,
     type,
   })
   if (lineage.length <= limits.items) return lineage.map(write)

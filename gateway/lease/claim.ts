@@ -1,6 +1,7 @@
 /** On whose authority a credential is asked for, and from whom: made for each call that this process cannot serve at once. */
 import type { KeyObject } from 'node:crypto'
 import type { Permit } from '../policy/decision.ts'
+import { isSingleUse } from '../protocol/decision.ts'
 import type { Grant } from '../protocol/grant.ts'
 import { GatewayError } from '../protocol/problem.ts'
 import type { Service } from '../protocol/service.ts'
@@ -26,7 +27,7 @@ export function claimOf(permit: Permit, providers: ReadonlyMap<string, Provider>
   const name = service.credential ?? ''
   const provider = providers.get(name)
   if (provider === undefined) throw unconfigured(service, name)
-  const { singleUse, ttlS } = decision.obligations
+  const { ttlS } = decision.obligations
   const authority = {
     tenant: grant.tenant,
     service: service.name,
@@ -35,7 +36,7 @@ export function claimOf(permit: Permit, providers: ReadonlyMap<string, Provider>
     identity: provider.identity,
     grant: grant.id,
     lineageHash: grant.lineageHash,
-    singleUse,
+    singleUse: isSingleUse(decision),
     ttlS,
   }
   return { key: { id: leaseKey(authority, macKey), grant: grant.id }, grant, service, name, provider, ttlS }

@@ -6,6 +6,7 @@ import type { KeyObject } from 'node:crypto'
 import type { Receipt } from '../audit/event.ts'
 import type { Permit } from '../policy/decision.ts'
 import type { Clock } from '../protocol/clock.ts'
+import { isSingleUse } from '../protocol/decision.ts'
 import type { Grant } from '../protocol/grant.ts'
 import type { Outbound } from '../protocol/message.ts'
 import { GatewayError } from '../protocol/problem.ts'
@@ -105,8 +106,8 @@ class CachedLeases implements Leases, LeaseEnd {
     const { grant, endpoint, decision } = permit
     const { service } = endpoint
     if (service.credential === undefined || service.slots.length === 0) return emptyLease(grant)
-    const { singleUse, ttlS } = decision.obligations
-    if (singleUse) return acquireOnce(this.#issue, this.#claim(permit))
+    const { ttlS } = decision.obligations
+    if (isSingleUse(decision)) return acquireOnce(this.#issue, this.#claim(permit))
     const held = this.#near.find(grant, service, ttlS)
     if (held === undefined) return this.#acquireFar(this.#claim(permit))
     if (this.#rooms.clock.nowMs() >= held.renewAtMs) this.#renew(held, grant)

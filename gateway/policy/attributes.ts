@@ -1,13 +1,13 @@
 /**
- * Every value of a request that policies can read, under the name by which they read it, and the Cedar call made of those
- * that a slice does read. The others are the same stand-in for every request, so the call is a function of the values read.
+ * Every value that policies can read, under the name by which they read it: of a call, of a root grant, of a delegation. What
+ * is said of the chain comes from the grant, which this gateway verified hop by hop; a foreign nested `act` never comes here.
  */
-import type { CedarValueJson, EntityJson } from '@cedar-policy/cedar-wasm/nodejs'
+import type { CedarValueJson } from '@cedar-policy/cedar-wasm/nodejs'
 import type { Ask } from '../protocol/decision.ts'
-import type { Agent } from '../protocol/grant.ts'
-import type { Operation } from '../protocol/service.ts'
+import type { Agent, Grant } from '../protocol/grant.ts'
+import type { Workload } from '../protocol/identity.ts'
 
-export type Value = string | number | readonly string[] | Readonly<Record<string, string>>
+export type Value = string | number | boolean | readonly (string | number)[] | Readonly<Record<string, string>>
 
 interface Attribute<A> {
   read(ask: A): Value
@@ -15,16 +15,23 @@ interface Attribute<A> {
   readonly cedar?: (value: Value) => CedarValueJson
 }
 
-/** What opening a task asks of one service. */
-export interface MintAsk {
-  readonly agent: Agent
+/** `mint`: a root grant. `delegate`: a grant below another. */
+export type GrantAction = 'mint' | 'delegate'
+
+/** What making a grant asks of one service. */
+export interface GrantAsk {
+  readonly action: GrantAction
   readonly service: string
-  readonly taskId: string
-  readonly purpose: string
-  readonly human: string
-  readonly humanIss: string
   readonly operations: readonly string[]
+  /** As it would be made. */
+  readonly grant: Grant
+  readonly agent: Agent
   readonly ttlS: number
+  /** Agent of the grant above; empty for a root grant. */
+  readonly delegator: string
+  /** Some hop of the chain, this one included, is attested by the gateway for a holder without a key. */
+  readonly isOnBehalf: boolean
+  readonly workload: Workload | undefined
   readonly nowMs: number
 }
 
@@ -44,6 +51,31 @@ function plainAddress(address: string): string {
   return bare.startsWith('::ffff:') && bare.includes('.') ? bare.slice(7) : bare
 }
 
+const agent = <A>(of: (ask: A) => Agent): Table<A> => ({
+  principal: { read: (ask) => of(ask).id, standIn: '' },
+  'principal.owner': { read: (ask) => of(ask).owner, standIn: '' },
+  'principal.purpose': { read: (ask) => of(ask).purpose, standIn: '' },
+  'principal.risk_tier': { read: (ask) => of(ask).riskTier, standIn: '' },
+})
+
+/** Who stands behind a grant, and through whom it came. */
+const chain = <A extends { readonly grant: Grant }>(): Table<A> => ({
+  'context.task_id': { read: (ask) => ask.grant.task.id, standIn: '' },
+  'context.purpose': { read: (ask) => ask.grant.task.purpose, standIn: '' },
+  'context.human': { read: (ask) => ask.grant.human.sub, standIn: '' },
+  'context.human_iss': { read: (ask) => ask.grant.human.iss, standIn: '' },
+  'context.human_amr': { read: (ask) => ask.grant.human.amr ?? [], standIn: [] },
+  'context.human_hops': { read: (ask) => humanHops(ask.grant), standIn: [] },
+  'context.lineage_depth': { read: (ask) => ask.grant.depth, standIn: 0 },
+  'context.attested': { read: (ask) => ask.grant.attested === true, standIn: false },
+  'context.preset': { read: (ask) => ask.grant.preset ?? '', standIn: '' },
+  'context.step': { read: (ask) => ask.grant.step ?? '', standIn: '' },
+})
+
+function humanHops({ lineage }: Grant): readonly number[] {
+  return lineage.flatMap(({ n, type }) => (type === 'human' ? [n] : []))
+}
+
 const time = <A extends { readonly nowMs: number }>(): Table<A> => ({
   'context.now': { read: (ask) => Math.floor(ask.nowMs / 1000), standIn: 0, cedar: datetime },
   'context.hour_utc': { read: (ask) => Math.floor((ask.nowMs % DAY_MS) / 3_600_000), standIn: 0 },
@@ -52,39 +84,42 @@ const time = <A extends { readonly nowMs: number }>(): Table<A> => ({
 })
 
 const callTable: Table<Ask> = {
-  principal: { read: (ask) => ask.grant.agent.id, standIn: '' },
-  'principal.owner': { read: (ask) => ask.grant.agent.owner, standIn: '' },
-  'principal.purpose': { read: (ask) => ask.grant.agent.purpose, standIn: '' },
-  'principal.risk_tier': { read: (ask) => ask.grant.agent.riskTier, standIn: '' },
+  ...agent<Ask>((ask) => ask.grant.agent),
   'resource.scheme': { read: (ask) => ask.endpoint.scheme, standIn: '' },
   'resource.host': { read: (ask) => ask.endpoint.host, standIn: '' },
   'resource.port': { read: (ask) => ask.endpoint.port, standIn: 0 },
   'resource.path': { read: (ask) => ask.endpoint.path, standIn: '' },
   'resource tags': { read: (ask) => ask.endpoint.params, standIn: {} },
-  'context.task_id': { read: (ask) => ask.grant.task.id, standIn: '' },
-  'context.purpose': { read: (ask) => ask.grant.task.purpose, standIn: '' },
-  'context.human': { read: (ask) => ask.grant.human.sub, standIn: '' },
-  'context.human_iss': { read: (ask) => ask.grant.human.iss, standIn: '' },
+  ...chain<Ask>(),
+  'context.on_behalf': { read: (ask) => isOnBehalf(ask.grant), standIn: false },
   'context.grant_id': { read: (ask) => ask.grant.id, standIn: '' },
-  'context.lineage_depth': { read: (ask) => Math.max(0, ask.grant.lineage.length - 2), standIn: 0 },
   'context.ttl_s': { read: (ask) => Math.floor(ask.grant.expiresAt - ask.nowMs / 1000), standIn: 0 },
   'context.method': { read: (ask) => ask.method, standIn: '' },
   'context.source_ip': { read: (ask) => ask.sourceAddress, standIn: '0.0.0.0', cedar: ip },
   ...time<Ask>(),
 }
 
-const mintTable: Table<MintAsk> = {
-  principal: { read: (ask) => ask.agent.id, standIn: '' },
-  'principal.owner': { read: (ask) => ask.agent.owner, standIn: '' },
-  'principal.purpose': { read: (ask) => ask.agent.purpose, standIn: '' },
-  'principal.risk_tier': { read: (ask) => ask.agent.riskTier, standIn: '' },
-  'context.task_id': { read: (ask) => ask.taskId, standIn: '' },
-  'context.purpose': { read: (ask) => ask.purpose, standIn: '' },
-  'context.human': { read: (ask) => ask.human, standIn: '' },
-  'context.human_iss': { read: (ask) => ask.humanIss, standIn: '' },
-  'context.operations': { read: (ask) => ask.operations, standIn: [], cedar: (value) => value as CedarValueJson },
+/** Whether the gateway attested some hop for a holder without a key. */
+export function isOnBehalf({ lineage }: Grant): boolean {
+  return lineage.some((step) => step.on_behalf === true)
+}
+
+const mintTable: Table<GrantAsk> = {
+  ...agent<GrantAsk>((ask) => ask.agent),
+  'principal tags': { read: (ask) => ask.workload?.attributes ?? {}, standIn: {} },
+  ...chain<GrantAsk>(),
+  'context.operations': { read: (ask) => ask.operations, standIn: [] },
   'context.ttl_s': { read: (ask) => ask.ttlS, standIn: 0 },
-  ...time<MintAsk>(),
+  'context.delegable': { read: (ask) => ask.grant.delegable, standIn: false },
+  'context.workload_kind': { read: (ask) => ask.workload?.kind ?? '', standIn: '' },
+  'context.workload_issuer': { read: (ask) => ask.workload?.issuer ?? '', standIn: '' },
+  ...time<GrantAsk>(),
+}
+
+const delegateTable: Table<GrantAsk> = {
+  ...mintTable,
+  'context.delegator': { read: (ask) => ask.delegator, standIn: '' },
+  'context.on_behalf': { read: (ask) => ask.isOnBehalf, standIn: false },
 }
 
 /** The attributes of one kind of ask that a slice reads, in a fixed order. */
@@ -93,17 +128,18 @@ export interface Selection<A> {
   readonly table: Table<A>
 }
 
-/** @param readings of all policies of a slice; a reading that is in neither table is fixed by the operation. */
+/** @param readings of all policies of a slice; a reading that is in no table is fixed by the operation. */
 export function selectCall(readings: ReadonlySet<string>): Selection<Ask> {
-  return { names: selected(Object.keys(callTable), readings), table: callTable }
+  return { names: selected(callTable, readings), table: callTable }
 }
 
-export function selectMint(readings: ReadonlySet<string>): Selection<MintAsk> {
-  return { names: selected(Object.keys(mintTable), readings), table: mintTable }
+export function selectGrant(action: GrantAction, readings: ReadonlySet<string>): Selection<GrantAsk> {
+  const table = action === 'mint' ? mintTable : delegateTable
+  return { names: selected(table, readings), table }
 }
 
-function selected(names: readonly string[], readings: ReadonlySet<string>): string[] {
-  return names.filter((name) => readings.has(name) || readings.has(`${name.split(/[. ]/)[0]} *`))
+function selected(table: Readonly<Record<string, unknown>>, readings: ReadonlySet<string>): string[] {
+  return Object.keys(table).filter((name) => readings.has(name) || readings.has(`${name.split(/[. ]/)[0]} *`))
 }
 
 /** Every value read, each with its length, so that no two lists of values look alike. */
@@ -118,7 +154,7 @@ export function keyOf<A>(selection: Selection<A>, ask: A): string {
 }
 
 /** Attribute values by name: those read from the ask, and the stand-ins of all others. */
-function valuesOf<A>(selection: Selection<A>, ask: A): Map<string, CedarValueJson> {
+export function valuesOf<A>(selection: Selection<A>, ask: A): Map<string, CedarValueJson> {
   const read = new Set(selection.names)
   return new Map(
     Object.entries(selection.table).map(([name, attribute]) => {
@@ -126,57 +162,4 @@ function valuesOf<A>(selection: Selection<A>, ask: A): Map<string, CedarValueJso
       return [name, attribute.cedar?.(value) ?? (value as CedarValueJson)]
     }),
   )
-}
-
-export interface Request {
-  readonly principal: { readonly type: string; readonly id: string }
-  readonly action: { readonly type: string; readonly id: string }
-  readonly resource: { readonly type: string; readonly id: string }
-  readonly context: Record<string, CedarValueJson>
-  readonly entities: EntityJson[]
-}
-
-export function callRequest(selection: Selection<Ask>, ask: Ask, operation: Operation): Request {
-  const values = valuesOf(selection, ask)
-  const resource = { type: 'Endpoint', id: operation.name }
-  const endpoint: EntityJson = {
-    uid: resource,
-    attrs: {
-      ...under('resource.', values),
-      access: operation.access,
-      sensitivity: operation.sensitivity,
-      returns_secret: operation.returnsSecret,
-      irreversible: operation.irreversible,
-    },
-    parents: [{ type: 'Service', id: operation.name.slice(0, operation.name.indexOf(':')) }],
-    tags: values.get('resource tags') as Record<string, CedarValueJson>,
-  }
-  return requestOf(operation.name, resource, values, [endpoint])
-}
-
-export function mintRequest(selection: Selection<MintAsk>, ask: MintAsk): Request {
-  return requestOf('mint', { type: 'Service', id: ask.service }, valuesOf(selection, ask), [])
-}
-
-function requestOf(
-  action: string,
-  resource: Request['resource'],
-  values: Map<string, CedarValueJson>,
-  entities: EntityJson[],
-): Request {
-  const principal = { type: 'Agent', id: String(values.get('principal')) }
-  const agent: EntityJson = { uid: principal, attrs: under('principal.', values), parents: [] }
-  return {
-    principal,
-    action: { type: 'Action', id: action },
-    resource,
-    context: under('context.', values),
-    entities: [agent, ...entities],
-  }
-}
-
-function under(prefix: string, values: Map<string, CedarValueJson>): Record<string, CedarValueJson> {
-  const record: Record<string, CedarValueJson> = {}
-  for (const [name, value] of values) if (name.startsWith(prefix)) record[name.slice(prefix.length)] = value
-  return record
 }

@@ -8,6 +8,7 @@ import { readFile } from 'node:fs/promises'
 import { preparsePolicySet, preparseSchema, type ValidationError, validate } from '@cedar-policy/cedar-wasm/nodejs'
 import canonicalize from 'canonicalize'
 import type { Operation, Service } from '../protocol/service.ts'
+import type { GrantAction } from './attributes.ts'
 import type { Catalogue } from './catalogue.ts'
 import { type Fault, throwFaults } from './fault.ts'
 import { lineAt, type Policy, readPolicies } from './policy-file.ts'
@@ -20,8 +21,8 @@ export interface Bundle {
   readonly policies: readonly Policy[]
   /** The policies that can decide on an operation; an operation that the catalogue does not have gets none. */
   sliceFor(operation: Operation): Slice
-  /** The policies that can decide on opening a task at a service. */
-  mintSliceFor(service: string): Slice
+  /** The policies that can decide on making a grant for a service. */
+  grantSliceFor(action: GrantAction, service: string): Slice
 }
 
 export interface BundleSource {
@@ -116,7 +117,7 @@ function cut(policies: readonly Policy[], base: string, catalogue: Catalogue): B
   }
   const digest = `sha256:${hash('sha256', canonicalize(contents) ?? '')}`
   const slices = new Map<string, Slice>()
-  const mintSlices = new Map<string, Slice>()
+  const grantSlices = { mint: new Map<string, Slice>(), delegate: new Map<string, Slice>() }
   /** ids of the policies in it → id of the preparsed set */
   const preparsed = new Map<string, string>()
   for (const service of [...catalogue.services, ...catalogue.vocabulary.filter(({ name }) => name === 'unmanaged')]) {
@@ -134,16 +135,17 @@ function cut(policies: readonly Policy[], base: string, catalogue: Catalogue): B
     for (const operation of namedOperations(service)) {
       slices.set(
         operation.name,
-        sliceOf({ action: operation.name, groups: groupsOf(operation), service: service.name }),
+        sliceOf({ kind: 'Endpoint', action: operation.name, groups: groupsOf(operation), service: service.name }),
       )
     }
-    mintSlices.set(service.name, sliceOf({ action: 'mint', groups: [], service: service.name }))
+    for (const action of ['mint', 'delegate'] as const)
+      grantSlices[action].set(service.name, sliceOf({ kind: 'Service', action, groups: [], service: service.name }))
   }
   return {
     digest,
     policies,
     sliceFor: (operation) => slices.get(operation.name) ?? NOTHING,
-    mintSliceFor: (service) => mintSlices.get(service) ?? NOTHING,
+    grantSliceFor: (action, service) => grantSlices[action].get(service) ?? NOTHING,
   }
 }
 

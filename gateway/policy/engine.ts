@@ -5,19 +5,11 @@
 import { statefulIsAuthorized } from '@cedar-policy/cedar-wasm/nodejs'
 import type { Ask, Obligations } from '../protocol/decision.ts'
 import type { Operation } from '../protocol/service.ts'
-import {
-  callRequest,
-  keyOf,
-  type MintAsk,
-  mintRequest,
-  type Request,
-  type Selection,
-  selectCall,
-  selectMint,
-} from './attributes.ts'
+import { type GrantAsk, keyOf, type Selection, selectCall, selectGrant } from './attributes.ts'
 import type { Bundle } from './bundle.ts'
 import { Memo } from './memo.ts'
 import { combine, NO_OBLIGATIONS } from './obligation.ts'
+import { callQuestion, grantQuestion, type Question } from './question.ts'
 import { names, type Slice } from './slice.ts'
 import { mustBeNamed } from './vocabulary.ts'
 
@@ -31,7 +23,8 @@ export interface Verdict {
 
 export interface Engine {
   decide(ask: Ask): Verdict
-  decideMint(ask: MintAsk): Verdict
+  /** On making a grant; never remembered. */
+  decideGrant(ask: GrantAsk): Verdict
 }
 
 /** Answers kept per operation and generation. */
@@ -64,24 +57,24 @@ export function createEngine(bundle: Bundle, options: { readonly remembers: bool
       const key = keyOf(desk.selection, ask)
       const known = desk.answers.get(key)
       if (known !== undefined) return known
-      const answer = askCedar(desk.slice, () => callRequest(desk.selection, ask, operation))
+      const answer = askCedar(desk.slice, () => callQuestion(desk.selection, ask, operation))
       const verdict = requireName(answer, desk.slice, operation)
       // An engine that failed may answer next time; what it did not say is no answer to keep.
       if (options.remembers && verdict.errors.length === 0 && key.length <= LONGEST_KEY) desk.answers.set(key, verdict)
       return verdict
     },
-    decideMint(ask) {
-      const slice = bundle.mintSliceFor(ask.service)
-      return askCedar(slice, () => mintRequest(selectMint(slice.readings), ask))
+    decideGrant(ask) {
+      const slice = bundle.grantSliceFor(ask.action, ask.service)
+      return askCedar(slice, () => grantQuestion(selectGrant(ask.action, slice.readings), ask))
     },
   }
 }
 
-function askCedar(slice: Slice, request: () => Request): Verdict {
+function askCedar(slice: Slice, question: () => Question): Verdict {
   if (slice.preparsed === undefined) return denied([], [])
   try {
     const answer = statefulIsAuthorized({
-      ...request(),
+      ...question(),
       preparsedSchemaName: slice.schema,
       validateRequest: true,
       preparsedPolicySetId: slice.preparsed,

@@ -18,23 +18,29 @@ export interface AnnotationFault {
 
 const ID = /^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$/
 const MAX_TTL_S = 3600
+/** Hops that a chain can have at all (LG/1 §1.6). */
+const MAX_DEPTH = 8
 
 type Annotations = Readonly<Record<string, string | null>>
 
 /** @returns what the annotations say, or every fault in them. */
 export function readAnnotations(annotations: Annotations, effect: 'permit' | 'forbid'): Annotated | AnnotationFault[] {
-  const { id, owner, ttl, single_use: singleUse } = annotations
+  const { id, owner, ttl, single_use: singleUse, max_depth: maxDepth } = annotations
   const faults = [
     ...unknownNames(annotations),
     ...identityFaults(id, owner),
-    ...obligationFaults(ttl, singleUse, effect),
+    ...obligationFaults({ ttl, singleUse, maxDepth }, effect),
   ]
   if (faults.length > 0) return faults
-  const obligations = { ttlS: ttl ? Number(ttl) : undefined, singleUse: singleUse === 'true' }
+  const obligations = {
+    ttlS: ttl ? Number(ttl) : undefined,
+    singleUse: singleUse === 'true',
+    ...(maxDepth && { maxDepth: Number(maxDepth) }),
+  }
   return { id: id ?? '', owner: owner ?? '', obligations }
 }
 
-const KNOWN = ['id', 'owner', 'ttl', 'single_use']
+const KNOWN = ['id', 'owner', 'ttl', 'single_use', 'max_depth']
 
 function unknownNames(annotations: Annotations): AnnotationFault[] {
   const unknown = Object.keys(annotations).filter((name) => !KNOWN.includes(name))
@@ -61,7 +67,13 @@ function identityFaults(id: Text, owner: Text): AnnotationFault[] {
   return faults
 }
 
-function obligationFaults(ttl: Text, singleUse: Text, effect: 'permit' | 'forbid'): AnnotationFault[] {
+interface Written {
+  readonly ttl: Text
+  readonly singleUse: Text
+  readonly maxDepth: Text
+}
+
+function obligationFaults({ ttl, singleUse, maxDepth }: Written, effect: 'permit' | 'forbid'): AnnotationFault[] {
   const faults: AnnotationFault[] = []
   if (ttl !== undefined && !isTtl(ttl)) {
     const allowed = `whole seconds from 1 to ${MAX_TTL_S}`
@@ -71,9 +83,13 @@ function obligationFaults(ttl: Text, singleUse: Text, effect: 'permit' | 'forbid
     const fix = 'write @single_use("true"), or remove it'
     faults.push({ got: `@single_use("${singleUse ?? ''}")`, allowed: 'true', fix })
   }
-  if (effect === 'forbid' && (ttl !== undefined || singleUse !== undefined)) {
+  if (maxDepth !== undefined && !/^[0-8]$/.test(maxDepth ?? '')) {
+    const allowed = `delegations from 0 to ${MAX_DEPTH}`
+    faults.push({ got: `@max_depth("${maxDepth ?? ''}")`, allowed, fix: 'write @max_depth("2")' })
+  }
+  if (effect === 'forbid' && [ttl, singleUse, maxDepth].some((text) => text !== undefined)) {
     const fix = 'move it to the permit: a refused call has nothing to oblige'
-    faults.push({ got: 'an obligation on a forbid', allowed: '@ttl and @single_use on permit only', fix })
+    faults.push({ got: 'an obligation on a forbid', allowed: '@ttl, @single_use and @max_depth on permit only', fix })
   }
   return faults
 }
@@ -82,13 +98,17 @@ function isTtl(text: string | null): boolean {
   return text !== null && /^[1-9][0-9]{0,3}$/.test(text) && Number(text) <= MAX_TTL_S
 }
 
-/** Strictest wins: the shortest life, and once if any policy says once. */
+/** Strictest wins: the shortest life, the fewest delegations, and once if any policy says once. */
 export function combine(all: readonly Obligations[]): Obligations {
-  let ttlS: number | undefined
-  let singleUse = false
-  for (const one of all) {
-    if (one.ttlS !== undefined) ttlS = ttlS === undefined ? one.ttlS : Math.min(ttlS, one.ttlS)
-    if (one.singleUse) singleUse = true
-  }
-  return ttlS === undefined && !singleUse ? NO_OBLIGATIONS : { ttlS, singleUse }
+  const ttlS = least(all.map((one) => one.ttlS))
+  const maxDepth = least(all.map((one) => one.maxDepth))
+  const singleUse = all.some((one) => one.singleUse)
+  if (ttlS === undefined && maxDepth === undefined && !singleUse) return NO_OBLIGATIONS
+  return { ttlS, singleUse, ...(maxDepth !== undefined && { maxDepth }) }
+}
+
+/** What nobody bounds stays unbounded. */
+function least(bounds: readonly (number | undefined)[]): number | undefined {
+  const given = bounds.filter((bound) => bound !== undefined)
+  return given.length === 0 ? undefined : Math.min(...given)
 }

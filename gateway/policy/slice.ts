@@ -8,7 +8,9 @@ import { type Reading, readingsOf } from './reads.ts'
 
 /** What is asked, as far as the scope of a policy can tell: an action with its groups, and a resource in a service. */
 export interface Subject {
-  /** Operation name, or `mint`. */
+  /** A call goes to an endpoint; a grant is made for a service. */
+  readonly kind: 'Endpoint' | 'Service'
+  /** Operation name, `mint` or `delegate`. */
   readonly action: string
   readonly groups: readonly string[]
   readonly service: string
@@ -55,23 +57,22 @@ function scopeActions(policy: PolicyJson): string[] {
 
 function resourceMatches(scope: PolicyJson['resource'], subject: Subject): boolean {
   if (scope.op === 'All') return true
-  const kind = subject.action === 'mint' ? 'Service' : 'Endpoint'
   if (scope.op === 'is') {
-    if (scope.entity_type !== kind) return false
-    return scope.in === undefined || !('entity' in scope.in) || isAtOrAbove(scope.in.entity, subject, kind)
+    if (scope.entity_type !== subject.kind) return false
+    return scope.in === undefined || !('entity' in scope.in) || isAtOrAbove(scope.in.entity, subject)
   }
   if (!('entity' in scope)) return true
-  if (scope.op === '==') return isItself(plainUid(scope.entity), subject, kind)
-  return isAtOrAbove(scope.entity, subject, kind)
+  if (scope.op === '==') return isItself(plainUid(scope.entity), subject)
+  return isAtOrAbove(scope.entity, subject)
 }
 
-function isAtOrAbove(uid: EntityUidJson, subject: Subject, kind: string): boolean {
+function isAtOrAbove(uid: EntityUidJson, subject: Subject): boolean {
   const { type, id } = plainUid(uid)
-  return (type === 'Service' && id === subject.service) || isItself({ type, id }, subject, kind)
+  return (type === 'Service' && id === subject.service) || isItself({ type, id }, subject)
 }
 
-function isItself(uid: { type: string; id: string }, subject: Subject, kind: string): boolean {
-  return uid.type === kind && uid.id === (kind === 'Service' ? subject.service : subject.action)
+function isItself(uid: { type: string; id: string }, { kind, service, action }: Subject): boolean {
+  return uid.type === kind && uid.id === (kind === 'Service' ? service : action)
 }
 
 export function plainUid(uid: EntityUidJson): { type: string; id: string } {

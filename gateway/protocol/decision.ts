@@ -27,7 +27,7 @@ export interface Ask {
   /** Parsed JSON; absent: not read, because nothing in the grant depends on it. */
   readonly body?: unknown
   /** W3C trace id of the request, 32 hex digits; absent: none, or not asked for by the grant. */
-  readonly traceId?: string | undefined
+  readonly traceId?: string
 }
 
 export interface Decision {

@@ -38,8 +38,7 @@ const opening = (): Instruction => ({
   human: { iss: 'local:workstation', sub: 'ana' },
   agent: 'spiffe://acme.test/agents/triage',
   purpose: 'triage',
-  scope: 'github:issues.read',
-  ttlS: 900,
+  request: { scope: 'github:issues.read', ttlS: 900 },
 })
 const proposal = (of = grant()) =>
   ({ kind: 'task.open', grant: of, authority: of.authority, agent: of.agent, ttlS: 900 }) as const
@@ -223,12 +222,12 @@ describe('an instruction', () => {
 
   it('that ends a task records the grant as revoked, and why', async () => {
     const log = await openTestLog(dir)
-    const human = { iss: 'local:workstation', sub: 'ana' }
+    const by = { human: { iss: 'local:workstation', sub: 'ana' } }
     const event = testAudit(log).openInstruction({
       kind: 'task.complete',
       id: uuidv7(),
       tenant: 'default',
-      human,
+      by,
       task: 't',
       reason: 'crashed',
     })

@@ -182,6 +182,7 @@ export function decision(change: Partial<Decision> = {}): Decision {
     policySet: 'sha256:abc',
     errors: [],
     obligations: { ttlS: 300, singleUse: false },
+    levels: [],
     ...change,
   }
 }

@@ -32,11 +32,19 @@ const anyStep: fc.Arbitrary<LineageStep> = fc
     type: fc.constantFrom('human' as const, 'ai_agent' as const),
     id: anyText,
     grant: maybe(anyText),
+    onBehalf: fc.boolean(),
   })
-  .map(({ grant, ...step }) => (grant === undefined ? step : { ...step, grant }))
+  .map(({ grant, onBehalf, ...step }) => ({
+    ...step,
+    ...(grant !== undefined && { grant }),
+    ...(onBehalf && { on_behalf: true as const }),
+  }))
 const anyGrant = fc
   .record({
-    human: fc.record({ iss: anyText, sub: anyText }),
+    human: fc.record(
+      { iss: anyText, sub: anyText, authTime: anyNumber, amr: fc.array(anyText, { maxLength: 40 }), acr: anyText },
+      { requiredKeys: ['iss', 'sub'] },
+    ),
     task: fc.record({ id: anyText, purpose: anyText }),
     lineage: fc.array(anyStep, { maxLength: 50 }),
     lineageHash: anyText,
@@ -57,7 +65,9 @@ const anyDecision = fc
     errors: fc.array(anyText, { maxLength: 40 }),
     policyIds: fc.array(anyText, { maxLength: 40 }),
     policySet: anyText,
-    obligations: fc.record({ ttlS: maybe(anyNumber), singleUse: fc.boolean() }),
+    obligations: fc
+      .record({ ttlS: maybe(anyNumber), singleUse: fc.boolean(), maxDepth: maybe(fc.nat()) })
+      .map(({ maxDepth, ...rest }) => (maxDepth === undefined ? rest : { ...rest, maxDepth })),
   })
   .map(decision)
 const anyRefusal = fc

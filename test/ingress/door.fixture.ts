@@ -141,13 +141,14 @@ function rooms({ calls, refused, upstream, state, clock }: Backing): RequestRoom
         if (state.isRevoked) throw new GatewayError('grant_revoked', 'The task has ended.')
         return grant(clock)
       },
-      debit() {},
+      debit: () => undefined,
+      settle() {},
     },
     policy: {
       evaluate({ endpoint }) {
         const isDenied = endpoint.path.startsWith('/denied')
         const obligations = { ttlS: undefined, singleUse: false }
-        const rest = { policyIds: [], policySet: 'sha256:00', errors: [], obligations }
+        const rest = { policyIds: [], policySet: 'sha256:00', errors: [], obligations, levels: [] }
         return isDenied
           ? { effect: 'deny', code: 'policy_denied', detail: `${endpoint.operation.name} is not allowed.`, ...rest }
           : { effect: 'allow', code: undefined, detail: '', ...rest }
@@ -230,7 +231,7 @@ async function forward(outbound: Outbound, reply: Reply, port: number): Promise<
     outgoing.on('error', (cause) => reject(new GatewayError('upstream_broken', 'The upstream broke off.', { cause })))
   })
   answered.catch(() => {})
-  if (body === null) outgoing.end()
+  if (body === null || Buffer.isBuffer(body)) outgoing.end(body)
   else {
     body.on('error', () => outgoing.destroy())
     body.pipe(outgoing)

@@ -103,6 +103,7 @@ export function permit(o: { grant?: Grant; service?: Service; ttlS?: number; sin
     policySet: 'sha256:0',
     errors: [],
     obligations,
+    levels: [],
   })
 }
 

@@ -76,8 +76,8 @@ describe('a bundle', () => {
     ])
     expect(ids(bundle.sliceFor(operation('notes:notes.write')))).toEqual(['all', 'service', 'group'])
     expect(ids(bundle.sliceFor(operation('notes:settings.write')))).toEqual(['all', 'service'])
-    expect(ids(bundle.mintSliceFor('notes'))).toEqual(['service', 'mint'])
-    expect(ids(bundle.mintSliceFor('nothing'))).toEqual([])
+    expect(ids(bundle.grantSliceFor('mint', 'notes'))).toEqual(['service', 'mint'])
+    expect(ids(bundle.grantSliceFor('mint', 'nothing'))).toEqual([])
   })
 
   it.each([

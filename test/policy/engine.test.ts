@@ -3,10 +3,11 @@ import { join } from 'node:path'
 import { preparsePolicySet, preparseSchema, statefulIsAuthorized } from '@cedar-policy/cedar-wasm/nodejs'
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
-import { callRequest, selectCall } from '../../gateway/policy/attributes.ts'
+import { selectCall } from '../../gateway/policy/attributes.ts'
 import type { Bundle } from '../../gateway/policy/bundle.ts'
 import { createEngine } from '../../gateway/policy/engine.ts'
 import { Memo } from '../../gateway/policy/memo.ts'
+import { callQuestion } from '../../gateway/policy/question.ts'
 import { schemaText } from '../../gateway/policy/vocabulary.ts'
 import type { Ask } from '../../gateway/protocol/decision.ts'
 import { ask, bundleOf, catalogueOf, grant, notesFile, permit, policiesDir } from './policy.fixture.ts'
@@ -118,7 +119,7 @@ function plainReading(bundle: Bundle): (one: Ask) => { effect: string; policyIds
     staticPolicies: Object.fromEntries(bundle.policies.map((policy) => [policy.id, policy.text])),
   })
   return (one) => {
-    const request = callRequest(everything, one, one.endpoint.operation)
+    const request = callQuestion(everything, one, one.endpoint.operation)
     const answer = statefulIsAuthorized({
       ...request,
       preparsedSchemaName: 'plain',

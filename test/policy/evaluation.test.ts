@@ -24,6 +24,7 @@ describe('evaluate', () => {
       policySet: shipped.digest,
       errors: [],
       obligations: { ttlS: undefined, singleUse: false },
+      levels: [],
     })
   })
 

@@ -88,6 +88,7 @@ export function ask(catalogue: Catalogue, request: Partial<Inbound> = {}, overri
     grant: grant(),
     endpoint: catalogue.locate(from),
     method: from.method,
+    rawPath: from.rawPath,
     sourceAddress: '127.0.0.1',
     nowMs: 1_700_000_000_000,
     ...override,

@@ -1,0 +1,112 @@
+/**
+ * What an instruction asked for, as its refusal records it. Nothing here is verified, and nothing here may be a secret: of tokens
+ * only the kind is told, and a parent or grant is named only when it is an id.
+ */
+import type { Authority } from '../protocol/grant.ts'
+import type { ClientEvidence } from '../protocol/identity.ts'
+import type { GrantRequest, Instruction } from '../protocol/instruction.ts'
+import type { JsonValue } from './canonical.ts'
+import { evidenceOf, type Fields } from './granted.ts'
+
+/** Who gives the instruction, as far as the door knows; a token that was presented is not read here. */
+export function humanOf(instruction: Instruction): Fields | undefined {
+  if ('human' in instruction) return evidenceOf(instruction.human)
+  if (!('by' in instruction)) return undefined
+  if ('human' in instruction.by) return evidenceOf(instruction.by.human)
+  return 'holder' in instruction.by ? evidenceOf(instruction.by.holder.human) : undefined
+}
+
+export function askedBy(instruction: Instruction): Fields {
+  switch (instruction.kind) {
+    case 'task.open':
+      return { agent: instruction.agent, purpose: instruction.purpose, ...requested(instruction.request) }
+    case 'grant.request':
+      return tokenRequest(instruction)
+    case 'grant.delegate':
+      return { agent: instruction.agent, parent: idOnly(instruction.parent), ...requested(instruction.request) }
+    case 'grant.present':
+      return {}
+    case 'grant.revoke':
+      return { grant: idOnly(instruction.token), ...mandate(instruction.by) }
+    case 'task.complete':
+      return { task: instruction.task, reason: instruction.reason, ...mandate(instruction.by) }
+    case 'task.intent': {
+      const { task, purpose, request, by } = instruction
+      return { task, purpose, ...requested(request), ...mandate(by) }
+    }
+    case 'task.step_complete':
+      return { task: instruction.task, step: instruction.step, ...mandate(instruction.by) }
+    case 'task.suspend':
+      return { task: instruction.task, ...mandate(instruction.by) }
+    case 'task.resume':
+      return { task: instruction.task, ttl_s: instruction.ttlS, ...mandate(instruction.by) }
+    default:
+      return instruction satisfies never
+  }
+}
+
+function tokenRequest(instruction: Extract<Instruction, { kind: 'grant.request' }>): Fields {
+  const { grantType, client, jkt, subject, actor, requestedActor, attestation, purpose, request } = instruction
+  return {
+    grant_type: grantType,
+    ...evidence(client),
+    jkt,
+    subject: subject?.type,
+    actor: actor?.type,
+    requested_actor: requestedActor,
+    attested: attestation !== undefined,
+    purpose,
+    ...requested(request),
+  }
+}
+
+function requested(request: GrantRequest): Fields {
+  const { scope, details, ttlS, allowNarrowing, preset, trace, delegable, maxDepth, step, cnf } = request
+  return {
+    scope,
+    authorization_details: outline(details),
+    ttl_s: ttlS,
+    allow_narrowing: allowNarrowing,
+    preset,
+    trace,
+    delegable,
+    max_depth: maxDepth,
+    step,
+    cnf: cnf && { ...cnf },
+  }
+}
+
+const LISTS = ['operations', 'actions', 'locations', 'paths'] as const satisfies readonly (keyof Authority)[]
+
+/** The members that say what may be done; of anything else that was sent there is only the name. */
+function outline(details: unknown): JsonValue | undefined {
+  if (details === undefined) return undefined
+  if (!Array.isArray(details)) return typeof details
+  return details.slice(0, 64).map((entry: unknown) => {
+    if (typeof entry !== 'object' || entry === null) return typeof entry
+    const members = entry as Partial<Record<string, unknown>>
+    const lists = LISTS.map((name) => [name, texts(members[name])] as const).filter(([, list]) => list !== undefined)
+    return { ...Object.fromEntries(lists), members: Object.keys(members).slice(0, 32) }
+  })
+}
+
+function texts(list: unknown): string[] | undefined {
+  return Array.isArray(list) ? list.slice(0, 256).map((one) => (typeof one === 'string' ? one : typeof one)) : undefined
+}
+
+type By = Extract<Instruction, { by: unknown }>['by']
+
+function mandate(by: By): Fields {
+  if ('holder' in by) return { holder: by.holder.id }
+  return 'client' in by ? evidence(by.client) : {}
+}
+
+function evidence({ clientId, assertion, certificates, dpop }: ClientEvidence): Fields {
+  const kinds = [assertion?.type, certificates && 'certificate', dpop && 'dpop'].filter((kind) => kind !== undefined)
+  return { client_id: clientId, evidence: kinds }
+}
+
+/** A handle and a signed grant are secrets; ids are UUIDs. */
+function idOnly(text: string): string | undefined {
+  return /^[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$/.test(text) ? text : undefined
+}

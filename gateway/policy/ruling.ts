@@ -1,0 +1,43 @@
+/** Decisions as they leave this room. Texts are for the agent; which policies decided is for the record only. */
+import type { Decision } from '../protocol/decision.ts'
+import type { ProblemCode } from '../protocol/problem.ts'
+import type { Verdict } from './engine.ts'
+import { NO_OBLIGATIONS } from './obligation.ts'
+
+const NO_LEVELS: Decision['levels'] = Object.freeze([])
+
+export function allowance(
+  policySet: string,
+  detail: string,
+  verdict: Pick<Verdict, 'policyIds' | 'obligations'>,
+): Decision {
+  return {
+    effect: 'allow',
+    code: undefined,
+    detail,
+    policyIds: verdict.policyIds,
+    policySet,
+    errors: [],
+    obligations: verdict.obligations,
+    levels: NO_LEVELS,
+  }
+}
+
+export function refusal(policySet: string, code: ProblemCode, detail: string, verdict?: Verdict): Decision {
+  return {
+    effect: 'deny',
+    code,
+    detail,
+    policyIds: verdict?.policyIds ?? [],
+    policySet,
+    errors: verdict?.errors ?? [],
+    obligations: NO_OBLIGATIONS,
+    levels: NO_LEVELS,
+  }
+}
+
+/** The first eight, and how many more there are. */
+export function listed(all: readonly string[]): string {
+  if (all.length === 0) return 'nothing'
+  return all.length > 8 ? `${all.slice(0, 8).join(', ')} and ${all.length - 8} more` : all.join(', ')
+}
