@@ -8,8 +8,10 @@ import { Redis } from 'ioredis'
 import { type Audit, createAudit } from './audit/audit.ts'
 import { loadLogKey, openLog } from './audit/log.ts'
 import { createGrants, type Grants } from './grant/grants.ts'
+import type { GrantStore } from './grant/store.ts'
 import { openRedisStore } from './grant/store-redis.ts'
 import { openSqliteStore } from './grant/store-sqlite.ts'
+import { createIdentities } from './identity/identities.ts'
 import { type CertificateAuthority, loadAuthority } from './ingress/certificate.ts'
 import { writeRefusal } from './ingress/refusal.ts'
 import type { InstructionRooms } from './instruction.ts'
@@ -22,6 +24,7 @@ import { type Catalogue, loadCatalogue } from './policy/catalogue.ts'
 import { createPolicy, type Policy } from './policy/evaluation.ts'
 import { makePrivate } from './private-file.ts'
 import type { Clock } from './protocol/clock.ts'
+import type { Identities } from './protocol/identity.ts'
 import type { Inbound } from './protocol/message.ts'
 import type { Endpoint } from './protocol/service.ts'
 import type { Provider } from './provider/provider.ts'
@@ -35,6 +38,7 @@ export interface House extends RequestRooms, InstructionRooms {
   readonly audit: Audit
   readonly catalogue: Catalogue
   readonly grants: Grants
+  readonly identities: Identities
   readonly policy: Policy
   readonly leases: Leases
   readonly upstream: Upstream
@@ -73,9 +77,15 @@ export async function buildHouse(settings: Settings, clock: Clock, outlook: Outl
     clock,
     record: (kind, tenant, fields) => audit.record(kind, tenant, fields),
   })
-  const store = redis
-    ? openRedisStore({ redis, clock })
-    : openSqliteStore({ path: join(settings.dataDir, 'state.sqlite'), clock })
+  const store = openStore(settings, redis, clock)
+  const identities = createIdentities({
+    trust: settings.trust,
+    issuer: settings.publicUrl,
+    fetchFor: (addresses) => upstream.fetchFor(addresses),
+    once: (name, untilMs) => store.once(settings.tenant, name, untilMs),
+    clock,
+    nonceKey: keys.record,
+  })
   const grants = createGrants({
     store,
     issuer: settings.publicUrl,
@@ -96,6 +106,7 @@ export async function buildHouse(settings: Settings, clock: Clock, outlook: Outl
     authority,
     catalogue,
     grants,
+    identities,
     keys,
     leases,
     policy,
@@ -135,6 +146,12 @@ async function openAudit(settings: Settings, keys: Keys, clock: Clock): Promise<
     clock,
   })
   return createAudit({ log, clock, node: hostname(), version: VERSION, hmacKey: keys.record })
+}
+
+/** Shared by the replicas through Redis; of one process, beside its log. */
+function openStore(settings: Settings, redis: Redis | undefined, clock: Clock): GrantStore {
+  if (redis !== undefined) return openRedisStore({ redis, clock })
+  return openSqliteStore({ path: join(settings.dataDir, 'state.sqlite'), clock })
 }
 
 /** Every credential in settings, as its provider. Providers reach the network only through the guarded dial. */

@@ -23,7 +23,7 @@ const NONCE_WINDOW_S = 60
 export interface ProofOptions {
   readonly once: Once
   readonly clock: Clock
-  /** 32 bytes, the same on all replicas. */
+  /** 32 bytes, the same on all replicas; what it is also used for elsewhere does not matter. */
   readonly nonceKey: KeyObject
 }
 
@@ -45,8 +45,9 @@ const refuse: Refuse = refusing('dpop_invalid', 'The DPoP proof')
 
 export function createProofs(o: ProofOptions): Proofs {
   const nowS = () => Math.floor(o.clock.nowMs() / 1000)
+  const key = createHmac('sha256', o.nonceKey).update('keyless dpop nonce').digest()
   const nonceOf = (window: number) =>
-    createHmac('sha256', o.nonceKey).update(`dpop nonce ${window}`).digest().subarray(0, 18).toString('base64url')
+    createHmac('sha256', key).update(String(window)).digest().subarray(0, 18).toString('base64url')
   const isOurs = (nonce: string) => {
     const window = Math.floor(nowS() / NONCE_WINDOW_S)
     // The next one too: another replica's clock may be ahead.
@@ -55,9 +56,9 @@ export function createProofs(o: ProofOptions): Proofs {
   return {
     async proof(dpop, request) {
       const jwt = readJwt(dpop, refuse)
-      const { key, jkt } = await keyOf(jwt.header)
+      const { publicKey, jkt } = await keyOf(jwt.header)
       const iat = checkProof(jwt.claims, request, nowS())
-      await checkSignature(jwt, key, refuse)
+      await checkSignature(jwt, publicKey, refuse)
       const { nonce } = jwt.claims
       if (typeof nonce !== 'string' || !isOurs(nonce)) {
         const detail =
@@ -73,12 +74,13 @@ export function createProofs(o: ProofOptions): Proofs {
 }
 
 /** The one class of token whose key comes with it: possession is all that it proves. */
-async function keyOf(header: Claims): Promise<{ key: KeyObject; jkt: string }> {
+async function keyOf(header: Claims): Promise<{ publicKey: KeyObject; jkt: string }> {
   const { alg } = checkHeader(header, { typ: ['dpop+jwt'], algorithms: DPOP_ALGORITHMS, inert: ['jwk'] }, refuse)
   if (header.kid !== undefined) throw refuse('its header has "kid"; the key is the one in jwk')
-  const key = isRecord(header.jwk) ? publicKeyOf(header.jwk) : undefined
-  if (key === undefined || !canMake(key, alg)) throw refuse(`its jwk is not a public key for ${alg}, and nothing more`)
-  return { key, jkt: await calculateJwkThumbprint(key.export({ format: 'jwk' }) as JWK) }
+  const publicKey = isRecord(header.jwk) ? publicKeyOf(header.jwk) : undefined
+  if (publicKey === undefined || !canMake(publicKey, alg))
+    throw refuse(`its jwk is not a public key for ${alg}, and nothing more`)
+  return { publicKey, jkt: await calculateJwkThumbprint(publicKey.export({ format: 'jwk' }) as JWK) }
 }
 
 /** @returns `iat` */
