@@ -76,11 +76,11 @@ async function authority(o: {
   const { name, nowMs, change } = o
   const keys = await newKeys()
   const serialNumber = newSerial()
-  const subject = [
+  const subject: x509.JsonName = [
     { C: ['US'] },
     { O: ['SPIFFE'] },
     ...(o.parent === undefined ? [] : [{ OU: [`DOWNSTREAM-${serialNumber.slice(0, 6)}`] }]),
-    { '2.5.4.5': [{ printableString: BigInt(`0x${serialNumber}`).toString() }] },
+    { '2.5.4.5': [BigInt(`0x${serialNumber}`).toString()] },
   ]
   const certificate = await x509.X509CertificateGenerator.create({
     serialNumber,
