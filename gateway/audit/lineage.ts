@@ -2,12 +2,18 @@
 import { DEFAULT_PORTS, formatAuthority } from '../protocol/target.ts'
 import type { Entry, Step } from './entry.ts'
 
+/** Grant id → entry that made it: `reader.makers`. */
+export type Makers = ReadonlyMap<string, Entry>
+
 /**
- * "ana authorised spiffe://…/triage for task “triage issue 42”, spiffe://…/triage called GET api.github.com/repos/acme/site/issues (github:issues.read): 200".
- * `outcome` is the entry that ended the call, if there is one. Texts come from agents: print them through `printable`.
+ * "ana authorised spiffe://…/lead for task “triage issue 42”; spiffe://…/lead delegated to spiffe://…/triage; spiffe://…/triage
+ * called GET api.github.com/repos/acme/site/issues (github:issues.read): 200". `outcome` is the entry that ended the call, if
+ * there is one; with `makers`, every step names the policies it was allowed by. Texts come from agents: print them through
+ * `printable`.
  */
-export function sentence(decision: Entry, outcome?: Entry): string {
-  return `${chain(decision)}${deed(decision)}: ${result(decision, outcome)}`
+export function sentence(decision: Entry, outcome?: Entry, makers?: Makers): string {
+  const under = makers === undefined ? '' : policies(decision)
+  return `${chain(decision, makers)}${deed(decision)}${under}: ${result(decision, outcome)}`
 }
 
 /** The actors in order, the human first. */
@@ -16,17 +22,18 @@ export function actors(entry: Entry): string[] {
   return steps.map((step) => (step.cut === undefined ? nameOf(step, entry) : `(${step.cut} more)`))
 }
 
-function chain(entry: Entry): string {
+function chain(entry: Entry, makers: Makers | undefined): string {
   const [human, first, ...rest] = actors(entry)
   if (human === undefined || first === undefined)
     return `someone unknown at ${entry.client?.ip ?? 'an unknown address'} `
-  let text = `${human} authorised ${first} for task “${entry.task?.purpose ?? ''}”, `
-  let from = first
-  for (const to of rest) {
-    text += `${from} delegated to ${to}, `
-    from = to
-  }
-  return `${text}${from} `
+  const under = (n: number) => policies(makers?.get(entry.lineage?.[n]?.grant ?? ''))
+  const hops = rest.map((to, i) => `${rest[i - 1] ?? first} delegated to ${to}${under(i + 2)}; `)
+  return `${human} authorised ${first} for task “${entry.task?.purpose ?? ''}”${under(1)}; ${hops.join('')}${rest.at(-1) ?? first} `
+}
+
+function policies(entry: Entry | undefined): string {
+  const ids = entry?.decision?.policy_ids ?? []
+  return ids.length === 0 ? '' : ` under ${ids.length === 1 ? 'policy' : 'policies'} ${ids.join(', ')}`
 }
 
 function deed({ target }: Entry): string {

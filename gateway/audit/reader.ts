@@ -2,6 +2,7 @@
 import { type FileHandle, open } from 'node:fs/promises'
 import { join } from 'node:path'
 import { type Entry, parseEntry } from './entry.ts'
+import type { Makers } from './lineage.ts'
 import { files, MAX_LINE_BYTES, readLines, split } from './lines.ts'
 
 const BLOCK_BYTES = 256 * 1024
@@ -14,6 +15,8 @@ export interface LogReader {
   bySeq(seq: number): Promise<Entry | undefined>
   /** All entries of one call or instruction, oldest first. */
   byReq(req: string): Promise<Entry[]>
+  /** How the grants in this entry's lineage came to be; what this log does not have is left out. Reads back to the oldest. */
+  makers(entry: Entry | undefined): Promise<Makers>
   close(): Promise<void>
 }
 
@@ -25,6 +28,7 @@ export async function openReader(dir: string): Promise<LogReader> {
     tail: (count, signal) => tail(path, file, { count, signal }),
     bySeq: (seq) => bySeq(file, seq),
     byReq: (req) => byReq(file, req),
+    makers: (entry) => makers(file, entry?.lineage?.flatMap(({ grant }) => grant ?? []) ?? []),
     close: () => file.close(),
   }
 }
@@ -69,26 +73,45 @@ async function bySeq(file: FileHandle, seq: number): Promise<Entry | undefined> 
   return undefined
 }
 
-/** Backwards: what is asked about has mostly just happened. The entry that began the call ends the search. */
+/** What is asked about has mostly just happened. The entry that began the call ends the search. */
 async function byReq(file: FileHandle, req: string): Promise<Entry[]> {
   const needle = Buffer.from(`"req":${JSON.stringify(req)},"seq":`)
   const found: Entry[] = []
+  await backwards(file, (line) => {
+    const entry = line.includes(needle) ? parseEntry(line) : undefined
+    if (entry?.req !== req) return false
+    found.unshift(entry)
+    return entry.kind !== 'call.outcome'
+  })
+  return found
+}
+
+const MAKING: ReadonlySet<string> = new Set(['grant.issued', 'grant.delegated', 'grant.replaced'])
+
+async function makers(file: FileHandle, grants: readonly string[]): Promise<Makers> {
+  const wanted = new Set(grants)
+  const found = new Map<string, Entry>()
+  await backwards(file, (line) => {
+    const entry = wanted.size > 0 && line.includes('"kind":"grant.') ? parseEntry(line) : undefined
+    if (entry?.grant !== undefined && MAKING.has(entry.kind) && wanted.delete(entry.grant.id))
+      found.set(entry.grant.id, entry)
+    return wanted.size === 0
+  })
+  return found
+}
+
+/** Every whole line from the last one back, until `visit` has seen enough. */
+async function backwards(file: FileHandle, visit: (line: Buffer) => boolean): Promise<void> {
   let end = await endOfWhole(file)
   while (end > 0) {
     const from = Math.max(0, end - BLOCK_BYTES)
     const block = await readAt(file, from, end - from)
     const first = from === 0 ? 0 : block.indexOf(LF) + 1
     // No line feed: one line is longer than a block, and that is no entry.
-    if (first === 0 && from > 0) return found
-    const hits = split(block.subarray(first), from + first).filter((line) => line.bytes.includes(needle))
-    for (const hit of hits.reverse()) {
-      const entry = parseEntry(hit.bytes)
-      if (entry?.req === req) found.unshift(entry)
-    }
-    if (found[0] && found[0].kind !== 'call.outcome') return found
+    if (first === 0 && from > 0) return
+    for (const { bytes } of split(block.subarray(first), from + first).reverse()) if (visit(bytes)) return
     end = from + first
   }
-  return found
 }
 
 async function firstAfter(file: FileHandle, offset: number): Promise<{ start: number; entry: Entry } | undefined> {

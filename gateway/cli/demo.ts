@@ -209,7 +209,8 @@ async function lastCall(auditDir: string): Promise<{ call: string; lineage: stri
     let call: string | undefined
     for await (const entry of reader.tail(20)) if (entry.kind === 'call.outcome') call = entry.req
     if (call === undefined) throw new Error('The log has no call yet.')
-    return { call, lineage: chain(await reader.byReq(call)) }
+    const entries = await reader.byReq(call)
+    return { call, lineage: chain(entries, await reader.makers(entries[0])) }
   } finally {
     await reader.close()
   }

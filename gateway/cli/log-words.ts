@@ -1,6 +1,6 @@
 /** Entries in words for people at a terminal. Everything that came from an agent goes through `printable`. */
 import type { Entry } from '../audit/entry.ts'
-import { actors, placeOf, sentence } from '../audit/lineage.ts'
+import { actors, type Makers, placeOf, sentence } from '../audit/lineage.ts'
 
 const STEERING = /[\p{Cc}\p{Cf}\p{Co}\p{Zl}\p{Zp}]/gu
 
@@ -61,17 +61,18 @@ export function whole(entries: readonly Entry[]): string {
   return [...lead, ...bodies].map(printableLines).join('\n')
 }
 
-/** What `lineage` prints: the sentence, and the chain with one step a line. */
-export function chain(entries: readonly Entry[]): string {
+/** What `lineage` prints: the sentence with the policies behind every step, and the chain with one step a line. */
+export function chain(entries: readonly Entry[], makers: Makers): string {
   const [first, ...rest] = entries
   if (!first) return ''
   const steps = (first.lineage ?? []).map((step, depth) => {
     const name = step.cut === undefined ? `${step.type} ${step.id}` : `(${step.cut} more steps)`
-    return `${'  '.repeat(depth)}${depth === 0 ? '' : '└ '}${name}${step.grant ? `  under grant ${step.grant}` : ''}`
+    const grant = step.grant ? `  under grant ${step.grant}` : ''
+    return `${'  '.repeat(depth)}${depth === 0 ? '' : '└ '}${name}${grant}${step.on_behalf ? ', attested by the gateway' : ''}`
   })
   const issuer = first.human ? [`human vouched for by ${first.human.iss}`] : []
   const task = first.task ? [`task ${first.task.id}: “${first.task.purpose}”`] : []
-  const lead = first.kind === 'call.decision' ? sentence(first, rest.at(-1)) : oneLine(first)
+  const lead = first.kind === 'call.decision' ? sentence(first, rest.at(-1), makers) : oneLine(first)
   return [lead, '', ...steps, ...issuer, ...task].map(printable).join('\n')
 }
 

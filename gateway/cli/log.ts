@@ -105,7 +105,7 @@ async function showCall(reader: LogReader, id: string, options: TailOptions): Pr
 async function showLineage(reader: LogReader, id: string): Promise<void> {
   const { chain } = await import('./log-words.ts')
   const entries = await find(reader, id)
-  if (entries.length > 0) await print(chain(entries))
+  if (entries.length > 0) await print(chain(entries, await reader.makers(entries[0])))
 }
 
 /** By number or by call; an entry of a call brings the others. */

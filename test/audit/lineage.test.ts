@@ -38,25 +38,25 @@ describe('the sentence', () => {
       'an answered call',
       decision(),
       ended({ status: 200, error: null, dur_ms: 1 }),
-      'ana authorised agent:a for task “triage”, agent:a called GET api.github.com/user (github:users.read): 200',
+      'ana authorised agent:a for task “triage”; agent:a called GET api.github.com/user (github:users.read): 200',
     ],
     [
       'a call that broke off',
       decision(),
       ended({ status: 200, error: 'client_left', dur_ms: 1 }),
-      'ana authorised agent:a for task “triage”, agent:a called GET api.github.com/user (github:users.read): 200, client_left',
+      'ana authorised agent:a for task “triage”; agent:a called GET api.github.com/user (github:users.read): 200, client_left',
     ],
     [
       'a call under way',
       decision(),
       undefined,
-      'ana authorised agent:a for task “triage”, agent:a called GET api.github.com/user (github:users.read): allowed, no outcome recorded yet',
+      'ana authorised agent:a for task “triage”; agent:a called GET api.github.com/user (github:users.read): allowed, no outcome recorded yet',
     ],
     [
       'a refused call',
       decision({ decision: { effect: 'deny', code: 'policy_denied', status: 403 } }),
       undefined,
-      'ana authorised agent:a for task “triage”, agent:a called GET api.github.com/user (github:users.read): refused with 403, policy_denied',
+      'ana authorised agent:a for task “triage”; agent:a called GET api.github.com/user (github:users.read): refused with 403, policy_denied',
     ],
   ])('of %s', (_, decided, end, text) => {
     expect(sentence(decided, end)).toBe(text)
@@ -70,7 +70,7 @@ describe('the sentence', () => {
       { n: 11, type: 'ai_agent', id: 'z' },
     ]
     expect(sentence(decision({ lineage }))).toMatch(
-      /^ana authorised a for task “triage”, a delegated to \(9 more\), \(9 more\) delegated to z, z called /,
+      /^ana authorised a for task “triage”; a delegated to \(9 more\); \(9 more\) delegated to z; z called /,
     )
     expect(actors(decision({ lineage }))).toEqual(['ana', 'a', '(9 more)', 'z'])
   })

@@ -7,9 +7,11 @@ import { fileURLToPath } from 'node:url'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { loadLogKey, openLog } from '../../gateway/audit/log.ts'
 import { openReader } from '../../gateway/audit/reader.ts'
+import { uuidv7 } from '../../gateway/protocol/id.ts'
 import { GatewayError } from '../../gateway/protocol/problem.ts'
 import {
   call,
+  decision,
   endpoint,
   entriesOf,
   grant,
@@ -17,6 +19,7 @@ import {
   note,
   ORIGIN,
   openTestLog,
+  outcome,
   temporaryDir,
   testAudit,
   testClock,
@@ -144,7 +147,7 @@ describe('keyless log show', () => {
     const [, id = ''] = await fill(3)
     const byId = await keyless('show', id)
     expect(byId.out.split('\n')[0]).toBe(
-      'ana authorised spiffe://acme.test/agents/triage for task “triage issue 42”, spiffe://acme.test/agents/triage called GET api.github.com/repos/acme/site/issues (github:issues.read): 200',
+      'ana authorised spiffe://acme.test/agents/triage for task “triage issue 42”; spiffe://acme.test/agents/triage called GET api.github.com/repos/acme/site/issues (github:issues.read): 200',
     )
     expect(byId.out).toContain('#3 call.decision')
     expect(byId.out).toContain('#4 call.outcome')
@@ -186,13 +189,47 @@ describe('keyless log lineage', () => {
     await audit.close()
     const { out } = await keyless('lineage', event.id)
     expect(out.split('\n').slice(0, 6)).toEqual([
-      'ana authorised agent:lead for task “triage issue 42”, agent:lead delegated to agent:child, agent:child called GET api.github.com/repos/acme/site/issues (github:issues.read): refused with 403, policy_denied',
+      'ana authorised agent:lead for task “triage issue 42”; agent:lead delegated to agent:child; agent:child called GET api.github.com/repos/acme/site/issues (github:issues.read): refused with 403, policy_denied',
       '',
       'human local:workstation#ana',
       '  └ ai_agent agent:lead  under grant g-1',
       '    └ ai_agent agent:child  under grant g-2',
       'human vouched for by local:workstation',
     ])
+  })
+
+  it('names the policies by which every step was allowed', async () => {
+    const audit = testAudit(await openTestLog(dir))
+    const root = grant()
+    const below = grant({
+      ancestry: [{ id: root.id, authority: root.authority }],
+      depth: 1,
+      lineage: [...root.lineage, { n: 2, type: 'ai_agent', id: 'agent:child', grant: 'g-2', on_behalf: true }],
+      id: 'g-2',
+    })
+    const { id, tenant, human, authority, agent } = { ...root, id: uuidv7() }
+    const open = { kind: 'task.open', id, tenant, human, agent: agent.id, purpose: 'p', request: {} } as const
+    const opening = audit.openInstruction(open)
+    opening.proposed({ kind: 'task.open', grant: root, authority, agent, ttlS: 900 })
+    opening.decided(decision({ policyIds: ['own#mint'] }))
+    await opening.commit()
+    const delegate = { ...open, id: uuidv7(), kind: 'grant.delegate', parent: root.id } as const
+    const delegating = audit.openInstruction(delegate)
+    delegating.proposed({ kind: 'grant.delegate', parent: root, grant: below, authority, agent: below.agent, ttlS: 60 })
+    delegating.decided(decision({ policyIds: ['own#hand-on', 'own#small'] }))
+    await delegating.commit()
+    const event = audit.openCall(inbound())
+    event.located(endpoint())
+    event.authenticated(below)
+    event.decided(decision({ policyIds: ['own#read'] }))
+    await event.commit()
+    event.closed(outcome())
+    await audit.close()
+    const { out } = await keyless('lineage', event.id)
+    expect(out.split('\n')[0]).toBe(
+      'ana authorised spiffe://acme.test/agents/triage for task “triage issue 42” under policy own#mint; spiffe://acme.test/agents/triage delegated to agent:child under policies own#hand-on, own#small; agent:child called GET api.github.com/repos/acme/site/issues (github:issues.read) under policy own#read: 200',
+    )
+    expect(out).toContain('    └ ai_agent agent:child  under grant g-2, attested by the gateway')
   })
 
   it('says so when nobody was known', async () => {

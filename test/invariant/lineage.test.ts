@@ -114,7 +114,7 @@ describe('an allowed call', () => {
     expect(entries[0]?.req).toBe(entries[1]?.req)
     expect(entries[0]?.decision?.effect).toBe('allow')
     expect(sentence(entries[0] as Entry, entries[1])).toBe(
-      `${userInfo().username} authorised spiffe://test/agent/scribe for task “${PURPOSE}”, spiffe://test/agent/scribe called GET ${origin}/echo/1 (notes:read): 200`,
+      `${userInfo().username} authorised spiffe://test/agent/scribe for task “${PURPOSE}”; spiffe://test/agent/scribe called GET ${origin}/echo/1 (notes:read): 200`,
     )
   })
 
