@@ -12,6 +12,7 @@ import { uuidv7 } from '../protocol/id.ts'
 import { GatewayError } from '../protocol/problem.ts'
 import { parseAuthority } from '../protocol/target.ts'
 import { isBoundAddress, isOwnName } from './address.ts'
+import { addOauthRoutes, type OauthDoor } from './oauth-routes.ts'
 import { refusalOf, writeProblem } from './problem.ts'
 import { addPublicRoutes } from './public-routes.ts'
 import { clearSocketPath, listenOnSocket } from './socket.ts'
@@ -22,17 +23,14 @@ const BODY_LIMIT_BYTES = 64 * 1024
 const REQUEST_TIMEOUT_MS = 10_000
 const MAX_CONNECTIONS = 256
 
-export interface ControlDoorOptions extends TaskDoor {
+export interface ControlDoorOptions extends TaskDoor, OauthDoor {
   /** Address of the TCP listener. */
   readonly host: string
   /** 0 for any free port. */
   readonly port: number
   readonly socketPath: string
+  readonly grants: TaskDoor['grants'] & OauthDoor['grants']
   ready(): Promise<ReadyView>
-  /** Its host is one of the names by which the TCP door may be called. Default: only loopback names and addresses. */
-  readonly publicUrl?: string
-  /** Told of every unexpected error, with the id that the caller was given. Default: nobody. */
-  report?(cause: unknown, id: string): void
 }
 
 export interface ControlDoor {
@@ -47,8 +45,14 @@ export interface ControlDoor {
 export async function openControlDoor(o: ControlDoorOptions): Promise<ControlDoor> {
   await clearSocketPath(o.socketPath)
   const isDraining = { now: false }
-  const local = await buildApp(o, isDraining, (app) => addTaskRoutes(app, o))
-  const open = await buildApp(o, isDraining, (app) => guardNames(app, namesOf(o)))
+  const local = await buildApp(o, isDraining, (app) => {
+    addTaskRoutes(app, o)
+    addOauthRoutes(app, o, o.human)
+  })
+  const open = await buildApp(o, isDraining, (app) => {
+    guardNames(app, namesOf(o))
+    addOauthRoutes(app, o, undefined)
+  })
   await Promise.all([local.ready(), open.ready()])
   await listenOnSocket(local.server, o.socketPath)
   try {
@@ -167,10 +171,7 @@ function hostFields(rawHeaders: readonly string[]): string[] {
 }
 
 function namesOf(o: ControlDoorOptions): ReadonlySet<string> {
-  const url = o.publicUrl === undefined ? null : URL.parse(o.publicUrl)
-  const names = [o.host.toLowerCase()]
-  if (url !== null) names.push(url.hostname.replace(/^\[|\]$/g, ''))
-  return new Set(names)
+  return new Set([o.host.toLowerCase(), new URL(o.publicUrl).hostname.replace(/^\[|\]$/g, '')])
 }
 
 function ownAddresses(): ReadonlySet<string> {

@@ -21,8 +21,10 @@ export function writeProblem(request: FastifyRequest, reply: FastifyReply, refus
     })
 }
 
-/** Whatever was thrown on the way, by the framework or by us, as a coded refusal. */
-export function refusalOf(error: FastifyError | Error): GatewayError {
+const JSON_BODIES = 'Bodies are JSON of at most 64 KiB, sent as application/json.'
+
+/** Whatever was thrown on the way, by the framework or by us, as a coded refusal. @param bodies what a body here has to be. */
+export function refusalOf(error: FastifyError | Error, bodies = JSON_BODIES): GatewayError {
   if (error instanceof GatewayError) return error
   const known = error as FastifyError
   if (known.validation !== undefined) {
@@ -32,11 +34,7 @@ export function refusalOf(error: FastifyError | Error): GatewayError {
     })
   }
   if (known.statusCode !== undefined && known.statusCode >= 400 && known.statusCode < 500) {
-    return new GatewayError(
-      'instruction_invalid',
-      `${known.message}. Bodies are JSON of at most 64 KiB, sent as application/json.`,
-      { cause: error },
-    )
+    return new GatewayError('instruction_invalid', `${known.message}. ${bodies}`, { cause: error })
   }
   return asGatewayError(error)
 }

@@ -1,0 +1,39 @@
+/** Authorization server metadata (RFC 8414), built from settings once: what a client needs to know before it asks. */
+import { DPOP_ALGORITHMS } from '../identity/dpop.ts'
+import { SIGNATURES } from '../identity/trust.ts'
+import { ASSERTION_TYPES, AUTH_METHODS } from './oauth-client.ts'
+import { GRANT_TYPES, TOKEN_TYPES } from './oauth-request.ts'
+import { tokenForm } from './oauth-shapes.ts'
+
+export const WELL_KNOWN = '/.well-known/oauth-authorization-server'
+
+/** RFC 8414 §3.1: the path of the issuer comes after the well-known part. `''` for an issuer without a path. */
+export function issuerPath(issuer: string): string {
+  return new URL(issuer).pathname.replace(/\/$/, '')
+}
+
+/** @param issuer the setting `public_url`, repeated exactly. */
+export function metadataOf(issuer: string): object {
+  return {
+    issuer,
+    token_endpoint: `${issuer}/oauth/token`,
+    revocation_endpoint: `${issuer}/oauth/revoke`,
+    introspection_endpoint: `${issuer}/oauth/introspect`,
+    jwks_uri: `${issuer}/.well-known/jwks.json`,
+    grant_types_supported: Object.keys(GRANT_TYPES),
+    response_types_supported: [], // required by RFC 8414 §2, and there is no authorization endpoint
+    token_endpoint_auth_methods_supported: AUTH_METHODS,
+    token_endpoint_auth_signing_alg_values_supported: SIGNATURES,
+    revocation_endpoint_auth_methods_supported: AUTH_METHODS,
+    revocation_endpoint_auth_signing_alg_values_supported: SIGNATURES,
+    introspection_endpoint_auth_methods_supported: [...AUTH_METHODS, 'Bearer', 'DPoP'],
+    introspection_endpoint_auth_signing_alg_values_supported: SIGNATURES,
+    dpop_signing_alg_values_supported: DPOP_ALGORITHMS,
+    authorization_details_types_supported: ['keyless_access'],
+    // Not registered, but a client cannot guess them.
+    client_assertion_types_supported: Object.keys(ASSERTION_TYPES),
+    subject_token_types_supported: Object.keys(TOKEN_TYPES),
+    actor_token_types_supported: Object.keys(TOKEN_TYPES),
+    token_request_parameters_supported: Object.keys(tokenForm.properties),
+  }
+}
