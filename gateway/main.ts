@@ -49,6 +49,7 @@ export async function openGateway(settings: Settings, clock: Clock = systemClock
       human,
       rooms: house,
       grants: house.grants,
+      identities: house.identities,
       status,
       ready: async () => readyOf(house),
       publicUrl: settings.publicUrl,
