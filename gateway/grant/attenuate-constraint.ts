@@ -2,10 +2,10 @@
  * Constraints of a parent against those of a child (LG/1 §1.5): one row per constraint says when the child's is not looser and
  * what is left of both. A child keeps every key of its parent and may add others. Pure.
  */
-import { cidrIncludes, parseCidr } from '../protocol/cidr.ts'
 import { APPROVALS, CONSTRAINT_NAMES, isConstraintName, SENSITIVITIES } from '../protocol/constraint.ts'
 import type { Constraints, ParameterRule } from '../protocol/grant.ts'
 import { parseParameter } from '../protocol/parameter.ts'
+import { sharedOf, widerIn } from './attenuate-list.ts'
 import { meetRules, ruleImplies } from './attenuate-rule.ts'
 
 /** `at` begins with a dot or bracket, below `constraints`. */
@@ -35,8 +35,8 @@ const rows: Table = {
   single_use: ordered(Number),
   not_before: ordered((bound) => bound),
   not_after: ordered((bound) => -bound),
-  source: sets(cidrCovers),
-  geo: sets((outer, inner) => outer === inner),
+  source: listed('source'),
+  geo: listed('geo'),
   sensitivity_max: ordered((bound) => -SENSITIVITIES.indexOf(bound)),
   approval: ordered((bound) => APPROVALS.indexOf(bound)),
 }
@@ -91,32 +91,15 @@ function ordered<T>(strictness: (bound: T) => number, isComparable = (_parent: T
   }
 }
 
-/** Lists of what is allowed; each element of the child's has to lie in one of the parent's. */
-function sets(covers: (outer: string, inner: string) => boolean): Row<readonly string[]> {
+/** Lists of what is allowed. */
+function listed(name: 'source' | 'geo'): Row<readonly string[]> {
   return {
-    isWithin: (parent, child) => child.every((inner) => parent.some((outer) => covers(outer, inner))),
+    isWithin: (parent, child) => widerIn(name, parent, child).length === 0,
     meet: (parent, child) => {
-      const met = meetSets(parent, child, covers)
-      return met.length === 0 ? undefined : met
+      const shared = sharedOf(name, parent, child)
+      return shared.length === 0 ? undefined : shared
     },
   }
-}
-
-/** Of each pair the one that lies in the other, each once. */
-export function meetSets(
-  parent: readonly string[],
-  child: readonly string[],
-  covers: (outer: string, inner: string) => boolean,
-): string[] {
-  const smaller = child.flatMap((own) =>
-    parent.some((outer) => covers(outer, own)) ? [own] : parent.filter((inner) => covers(own, inner)),
-  )
-  return [...new Set(smaller)]
-}
-
-function cidrCovers(outer: string, inner: string): boolean {
-  const [wide, narrow] = [parseCidr(outer), parseCidr(inner)]
-  return wide !== undefined && narrow !== undefined && cidrIncludes(wide, narrow)
 }
 
 type Params = Readonly<Record<string, ParameterRule>>

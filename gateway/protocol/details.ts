@@ -25,12 +25,20 @@ export function parseDetails(value: unknown): readonly Authority[] {
     throw invalidDetails('authorization_details', got, `an array of 1 to ${MAX_ENTRIES} objects of the type ${TYPE}`)
   }
   const authority = value.map((entry, i) => parseEntry(entry, `authorization_details[${i}]`))
-  const patterns = authority.reduce((sum, entry) => sum + patternsOf(entry), 0)
-  if (patterns > MAX_PATTERNS) {
+  if (!fitsLimits(authority)) {
     const allowed = `at most ${MAX_PATTERNS}; use patterns such as github:issues.* or /repos/acme/**`
-    throw invalidDetails('authorization_details', `${patterns} names, places and values together`, allowed)
+    throw invalidDetails('authorization_details', `${sizeOf(authority)} names, places and values together`, allowed)
   }
   return authority
+}
+
+/** Whether `parseDetails` would take as much, were it written as details. */
+export function fitsLimits(authority: readonly Authority[]): boolean {
+  return authority.length <= MAX_ENTRIES && sizeOf(authority) <= MAX_PATTERNS
+}
+
+function sizeOf(authority: readonly Authority[]): number {
+  return authority.reduce((sum, entry) => sum + patternsOf(entry), 0)
 }
 
 /** The way back: members and constraints in one fixed order, absent ones left out. */
