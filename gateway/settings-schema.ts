@@ -5,52 +5,11 @@
 import { isIP } from 'node:net'
 import { z } from 'zod'
 import { trustSchema } from './identity/trust.ts'
+import { regionsSchema } from './policy/regions.ts'
 import { credentialSchema } from './provider/registry.ts'
 
 /** Ceiling of a grant's life, seconds: a person's attention span, and the longest a stolen grant can be of use (DESIGN §2). */
 export const HARD_TTL_S = 3600
-
-export interface ListenAddress {
-  /** Host name or address to bind, no brackets. */
-  readonly host: string
-  /** 0 lets the system choose. */
-  readonly port: number
-}
-
-/** What a custom check says besides "no"; the explanation prints both (settings-explain.ts). */
-export interface Advice {
-  readonly allowed: string
-  readonly fix: string
-}
-
-/** `host:port`, `[v6]:port`, `:port` or a port alone. Without a host it is loopback: reaching further must be written out. */
-export function parseListen(text: string): ListenAddress | null {
-  const match = /^(?:(?:\[([0-9a-f:.]+)\]|([^:[\]\s]*)):)?(\d{1,5})$/i.exec(text)
-  if (!match) return null
-  const port = Number(match[3])
-  if (port > 65535) return null
-  const host = match[1] ?? match[2] ?? ''
-  if (match[1] !== undefined && isIP(match[1]) !== 6) return null
-  return { host: host === '' ? '127.0.0.1' : host, port }
-}
-
-/** A transformation that fails with advice instead of a bare message. */
-function read<In, Out>(convert: (value: In) => Out | null, advice: Advice) {
-  return (value: In, context: z.RefinementCtx): Out => {
-    const result = convert(value)
-    if (result !== null) return result
-    context.addIssue({ code: 'custom', message: advice.allowed, params: advice })
-    return z.NEVER
-  }
-}
-
-const listenAddress = (port: number) =>
-  z.union([z.string(), z.number()]).transform(
-    read((value: string | number) => parseListen(String(value)), {
-      allowed: '`host:port`, `[IPv6]:port`, or a port alone (loopback)',
-      fix: `write "127.0.0.1:${port}"`,
-    }),
-  )
 
 function cleanUrl(text: string): string | null {
   if (!URL.canParse(text)) return null
@@ -68,26 +27,6 @@ function redisUrl(text: string): string | null {
 const seconds = (max: number) => z.int().min(1).max(max)
 const text = (max: number) => z.string().trim().min(1).max(max)
 const path = () => z.string().min(1)
-
-const listen = z
-  .strictObject({
-    proxy: listenAddress(8080)
-      .optional()
-      .describe(
-        'Where agents connect. Default 127.0.0.1:8080. Write 0.0.0.0:8080 to serve other machines; the proxy door is plain HTTP, so do that only inside a trusted network.',
-      ),
-    control: listenAddress(8081)
-      .optional()
-      .describe(
-        'Health, keys and metadata over TCP. Default 127.0.0.1:8081. Tasks are opened only over the unix socket.',
-      ),
-    control_socket: path()
-      .optional()
-      .describe(
-        'Unix socket of the control door, mode 0600: whoever can open it acts as the local human. Default <data_dir>/control.sock.',
-      ),
-  })
-  .describe('Doors. Loopback unless another address is written out.')
 
 const agent = z.strictObject({
   id: z
@@ -198,7 +137,7 @@ export const settingsSchema = z.strictObject({
   keys_dir: path()
     .optional()
     .describe('CA, grant and lease keys. Default <data_dir>/keys. Replicas of one gateway share these files.'),
-  listen: listen.optional(),
+  listen: listenSchema.optional(),
   public_url: z
     .string()
     .transform(
@@ -209,7 +148,7 @@ export const settingsSchema = z.strictObject({
     )
     .optional()
     .describe(
-      'Control door as others see it: issuer of grants. Default http://<listen.control>. The same on all replicas.',
+      'Control door as others see it: issuer of grants. Default http://<listen.control>, https:// with listen.control_tls. The same on all replicas.',
     ),
   services: z
     .array(path())
@@ -237,6 +176,7 @@ export const settingsSchema = z.strictObject({
       'Who may be given tasks. The first is the default. Default: one local agent of the user who runs the gateway.',
     ),
   trust: trustSchema.optional(),
+  regions: regionsSchema.optional(),
   redis: redis.optional(),
   audit: audit.optional(),
   grants: grants.optional(),

@@ -7,27 +7,26 @@ import { readFile } from 'node:fs/promises'
 import { dirname, join, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { isMap, LineCounter, parseDocument } from 'yaml'
-import { controlSocketOf, defaultDataDir } from './data-directory.ts'
+import { defaultDataDir } from './data-directory.ts'
 import type { TrustSettings } from './identity/trust.ts'
 import type { Agent } from './protocol/grant.ts'
 import { formatAuthority } from './protocol/target.ts'
+import { type Doors, doorsOf, warningsOf } from './settings-doors.ts'
 import { explainIssues, lineOf, SettingsError, type SettingsProblem } from './settings-explain.ts'
 import {
   absolutePath,
   agentsOf,
-  checkSocketPath,
   envNames,
   grantsOf,
   isServicePath,
   redisOf,
   rootsOf,
   type Surroundings,
-  warningsOf,
 } from './settings-parts.ts'
-import { type ListenAddress, settingsJsonSchema, settingsSchema, type WrittenSettings } from './settings-schema.ts'
+import { settingsJsonSchema, settingsSchema, type WrittenSettings } from './settings-schema.ts'
 import { trustOf } from './settings-trust.ts'
 
-export type { ListenAddress, SettingsProblem }
+export type { SettingsProblem }
 export { defaultDataDir, SettingsError, settingsJsonSchema }
 
 type Credentials = NonNullable<WrittenSettings['credentials']>
@@ -43,15 +42,8 @@ export interface Settings {
   readonly dataDir: string
   /** Absolute. Default `<dataDir>/keys`; shared by replicas. */
   readonly keysDir: string
-  readonly listen: {
-    /** Default 127.0.0.1:8080. */
-    readonly proxy: ListenAddress
-    /** Default 127.0.0.1:8081. */
-    readonly control: ListenAddress
-    /** Absolute, at most 103 bytes (`sun_path`). Default `<dataDir>/control.sock`. */
-    readonly controlSocket: string
-  }
-  /** Issuer of grants, no trailing slash. Default `http://<listen.control>`. */
+  readonly listen: Doors
+  /** Issuer of grants, no trailing slash. Default `http://<listen.control>`, `https://` with `controlTls`. */
   readonly publicUrl: string
   /** Shipped names as written, own files as absolute paths. Default none: every host is unmanaged. */
   readonly services: readonly string[]
@@ -65,6 +57,8 @@ export interface Settings {
   readonly agents: readonly [Agent, ...Agent[]]
   /** Who may say who somebody is; files absolute, audiences complete. Default nobody. */
   readonly trust: TrustSettings
+  /** Region → ranges of addresses (CIDR). Default none. */
+  readonly regions: Readonly<Record<string, readonly string[]>>
   /** Undefined: one process, no shared state. `url` may hold a password and is not enumerable, so printing settings does not show it. */
   readonly redis: { readonly url: string } | undefined
   readonly audit: {
@@ -172,14 +166,8 @@ function normalise(written: WrittenSettings, around: Surroundings): Settings {
   const absolute = (path: string) => absolutePath(path, around)
   const tenant = written.tenant ?? 'default'
   const dataDir = written.data_dir === undefined ? defaultDataDir() : absolute(written.data_dir)
-  const listen = {
-    proxy: written.listen?.proxy ?? { host: '127.0.0.1', port: 8080 },
-    control: written.listen?.control ?? { host: '127.0.0.1', port: 8081 },
-    controlSocket:
-      written.listen?.control_socket === undefined ? controlSocketOf(dataDir) : absolute(written.listen.control_socket),
-  }
-  checkSocketPath(listen.controlSocket, around)
-  const publicUrl = written.public_url ?? `http://${formatAuthority(listen.control)}`
+  const listen = doorsOf(written.listen ?? {}, dataDir, around)
+  const publicUrl = written.public_url ?? `${listen.controlTls ? 'https' : 'http'}://${formatAuthority(listen.control)}`
   const agents = agentsOf(written, around)
   return {
     file: around.file,
@@ -197,6 +185,7 @@ function normalise(written: WrittenSettings, around: Surroundings): Settings {
     shippedServicesDir,
     agents,
     trust: trustOf(written.trust, { publicUrl, agents }, around),
+    regions: written.regions ?? {},
     redis: redisOf(written, around),
     audit: {
       durability: written.audit?.durability ?? 'fsync',

@@ -5,8 +5,8 @@ import { inspect } from 'node:util'
 import fc from 'fast-check'
 import { afterEach, describe, expect, it, vi } from 'vitest'
 import { defaultDataDir, loadSettings, parseSettings, SettingsError, settingsJsonSchema } from '../gateway/settings.ts'
+import { parseListen } from '../gateway/settings-listen.ts'
 import { nearest } from '../gateway/settings-nearest.ts'
-import { parseListen } from '../gateway/settings-schema.ts'
 
 afterEach(() => vi.unstubAllEnvs())
 
@@ -300,6 +300,7 @@ describe('the schema for editors', () => {
         'policies',
         'public_url',
         'redis',
+        'regions',
         'services',
         'tenant',
         'trust',
