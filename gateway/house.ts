@@ -22,6 +22,7 @@ import { createLeases, type Leases } from './lease/leases.ts'
 import { loadBundle } from './policy/bundle.ts'
 import { type Catalogue, loadCatalogue } from './policy/catalogue.ts'
 import { createPolicy, type Policy } from './policy/evaluation.ts'
+import { createRegions } from './policy/regions.ts'
 import { makePrivate } from './private-file.ts'
 import type { Clock } from './protocol/clock.ts'
 import type { Identities } from './protocol/identity.ts'
@@ -64,8 +65,8 @@ export async function buildHouse(settings: Settings, clock: Clock, outlook: Outl
     baseDir: settings.baseDir,
   })
   const bundle = await loadBundle({ paths: settings.policies, catalogue })
-  const policy = createPolicy({ bundle, tenant: settings.tenant })
-  const keys = await loadKeys(settings.keysDir)
+  const policy = createPolicy({ bundle, tenant: settings.tenant, regionsOf: createRegions(settings.regions) })
+  const keys = await loadKeys(settings.keysDir, clock)
   const authority = await loadAuthority(settings.keysDir, clock)
   const audit = await openAudit(settings, keys, clock)
   const redis = settings.redis ? await connectRedis(settings.redis.url) : undefined
@@ -89,7 +90,8 @@ export async function buildHouse(settings: Settings, clock: Clock, outlook: Outl
   const grants = createGrants({
     store,
     issuer: settings.publicUrl,
-    signingKey: keys.grant,
+    signing: keys.grantKeys,
+    storeKey: keys.store,
     agents: settings.agents,
     knowsOperation: (pattern) => catalogue.knows(pattern),
     ttl: settings.grants.ttl,

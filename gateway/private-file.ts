@@ -3,7 +3,8 @@
  * processes that start together the first wins, and both go on with what it wrote.
  */
 import { randomUUID } from 'node:crypto'
-import { chmod, link, mkdir, open, readFile, rm, stat } from 'node:fs/promises'
+import { chmod, link, mkdir, open, readFile, rename, rm, stat } from 'node:fs/promises'
+import { dirname } from 'node:path'
 
 /**
  * Make a directory that only its owner can enter, or close one that others can. On a read-only or foreign mount the mode stays
@@ -54,5 +55,27 @@ export async function createOnce(path: string, content: Content, mode = 0o600): 
     if ((cause as NodeJS.ErrnoException).code !== 'EEXIST') throw cause
   } finally {
     await rm(temporary, { force: true })
+  }
+}
+
+/** Put a file in place of another, 0600: readers see the old or the new one, whole. Durable when this resolves. */
+export async function replace(path: string, content: Content): Promise<void> {
+  const temporary = `${path}.${randomUUID()}`
+  try {
+    await createOnce(temporary, content)
+    await rename(temporary, path)
+  } finally {
+    await rm(temporary, { force: true })
+  }
+  await syncDirectory(dirname(path))
+}
+
+/** Make the entries of a directory durable: which files it has, under which names. */
+export async function syncDirectory(dir: string): Promise<void> {
+  const directory = await open(dir, 'r')
+  try {
+    await directory.sync()
+  } finally {
+    await directory.close()
   }
 }

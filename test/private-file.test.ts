@@ -56,6 +56,6 @@ it('leaves a file that is there as it is', async () => {
 it('gives gateways that start at once on one directory the same keys', async () => {
   const keys = await Promise.all(Array.from({ length: 8 }, () => loadKeys(join(dir, 'keys'))))
   expect(new Set(keys.map(({ lease }) => lease.export().toString('hex'))).size).toBe(1)
-  expect(new Set(keys.map(({ grant }) => grant.export({ type: 'pkcs8', format: 'pem' }))).size).toBe(1)
-  expect((await readdir(join(dir, 'keys'))).sort()).toEqual(['grant.key', 'lease.key'])
+  expect(new Set(keys.map(({ grantKeys }) => grantKeys.current.export({ type: 'pkcs8', format: 'pem' }))).size).toBe(1)
+  expect((await readdir(join(dir, 'keys'))).sort()).toEqual(['grant.key', 'lease.key', 'store.key'])
 })

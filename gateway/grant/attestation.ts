@@ -6,7 +6,7 @@ import type { KeyObject } from 'node:crypto'
 import type { Confirmation, Grant } from '../protocol/grant.ts'
 import { GatewayError, type ProblemCode } from '../protocol/problem.ts'
 import { authorityHash, authorityOf, confirmationOf, VERSION } from './claims.ts'
-import { hashOf, isSignedBy, type Jws, JwsError, keyOf, readJws, thumbprintOf } from './jws.ts'
+import { hashOf, isReencoded, isSignedBy, type Jws, JwsError, keyOf, readJws, thumbprintOf } from './jws.ts'
 import { ClaimError, exact, type Members, require, seconds, text } from './members.ts'
 
 export const PROOF_TYPE = 'actor-proof+jwt'
@@ -123,6 +123,8 @@ const MEMBERS: Readonly<Record<Attestation['type'], { always: readonly string[];
     sometimes: 'cnf prh reason del_max_depth delegable step trace'.split(' '),
   },
 }
+/** Ids of grants are also names under which their end is remembered; nobody may choose the name of something else. */
+const UUID_V7 = /^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/
 const SHORT = ['jti', 'reason', 'pol', 'par', 'step', 'trace']
 
 /**
@@ -146,7 +148,7 @@ export function readAttestation(
     // crit, jku, x5u, b64: each would let the text say how it is to be verified.
     if (Object.keys(header).length !== 3)
       throw new JwsError('its header has other members than typ, alg and jwk or kid')
-    if (!isSignedBy(jws, key)) throw new JwsError('its signature does not verify')
+    if (!isSignedBy(jws, key)) throw new JwsError('its signature does not verify', isReencoded(jws, key))
     return attestationOf(jws, type, isHolders ? thumbprintOf(key) : undefined)
   } catch (cause) {
     if (cause instanceof JwsError)
@@ -169,6 +171,7 @@ function attestationOf(jws: Jws, type: Attestation['type'], signer: string | und
   require(signer !== undefined || claims.iss === aud, 'iss')
   for (const name of SHORT.filter((name) => claims[name] !== undefined))
     require(text(claims[name], name).length <= TEXT_LIMIT, name)
+  require(type === PROOF_TYPE || UUID_V7.test(claims.jti as string), 'jti')
   require(type === PROOF_TYPE || claims.ver === VERSION, 'ver')
   require(claims.delegable === undefined || claims.delegable === false, 'delegable')
   const depth = seconds(claims.del_depth, 'del_depth')

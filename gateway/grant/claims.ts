@@ -4,12 +4,13 @@
  */
 import { hash } from 'node:crypto'
 import canonicalize from 'canonicalize'
+import { detailsOf, parseDetails } from '../protocol/details.ts'
 import type { Agent, Authority, Confirmation, Grant, Human, Preset } from '../protocol/grant.ts'
 import { lineageHash, rootLineage } from './lineage.ts'
-import { exact, type Members, require, seconds, text } from './members.ts'
+import { ClaimError, exact, type Members, require, seconds, text } from './members.ts'
+import { presets } from './preset.ts'
 
 export const VERSION = 'lg/1'
-const AUTHORITY_TYPE = 'keyless_access'
 const HASH = /^[A-Za-z0-9_-]{43}$/
 /** LG/1 §1.6 step 1. */
 export const MAX_HOPS = 8
@@ -139,7 +140,7 @@ export function grantOf(claims: unknown, issuer: string): ClaimedGrant {
     ...given('parentHash', members.par_hash === undefined ? undefined : digest(members.par_hash, 'par_hash')),
     ...given('cnf', confirmationOf(members.cnf)),
     ...given('instance', instance),
-    ...given('preset', optional(members, 'preset') as Preset | undefined),
+    ...given('preset', presetOf(members)),
     ...given('step', optional(members, 'step')),
     ...given('trace', optional(members, 'trace')),
   }
@@ -199,6 +200,12 @@ function humanOf(members: Members): Human {
   }
 }
 
+function presetOf(members: Members): Preset | undefined {
+  const preset = optional(members, 'preset')
+  require(preset === undefined || Object.hasOwn(presets, preset), 'preset')
+  return preset as Preset | undefined
+}
+
 function taskOf(members: Members): Grant['task'] {
   const intent = exact(members.intent, 'intent', ['purpose', 'hash'])
   const purpose = text(intent.purpose, 'intent')
@@ -224,26 +231,11 @@ function intentHash(purpose: string): string {
   return hash('sha256', purpose, 'base64url')
 }
 
-export function detailsOf(authority: readonly Authority[]): readonly object[] {
-  return authority.map((entry) => ({ type: AUTHORITY_TYPE, ...entry }))
-}
-
 /** @throws {ClaimError} */
 export function authorityOf(details: unknown): readonly Authority[] {
-  require(Array.isArray(details) && details.length > 0, 'authorization_details')
-  return (details as unknown[]).map((entry) => {
-    const { type, ...authority } = exact(
-      entry,
-      'authorization_details',
-      ['type', 'operations'],
-      ['actions', 'locations', 'paths', 'constraints'],
-    )
-    require(type === AUTHORITY_TYPE, 'authorization_details')
-    for (const name of ['operations', 'actions', 'locations', 'paths']) {
-      const list = authority[name]
-      require(list === undefined || (Array.isArray(list) && list.length > 0), 'authorization_details')
-      for (const value of (list ?? []) as unknown[]) text(value, 'authorization_details')
-    }
-    return authority as unknown as Authority
-  })
+  try {
+    return parseDetails(details)
+  } catch {
+    throw new ClaimError('claim authorization_details is not as this version writes it')
+  }
 }

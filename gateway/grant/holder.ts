@@ -3,12 +3,13 @@
  * with a request for a child, and children that it makes offline. Reads the holder's own token; nothing here verifies.
  */
 import type { KeyObject } from 'node:crypto'
+import { detailsOf } from '../protocol/details.ts'
 import type { Authority, Confirmation } from '../protocol/grant.ts'
 import { holderName, opening, statement } from './attest.ts'
 import { DELEGATION_TYPE, type Link, PROOF_TYPE, readAttestation } from './attestation.ts'
-import { authorityHash, detailsOf, grantOf, VERSION } from './claims.ts'
+import { authorityHash, grantOf, VERSION } from './claims.ts'
 import { hashOf, inputOf, publicJwk, readJws, signJws } from './jws.ts'
-import { offlineId, SEPARATOR } from './offline.ts'
+import { SEPARATOR } from './offline.ts'
 import { TOKEN_LIMIT } from './token.ts'
 
 /** What a holder delegates. */
@@ -83,9 +84,9 @@ function below({ parent, agent, authority, cnf }: Delegation): Below {
   const jws = readJws(newest, TOKEN_LIMIT)
   const parentHash = hashOf(inputOf(newest))
   if (jws.header.typ === DELEGATION_TYPE) {
-    const { issuer, task, depth } = readAttestation(newest, 1)
+    const { id, issuer, task, depth } = readAttestation(newest, 1)
     const link = { ...child, issuer, task, depth: depth + 1, parentHash, previous: hashOf(newest) }
-    return { id: offlineId(newest), isOffline: true, link }
+    return { id, isOffline: true, link }
   }
   const issuer = String(jws.payload.iss)
   const { id, task, depth, lin } = grantOf(jws.payload, issuer)

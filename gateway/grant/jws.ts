@@ -3,6 +3,7 @@
  * reading: canonical base64url, no JSON key twice. Nothing in it chooses how it is verified; callers bring key and algorithm. Pure.
  */
 import { createPublicKey, hash, type KeyObject, sign, verify } from 'node:crypto'
+import { parseStrictJson } from '../protocol/strict-json.ts'
 
 export type Algorithm = 'Ed25519' | 'ES256'
 
@@ -46,6 +47,14 @@ export function isSignedBy(jws: Jws, key: KeyObject): boolean {
   if (jws.header.alg !== algorithm) return false
   if (algorithm === 'Ed25519') return verify(null, input, key, jws.signature)
   return verify('sha256', input, { key, dsaEncoding: 'ieee-p1363' }, jws.signature)
+}
+
+/**
+ * Whether what was signed are the same values in other bytes: those that `signJws` writes. Only to say what is wrong with a text
+ * whose signature does not verify.
+ */
+export function isReencoded(jws: Jws, key: KeyObject): boolean {
+  return isSignedBy({ ...jws, input: `${encode(jws.header)}.${encode(jws.payload)}` }, key)
 }
 
 /** @param key private, Ed25519 or P-256; it decides `alg`. */
@@ -126,22 +135,12 @@ function decode(part: string): Buffer {
 }
 
 function readObject(text: string, part: string): Record<string, unknown> {
-  const value = parse(text, part)
-  if (typeof value === 'object' && value !== null && !Array.isArray(value)) return value as Record<string, unknown>
-  throw new JwsError(`its ${part} is not a JSON object`)
-}
-
-/**
- * JSON that means the same to every reader. Ours is what `JSON.stringify` writes, so a text that does not come back equal has
- * a duplicate key, which `JSON.parse` would hide, or another second reading.
- */
-function parse(text: string, part: string): unknown {
   let value: unknown
   try {
-    value = JSON.parse(text)
+    value = parseStrictJson(text)
   } catch {
-    throw new JwsError(`its ${part} does not hold JSON`)
+    throw new JwsError(`its ${part} is not JSON that everybody reads alike`)
   }
-  if (JSON.stringify(value) === text) return value
-  throw new JwsError(`its ${part} holds JSON that can be read in two ways`, true)
+  if (typeof value === 'object' && value !== null && !Array.isArray(value)) return value as Record<string, unknown>
+  throw new JwsError(`its ${part} is not a JSON object`)
 }

@@ -3,7 +3,6 @@
  * attestation; hops are joined by `~`, newest first, and the oldest one's parent is a grant that the gateway knows. Whether the
  * child is narrower, registered, alive and allowed by policy is decided at first sight, like for any other delegation.
  */
-import { hash } from 'node:crypto'
 import type { Agent, Authority, Confirmation, Grant } from '../protocol/grant.ts'
 import { GatewayError, type ProblemCode } from '../protocol/problem.ts'
 import { type Attestation, checkLink, DELEGATION_TYPE, fault } from './attestation.ts'
@@ -30,7 +29,7 @@ export function isOffline(token: string): boolean {
 
 /** One hop, as its delegator signed it. */
 export interface OfflineStep {
-  /** Follows from the text: nobody can claim the id of another grant. */
+  /** `jti`, UUIDv7, chosen by the delegator: when a grant of this id is known, it is this one only if its newest attestation is equal. */
   readonly id: string
   readonly agent: string
   readonly authority: readonly Authority[]
@@ -140,7 +139,7 @@ function stepOf(a: Attestation, own: string, above: Above, issuer: string): Offl
   const step = above.step ?? a.claims.step
   const trace = above.trace ?? a.claims.trace
   return {
-    id: offlineId(own),
+    id: a.id,
     agent: a.agent,
     authority: authorityOf(a.claims.authorization_details),
     issuedAt: a.issuedAt,
@@ -176,13 +175,6 @@ function checkBounds(a: Attestation, above: Above): void {
   if (why) throw refused('delegation_refused', why)
   if (a.issuedAt < above.issuedAt - SKEW_S)
     throw fault('lineage_invalid', a.depth, 'it is older than the grant above it')
-}
-
-/** Id of the grant that a delegation makes: UUIDv8 (RFC 9562 §5.8) of what was signed, so it is the same however it is signed. */
-export function offlineId(text: string): string {
-  const hex = hash('sha256', inputOf(text), 'hex')
-  const variant = ((Number.parseInt(hex.slice(16, 17), 16) & 0x3) | 0x8).toString(16)
-  return `${hex.slice(0, 8)}-${hex.slice(8, 12)}-8${hex.slice(13, 16)}-${variant}${hex.slice(17, 20)}-${hex.slice(20, 32)}`
 }
 
 function refused(code: ProblemCode, why: string): GatewayError {

@@ -27,6 +27,11 @@ const TYPE = 'at+jwt'
 /** LG/1 §1.6 step 1. */
 export const TOKEN_LIMIT = 16 * 1024
 
+/** A rotation is noticed within this time. */
+const SIGN_AGE_MS = 1000
+/** Whoever sends tokens under unknown key ids makes us look at most this often. */
+const UNKNOWN_AGE_MS = 100
+
 /** The keys that sign grants, as they are when they are looked at. */
 export interface SigningKeys {
   /** Ed25519 private key. */
@@ -34,10 +39,10 @@ export interface SigningKeys {
   /** Public keys that signed before and still verify: grants under them may be alive until `untilS`, epoch seconds. */
   readonly retired: readonly { readonly key: KeyObject; readonly untilS: number }[]
   /**
-   * Take over what a rotation changed, here or at another replica; looks at most once a second. Absent: they never change.
-   * @throws {GatewayError} `store_unavailable`
+   * Take over what a rotation changed, here or at another replica, unless that was looked for less than `maxAgeMs` ago.
+   * Absent: they never change. @throws {GatewayError} `store_unavailable`
    */
-  refresh?(): Promise<void>
+  refresh?(maxAgeMs: number): Promise<void>
 }
 
 export interface TokenSeal {
@@ -64,7 +69,7 @@ export function createTokenSeal(o: { readonly issuer: string; readonly keys: Sig
   const find = (kid: string) => verifying().find((known) => known.kid === kid)
   return {
     async sign(grant) {
-      await keys.refresh?.()
+      await keys.refresh?.(SIGN_AGE_MS)
       const token = signJws({ typ: TYPE, kid: publicOf(keys.current).kid }, claimsOf(grant, issuer), keys.current)
       return { token, signedHash: hashOf(inputOf(token)) }
     },
@@ -72,13 +77,13 @@ export function createTokenSeal(o: { readonly issuer: string; readonly keys: Sig
       const jws = read(token)
       const kid = kidOf(jws)
       // Another replica may have rotated: its tokens arrive here before we have looked.
-      if (find(kid) === undefined) await keys.refresh?.()
+      if (find(kid) === undefined) await keys.refresh?.(UNKNOWN_AGE_MS)
       const known = find(kid)
       if (known === undefined) throw invalid('it names a key that this gateway does not sign with')
       return claimedBy(jws, known.key, issuer)
     },
     async attest(hop) {
-      await keys.refresh?.()
+      await keys.refresh?.(SIGN_AGE_MS)
       return onBehalf(hop, keys.current, publicOf(keys.current).kid)
     },
     jwks: () => ({ keys: verifying().map(({ kid, key }) => ({ ...publicJwk(key), kid, alg: ALGORITHM, use: 'sig' })) }),
