@@ -16,6 +16,8 @@ export interface Agent {
   readonly owner: string
   readonly purpose: string
   readonly riskTier: 'low' | 'medium' | 'high'
+  /** Ids of the clients that may exchange tokens for this agent, besides itself. */
+  readonly orchestrators?: readonly string[]
 }
 
 export interface Task {

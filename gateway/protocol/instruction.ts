@@ -135,6 +135,8 @@ export type Proposal =
       readonly kind: 'grant.replace'
       readonly reason: 'intent_changed' | 'resumed'
       readonly old: Grant
+      /** What its holder may ask for from now on. Absent: what it could ask for before. */
+      readonly ceiling?: readonly Authority[]
       readonly grant: Grant
       readonly authority: readonly Authority[]
       readonly agent: Agent
