@@ -44,6 +44,7 @@ export async function openGateway(settings: Settings, clock: Clock = systemClock
     const status = () => statusOf(settings, house, views, clock)
     control = await openControlDoor({
       ...settings.listen.control,
+      ...(settings.listen.controlTls && { tls: settings.listen.controlTls }),
       socketPath: settings.listen.controlSocket,
       tenant: settings.tenant,
       human,
@@ -67,7 +68,7 @@ export async function openGateway(settings: Settings, clock: Clock = systemClock
     const reaper = startReaper(settings, house)
     return {
       proxy: `http://${formatAuthority({ host: settings.listen.proxy.host, port: proxy.port })}`,
-      control: `http://${formatAuthority({ host: settings.listen.control.host, port: control.port })}`,
+      control: controlUrl(settings, control.port),
       house,
       warnings: [
         ...settings.warnings,
@@ -129,7 +130,7 @@ async function statusOf(settings: Settings, house: House, ports: Ports, clock: C
   return {
     version: VERSION,
     proxy: `http://${formatAuthority({ host: settings.listen.proxy.host, port: ports.proxyPort() })}`,
-    control: `http://${formatAuthority({ host: settings.listen.control.host, port: ports.controlPort() })}`,
+    control: controlUrl(settings, ports.controlPort()),
     data_dir: settings.dataDir,
     audit_dir: join(settings.dataDir, 'audit'),
     ca_pem: house.authority.caPem,
@@ -141,6 +142,10 @@ async function statusOf(settings: Settings, house: House, ports: Ports, clock: C
     redis: { configured: house.redis !== undefined, ok: isRedisReady(house) },
     audit: { ok: house.audit.failure === undefined, size: house.audit.size, origin: settings.audit.origin },
   }
+}
+
+function controlUrl({ listen }: Settings, port: number): string {
+  return `${listen.controlTls ? 'https' : 'http'}://${formatAuthority({ host: listen.control.host, port })}`
 }
 
 async function viewOf(service: Service, { credentials, baseDir }: Settings): Promise<ServiceView> {

@@ -8,7 +8,7 @@ import { homedir, userInfo } from 'node:os'
 import { isAbsolute, join, resolve } from 'node:path'
 import type { Agent } from './protocol/grant.ts'
 import type { SettingsProblem } from './settings-explain.ts'
-import { HARD_TTL_S, type ListenAddress, type WrittenSettings } from './settings-schema.ts'
+import { HARD_TTL_S, type WrittenSettings } from './settings-schema.ts'
 
 export interface Surroundings {
   readonly baseDir: string
@@ -24,17 +24,6 @@ export function absolutePath(path: string, around: Surroundings): string {
 /** A path says so: a slash, a leading dot or the ending. Anything else is a shipped name. */
 export function isServicePath(entry: string): boolean {
   return isAbsolute(entry) || entry.includes('/') || entry.startsWith('.') || /\.ya?ml$/.test(entry)
-}
-
-export function checkSocketPath(path: string, around: Surroundings): void {
-  // sun_path holds 104 bytes on macOS and 108 on Linux, with the closing zero; a longer path is cut silently by some systems.
-  const length = Buffer.byteLength(path)
-  if (length <= 103) return
-  around.report(['listen', 'control_socket'], {
-    got: `${length} bytes: ${path}`,
-    allowed: 'at most 103 bytes',
-    fix: 'write a shorter path, like /run/keyless/control.sock',
-  })
 }
 
 export function agentsOf(written: WrittenSettings, around: Surroundings): [Agent, ...Agent[]] {
@@ -129,7 +118,7 @@ export function redisOf(written: WrittenSettings, around: Surroundings): { reado
   return Object.defineProperty({ url: '' }, 'url', { value: url ?? '', enumerable: false })
 }
 
-function readText(path: string): string | undefined {
+export function readText(path: string): string | undefined {
   try {
     return readFileSync(path, 'utf8')
   } catch {
@@ -143,26 +132,4 @@ export function envNames(value: unknown): string[] {
   return Object.entries(value).flatMap(([key, child]: [string, unknown]) =>
     key === 'env' && typeof child === 'string' ? [child] : envNames(child),
   )
-}
-
-export function warningsOf(
-  written: WrittenSettings,
-  listen: Readonly<Record<'proxy' | 'control', ListenAddress>>,
-): string[] {
-  const warnings: string[] = []
-  if (!written.services?.length)
-    warnings.push('No services are configured, so every host is refused. Name one under `services`.')
-  for (const door of ['proxy', 'control'] as const) {
-    if (!isLoopback(listen[door].host))
-      warnings.push(
-        `listen.${door} is ${listen[door].host}:${listen[door].port}: other machines can reach this door, and it speaks plain HTTP.`,
-      )
-  }
-  if (written.audit?.durability === 'relaxed')
-    warnings.push('audit.durability is relaxed: a power cut may lose the last records.')
-  return warnings
-}
-
-function isLoopback(host: string): boolean {
-  return host === 'localhost' || host === '::1' || /^127\.\d+\.\d+\.\d+$/.test(host)
 }

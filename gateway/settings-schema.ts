@@ -7,6 +7,8 @@ import { z } from 'zod'
 import { trustSchema } from './identity/trust.ts'
 import { regionsSchema } from './policy/regions.ts'
 import { credentialSchema } from './provider/registry.ts'
+import { read } from './settings-advice.ts'
+import { listenSchema } from './settings-listen.ts'
 
 /** Ceiling of a grant's life, seconds: a person's attention span, and the longest a stolen grant can be of use (DESIGN §2). */
 export const HARD_TTL_S = 3600

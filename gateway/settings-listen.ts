@@ -1,0 +1,70 @@
+/** The part `listen` of settings as people write it: where the doors are. `settings-doors.ts` completes it. */
+import { isIP } from 'node:net'
+import { z } from 'zod'
+import { read } from './settings-advice.ts'
+
+export interface ListenAddress {
+  /** Host name or address to bind, no brackets. */
+  readonly host: string
+  /** 0 lets the system choose. */
+  readonly port: number
+}
+
+/** `host:port`, `[v6]:port`, `:port` or a port alone. Without a host it is loopback: reaching further must be written out. */
+export function parseListen(text: string): ListenAddress | null {
+  const match = /^(?:(?:\[([0-9a-f:.]+)\]|([^:[\]\s]*)):)?(\d{1,5})$/i.exec(text)
+  if (!match) return null
+  const port = Number(match[3])
+  if (port > 65535) return null
+  const host = match[1] ?? match[2] ?? ''
+  if (match[1] !== undefined && isIP(match[1]) !== 6) return null
+  return { host: host === '' ? '127.0.0.1' : host, port }
+}
+
+const listenAddress = (port: number) =>
+  z.union([z.string(), z.number()]).transform(
+    read((value: string | number) => parseListen(String(value)), {
+      allowed: '`host:port`, `[IPv6]:port`, or a port alone (loopback)',
+      fix: `write "127.0.0.1:${port}"`,
+    }),
+  )
+
+const path = () => z.string().min(1)
+
+const controlTls = z
+  .strictObject({
+    cert: path().describe('PEM file: certificate of the door, and the intermediates below its root.'),
+    key: path().describe('PEM file: private key of that certificate, without a passphrase.'),
+    client_ca: z
+      .array(path())
+      .optional()
+      .describe(
+        'PEM files with CAs that clients are told of, so that they send the right certificate. Which are believed, trust.x509 says. Default none.',
+      ),
+  })
+  .describe(
+    'TLS 1.2 or newer on listen.control, with which clients may show an X.509-SVID. Default plain HTTP. Renewed files are taken over within a minute.',
+  )
+
+export const listenSchema = z
+  .strictObject({
+    proxy: listenAddress(8080)
+      .optional()
+      .describe(
+        'Where agents connect. Default 127.0.0.1:8080. Write 0.0.0.0:8080 to serve other machines; the proxy door is plain HTTP, so do that only inside a trusted network.',
+      ),
+    control: listenAddress(8081)
+      .optional()
+      .describe(
+        'OAuth endpoints, health, keys and metadata over TCP. Default 127.0.0.1:8081. Tasks are opened only over the unix socket.',
+      ),
+    control_socket: path()
+      .optional()
+      .describe(
+        'Unix socket of the control door, mode 0600: whoever can open it acts as the local human. Default <data_dir>/control.sock.',
+      ),
+    control_tls: controlTls.optional(),
+  })
+  .describe('Doors. Loopback unless another address is written out.')
+
+export type WrittenListen = z.output<typeof listenSchema>
