@@ -4,6 +4,7 @@ import { type AddressInfo, connect, createServer as createTcpServer, type Socket
 import { systemClock } from '../../gateway/protocol/clock.ts'
 import type { Grant } from '../../gateway/protocol/grant.ts'
 import type { Inbound, Outbound, Outcome } from '../../gateway/protocol/message.ts'
+import { Meter } from '../../gateway/protocol/meter.ts'
 import { GatewayError } from '../../gateway/protocol/problem.ts'
 import { Secret } from '../../gateway/protocol/secret.ts'
 import type { Endpoint, Service } from '../../gateway/protocol/service.ts'
@@ -103,6 +104,8 @@ export interface DoorOptions {
   readonly secrets?: readonly string[]
   /** What a 401 leads to. Default: the next of `secrets`. */
   readonly reissue?: () => Promise<Outbound | null>
+  /** Bytes that a call may carry in both directions together. Default: any. */
+  readonly byteLimit?: number
 }
 
 export interface Door {
@@ -110,6 +113,8 @@ export interface Door {
   readonly outcomes: Outcome[]
   readonly refusals: GatewayError[]
   readonly unexpected: unknown[]
+  /** What each call with a limit carried. */
+  readonly settled: { readonly sent: number; readonly received: number }[]
   /** Resolves when this many calls have ended, whichever way. */
   ended(count: number): Promise<void>
   readonly upstream: ReturnType<typeof createUpstream>
@@ -129,7 +134,12 @@ export async function openDoor(options: DoorOptions): Promise<Door> {
   })
   const target = options.service ?? service()
   const secrets = (options.secrets ?? [CANARY]).map((value) => new Secret(value))
-  const door = { outcomes: [] as Outcome[], refusals: [] as GatewayError[], unexpected: [] as unknown[] }
+  const door = {
+    outcomes: [] as Outcome[],
+    refusals: [] as GatewayError[],
+    unexpected: [] as unknown[],
+    settled: [] as { sent: number; received: number }[],
+  }
   const waiting: { count: number; resolve: () => void }[] = []
   const tick = () => {
     const done = door.outcomes.length + door.refusals.length + door.unexpected.length
@@ -160,11 +170,17 @@ export async function openDoor(options: DoorOptions): Promise<Door> {
       if (secret === undefined) return plain
       return { ...plain, headers: [...plain.headers, 'Authorization', `Bearer ${secret.reveal()}`], secrets: [secret] }
     }
+    const { byteLimit } = options
     try {
+      using meter =
+        byteLimit === undefined
+          ? undefined
+          : new Meter(byteLimit, (of) => door.settled.push({ sent: of.sentBytes, received: of.receivedBytes }))
       const plain = cleanse(
         call,
         endpoint({ ...place, service: target, rawPath }),
         grant(String(request.headers['x-grant'] ?? 'grant-1')),
+        meter,
       )
       const reissue = options.reissue ?? (async () => (used < secrets.length ? attach(plain) : null))
       door.outcomes.push(await upstream.forward(attach(plain), response, reissue))
