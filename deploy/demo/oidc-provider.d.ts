@@ -1,15 +1,31 @@
-/** The part of `oidc-provider` that the demo uses; the package ships no types. */
+/** The part of `oidc-provider` that the demo and the tests use; the package ships no types. */
 declare module 'oidc-provider' {
-  import type { RequestListener } from 'node:http'
+  import type { IncomingMessage, RequestListener, ServerResponse } from 'node:http'
 
   interface IssuedToken {
     readonly jti: string
     readonly clientId?: string
   }
 
+  interface Interaction {
+    readonly params: Readonly<Record<string, unknown>>
+    readonly prompt: { readonly name: string }
+  }
+
+  interface Consent {
+    addOIDCScope(scope: string): void
+    save(): Promise<string>
+  }
+
   export class Provider {
     constructor(issuer: string, configuration: object)
+    readonly Grant: new (of: {
+      accountId: string
+      clientId: string
+    }) => Consent
     callback(): RequestListener
+    interactionDetails(request: IncomingMessage, response: ServerResponse): Promise<Interaction>
+    interactionFinished(request: IncomingMessage, response: ServerResponse, result: object): Promise<void>
     on(event: 'client_credentials.issued', listener: (token: IssuedToken) => void): this
     on(event: 'server_error', listener: (context: unknown, cause: Error) => void): this
   }

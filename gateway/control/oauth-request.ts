@@ -91,6 +91,7 @@ export function readTokenForm(
     throw invalid('subject_token: got nothing, needed is the token on whose behalf the grant is asked for.')
   if (form.requested_token_type !== undefined && !REQUESTABLE.has(form.requested_token_type))
     throw invalid(`This requested_token_type is not issued here. Leave it out, or ask for ${ACCESS_TOKEN}.`)
+  checkBinding(form, isExchange, o.jkt)
   const subject = presented('subject_token', form.subject_token, form.subject_token_type)
   const actor = presented('actor_token', form.actor_token, form.actor_token_type)
   return {
@@ -99,11 +100,11 @@ export function readTokenForm(
     ...(form.requested_actor !== undefined && { requestedActor: form.requested_actor }),
     ...(form.actor_proof !== undefined && { attestation: form.actor_proof }),
     ...(form.purpose !== undefined && { purpose: form.purpose }),
-    request: grantRequestOf(form, bindingOf(form, isExchange, o.jkt)),
+    request: grantRequestOf(form),
   }
 }
 
-function grantRequestOf(form: TokenForm, jkt: string | undefined): GrantRequest {
+function grantRequestOf(form: TokenForm): GrantRequest {
   return {
     ...(form.scope !== undefined && { scope: form.scope }),
     ...(form.authorization_details !== undefined && { details: detailsOf(form.authorization_details) }),
@@ -114,7 +115,7 @@ function grantRequestOf(form: TokenForm, jkt: string | undefined): GrantRequest 
     ...(form.delegable !== undefined && { delegable: form.delegable === 'true' }),
     ...(form.max_depth !== undefined && { maxDepth: Number(form.max_depth) }),
     ...(form.step !== undefined && { step: form.step }),
-    ...(jkt !== undefined && { cnf: { jkt } }),
+    ...(form.dpop_jkt !== undefined && { cnf: { jkt: form.dpop_jkt } }),
   }
 }
 
@@ -122,11 +123,9 @@ function grantRequestOf(form: TokenForm, jkt: string | undefined): GrantRequest 
  * RFC 9449 §5: a grant is bound to the key proved in its request. In an exchange `dpop_jkt` may name another one: the parent
  * proves its own key and gives the child's. Naming a key needs no proof, because it can only narrow who may use the grant.
  */
-function bindingOf(form: TokenForm, isExchange: boolean, proved: string | undefined): string | undefined {
-  const { dpop_jkt: named } = form
-  if (named !== undefined && proved !== undefined && named !== proved && !isExchange)
-    throw invalid('dpop_jkt names another key than the DPoP proof. Leave it out: the grant is bound to the proved key.')
-  return named ?? proved
+function checkBinding({ dpop_jkt: named }: TokenForm, isExchange: boolean, proved: string | undefined): void {
+  if (named === undefined || proved === undefined || named === proved || isExchange) return
+  throw invalid('dpop_jkt names another key than the DPoP proof. Leave it out: the grant is bound to the proved key.')
 }
 
 function detailsOf(json: string): unknown {

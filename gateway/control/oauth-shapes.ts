@@ -45,7 +45,7 @@ export const tokenForm = {
     },
     requested_expires_in: word('a whole number of seconds, 1 to 3600', '^[1-9][0-9]{0,5}$'),
     trace: word('a W3C trace id: 32 lower-case hex digits', '^[0-9a-f]{32}$'),
-    step: line('the name of a step of the task, at most 200 characters', 200),
+    step: word('the name of a step of the task: 1 to 64 of A-Z a-z 0-9 . _ -', '^[A-Za-z0-9._-]{1,64}$'),
     delegable: flag('may the grant be delegated further'),
     max_depth: word('a whole number: how many delegations deep the chain may become', '^[0-9]{1,2}$'),
     allow_narrowing: flag('cut what is wider than the parent instead of refusing it'),
