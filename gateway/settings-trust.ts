@@ -5,6 +5,7 @@
 import { readFileSync } from 'node:fs'
 import { parseKeys } from './identity/key-set.ts'
 import { type ClientTrust, type IssuerTrust, type TrustSettings, trustSchema } from './identity/trust.ts'
+import { anchorsOf } from './identity/trust-bundle.ts'
 import type { Agent } from './protocol/grant.ts'
 import { nearest } from './settings-nearest.ts'
 import { absolutePath, type Surroundings } from './settings-parts.ts'
@@ -17,9 +18,10 @@ interface Own {
 
 /** @param written undefined: nobody is trusted, and grants come from the local socket alone. */
 export function trustOf(written: TrustSettings | undefined, own: Own, around: Surroundings): TrustSettings {
-  const { issuers, clients, ...others } = written ?? trustSchema.parse({})
+  const { issuers, clients, x509, ...others } = written ?? trustSchema.parse({})
   const complete = {
     ...others,
+    x509: x509.map((row) => ({ ...row, bundle: { file: absolutePath(row.bundle.file, around) } })),
     issuers: issuers.map((row) => completeIssuer(row, own, around)),
     clients: clients.map((row) => ({ ...row, key: { file: absolutePath(row.key.file, around) } })),
   }
@@ -32,6 +34,9 @@ export function trustOf(written: TrustSettings | undefined, own: Own, around: Su
   complete.clients.forEach((row, index) => {
     reportKeys(['trust', 'clients', String(index), 'key', 'file'], row.key.file, 'sig', around)
     reportClientTwin(complete.clients, index, around)
+  })
+  complete.x509.forEach((_, index) => {
+    reportBundle(complete.x509, index, around)
   })
   return complete
 }
@@ -98,9 +103,40 @@ function reportStrangers(trust: TrustSettings, agents: readonly Agent[], around:
       else check([...place, 'agent'], entry.agent)
     })
   })
+  const mapped = [
+    ...trust.x509.map(({ agents }, index) => ({ agents, at: ['x509', index] })),
+    { agents: trust.aws?.agents, at: ['aws'] },
+  ]
+  for (const { agents, at } of mapped)
+    agents?.forEach(({ agent }, position) => {
+      check([...at, 'agents', position, 'agent'], agent)
+    })
   trust.clients.forEach((row, index) => {
     check(['clients', index, row.agent === undefined ? 'id' : 'agent'], row.agent ?? row.id)
   })
+}
+
+function reportBundle(rows: TrustSettings['x509'], index: number, around: Surroundings): void {
+  const { trust_domain: domain, bundle } = rows[index] as TrustSettings['x509'][number]
+  const place = ['trust', 'x509', String(index)]
+  if (rows.findIndex((row) => row.trust_domain === domain) !== index)
+    around.report([...place, 'trust_domain'], {
+      got: `${domain} a second time`,
+      allowed: 'every trust domain once',
+      fix: 'put the CA certificates of both into one bundle file',
+    })
+  try {
+    anchorsOf(readFileSync(bundle.file, 'utf8'))
+  } catch (cause) {
+    around.report([...place, 'bundle', 'file'], {
+      got:
+        cause instanceof Error && 'code' in cause
+          ? `no readable file ${bundle.file}`
+          : `${bundle.file}: ${(cause as Error).message}`,
+      allowed: 'CA certificates: PEM, or a SPIFFE bundle (JSON)',
+      fix: 'correct the path, or write the bundle there: spire-server bundle show',
+    })
+  }
 }
 
 function reportKeys(place: readonly string[], file: string, use: 'sig' | 'jwt-svid', around: Surroundings): void {

@@ -2,6 +2,7 @@
  * The control door: instructions to the gateway, never calls through it. Two listeners: the unix socket for the person on this
  * machine, TCP for what anyone may read. Every instruction goes through `serveInstruction`.
  */
+import type { Server, ServerOptions } from 'node:https'
 import type { AddressInfo } from 'node:net'
 import { networkInterfaces } from 'node:os'
 import swagger from '@fastify/swagger'
@@ -17,6 +18,7 @@ import { refusalOf, writeProblem } from './problem.ts'
 import { addPublicRoutes } from './public-routes.ts'
 import { clearSocketPath, listenOnSocket } from './socket.ts'
 import { addTaskRoutes, type TaskDoor } from './task-routes.ts'
+import { renewTls, type TlsFiles, tlsOptions } from './tls.ts'
 
 const BODY_LIMIT_BYTES = 64 * 1024
 /** A whole request must have arrived by then. Also the patience with a connection that says nothing. */
@@ -29,6 +31,8 @@ export interface ControlDoorOptions extends TaskDoor, OauthDoor {
   /** 0 for any free port. */
   readonly port: number
   readonly socketPath: string
+  /** TLS on the TCP listener. Default: plain HTTP. */
+  readonly tls?: TlsFiles
   readonly grants: TaskDoor['grants'] & OauthDoor['grants']
   ready(): Promise<ReadyView>
 }
@@ -49,10 +53,11 @@ export async function openControlDoor(o: ControlDoorOptions): Promise<ControlDoo
     addTaskRoutes(app, o)
     addOauthRoutes(app, o, o.human)
   })
-  const open = await buildApp(o, isDraining, (app) => {
+  const addOpen = (app: FastifyInstance) => {
     guardNames(app, namesOf(o))
     addOauthRoutes(app, o, undefined)
-  })
+  }
+  const open = await buildApp(o, isDraining, addOpen, o.tls && tlsOptions(o.tls))
   await Promise.all([local.ready(), open.ready()])
   await listenOnSocket(local.server, o.socketPath)
   try {
@@ -65,12 +70,15 @@ export async function openControlDoor(o: ControlDoorOptions): Promise<ControlDoo
     )
   }
   const { port } = open.server.address() as AddressInfo
+  const stopRenewal =
+    o.tls && renewTls(open.server as Server, o.tls, (cause) => o.report?.(cause, 'listen.control_tls'))
   return {
     port,
     isControlAddress: (address, dialled) =>
       dialled === port && isBoundAddress(address, { boundTo: o.host, own: ownAddresses() }),
     async drain(graceMs) {
       isDraining.now = true
+      stopRenewal?.()
       await Promise.all([close(local, graceMs), close(open, graceMs)])
     },
   }
@@ -80,8 +88,9 @@ async function buildApp(
   o: ControlDoorOptions,
   isDraining: { readonly now: boolean },
   addOwn: (app: FastifyInstance) => void,
+  tls?: ServerOptions,
 ): Promise<FastifyInstance> {
-  const app = createApp(o.clock)
+  const app = createApp(o.clock, tls)
   app.setErrorHandler<Error>((error, request, reply) => {
     const refusal = refusalOf(error)
     if (refusal.code === 'internal') o.report?.(error, request.id)
@@ -110,8 +119,9 @@ const DESCRIPTION = {
   },
 } as const
 
-function createApp(clock: Clock): FastifyInstance {
+function createApp(clock: Clock, tls: ServerOptions | undefined): FastifyInstance {
   const app = Fastify({
+    ...((tls && { https: tls }) as object), // typed as another kind of instance; routes do not care which they are on
     bodyLimit: BODY_LIMIT_BYTES,
     requestTimeout: REQUEST_TIMEOUT_MS,
     connectionTimeout: 3 * REQUEST_TIMEOUT_MS,

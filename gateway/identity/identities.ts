@@ -18,6 +18,7 @@ import type { Once } from './once.ts'
 import { type Refuse, refusing, shown } from './refuse.ts'
 import { parseSpiffeId } from './spiffe-id.ts'
 import type { ClientTrust, IssuerTrust, TrustOf, TrustSettings } from './trust.ts'
+import { createX509Svids, type X509Svids } from './x509-svid.ts'
 
 export interface IdentitiesOptions {
   readonly trust: TrustSettings
@@ -55,6 +56,7 @@ export function createIdentities(o: IdentitiesOptions): Identities {
   const humans = issuers.flatMap(({ row, keys }) => (row.kind === 'human' ? [{ row, keys }] : []))
   const workloads = issuers.flatMap(({ row, keys }) => (row.kind === 'human' ? [] : [{ row, keys }]))
   const clients = new Map(o.trust.clients.map((row) => [row.id, clientKeys(row, o)]))
+  const svids = createX509Svids({ trust: o.trust.x509, clock: o.clock })
   return {
     async human({ token, type }) {
       const refuse = refusing('subject_invalid', 'The subject token')
@@ -67,7 +69,7 @@ export function createIdentities(o: IdentitiesOptions): Identities {
       return verifyWorkload(presented, workloads, o.clock, refusing('actor_invalid', 'The actor token'))
     },
     async client(evidence) {
-      return authenticate(evidence, { workloads, clients, ...o })
+      return authenticate(evidence, { workloads, clients, svids, ...o })
     },
     ...createProofs(o),
   }
@@ -96,12 +98,17 @@ function verify<Kind extends WorkloadKind>(
 interface Known extends IdentitiesOptions {
   readonly workloads: Rows
   readonly clients: ReadonlyMap<string, Trusted<ClientTrust>>
+  readonly svids: X509Svids
 }
 
-/** RFC 6749 §2.3: one method at a time; an assertion counts before a certificate, which may only bind the grant. */
+/**
+ * RFC 6749 §2.3: one method at a time; an assertion counts before a certificate. Where no trust domain is configured, a
+ * certificate says nothing: TLS stacks send one whenever they are asked.
+ */
 async function authenticate(evidence: ClientEvidence, known: Known): Promise<Workload | undefined> {
-  const { assertion, clientId } = evidence
-  if (assertion === undefined) return undefined
+  const { assertion, clientId, certificates } = evidence
+  if (assertion === undefined)
+    return certificates && known.trust.x509.length > 0 ? known.svids.verify(certificates, clientId) : undefined
   const refuse = refusing('client_invalid', 'The client assertion')
   const jwt = readJwt(assertion.token, refuse)
   const { sub } = jwt.claims

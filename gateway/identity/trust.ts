@@ -6,6 +6,8 @@
 import ipaddr from 'ipaddr.js'
 import { z } from 'zod'
 import { parseSpiffeId } from './spiffe-id.ts'
+import { awsTrustSchema } from './trust-aws.ts'
+import { x509TrustSchema } from './trust-x509.ts'
 
 /** RFC 9864: fully specified names only. No symmetric algorithm, no `none`, no `EdDSA`. */
 export const SIGNATURES = [
@@ -222,6 +224,11 @@ export const trustSchema = z
       .array(client)
       .default([])
       .describe('Clients of the token endpoint that authenticate by private_key_jwt.'),
+    x509: z
+      .array(x509TrustSchema)
+      .default([])
+      .describe('SPIFFE trust domains whose X.509-SVIDs clients may show over TLS (listen.control_tls).'),
+    aws: awsTrustSchema.optional(),
   })
   .describe('Who may say who somebody is. Default: nobody, so that grants come from the local socket alone.')
 

@@ -16,9 +16,10 @@ import type { X509Trust } from './trust-x509.ts'
 export interface X509Svids {
   /**
    * @param chain DER, leaf first, as presented. Possession of the leaf's key is the TLS handshake's to prove.
+   * @param clientId what the client calls itself: its SPIFFE ID or the agent that it is. Undefined: it does not say.
    * @throws {GatewayError} `client_invalid`
    */
-  verify(chain: readonly Buffer[]): Promise<Workload>
+  verify(chain: readonly Buffer[], clientId?: string): Promise<Workload>
 }
 
 export interface X509SvidOptions {
@@ -32,7 +33,7 @@ const MAX_CHAIN = 8
 export function createX509Svids(o: X509SvidOptions): X509Svids {
   const bundles = new Map(o.trust.map((row) => [row.trust_domain, openTrustBundle(row.bundle.file)]))
   return {
-    async verify(chain) {
+    async verify(chain, clientId) {
       const refuse = refusing('client_invalid', 'The client certificate')
       const [leaf, ...intermediates] = readChain(chain, refuse)
       const { id, trustDomain } = idOf(leaf, refuse)
@@ -49,8 +50,11 @@ export function createX509Svids(o: X509SvidOptions): X509Svids {
       const skewMs = row.clock_skew_s * 1000
       const path = findPath(leaf, { anchors: anchors ?? [], intermediates, nowMs: o.clock.nowMs(), skewMs })
       if (typeof path === 'string') throw refuse(path)
+      const agent = row.agents === undefined ? id : agentOf(row.agents, () => id, refuse)
+      if (clientId !== undefined && clientId !== id && clientId !== agent)
+        throw refuse(`it is that of ${id}, and client_id is ${shown(clientId)}`)
       return {
-        id: row.agents === undefined ? id : agentOf(row.agents, () => id, refuse),
+        id: agent,
         kind: 'x509-svid',
         issuer: trustDomain,
         attributes: { spiffe_id: id, serial: leaf.serial },
