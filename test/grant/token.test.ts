@@ -3,18 +3,22 @@ import { createHmac, createPublicKey, generateKeyPairSync, sign } from 'node:cry
 import fc from 'fast-check'
 import { createLocalJWKSet, jwtVerify } from 'jose'
 import { beforeAll, describe, expect, it } from 'vitest'
-import { claimsOf, grantOf } from '../../gateway/grant/claims.ts'
+import { authorityHash, type ClaimedGrant, claimsOf, grantOf } from '../../gateway/grant/claims.ts'
+import { hashOf, inputOf } from '../../gateway/grant/jws.ts'
 import { createTokenSeal } from '../../gateway/grant/token.ts'
 import type { Grant } from '../../gateway/protocol/grant.ts'
-import { grantsWith, human, ISSUER, newKey, openTask, signingKey, triage } from './grant.fixture.ts'
+import { chainOf, delegate, ed25519, gatewayKey, type Held, ISSUER, kinds, root, seal } from './chain.fixture.ts'
 
-const seal = createTokenSeal(ISSUER, signingKey)
+const newKey = () => generateKeyPairSync('ed25519').privateKey
+const sealWith = (current = gatewayKey, issuer = ISSUER) => createTokenSeal({ issuer, keys: { current, retired: [] } })
 const refused = { code: 'grant_invalid' }
+let held: Held
 let grant: Grant
 let token: string
 
 beforeAll(async () => {
-  ;({ grant, token } = await openTask(grantsWith()))
+  held = await root()
+  ;({ grant, token } = held)
 })
 
 const b64 = (value: unknown) =>
@@ -22,10 +26,12 @@ const b64 = (value: unknown) =>
 const partOf = (index: number) => Buffer.from(token.split('.')[index] ?? '', 'base64url').toString()
 const header = () => JSON.parse(partOf(0))
 const claims = () => JSON.parse(partOf(1))
+/** Claims of every grant; the others are there when they have something to say. */
+const required = (good: object) => Object.keys(good).filter((name) => !['auth_time', 'amr', 'acr'].includes(name))
 /** A token that our own key really signed, over any header and payload text. */
 const signed = (head: unknown, payload: unknown) => {
   const input = `${b64(head)}.${b64(payload)}`
-  return `${input}.${sign(null, Buffer.from(input), signingKey).toString('base64url')}`
+  return `${input}.${sign(null, Buffer.from(input), gatewayKey).toString('base64url')}`
 }
 
 describe('a signed grant', () => {
@@ -39,22 +45,26 @@ describe('a signed grant', () => {
       nbf: grant.issuedAt,
       exp: grant.issuedAt + 900,
       jti: grant.id,
-      sub: human.sub,
-      sub_iss: human.iss,
-      client_id: triage.id,
+      sub: 'ana',
+      sub_iss: 'https://id.acme.test',
+      client_id: grant.agent.id,
       tenant: 'acme',
       txn: grant.task.id,
+      mission: { id: grant.task.id, issuer: ISSUER, authority_hash: authorityHash(grant.authority) },
       intent: { purpose: 'triage issue 42', hash: expect.stringMatching(/^[\w-]{43}$/) },
-      act: { iss: ISSUER, sub: triage.id, sub_profile: 'ai_agent' },
-      authorization_details: [{ type: 'keyless_access', operations: ['github:issues.read'] }],
+      auth_time: grant.issuedAt - 60,
+      amr: ['pwd', 'otp'],
+      acr: 'urn:acr:2',
+      act: { iss: ISSUER, sub: grant.agent.id, sub_profile: 'ai_agent' },
+      authorization_details: [{ type: 'keyless_access', operations: ['github:issues.read', 'github:pulls.*'] }],
       del_depth: 0,
+      del_max_depth: 8,
       lin: grant.lineageHash,
     })
   })
 
   it('verifies for others with the published keys alone (RFC 9068)', async () => {
-    const keys = createLocalJWKSet(seal.jwks() as unknown as Parameters<typeof createLocalJWKSet>[0])
-    const { payload } = await jwtVerify(token, keys, {
+    const { payload } = await jwtVerify(token, publicKeys(), {
       typ: 'at+jwt',
       issuer: ISSUER,
       audience: ISSUER,
@@ -64,30 +74,92 @@ describe('a signed grant', () => {
     expect(payload.jti).toBe(grant.id)
   })
 
-  it('comes back as the grant that was signed', async () => {
-    const { agent, ...rest } = grant
-    expect(await seal.verify(token)).toEqual({ ...rest, agent: { id: agent.id } })
+  it('nests who delegated to whom, and names its parent and its newest attestation', async () => {
+    const first = await root(ed25519)
+    const second = await delegate(first)
+    const third = await delegate(second)
+    const { payload } = await jwtVerify(third.token, publicKeys(), {
+      currentDate: new Date(grant.issuedAt * 1000 + 5000),
+    })
+    const actor = (n: number) => ({ iss: ISSUER, sub: `spiffe://acme.test/agents/a${n}`, sub_profile: 'ai_agent' })
+    expect(payload).toMatchObject({
+      act: { ...actor(2), act: { ...actor(1), act: actor(0) } },
+      client_id: actor(2).sub,
+      txn: first.grant.task.id,
+      mission: { authority_hash: authorityHash(first.grant.authority) },
+      del_depth: 2,
+      par: second.grant.id,
+      par_hash: hashOf(inputOf(second.token)),
+      lin: hashOf(third.grant.attestations[1] as string),
+    })
+  })
+
+  it('comes back as the grant that was signed, at any depth', async () => {
+    await fc.assert(
+      fc.asyncProperty(kinds(8), async (hops) => {
+        // What a holder signed offline is no token of ours.
+        const isOurs = ({ grant, token }: Held) => grant.attestations.at(-1) !== token.split('~')[0]
+        const leaf = (await chainOf(hops)).findLast(isOurs) as Held
+        expect(await seal.verify(leaf.token)).toEqual(claimedFrom(leaf.grant))
+      }),
+      { numRuns: 40 },
+    )
   })
 
   it('survives the way through claims for any grant', () => {
     const word = fc.string({ minLength: 1, unit: 'grapheme' }).filter((text) => text.isWellFormed())
-    const words = fc.array(word, { minLength: 1, maxLength: 4 })
-    const authority = fc.array(
-      fc.record({ operations: words, locations: words, paths: words }, { requiredKeys: ['operations'] }),
-      { minLength: 1, maxLength: 3 },
+    const authority = fc.constantFrom<Grant['authority']>(
+      [
+        {
+          operations: ['github:*'],
+          actions: ['GET'],
+          locations: ['https://api.github.com'],
+          paths: ['/repos/acme/**'],
+        },
+      ],
+      [
+        {
+          operations: ['github:issues.read'],
+          constraints: { max_calls: 50, rate: { n: 60, per: 60 }, single_use: true },
+        },
+        { operations: ['openai:*'], constraints: { params: { 'query.state': { one_of: ['open', null, 1] } } } },
+      ],
+    )
+    const more = fc.record(
+      {
+        instance: word,
+        step: word,
+        trace: word,
+        preset: fc.constantFrom('per-task' as const, 'sensitive' as const),
+        cnf: fc.constantFrom({ jkt: 'a'.repeat(43) }, { 'x5t#S256': 'b'.repeat(43) }),
+      },
+      { requiredKeys: [] },
     )
     fc.assert(
-      fc.property(word, authority, (purpose, authority) => {
-        const any = { ...grant, task: { ...grant.task, purpose }, authority }
-        const { agent, ...rest } = any
-        expect(grantOf(JSON.parse(JSON.stringify(claimsOf(any, ISSUER))), ISSUER)).toEqual({
-          ...rest,
-          agent: { id: agent.id },
-        })
+      fc.property(word, authority, more, fc.boolean(), (purpose, authority, more, delegable) => {
+        const any: Grant = { ...grant, ...more, task: { ...grant.task, purpose }, authority, delegable }
+        expect(grantOf(JSON.parse(JSON.stringify(claimsOf(any, ISSUER))), ISSUER)).toEqual(claimedFrom(any))
       }),
     )
   })
 })
+
+const publicKeys = () => createLocalJWKSet(seal.jwks() as unknown as Parameters<typeof createLocalJWKSet>[0])
+
+/** What claims can say of a grant. */
+function claimedFrom(grant: Grant): ClaimedGrant {
+  const { agent, lineage, ancestry, attestations, lineageHash, signedHash: _, ...rest } = grant
+  const newest = attestations.at(-1)
+  const parent = ancestry.at(-1)?.id
+  return {
+    ...rest,
+    agent: { id: agent.id },
+    actors: lineage.slice(1).map(({ id }) => id),
+    lin: newest === undefined ? lineageHash : hashOf(newest),
+    missionHash: authorityHash(ancestry[0]?.authority ?? grant.authority),
+    ...(parent !== undefined && { parent }),
+  }
+}
 
 describe('a token is refused', () => {
   it('with any one character changed', async () => {
@@ -128,7 +200,7 @@ describe('a token is refused', () => {
   })
 
   it('when it chooses its own algorithm', async () => {
-    const publicPem = createPublicKey(signingKey).export({ type: 'spki', format: 'pem' }) as string
+    const publicPem = createPublicKey(gatewayKey).export({ type: 'spki', format: 'pem' }) as string
     const hmac = (head: object, key: string | Buffer) => {
       const input = `${b64(head)}.${b64(claims())}`
       return `${input}.${createHmac('sha256', key).update(input).digest('base64url')}`
@@ -196,7 +268,7 @@ describe('a token is refused', () => {
     ] as const) {
       await expect(seal.verify(signed(head, payload))).rejects.toMatchObject({
         ...refused,
-        detail: expect.stringContaining('two ways'),
+        detail: expect.stringContaining('everybody reads alike'),
       })
     }
   })
@@ -206,7 +278,7 @@ describe('a token is refused', () => {
     const details = (entry: object) => ({ ...good, authorization_details: [entry] })
     const access = good.authorization_details[0]
     const bad = [
-      ...Object.keys(good).map((name) => Object.fromEntries(Object.entries(good).filter(([key]) => key !== name))),
+      ...required(good).map((name) => Object.fromEntries(Object.entries(good).filter(([key]) => key !== name))),
       ...Object.keys(good).map((name) => ({ ...good, [name]: null })),
       { ...good, cnf: { jkt: 'x' } },
       { ...good, ver: 'lg/2' },
@@ -221,12 +293,31 @@ describe('a token is refused', () => {
       { ...good, act: { ...good.act, sub: 'x' } },
       { ...good, intent: { ...good.intent, purpose: 'something else' } },
       { ...good, del_depth: 1 },
+      { ...good, del_depth: -1 },
+      { ...good, del_max_depth: 9 },
+      { ...good, del_max_depth: -1 },
+      { ...good, par: good.jti },
+      { ...good, par_hash: good.lin },
+      { ...good, delegable: true },
+      { ...good, preset: 'for-ever' },
+      { ...good, step: '' },
+      { ...good, amr: [] },
+      { ...good, amr: 'pwd' },
+      { ...good, auth_time: 1.5 },
+      { ...good, cnf: {} },
+      { ...good, cnf: { jkt: good.lin, jwk: {} } },
+      { ...good, mission: { ...good.mission, id: 'task_other' } },
+      { ...good, mission: { ...good.mission, authority_hash: good.lin } },
+      { ...good, mission: { ...good.mission, expires_at: 1 } },
+      { ...good, act: { ...good.act, inst: 7 } },
       { ...good, lin: good.lin.toLowerCase() },
       { ...good, authorization_details: [] },
       { ...good, authorization_details: 'github:*' },
       details({ ...access, type: 'egress_grant' }),
-      details({ ...access, actions: ['GET'] }),
-      details({ ...access, constraints: {} }),
+      details({ ...access, actions: ['get'] }),
+      details({ ...access, constraints: { max_calls: -1 } }),
+      details({ ...access, constraints: { unknown: 1 } }),
+      details({ ...access, more: 1 }),
       details({ ...access, operations: [] }),
       details({ ...access, operations: 'github:*' }),
       details({ ...access, paths: [] }),
@@ -239,8 +330,8 @@ describe('a token is refused', () => {
   })
 
   it('when it was issued by a gateway of another name, even one with our key', async () => {
-    const elsewhere = createTokenSeal('https://other.test', signingKey)
-    await expect(seal.verify(await elsewhere.sign(grant))).rejects.toMatchObject(refused)
+    const elsewhere = sealWith(gatewayKey, 'https://other.test')
+    await expect(seal.verify((await elsewhere.sign(grant)).token)).rejects.toMatchObject(refused)
   })
 
   it('without a word of itself in the answer', async () => {
@@ -263,8 +354,8 @@ describe('the signing key', () => {
   it('must be Ed25519', () => {
     const rsa = generateKeyPairSync('rsa', { modulusLength: 2048 }).privateKey
     const ec = generateKeyPairSync('ec', { namedCurve: 'P-256' }).privateKey
-    expect(() => createTokenSeal(ISSUER, rsa)).toThrow(/Ed25519/)
-    expect(() => createTokenSeal(ISSUER, ec)).toThrow(/Ed25519/)
+    expect(() => sealWith(rsa)).toThrow(/Ed25519/)
+    expect(() => sealWith(ec)).toThrow(/Ed25519/)
   })
 
   it('has a key id that follows from the key (RFC 7638) and never shows its private half', async () => {
@@ -272,6 +363,6 @@ describe('the signing key', () => {
     const [jwk] = seal.jwks().keys
     expect(jwk?.kid).toBe(await calculateJwkThumbprint(jwk as Parameters<typeof calculateJwkThumbprint>[0]))
     expect(Object.keys(jwk ?? {})).not.toContain('d')
-    expect(createTokenSeal(ISSUER, newKey()).jwks().keys[0]?.kid).not.toBe(jwk?.kid)
+    expect(sealWith(newKey()).jwks().keys[0]?.kid).not.toBe(jwk?.kid)
   })
 })
