@@ -1,33 +1,36 @@
 /**
  * Who is calling: from what an inbound request presents to a living grant. A token is resolved once and remembered by its
- * digest; time is checked on every use, and so is its end: at once where this process makes every change, within
- * `store.trustMs` where replicas share a store. While the store cannot be asked, nothing that is not freshly known passes.
+ * digest; time is checked on every use, and so is the end of the grant and of everything it hangs on: at once where this
+ * process makes every change, within `store.trustMs` where replicas share a store. While the store cannot be asked, nothing
+ * that is not freshly known passes.
  */
 import type { Clock } from '../protocol/clock.ts'
 import type { Agent, Grant } from '../protocol/grant.ts'
-import type { Inbound } from '../protocol/message.ts'
 import { GatewayError } from '../protocol/problem.ts'
 import { digestOf, isHandle, isWellShaped } from './handle.ts'
+import { Liveness } from './liveness.ts'
+import { type Caller, checkProof, checkShape, invalid, type OfflineGrant, offlineOf, tokenOf } from './presented.ts'
 import type { Records } from './record.ts'
-import { type GrantStore, type Standing, storeUnavailable } from './store.ts'
-import { TOKEN_LIMIT, type TokenSeal } from './token.ts'
+import { type Eventual, type GrantStore, type Standing, storeUnavailable } from './store.ts'
+import type { TokenSeal } from './token.ts'
 
-/** Seconds by which the clock of the replica that issued a grant may be ahead of ours (LG/1 §1.6 step 4). */
-const SKEW_S = 30
 /** Entries are about 1 KB; more tokens than this at once only cost their owners a look into the store. */
 const CACHE_ENTRIES = 10_000
 
 interface Parts {
   readonly store: GrantStore
   readonly records: Records
-  readonly seal: TokenSeal
+  readonly seal: Pick<TokenSeal, 'verify'>
   /** Registered agents by id. */
   readonly agents: ReadonlyMap<string, Agent>
   readonly clock: Clock
+  /** Verify a grant that was delegated offline and make it known, or refuse it. Absent: none is accepted. */
+  present?(token: string, tenant: string): Promise<void>
 }
 
 interface Entry {
   readonly grant: Grant
+  readonly marks: readonly string[]
   readonly expiresAtMs: number
   /** Monotonic time at which the store was asked, before it answered. */
   askedAtMs: number
@@ -36,15 +39,17 @@ interface Entry {
 
 export class Authenticator {
   readonly #parts: Parts
-  /** token digest → what it stands for; written only by `#remember` and `end` */
+  /** token digest → what it stands for; written only by `#welcome`, `#forget` and a refresh that finds it dead */
   readonly #entries = new Map<string, Entry>()
   /** tenant and token digest → the question that is under way */
   readonly #flights = new Map<string, Promise<Grant>>()
-  /** grant id → expiry, epoch seconds: ended by this process, whatever the store managed to write */
-  readonly #ended = new Map<string, number>()
+  readonly #liveness: Liveness
+  /** Counts `recheck`s: an answer from before one is not remembered after it. */
+  #rechecks = 0
 
   constructor(parts: Parts) {
     this.#parts = parts
+    this.#liveness = new Liveness(parts.clock)
   }
 
   /** Tokens remembered, at most 10,000. */
@@ -54,31 +59,45 @@ export class Authenticator {
 
   /**
    * The living grant behind what was presented; no promise when it is freshly known.
-   * @throws {GatewayError} `grant_missing`, `grant_invalid`, `grant_expired`, `grant_revoked`, `agent_unknown`, `store_unavailable`
+   * @throws {GatewayError} `grant_missing`, `grant_invalid`, `grant_expired`, `grant_revoked`, `task_suspended`,
+   *   `agent_unknown`, `store_unavailable`, and of an offline delegation at first sight whatever is wrong with it
    */
-  authenticate(inbound: Inbound): Grant | Promise<Grant> {
-    const token = tokenOf(inbound)
+  authenticate(caller: Caller): Eventual<Grant> {
+    const token = tokenOf(caller)
     const digest = digestOf(token)
     const entry = this.#entries.get(digest)
-    if (entry !== undefined && entry.grant.tenant === inbound.tenant && this.#isFresh(entry, digest)) return entry.grant
-    checkShape(token, inbound)
-    return this.#resolve(token, digest, inbound.tenant)
+    const known = entry?.grant.tenant === caller.tenant ? entry : undefined
+    if (known !== undefined && this.#isFresh(known, digest)) return proved(known.grant, caller)
+    checkShape(token, caller)
+    const found = this.#resolve({ token, digest, tenant: caller.tenant, known })
+    return found instanceof Promise ? found.then((grant) => proved(grant, caller)) : proved(found, caller)
   }
 
-  /** From here on the grant is dead in this process, even if the store should fail to say so. */
-  end(grant: Grant): void {
-    const nowS = this.#parts.clock.nowMs() / 1000
-    for (const [id, expiresAt] of this.#ended) if (expiresAt <= nowS) this.#ended.delete(id)
-    this.#ended.set(grant.id, grant.expiresAt)
-    for (const [digest, entry] of this.#entries) if (entry.grant.id === grant.id) this.#entries.delete(digest)
+  /**
+   * From here on every grant that carries the mark is dead in this process, even if the store should fail to say so.
+   * @param o.untilS epoch seconds; not before the expiry of any grant that carries it.
+   */
+  end(tenant: string, mark: string, o: { readonly reason: string; readonly untilS: number }): void {
+    this.#liveness.end(tenant, mark, o)
+    this.#forget(tenant, mark)
+  }
+
+  /** Something about the grants that carry the mark has changed in the store, which is asked again before their next use. */
+  recheck(tenant: string, mark: string): void {
+    this.#rechecks += 1
+    this.#forget(tenant, mark)
   }
 
   /** A grant from a store, checked as it must be on any use. */
   admit(standing: Standing): Grant {
     const grant = this.#withAgent(this.#parts.records.open(standing.stored))
-    if (standing.ended !== undefined || this.#ended.has(grant.id)) throw ended(grant, standing.ended)
-    this.#checkTime(grant)
+    this.#liveness.check(grant, standing)
     return grant
+  }
+
+  #forget(tenant: string, mark: string): void {
+    for (const [digest, { grant, marks }] of this.#entries)
+      if (grant.tenant === tenant && marks.includes(mark)) this.#entries.delete(digest)
   }
 
   #isFresh(entry: Entry, digest: string): boolean {
@@ -98,7 +117,7 @@ export class Authenticator {
     const askedAtMs = clock.elapsedMs()
     try {
       const standing = await store.byId(entry.grant.tenant, entry.grant.id)
-      if (standing === undefined || standing.ended !== undefined) this.#entries.delete(digest)
+      if (standing === undefined || standing.ended !== undefined || standing.isSuspended) this.#entries.delete(digest)
       else entry.askedAtMs = askedAtMs
     } catch {
       // The entry runs out of trust by itself, and then the request that needs the store reports it.
@@ -107,52 +126,69 @@ export class Authenticator {
     }
   }
 
-  #resolve(token: string, digest: string, tenant: string): Grant | Promise<Grant> {
-    const flightKey = `${tenant} ${digest}`
+  #resolve(o: Question): Eventual<Grant> {
+    const flightKey = `${o.tenant} ${o.digest}`
     const flying = this.#flights.get(flightKey)
     if (flying !== undefined) return flying
-    const askedAtMs = this.#parts.clock.elapsedMs()
-    const found = isHandle(token) ? this.#byHandle(token, digest, tenant) : this.#byToken(token, tenant)
-    if (!(found instanceof Promise)) return this.#remember(digest, found, askedAtMs)
+    const asked = { atMs: this.#parts.clock.elapsedMs(), rechecks: this.#rechecks }
+    const found = this.#find(o)
+    if (!(found instanceof Promise)) return this.#welcome(o.digest, found, asked)
     const flight = found
-      .then((grant) => this.#remember(digest, grant, askedAtMs))
+      .then((standing) => this.#welcome(o.digest, standing, asked))
       .finally(() => this.#flights.delete(flightKey))
     this.#flights.set(flightKey, flight)
     return flight
   }
 
-  #byHandle(token: string, digest: string, tenant: string): Grant | Promise<Grant> {
+  #find({ token, digest, tenant, known }: Question): Eventual<Standing> {
+    // What a token stands for never changes, only whether it still does.
+    if (known !== undefined) return this.#byId(tenant, known.grant.id)
+    if (isHandle(token)) return this.#byHandle(token, digest, tenant)
+    const offline = offlineOf(token)
+    return offline === undefined ? this.#byToken(token, tenant) : this.#byDelegation(token, offline, tenant)
+  }
+
+  #byHandle(token: string, digest: string, tenant: string): Eventual<Standing> {
     if (!isWellShaped(token)) throw invalid('A handle was presented that is cut short or changed.')
-    // A store finds by pointers that carry no seal of ours; the digest under the seal says whose handle this is.
-    const known = (found: Standing | undefined): Grant => {
-      if (found !== undefined && found.stored.handleDigest !== digest) throw swapped()
-      return this.#known(found, tenant)
-    }
     const found = ask(() => this.#parts.store.byHandle(tenant, digest))
-    return found instanceof Promise ? found.then(known) : known(found)
+    // A store finds by pointers that carry no seal of ours; the digest under the seal says whose handle this is.
+    const isIts = ({ handleDigest }: Standing['stored']) => handleDigest === digest
+    return found instanceof Promise ? found.then((it) => known(it, tenant, isIts)) : known(found, tenant, isIts)
+  }
+
+  #byId(tenant: string, id: string): Eventual<Standing> {
+    const found = ask(() => this.#parts.store.byId(tenant, id))
+    const isIt = (stored: Standing['stored']) => stored.id === id
+    return found instanceof Promise ? found.then((it) => known(it, tenant, isIt)) : known(found, tenant, isIt)
   }
 
   /** The signature says what was granted; the store says whether it still stands. */
-  async #byToken(token: string, tenant: string): Promise<Grant> {
+  async #byToken(token: string, tenant: string): Promise<Standing> {
     const claimed = await this.#parts.seal.verify(token)
     if (claimed.tenant !== tenant) throw invalid('A signed grant of another tenant was presented.')
-    this.#checkTime(claimed)
-    const found = await ask(() => this.#parts.store.byId(tenant, claimed.id))
-    if (found !== undefined && found.stored.id !== claimed.id) throw swapped()
-    return this.#known(found, tenant)
+    this.#liveness.checkTime(claimed)
+    return this.#byId(tenant, claimed.id)
   }
 
-  #known(standing: Standing | undefined, tenant: string): Grant {
-    if (standing === undefined) throw invalid('The grant that was presented is not known to this gateway.')
-    if (standing.stored.tenant !== tenant) throw swapped()
-    return this.admit(standing)
+  /** Verified at first sight; from then on the store knows it, and by exactly which delegation. */
+  async #byDelegation(token: string, { delegation, id }: OfflineGrant, tenant: string): Promise<Standing> {
+    if ((await ask(() => this.#parts.store.byId(tenant, id))) === undefined) {
+      if (this.#parts.present === undefined) throw invalid('Grants that were delegated offline are not accepted here.')
+      await this.#parts.present(token, tenant)
+    }
+    const standing = await this.#byId(tenant, id)
+    // Whoever may delegate chooses the id: another grant that has it is not what was presented.
+    if (this.#parts.records.open(standing.stored).attestations.at(-1) === delegation) return standing
+    throw invalid('The id of the delegation that was presented belongs to another grant.')
   }
 
-  #remember(digest: string, grant: Grant, askedAtMs: number): Grant {
-    // It may have ended between its admission and here, and what is remembered may never be asked for again.
-    if (this.#ended.has(grant.id)) throw ended(grant, undefined)
+  #welcome(digest: string, standing: Standing, asked: { readonly atMs: number; readonly rechecks: number }): Grant {
+    const grant = this.admit(standing)
+    if (asked.rechecks !== this.#rechecks) return grant
+    const { marks } = standing.stored
     if (this.#entries.size >= CACHE_ENTRIES) this.#evict()
-    this.#entries.set(digest, { grant, expiresAtMs: grant.expiresAt * 1000, askedAtMs, isRefreshing: false })
+    const entry = { grant, marks, expiresAtMs: grant.expiresAt * 1000, askedAtMs: asked.atMs, isRefreshing: false }
+    this.#entries.set(digest, entry)
     return grant
   }
 
@@ -170,73 +206,33 @@ export class Authenticator {
       `The agent ${grant.agent.id} of this grant is not registered any more. Add it to \`agents\` in the settings.`,
     )
   }
-
-  #checkTime(grant: Pick<Grant, 'issuedAt' | 'expiresAt'>): void {
-    const nowS = this.#parts.clock.nowMs() / 1000
-    // No tolerance here: we set the expiry ourselves, and a handle and a token of one grant must die together.
-    if (nowS >= grant.expiresAt) {
-      throw new GatewayError(
-        'grant_expired',
-        `The grant expired at ${new Date(grant.expiresAt * 1000).toISOString()}. Open a new task.`,
-      )
-    }
-    if (grant.issuedAt > nowS + SKEW_S) {
-      throw invalid(
-        `The grant is from the future by more than ${SKEW_S} s: the clocks of the gateways differ, or this one was set back.`,
-      )
-    }
-  }
 }
 
-function tokenOf(inbound: Inbound): string {
-  const { presented } = inbound
-  if (presented === null) {
-    throw new GatewayError(
-      'grant_missing',
-      'Nothing was presented that says who is calling. Run the command with `keyless run`, or use the proxy URL that `keyless task open` prints.',
-    )
-  }
-  const { token } = presented
-  if (token.length > TOKEN_LIMIT) throw invalid(`What was presented is longer than ${TOKEN_LIMIT} characters.`)
-  return token
+interface Question {
+  readonly token: string
+  readonly digest: string
+  readonly tenant: string
+  /** What is remembered of it, and not fresh any more. */
+  readonly known: Entry | undefined
 }
 
-function checkShape(token: string, inbound: Inbound): void {
-  if (isHandle(token) || token.split('.').length === 3) return
-  throw invalid(
-    `A value of ${token.length} characters was presented${where(inbound)} that is neither a handle (kh_…) nor a signed grant.`,
-  )
+function proved(grant: Grant, caller: Caller): Grant {
+  if (grant.cnf !== undefined) checkProof(grant, caller.proof)
+  return grant
 }
 
-function where(inbound: Inbound): string {
-  switch (inbound.presented?.scheme) {
-    case 'basic':
-      return ' as Basic password'
-    case 'bearer':
-      return ' as Bearer token'
-    default:
-      return ' in the credential slot of the service'
-  }
-}
-
-function invalid(what: string): GatewayError {
-  return new GatewayError('grant_invalid', `${what} Open a new task with \`keyless task open\` or \`keyless run\`.`)
-}
-
-function swapped(): GatewayError {
-  return invalid('The store has another grant in the place of the one that was presented: someone else writes to it.')
-}
-
-function ended(grant: Grant, reason: string | undefined): GatewayError {
-  const how = reason === undefined ? '' : ` (${reason.replace('_', ' ')})`
-  return new GatewayError(
-    'grant_revoked',
-    `The task ${grant.task.id} has ended${how}, and its grant with it. Open a new task.`,
-  )
+function known(
+  found: Standing | undefined,
+  tenant: string,
+  isAsked: (stored: Standing['stored']) => boolean,
+): Standing {
+  if (found === undefined) throw invalid('The grant that was presented is not known to this gateway.')
+  if (found.stored.tenant === tenant && isAsked(found.stored)) return found
+  throw invalid('The store has another grant in the place of the one that was presented: someone else writes to it.')
 }
 
 /** A store that fails in any way is a store that cannot be relied on. */
-function ask<T>(question: () => T | Promise<T>): T | Promise<T> {
+function ask<T>(question: () => Eventual<T>): Eventual<T> {
   try {
     const answer = question()
     return answer instanceof Promise ? answer.catch(refuse) : answer

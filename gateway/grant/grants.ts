@@ -14,15 +14,17 @@ import { Authenticator } from './authenticate.ts'
 import { draftGrant } from './draft.ts'
 import { digestOf, newHandle } from './handle.ts'
 import { createRecords, type Records } from './record.ts'
-import type { GrantStore, StoredGrant } from './store.ts'
-import { createTokenSeal, TOKEN_LIMIT, type TokenSeal } from './token.ts'
+import type { GrantStore, StoredTask } from './store.ts'
+import { marksOf, type TaskRecord } from './task.ts'
+import { createTokenSeal, type SigningKeys, TOKEN_LIMIT, type TokenSeal } from './token.ts'
 
 export interface GrantsOptions {
   readonly store: GrantStore
   /** Exact `iss` and `aud` of signed grants: the settings' `public_url`. */
   readonly issuer: string
-  /** Ed25519 private key. */
-  readonly signingKey: KeyObject
+  readonly signing: SigningKeys
+  /** 32 bytes, seals what is stored of grants and tasks. */
+  readonly storeKey: KeyObject
   readonly agents: readonly Agent[]
   /** Does the catalogue have at least one operation under this pattern? */
   knowsOperation(pattern: string): boolean
@@ -70,8 +72,8 @@ export interface Grants {
 
 export function createGrants(o: GrantsOptions): Grants {
   const agents = new Map(o.agents.map((agent) => [agent.id, agent]))
-  const records = createRecords(o.signingKey)
-  const seal = createTokenSeal(o.issuer, o.signingKey)
+  const records = createRecords(o.storeKey)
+  const seal = createTokenSeal({ issuer: o.issuer, keys: o.signing })
   const authenticator = new Authenticator({ store: o.store, records, seal, agents, clock: o.clock })
   const rooms = { ...o, records, seal, authenticator }
   return {
@@ -89,12 +91,13 @@ export function createGrants(o: GrantsOptions): Grants {
       throw new TypeError(`no such proposal: ${p.kind}`)
     },
     async heartbeat(taskId, tenant) {
-      const grant = await livingTask(tenant, taskId, rooms)
-      await o.store.beat(grant)
-      return { expiresAt: grant.expiresAt }
+      const { root } = await livingTask(tenant, taskId, rooms)
+      await o.store.beat(tenant, taskId)
+      return { expiresAt: root.expiresAt }
     },
-    overdue: async () => readable(await o.store.overdue(2000 * o.heartbeatS), records).map(({ grant }) => grant),
-    list: async (tenant) => readable(await o.store.live(tenant), records),
+    overdue: async () => readable(await o.store.overdue(2000 * o.heartbeatS), records).map(({ root }) => root),
+    list: async (tenant) =>
+      readable(await o.store.tasks(tenant), records).map(({ root, watched }) => ({ grant: root, heartbeat: watched })),
     jwks: () => seal.jwks(),
   }
 }
@@ -115,8 +118,9 @@ function debit(store: GrantStore, { grant, endpoint, decision }: Debit): void | 
       `${operation} may be used once under a grant, and grant ${grant.id} has used it. Ask for a new grant to use it again.`,
     )
   }
-  const answer = store.spend(grant.tenant, grant.id, operation, grant.expiresAt)
-  return answer instanceof Promise ? answer.then(settle) : settle(answer)
+  const name = `${grant.id}/once/${operation}`
+  const answer = store.spend(grant.tenant, [{ name, kind: 'count', limit: 1, by: 1, untilS: grant.expiresAt }])
+  return answer instanceof Promise ? answer.then((i) => settle(i === -1)) : settle(answer === -1)
 }
 
 type Open = Extract<Instruction, { kind: 'task.open' }>
@@ -142,40 +146,57 @@ function proposeOpen(i: Open, agents: ReadonlyMap<string, Agent>, o: GrantsOptio
 }
 
 async function proposeComplete(i: Complete, rooms: Rooms): Promise<Proposal> {
-  return { kind: 'task.complete', grant: await livingTask(i.tenant, i.task, rooms), reason: i.reason }
+  return { kind: 'task.complete', grant: (await livingTask(i.tenant, i.task, rooms)).root, reason: i.reason }
 }
 
 async function open(p: Extract<Proposal, { kind: 'task.open' }>, rooms: Rooms): Promise<IssuedGrant> {
-  const { grant } = p
-  const token = await rooms.seal.sign(grant)
+  const { token, signedHash } = await rooms.seal.sign(p.grant)
+  const grant = { ...p.grant, signedHash }
   if (token.length > TOKEN_LIMIT)
     throw new GatewayError(
       'invalid_scope',
       'The scope is too long for a signed grant. Name fewer operations, or patterns that cover them.',
     )
   const handle = newHandle()
-  // Last, and in one step: a crash before it leaves a recorded grant that nobody can use.
-  await rooms.store.create(rooms.records.close(grant, digestOf(handle), p.heartbeat === true))
+  // The grant last: a crash before it leaves a task that nobody can use.
+  await rooms.store.saveTask(rooms.records.closeTask(recordOf(grant, p.heartbeat === true)), undefined)
+  await rooms.store.create(rooms.records.close(grant, { handleDigest: digestOf(handle), marks: marksOf(grant) }))
   return { grant, handle, token }
+}
+
+function recordOf(root: Grant, watched: boolean): TaskRecord {
+  const { task, tenant, authority, issuedAt, expiresAt } = root
+  return {
+    id: task.id,
+    tenant,
+    root,
+    ceiling: authority,
+    state: 'active',
+    watched,
+    createdAt: issuedAt,
+    expiresAt,
+    version: 0,
+  }
 }
 
 async function complete(p: Extract<Proposal, { kind: 'task.complete' }>, rooms: Rooms): Promise<null> {
   const { grant } = p
-  rooms.authenticator.end(grant) // first: whatever becomes of the store, it is over here
+  const end = { reason: p.reason, untilS: grant.expiresAt }
+  rooms.authenticator.end(grant.tenant, grant.task.id, end) // first: whatever becomes of the store, it is over here
   void Promise.resolve(rooms.onEnded(grant)).catch(() => {})
-  await rooms.store.end(grant, p.reason)
+  await rooms.store.end(grant.tenant, grant.task.id, end)
   return null
 }
 
 /** @throws {GatewayError} `task_unknown` for a task that never was, has expired or has ended. */
-async function livingTask(tenant: string, taskId: string, rooms: Rooms): Promise<Grant> {
-  const standing = await rooms.store.byTask(tenant, taskId)
-  if (standing === undefined) throw unknown('There is no such task.')
-  if (standing.ended !== undefined) throw unknown(`The task has ended (${standing.ended.replace('_', ' ')}).`)
-  const grant = rooms.records.open(standing.stored)
-  if (grant.task.id !== taskId || grant.tenant !== tenant) throw unknown('The store has another task in its place.')
-  if (grant.expiresAt * 1000 <= rooms.clock.nowMs()) throw unknown('The task has expired.')
-  return grant
+async function livingTask(tenant: string, taskId: string, rooms: Rooms): Promise<TaskRecord> {
+  const stored = await rooms.store.task(tenant, taskId)
+  if (stored === undefined) throw unknown('There is no such task.')
+  if (stored.ended !== undefined) throw unknown(`The task has ended (${stored.ended.replace('_', ' ')}).`)
+  const task = rooms.records.openTask(stored)
+  if (task.id !== taskId || task.tenant !== tenant) throw unknown('The store has another task in its place.')
+  if (task.expiresAt * 1000 <= rooms.clock.nowMs()) throw unknown('The task has expired.')
+  return task
 }
 
 function unknown(what: string): GatewayError {
@@ -183,10 +204,10 @@ function unknown(what: string): GatewayError {
 }
 
 /** Records that carry our seal. Others cannot be used by anyone, so there is nothing to show or to end. */
-function readable(stored: readonly StoredGrant[], records: Records): { grant: Grant; heartbeat: boolean }[] {
+function readable(stored: readonly StoredTask[], records: Records): TaskRecord[] {
   return stored.flatMap((entry) => {
     try {
-      return [{ grant: records.open(entry), heartbeat: entry.watched }]
+      return [records.openTask(entry)]
     } catch {
       return []
     }

@@ -1,11 +1,33 @@
 /**
  * Grants shared by replicas, in Redis. All keys of a tenant carry one hash tag, so that the steps of one change stay on one
- * node of a Cluster and can be a transaction. Everything expires by itself. Needs `maxmemory-policy noeviction`: an evicted
- * key would bring a spent use back to life.
+ * node of a Cluster and can be a script. Everything expires by itself. Needs `maxmemory-policy noeviction`: an evicted key
+ * would bring a spent use back to life.
  */
-import type { ChainableCommander, Cluster, Redis } from 'ioredis'
+import type { Cluster, Redis } from 'ioredis'
 import type { Clock } from '../protocol/clock.ts'
-import { type GrantStore, REMEMBER_S, type Standing, type StoredGrant, storeUnavailable } from './store.ts'
+import {
+  type Charge,
+  type Eventual,
+  type GrantStore,
+  type KnownTask,
+  REMEMBER_S,
+  type Standing,
+  type StoredGrant,
+  type StoredTask,
+  storeUnavailable,
+} from './store.ts'
+import {
+  ADD,
+  BY_HANDLE,
+  BY_ID,
+  CREATE,
+  END,
+  GRANTS_OF,
+  RECENT,
+  SAVE_TASK,
+  SPEND,
+  TASKS,
+} from './store-redis-scripts.ts'
 
 /** Within a second the end of a task is known everywhere (DESIGN §2, promise 8). */
 const TRUST_MS = 1_000
@@ -20,128 +42,138 @@ export function openRedisStore(o: {
 }): GrantStore {
   const { redis, clock } = o
   const keys = createKeys(o.prefix ?? 'keyless')
+  const run = <T>(script: string, names: readonly string[], ...given: readonly (string | number)[]) =>
+    bounded(redis.eval(script, names.length, ...names, ...given) as Promise<T>)
   const nowS = () => Math.floor(clock.nowMs() / 1000)
-  const lifeMs = (expiresAt: number) => Math.max(1, Math.ceil((expiresAt + REMEMBER_S) * 1000 - clock.nowMs()))
-  const byId = (tenant: string, id: string) => readStanding(redis, keys.grant(tenant, id), keys.ended(tenant, id))
-  const byPointer = async (tenant: string, pointer: string) => {
-    const id = await redis.get(pointer)
-    return id === null ? undefined : byId(tenant, id)
-  }
+  const lifeMs = (untilS: number) => Math.max(1, Math.ceil((untilS + REMEMBER_S) * 1000 - clock.nowMs()))
   return {
     trustMs: TRUST_MS,
-    create: (g) => bounded(create(redis, keys, { g, ttlMs: lifeMs(g.expiresAt), nowMs: clock.nowMs() })),
-    byHandle: (tenant, digest) => bounded(byPointer(tenant, keys.handle(tenant, digest))),
-    byId: (tenant, id) => bounded(byId(tenant, id)),
-    byTask: (tenant, task) => bounded(byPointer(tenant, keys.task(tenant, task))),
-    end: (g, reason) =>
-      bounded(
-        transact(
-          redis
-            .multi()
-            .set(keys.ended(g.tenant, g.id), reason, 'PX', lifeMs(g.expiresAt), 'NX')
-            .zrem(keys.live(g.tenant), g.id)
-            .zrem(keys.beats(g.tenant), g.id),
-        ).then(([first]) => first === 'OK'),
+    async create(g) {
+      const { tenant, id, task, handleDigest, expiresAt } = g
+      const handle = handleDigest === undefined ? '' : keys.handle(tenant, handleDigest)
+      const given = [JSON.stringify(g), JSON.stringify(g.marks), task, lifeMs(expiresAt), expiresAt, id, nowS(), handle]
+      return (await run(CREATE, [keys.grant(tenant, id), keys.grantsOf(tenant, task)], ...given)) === 1
+    },
+    byHandle: async (tenant, digest) =>
+      standingOf(await run(BY_HANDLE, [keys.handle(tenant, digest)], keys.of(tenant))),
+    byId: async (tenant, id) => standingOf(await run(BY_ID, [keys.grant(tenant, id)], keys.of(tenant))),
+    async end(tenant, mark, { reason, untilS }) {
+      const names = [keys.ended(tenant, mark), keys.tasks(tenant), keys.beats(tenant)]
+      return (await run(END, names, reason, lifeMs(untilS), mark)) === 1
+    },
+    async saveTask(task, expected) {
+      const { tenant, id, version, watched, isSuspended, expiresAt } = task
+      if (watched) await bounded(redis.sadd(keys.tenants, tenant))
+      const names = [keys.task(tenant, id), keys.ended(tenant, id), keys.tasks(tenant), keys.beats(tenant)]
+      const change = [JSON.stringify(task), version, expected ?? '', isSuspended ? 1 : 0, lifeMs(expiresAt)]
+      return (await run(SAVE_TASK, names, ...change, expiresAt, id, nowS(), watched ? clock.nowMs() : '')) === 1
+    },
+    async task(tenant, id) {
+      const known = bounded(
+        Promise.all([redis.hget(keys.task(tenant, id), 'stored'), redis.get(keys.ended(tenant, id))]),
+      )
+      const [stored, ended] = await known
+      return stored === null ? undefined : ({ ...JSON.parse(stored), ended: ended ?? undefined } as KnownTask)
+    },
+    tasks: async (tenant) =>
+      parsed<StoredTask>(await run(TASKS, [keys.tasks(tenant)], keys.of(tenant), nowS())).sort(newestFirst),
+    grantsOf: async (tenant, task) =>
+      parsed<StoredGrant>(await run(GRANTS_OF, [keys.grantsOf(tenant, task)], keys.of(tenant), nowS())).sort(
+        (a, b) => -newestFirst(a, b),
       ),
-    spend: (tenant, id, operation, expiresAt) =>
-      bounded(
-        redis
-          .set(keys.use(tenant, id, operation), '1', 'PX', lifeMs(expiresAt), 'NX')
-          .then((answer) => answer === 'OK'),
-      ),
-    // XX: a beat that arrives after the end cannot put the grant back on the list.
-    beat: (g) => bounded(redis.zadd(keys.beats(g.tenant), 'XX', clock.nowMs(), g.id).then(() => undefined)),
+    spend(tenant, charges): Eventual<number> {
+      if (charges.length === 0) return -1
+      const names = charges.map(({ name }) => keys.count(tenant, name))
+      return run(SPEND, names, ...charges.flatMap((charge) => wordsOf(charge, lifeMs)))
+    },
+    async add(tenant, charges) {
+      const names = charges.map(({ name }) => keys.count(tenant, name))
+      await run(ADD, names, ...charges.flatMap(({ by, untilS }) => [by, lifeMs(untilS)]))
+    },
+    async left(tenant, charge) {
+      const key = keys.count(tenant, charge.name)
+      if (charge.kind === 'rate') return charge.n - (await run<number>(RECENT, [key], charge.perS * 1_000_000))
+      return Math.max(0, charge.limit - Number((await bounded(redis.get(key))) ?? 0))
+    },
+    async once(tenant, name, untilMs) {
+      const lifeMs = Math.max(1, Math.ceil(untilMs - clock.nowMs()))
+      return (await bounded(redis.set(keys.seen(tenant, name), '1', 'PX', lifeMs, 'NX'))) === 'OK'
+    },
+    // XX: a beat that arrives after the end cannot put the task back on the list.
+    beat: (tenant, task) => bounded(redis.zadd(keys.beats(tenant), 'XX', clock.nowMs(), task).then(() => undefined)),
     overdue: (silentMs) => bounded(overdue(redis, keys, { nowMs: clock.nowMs(), silentMs })),
-    live: (tenant) => bounded(live(redis, keys, tenant, nowS())),
     close: () => {},
   }
 }
 
 type Keys = ReturnType<typeof createKeys>
 
+/** The 2 is the layout: what an older gateway wrote is neither read nor harmed. */
 function createKeys(prefix: string) {
-  const key = (tenant: string, rest: string) => `{${prefix}:${tenant}}:${rest}`
+  const of = (tenant: string) => `{${prefix}:${tenant}}:2:`
   return {
-    grant: (tenant: string, id: string) => key(tenant, `grant:${id}`),
-    ended: (tenant: string, id: string) => key(tenant, `ended:${id}`),
-    handle: (tenant: string, digest: string) => key(tenant, `handle:${digest}`),
-    task: (tenant: string, task: string) => key(tenant, `task:${task}`),
-    use: (tenant: string, id: string, operation: string) => key(tenant, `use:${id}:${operation}`),
-    /** Sorted set: grant id by expiry, epoch seconds. */
-    live: (tenant: string) => key(tenant, 'live'),
-    /** Sorted set: grant id by last sign of life, epoch milliseconds. */
-    beats: (tenant: string) => key(tenant, 'beats'),
-    /** Who looks after a silent grant right now. */
-    claim: (tenant: string, id: string) => key(tenant, `claim:${id}`),
+    of,
+    /** Hash: the grant, its marks, its task. */
+    grant: (tenant: string, id: string) => `${of(tenant)}grant:${id}`,
+    /** Reason by mark. */
+    ended: (tenant: string, mark: string) => `${of(tenant)}ended:${mark}`,
+    /** Id of a grant by digest. */
+    handle: (tenant: string, digest: string) => `${of(tenant)}handle:${digest}`,
+    /** Hash: the task, its version, whether it is suspended. */
+    task: (tenant: string, task: string) => `${of(tenant)}task:${task}`,
+    /** Sorted set: ids of a task's grants by expiry, epoch seconds. */
+    grantsOf: (tenant: string, task: string) => `${of(tenant)}grants:${task}`,
+    /** Sorted set: living tasks by expiry, epoch seconds. */
+    tasks: (tenant: string) => `${of(tenant)}tasks`,
+    /** Sorted set: watched tasks by last sign of life, epoch milliseconds. */
+    beats: (tenant: string) => `${of(tenant)}beats`,
+    /** Who looks after a silent task right now. */
+    claim: (tenant: string, task: string) => `${of(tenant)}claim:${task}`,
+    /** What is spent of a budget; of a rate, its last calls. */
+    count: (tenant: string, name: string) => `${of(tenant)}count:${name}`,
+    seen: (tenant: string, name: string) => `${of(tenant)}seen:${name}`,
     /** Set of tenants with promised heartbeats. */
-    tenants: `{${prefix}}:tenants`,
+    tenants: `{${prefix}}:2:tenants`,
   }
 }
 
-async function create(
-  redis: Redis | Cluster,
-  keys: Keys,
-  o: { readonly g: StoredGrant; readonly ttlMs: number; readonly nowMs: number },
-): Promise<void> {
-  const { g, ttlMs, nowMs } = o
-  if (g.watched) await redis.sadd(keys.tenants, g.tenant)
-  const steps = redis
-    .multi()
-    .set(keys.grant(g.tenant, g.id), JSON.stringify(g), 'PX', ttlMs)
-    .set(keys.task(g.tenant, g.task), g.id, 'PX', ttlMs)
-    .set(keys.handle(g.tenant, g.handleDigest), g.id, 'PX', ttlMs)
-    .zremrangebyscore(keys.live(g.tenant), '-inf', Math.floor(nowMs / 1000))
-    .zadd(keys.live(g.tenant), g.expiresAt, g.id)
-  await transact(g.watched ? steps.zadd(keys.beats(g.tenant), nowMs, g.id) : steps)
+function wordsOf(charge: Charge, lifeMs: (untilS: number) => number): readonly (string | number)[] {
+  return charge.kind === 'count'
+    ? ['count', charge.limit, charge.by, lifeMs(charge.untilS)]
+    : ['rate', charge.n, charge.perS * 1_000_000, Math.ceil(charge.perS * 1000)]
 }
 
-/** Results in order. @throws the first error: a transaction that was refused in part is a refused one to us. */
-async function transact(steps: ChainableCommander): Promise<unknown[]> {
-  const results = await steps.exec()
-  if (results === null) throw new Error('the transaction was discarded')
-  return results.map(([error, value]) => {
-    if (error) throw error
-    return value
-  })
+function standingOf(found: readonly [string, string | null, string | null] | null): Standing | undefined {
+  if (found === null) return undefined
+  const [stored, ended, suspended] = found
+  return { stored: JSON.parse(stored) as StoredGrant, ended: ended ?? undefined, isSuspended: suspended === '1' }
 }
 
-async function readStanding(redis: Redis | Cluster, grantKey: string, endedKey: string): Promise<Standing | undefined> {
-  const [stored, ended] = await redis.mget(grantKey, endedKey)
-  if (stored === null || stored === undefined) return undefined
-  return { stored: JSON.parse(stored) as StoredGrant, ended: ended ?? undefined }
+function parsed<T>(texts: readonly string[]): T[] {
+  return texts.map((text) => JSON.parse(text) as T)
 }
 
-/** Each silent grant goes to the replica whose claim is first; the claim lapses, so that a replica that dies is replaced. */
+/** UUIDv7: by time. */
+function newestFirst(a: { readonly id: string }, b: { readonly id: string }): number {
+  return a.id < b.id ? 1 : -1
+}
+
+/** Each silent task goes to the replica whose claim is first; the claim lapses, so that a replica that dies is replaced. */
 async function overdue(
   redis: Redis | Cluster,
   keys: Keys,
   o: { nowMs: number; silentMs: number },
-): Promise<readonly StoredGrant[]> {
-  const found: StoredGrant[] = []
+): Promise<readonly StoredTask[]> {
+  const found: StoredTask[] = []
   for (const tenant of await redis.smembers(keys.tenants)) {
-    const ids = await redis.zrangebyscore(keys.beats(tenant), '-inf', `(${o.nowMs - o.silentMs}`)
-    for (const id of ids) {
-      const standing = await readStanding(redis, keys.grant(tenant, id), keys.ended(tenant, id))
-      const isOver =
-        standing === undefined || standing.ended !== undefined || standing.stored.expiresAt * 1000 <= o.nowMs
-      if (isOver) await redis.zrem(keys.beats(tenant), id)
-      else if ((await redis.set(keys.claim(tenant, id), '1', 'PX', o.silentMs, 'NX')) === 'OK')
-        found.push(standing.stored)
+    for (const id of await redis.zrangebyscore(keys.beats(tenant), '-inf', `(${o.nowMs - o.silentMs}`)) {
+      const stored = await redis.hget(keys.task(tenant, id), 'stored')
+      const task = stored === null ? undefined : (JSON.parse(stored) as StoredTask)
+      if (task === undefined || task.expiresAt * 1000 <= o.nowMs) await redis.zrem(keys.beats(tenant), id)
+      else if ((await redis.set(keys.claim(tenant, id), '1', 'PX', o.silentMs, 'NX')) === 'OK') found.push(task)
     }
   }
   return found
-}
-
-async function live(redis: Redis | Cluster, keys: Keys, tenant: string, nowS: number): Promise<readonly StoredGrant[]> {
-  const ids = await redis.zrangebyscore(keys.live(tenant), `(${nowS}`, '+inf')
-  if (ids.length === 0) return []
-  const stored = await redis.mget(
-    ids
-      .sort()
-      .reverse()
-      .map((id) => keys.grant(tenant, id)),
-  )
-  return stored.flatMap((text) => (text === null ? [] : [JSON.parse(text) as StoredGrant]))
 }
 
 async function bounded<T>(work: Promise<T>): Promise<T> {

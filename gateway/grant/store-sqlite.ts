@@ -1,147 +1,179 @@
 /**
- * Grants of one process, in SQLite: answers at once, survives a restart and a power cut (WAL, fsynced on every change, since
- * a lost change could bring an ended grant or a spent use back to life).
+ * Grants of one process, in SQLite: answers at once, survives a restart and a power cut. What changes more than one row is one
+ * transaction.
  */
-import { chmodSync, closeSync, openSync } from 'node:fs'
-import { DatabaseSync } from 'node:sqlite'
+import type { DatabaseSync } from 'node:sqlite'
 import type { Clock } from '../protocol/clock.ts'
-import { type GrantStore, REMEMBER_S, type Standing, type StoredGrant, storeUnavailable } from './store.ts'
+import {
+  type GrantStore,
+  type KnownTask,
+  REMEMBER_S,
+  type Standing,
+  type StoredGrant,
+  type StoredTask,
+  storeUnavailable,
+} from './store.ts'
+import { openDatabase } from './store-sqlite-schema.ts'
+import { createTally } from './store-sqlite-tally.ts'
 
-const SCHEMA_VERSION = 1
-
-const SCHEMA = `
-  CREATE TABLE grants (
-    tenant TEXT NOT NULL, id TEXT NOT NULL, task TEXT NOT NULL, handle_digest TEXT NOT NULL,
-    body TEXT NOT NULL, expires_at INTEGER NOT NULL,
-    ended TEXT,
-    beat_at_ms REAL, -- null: no heartbeats were promised
-    PRIMARY KEY (tenant, id), UNIQUE (tenant, handle_digest), UNIQUE (tenant, task)
-  ) STRICT;
-  CREATE INDEX grants_by_expiry ON grants (expires_at);
-  CREATE INDEX grants_by_beat ON grants (beat_at_ms) WHERE beat_at_ms IS NOT NULL AND ended IS NULL;
-  CREATE TABLE uses (
-    tenant TEXT NOT NULL, id TEXT NOT NULL, operation TEXT NOT NULL, expires_at INTEGER NOT NULL,
-    PRIMARY KEY (tenant, id, operation)
-  ) STRICT, WITHOUT ROWID;
-  CREATE INDEX uses_by_expiry ON uses (expires_at);
-  PRAGMA user_version = ${SCHEMA_VERSION};`
-
-interface Row {
-  readonly tenant: string
-  readonly id: string
-  readonly task: string
-  readonly handle_digest: string
-  readonly body: string
-  readonly expires_at: number
-  readonly ended: string | null
-  readonly beat_at_ms: number | null
-}
-
-/** @param o.path file, created 0600 if absent; SQLite gives its companions (-wal, -shm) the same mode. */
+/** @param o.path file, created 0600 if absent. */
 export function openSqliteStore(o: { readonly path: string; readonly clock: Clock }): GrantStore {
-  const database = open(o.path)
+  const database = openDatabase(o.path)
   const statements = prepare(database)
   const nowMs = () => o.clock.nowMs()
-  const attempt = <T>(work: () => T): T => {
-    try {
-      return work()
-    } catch (cause) {
-      throw storeUnavailable(cause)
-    }
-  }
+  const nowS = () => Math.floor(nowMs() / 1000)
+  const tally = createTally(database, nowMs)
   const forget = () => {
-    const limit = Math.floor(nowMs() / 1000) - REMEMBER_S
-    statements.forgetGrants.run(limit)
-    statements.forgetUses.run(limit)
+    for (const statement of statements.forget) statement.run(nowS() - REMEMBER_S)
   }
-  attempt(forget)
+  const change = <T>(work: () => T): T => attempt(() => transact(database, work))
+  change(forget)
   return {
     trustMs: Number.POSITIVE_INFINITY,
     create: (g) =>
-      attempt(() => {
+      change(() => {
         forget()
-        statements.create.run(g.tenant, g.id, g.task, g.handleDigest, g.body, g.expiresAt, g.watched ? nowMs() : null)
+        const { tenant, id, task, handleDigest = null, body, expiresAt, parent = null } = g
+        const marks = JSON.stringify(g.marks)
+        return statements.create.run(tenant, id, task, handleDigest, body, expiresAt, marks, parent).changes === 1
       }),
     byHandle: (tenant, digest) => attempt(() => standingOf(statements.byHandle.get(tenant, digest))),
     byId: (tenant, id) => attempt(() => standingOf(statements.byId.get(tenant, id))),
-    byTask: (tenant, task) => attempt(() => standingOf(statements.byTask.get(tenant, task))),
-    end: (g, reason) => attempt(() => statements.end.run(reason, g.tenant, g.id).changes === 1),
-    spend: (tenant, id, operation, expiresAt) =>
-      attempt(() => statements.spend.run(tenant, id, operation, expiresAt).changes === 1),
-    beat: (g) => attempt(() => void statements.beat.run(nowMs(), g.tenant, g.id)),
-    overdue: (silentMs) =>
-      attempt(() => {
-        const now = nowMs()
-        return statements.overdue
-          .all(now, now - silentMs, Math.floor(now / 1000))
-          .map((row) => storedOf(row as unknown as Row))
+    end: (tenant, mark, { reason, untilS }) =>
+      change(() => {
+        statements.silence.run(tenant, mark)
+        return statements.end.run(tenant, mark, reason, untilS).changes === 1
       }),
-    live: (tenant) =>
-      attempt(() =>
-        statements.live.all(tenant, Math.floor(nowMs() / 1000)).map((row) => storedOf(row as unknown as Row)),
-      ),
+    saveTask: ({ tenant, id, body, version, expiresAt, watched, isSuspended }, expected) => {
+      const content = [body, version, expiresAt, watched ? nowMs() : null, isSuspended ? 1 : 0, tenant, id] as const
+      return attempt(() => {
+        const { changes } =
+          expected === undefined ? statements.addTask.run(...content) : statements.changeTask.run(...content, expected)
+        return changes === 1
+      })
+    },
+    task: (tenant, id) => attempt(() => knownTaskOf(statements.task.get(tenant, id))),
+    tasks: (tenant) => attempt(() => statements.tasks.all(tenant, nowS()).map(taskOf)),
+    grantsOf: (tenant, task) => attempt(() => statements.grantsOf.all(tenant, task, nowS()).map(storedOf)),
+    spend: (tenant, charges) => (charges.length === 0 ? -1 : change(() => tally.spend(tenant, charges))),
+    add: (tenant, charges) => change(() => tally.add(tenant, charges)),
+    left: (tenant, charge) => attempt(() => tally.left(tenant, charge)),
+    once: (tenant, name, untilMs) =>
+      change(() => {
+        statements.forgetSeen.run(nowMs())
+        return statements.once.run(tenant, name, untilMs).changes === 1
+      }),
+    beat: (tenant, task) => attempt(() => void statements.beat.run(nowMs(), tenant, task)),
+    overdue: (silentMs) => attempt(() => statements.overdue.all(nowMs(), nowMs() - silentMs, nowS()).map(taskOf)),
     close: () => database.close(),
   }
 }
 
-function open(path: string): DatabaseSync {
-  closeSync(openSync(path, 'a', 0o600))
-  chmodSync(path, 0o600) // it may be older than this rule
-  const database = new DatabaseSync(path, { timeout: 2_000 })
-  try {
-    database.exec('PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA trusted_schema = OFF;')
-    const { user_version: version } = database.prepare('PRAGMA user_version').get() as { user_version: number }
-    if (version > SCHEMA_VERSION) {
-      throw new Error(
-        `it was written by a newer gateway (schema ${version}, this one knows ${SCHEMA_VERSION}); start that version, or move the file away`,
-      )
-    }
-    if (version === 0) database.exec(`BEGIN IMMEDIATE; ${SCHEMA} COMMIT;`)
-    return database
-  } catch (cause) {
-    database.close()
-    throw new Error(`The store of grants ${path} cannot be used: ${(cause as Error).message}`, { cause })
-  }
-}
-
 function prepare(database: DatabaseSync) {
+  const grants = `
+    SELECT g.*,
+      (SELECT e.reason FROM json_each(g.marks) m JOIN ended e ON e.tenant = g.tenant AND e.mark = m.value
+        ORDER BY m.key LIMIT 1) AS ended,
+      EXISTS (SELECT 1 FROM tasks t WHERE t.tenant = g.tenant AND t.id = g.task AND t.is_suspended) AS is_suspended
+    FROM grants g`
+  const tasks = 'SELECT t.*, e.reason AS ended FROM tasks t LEFT JOIN ended e ON e.tenant = t.tenant AND e.mark = t.id'
+  const lives = 'NOT EXISTS (SELECT 1 FROM ended e WHERE e.tenant = ?6 AND e.mark = ?7)'
+  const forget = (table: string, column: string) => database.prepare(`DELETE FROM ${table} WHERE ${column} < ?`)
   return {
     create: database.prepare(
-      'INSERT INTO grants (tenant, id, task, handle_digest, body, expires_at, beat_at_ms) VALUES (?, ?, ?, ?, ?, ?, ?)',
+      'INSERT INTO grants (tenant, id, task, handle_digest, body, expires_at, marks, parent) VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (tenant, id) DO NOTHING',
     ),
-    byHandle: database.prepare('SELECT * FROM grants WHERE tenant = ? AND handle_digest = ?'),
-    byId: database.prepare('SELECT * FROM grants WHERE tenant = ? AND id = ?'),
-    byTask: database.prepare('SELECT * FROM grants WHERE tenant = ? AND task = ?'),
-    end: database.prepare('UPDATE grants SET ended = ? WHERE tenant = ? AND id = ? AND ended IS NULL'),
-    spend: database.prepare('INSERT OR IGNORE INTO uses (tenant, id, operation, expires_at) VALUES (?, ?, ?, ?)'),
+    byHandle: database.prepare(`${grants} WHERE g.tenant = ? AND g.handle_digest = ?`),
+    byId: database.prepare(`${grants} WHERE g.tenant = ? AND g.id = ?`),
+    grantsOf: database.prepare(
+      `SELECT * FROM (${grants} WHERE g.tenant = ? AND g.task = ? AND g.expires_at > ?) WHERE ended IS NULL ORDER BY id`, // UUIDv7: by time
+    ),
+    end: database.prepare('INSERT OR IGNORE INTO ended (tenant, mark, reason, until) VALUES (?, ?, ?, ?)'),
+    silence: database.prepare('UPDATE tasks SET beat_at_ms = NULL WHERE tenant = ? AND id = ?'),
+    addTask: database.prepare(
+      `INSERT OR IGNORE INTO tasks (body, version, expires_at, beat_at_ms, is_suspended, tenant, id) SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7 WHERE ${lives}`,
+    ),
+    changeTask: database.prepare(
+      `UPDATE tasks SET body = ?1, version = ?2, expires_at = ?3, beat_at_ms = CASE WHEN ?4 IS NOT NULL THEN coalesce(beat_at_ms, ?4) END, is_suspended = ?5 WHERE tenant = ?6 AND id = ?7 AND version = ?8 AND ${lives}`,
+    ),
+    task: database.prepare(`${tasks} WHERE t.tenant = ? AND t.id = ?`),
+    tasks: database.prepare(
+      `${tasks} WHERE t.tenant = ? AND t.expires_at > ? AND e.reason IS NULL ORDER BY t.id DESC`, // UUIDv7: by time
+    ),
+    once: database.prepare('INSERT OR IGNORE INTO seen (tenant, name, until_ms) VALUES (?, ?, ?)'),
     beat: database.prepare(
-      'UPDATE grants SET beat_at_ms = ? WHERE tenant = ? AND id = ? AND ended IS NULL AND beat_at_ms IS NOT NULL',
+      'UPDATE tasks SET beat_at_ms = ? WHERE tenant = ? AND id = ? AND beat_at_ms IS NOT NULL', // null once it has ended
     ),
-    overdue: database.prepare(
-      'UPDATE grants SET beat_at_ms = ? WHERE beat_at_ms < ? AND ended IS NULL AND expires_at > ? RETURNING *',
-    ),
-    live: database.prepare(
-      'SELECT * FROM grants WHERE tenant = ? AND ended IS NULL AND expires_at > ? ORDER BY id DESC', // UUIDv7: by time
-    ),
-    forgetGrants: database.prepare('DELETE FROM grants WHERE expires_at < ?'),
-    forgetUses: database.prepare('DELETE FROM uses WHERE expires_at < ?'),
+    overdue: database.prepare('UPDATE tasks SET beat_at_ms = ? WHERE beat_at_ms < ? AND expires_at > ? RETURNING *'),
+    forget: [
+      forget('grants', 'expires_at'),
+      forget('tasks', 'expires_at'),
+      forget('ended', 'until'),
+      forget('counts', 'until'),
+      forget('calls', 'until'),
+    ],
+    forgetSeen: database.prepare('DELETE FROM seen WHERE until_ms <= ?'),
   }
 }
 
-function standingOf(found: unknown): Standing | undefined {
-  if (found === undefined) return undefined
-  const row = found as Row
-  return { stored: storedOf(row), ended: row.ended ?? undefined }
+type Row = Readonly<Record<string, unknown>>
+
+function standingOf(row: Row | undefined): Standing | undefined {
+  if (row === undefined) return undefined
+  const { ended, is_suspended: isSuspended } = row as { ended: string | null; is_suspended: number }
+  return { stored: storedOf(row), ended: ended ?? undefined, isSuspended: isSuspended === 1 }
 }
 
 function storedOf(row: Row): StoredGrant {
+  const { tenant, id, task, body } = row as { tenant: string; id: string; task: string; body: string }
+  const rest = row as { handle_digest: string | null; expires_at: number; marks: string; parent: string | null }
   return {
-    tenant: row.tenant,
-    id: row.id,
-    task: row.task,
-    handleDigest: row.handle_digest,
-    body: row.body,
-    expiresAt: row.expires_at,
-    watched: row.beat_at_ms !== null,
+    tenant,
+    id,
+    task,
+    handleDigest: rest.handle_digest ?? undefined,
+    body,
+    expiresAt: rest.expires_at,
+    marks: JSON.parse(rest.marks) as readonly string[],
+    ...(rest.parent !== null && { parent: rest.parent }),
+  }
+}
+
+function taskOf(row: Row): StoredTask {
+  const { tenant, id, body, version } = row as { tenant: string; id: string; body: string; version: number }
+  const rest = row as { expires_at: number; beat_at_ms: number | null; is_suspended: number }
+  return {
+    tenant,
+    id,
+    body,
+    version,
+    expiresAt: rest.expires_at,
+    watched: rest.beat_at_ms !== null,
+    isSuspended: rest.is_suspended === 1,
+  }
+}
+
+function knownTaskOf(row: Row | undefined): KnownTask | undefined {
+  return row && { ...taskOf(row), ended: (row.ended as string | null) ?? undefined }
+}
+
+function attempt<T>(work: () => T): T {
+  try {
+    return work()
+  } catch (cause) {
+    throw storeUnavailable(cause)
+  }
+}
+
+/** A crash in between leaves nothing of it; the lock is taken first, so that nothing read in it can change. */
+function transact<T>(database: DatabaseSync, work: () => T): T {
+  database.exec('BEGIN IMMEDIATE')
+  try {
+    const result = work()
+    database.exec('COMMIT')
+    return result
+  } catch (cause) {
+    if (database.isTransaction) database.exec('ROLLBACK')
+    throw cause
   }
 }

@@ -1,6 +1,7 @@
 /**
- * What grants need to remember: which handle stands for which grant, what has ended, which single uses are spent, who still
- * lives. Variants: `store-sqlite.ts` (one process) and `store-redis.ts` (replicas). `test/conformance/store.ts` runs on both.
+ * What grants need to remember: which handle stands for which grant, what has ended, how much of a budget is spent, which
+ * tasks still live. Variants: `store-sqlite.ts` (one process) and `store-redis.ts` (replicas). `test/conformance/store.ts`
+ * runs on both.
  */
 import { GatewayError } from '../protocol/problem.ts'
 
@@ -13,25 +14,73 @@ export interface StoredGrant {
   /** `jti` */
   readonly id: string
   readonly task: string
-  /** base64url SHA-256 of the handle. */
-  readonly handleDigest: string
+  /** base64url SHA-256 of the handle; undefined for a grant that has none, because it is bound to a key. */
+  readonly handleDigest: string | undefined
   /** The grant with its seal (`record.ts`). */
   readonly body: string
   /** Epoch seconds. */
   readonly expiresAt: number
-  /** Heartbeats were promised. */
-  readonly watched: boolean
+  /** Names whose end ends this grant: its own id, every ancestor's, its task and step (`record.ts`, `marksOf`). */
+  readonly marks: readonly string[]
+  /** Id of the grant right above. */
+  readonly parent?: string
 }
 
-export type GrantName = Pick<StoredGrant, 'tenant' | 'id'>
+/** A task at rest. */
+export interface StoredTask {
+  readonly tenant: string
+  readonly id: string
+  /** The task with its seal (`record.ts`). */
+  readonly body: string
+  /** Every change is of a version, so that of two at once exactly one is made. */
+  readonly version: number
+  /** Epoch seconds; not before the expiry of any of its grants. */
+  readonly expiresAt: number
+  /** Heartbeats were promised. */
+  readonly watched: boolean
+  /** None of its grants is good for anything until it is resumed. */
+  readonly isSuspended: boolean
+}
 
 export interface Standing {
   readonly stored: StoredGrant
-  /** Why the grant ended; undefined while it lives. */
+  /** Why it ended, by the first of its marks that has; undefined while it lives. */
+  readonly ended: string | undefined
+  /** Its task is suspended. */
+  readonly isSuspended: boolean
+}
+
+export interface KnownTask extends StoredTask {
+  /** Why it ended; undefined while it lives. */
   readonly ended: string | undefined
 }
 
-/** Seconds that a dead grant is remembered, so that its bearer is told that it expired or ended, not that it is unknown. */
+/** So much of a total. `by: 0` charges nothing and asks whether anything is left. */
+export interface CountCharge {
+  /** Unique within the tenant: grant, entry and kind of budget (`budget.ts`). */
+  readonly name: string
+  readonly kind: 'count'
+  readonly limit: number
+  readonly by: number
+  /** Epoch seconds; the count is kept at least until then, whoever charges last. */
+  readonly untilS: number
+}
+
+/**
+ * One call. At most `n` fit into any `perS` seconds, exactly: a call fits when the n-th call before it is at least `perS`
+ * old. A leaky bucket (GCRA) would let up to 2n-1 through, n at once and n-1 while it drains. Costs n times at rest.
+ */
+export interface RateCharge {
+  readonly name: string
+  readonly kind: 'rate'
+  readonly n: number
+  readonly perS: number
+  readonly untilS: number
+}
+
+export type Charge = CountCharge | RateCharge
+
+/** Seconds that the dead are remembered, so that a bearer is told that a grant expired or ended, not that it is unknown. */
 export const REMEMBER_S = 3600
 
 /** Every method may throw {GatewayError} `store_unavailable`; what it was asked to do may then have happened or not. */
@@ -41,20 +90,38 @@ export interface GrantStore {
    * it; otherwise the time within which the end of a grant must be seen everywhere.
    */
   readonly trustMs: number
-  create(stored: StoredGrant): Eventual<void>
+  /** @returns false when the id is known already; then nothing is changed. */
+  create(stored: StoredGrant): Eventual<boolean>
   byHandle(tenant: string, handleDigest: string): Eventual<Standing | undefined>
   byId(tenant: string, id: string): Eventual<Standing | undefined>
-  byTask(tenant: string, task: string): Eventual<Standing | undefined>
-  /** End it for good. @returns whether it was alive: of two at once, exactly one gets true. */
-  end(grant: GrantName & { readonly expiresAt: number }, reason: string): Eventual<boolean>
-  /** Spend the one use of an operation. @returns whether it was there: of any number at once, exactly one gets true. */
-  spend(tenant: string, id: string, operation: string, expiresAt: number): Eventual<boolean>
-  /** A sign of life. Nothing happens unless heartbeats were promised. */
-  beat(grant: GrantName): Eventual<void>
-  /** Grants silent for longer than `silentMs`. Each is given to one caller; again, to anyone, if still there after as long. */
-  overdue(silentMs: number): Eventual<readonly StoredGrant[]>
-  /** Living grants of a tenant, newest first. */
-  live(tenant: string): Eventual<readonly StoredGrant[]>
+  /**
+   * End a mark for good, and every grant that carries it.
+   * @param o.untilS epoch seconds; not before the expiry of any grant that carries the mark.
+   * @returns whether it was alive: of any number at once, exactly one gets true.
+   */
+  end(tenant: string, mark: string, o: { readonly reason: string; readonly untilS: number }): Eventual<boolean>
+  /**
+   * @param expected the version that it replaces; undefined for a new task.
+   * @returns false when another version is there, or the task has ended; then nothing is changed.
+   */
+  saveTask(task: StoredTask, expected: number | undefined): Eventual<boolean>
+  task(tenant: string, id: string): Eventual<KnownTask | undefined>
+  /** Living tasks, newest first. */
+  tasks(tenant: string): Eventual<readonly StoredTask[]>
+  /** Living grants of a task, oldest first. */
+  grantsOf(tenant: string, task: string): Eventual<readonly StoredGrant[]>
+  /** Charge all or nothing, in one step over all replicas. @returns -1, or the index of the first charge that does not fit. */
+  spend(tenant: string, charges: readonly Charge[]): Eventual<number>
+  /** Charge what has happened already, fit or not. */
+  add(tenant: string, charges: readonly CountCharge[]): Eventual<void>
+  /** What would still fit now, never negative. */
+  left(tenant: string, charge: Charge): Eventual<number>
+  /** @returns true the first time that this name is given before `untilMs` (epoch ms): what a replay cache asks. */
+  once(tenant: string, name: string, untilMs: number): Eventual<boolean>
+  /** A sign of life. Nothing happens unless the task promised heartbeats and lives. */
+  beat(tenant: string, task: string): Eventual<void>
+  /** Tasks silent for longer than `silentMs`. Each is given to one caller; again, to anyone, if still there after as long. */
+  overdue(silentMs: number): Eventual<readonly StoredTask[]>
   close(): Eventual<void>
 }
 

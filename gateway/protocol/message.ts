@@ -4,6 +4,7 @@
  */
 import type { ServerResponse } from 'node:http'
 import type { Readable } from 'node:stream'
+import type { Confirmation } from './grant.ts'
 import type { Meter } from './meter.ts'
 import type { Secret } from './secret.ts'
 import type { Service } from './service.ts'
@@ -55,6 +56,8 @@ export interface Inbound {
   /** Host field as received; must name the same place as `host` and `port`. */
   readonly hostHeader: string | undefined
   readonly presented: Presented | null
+  /** Keys that the caller proved to have with this very request: by DPoP, by its TLS certificate. */
+  readonly proof?: Confirmation
   /** In reverse mode, the service named by the route; the agent's credential sat in its slot. */
   readonly route?: string
   readonly client: { readonly address: string; readonly userAgent: string | undefined }

@@ -12,7 +12,7 @@ import type { StatusView } from '../../gateway/protocol/control.ts'
 import type { Decision } from '../../gateway/protocol/decision.ts'
 import type { Agent, Grant } from '../../gateway/protocol/grant.ts'
 import { GatewayError } from '../../gateway/protocol/problem.ts'
-import { newKey } from '../grant/grant.fixture.ts'
+import { newKey, storeKey } from '../grant/grant.fixture.ts'
 import { type ManualClock, manualClock } from '../rig/clock.ts'
 
 export const triage: Agent = {
@@ -56,7 +56,8 @@ export async function openRig(changes: RigChanges = {}): Promise<Rig> {
   const grants = createGrants({
     store,
     issuer: 'http://127.0.0.1:8081',
-    signingKey: newKey(),
+    signing: { current: newKey(), retired: [] },
+    storeKey,
     agents,
     knowsOperation: (pattern) => pattern.startsWith('github:'),
     ttl: { defaultS: 900, maxS: 1800 },

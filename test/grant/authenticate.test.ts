@@ -1,10 +1,11 @@
 /** Who is calling: what is presented, what it becomes, and when it stops to be anything. */
-import { createHash } from 'node:crypto'
+import { createHash, createSecretKey, randomBytes } from 'node:crypto'
 import { describe, expect, it } from 'vitest'
 import { Authenticator } from '../../gateway/grant/authenticate.ts'
 import { digestOf, newHandle } from '../../gateway/grant/handle.ts'
 import { createRecords } from '../../gateway/grant/record.ts'
 import type { GrantStore } from '../../gateway/grant/store.ts'
+import { marksOf } from '../../gateway/grant/task.ts'
 import { createTokenSeal } from '../../gateway/grant/token.ts'
 import { GatewayError } from '../../gateway/protocol/problem.ts'
 import { type ManualClock, manualClock } from '../rig/clock.ts'
@@ -14,10 +15,10 @@ import {
   freshStore,
   grantsWith,
   ISSUER,
-  newKey,
   openTask,
   presenting,
   signingKey,
+  storeKey,
   triage,
 } from './grant.fixture.ts'
 
@@ -245,9 +246,9 @@ describe('a store that someone else writes to', () => {
       const store: GrantStore = {
         ...inner,
         byHandle(tenant, digest) {
-          const found = inner.byHandle(tenant, digest) as { stored: never; ended: undefined }
-          const other = inner.byId(tenant, wide.grant.id) as { stored: never; ended: undefined }
-          return { ...found, stored: tamper(found.stored, other.stored) as never }
+          const found = inner.byHandle(tenant, digest) as unknown as { stored: never; ended: undefined }
+          const other = inner.byId(tenant, wide.grant.id) as unknown as { stored: never; ended: undefined }
+          return { ...found, isSuspended: false, stored: tamper(found.stored, other.stored) as never }
         },
       }
       const grants = grantsWith({ store, clock })
@@ -263,18 +264,19 @@ describe('a store that someone else writes to', () => {
     const own = await openTask(grantsWith({ store: inner, clock }))
     const wide = await openTask(grantsWith({ store: inner, clock }), { scope: 'github:* openai:*' })
     const instead = () => inner.byId('acme', wide.grant.id)
-    const grants = grantsWith({ store: { ...inner, byHandle: instead, byId: instead, byTask: instead }, clock })
+    const task = () => inner.task('acme', wide.grant.task.id)
+    const grants = grantsWith({ store: { ...inner, byHandle: instead, byId: instead, task }, clock })
     for (const token of [own.handle, own.token, newHandle()])
       expect(await refusal(() => grants.authenticate(presenting(token)))).toMatchObject({ code: 'grant_invalid' })
     expect(await refusal(() => endTask(grants, own.grant))).toMatchObject({ code: 'task_unknown' })
     await expect(grants.heartbeat(own.grant.task.id, 'acme')).rejects.toMatchObject({ code: 'task_unknown' })
   })
 
-  it('is refused after the signing key was replaced: old grants do not outlive it', async () => {
+  it('is refused after the key of the store was replaced: old grants do not outlive it', async () => {
     const clock = manualClock()
     const store = freshStore(clock)
     const { handle, token } = await openTask(grantsWith({ store, clock }))
-    const rekeyed = grantsWith({ store, clock, signingKey: newKey() })
+    const rekeyed = grantsWith({ store, clock, storeKey: createSecretKey(randomBytes(32)) })
     for (const presented of [handle, token]) {
       expect(await refusal(() => rekeyed.authenticate(presenting(presented)))).toMatchObject({ code: 'grant_invalid' })
     }
@@ -285,16 +287,20 @@ describe('a store that someone else writes to', () => {
 describe('memory', () => {
   it('holds at most ten thousand tokens, and those that were pushed out still work', async () => {
     const clock = manualClock()
-    const records = createRecords(signingKey)
+    const records = createRecords(storeKey)
     const { grant } = await openTask(grantsWith({ clock }))
     const store = {
       trustMs: Number.POSITIVE_INFINITY,
-      byHandle: (_: string, digest: string) => ({ stored: records.close(grant, digest, false), ended: undefined }),
+      byHandle: (_: string, handleDigest: string) => ({
+        stored: records.close(grant, { handleDigest, marks: marksOf(grant) }),
+        ended: undefined,
+        isSuspended: false,
+      }),
     }
     const authenticator = new Authenticator({
       store: store as unknown as GrantStore,
       records,
-      seal: createTokenSeal(ISSUER, signingKey),
+      seal: createTokenSeal({ issuer: ISSUER, keys: { current: signingKey, retired: [] } }),
       agents: new Map([[triage.id, triage]]),
       clock,
     })
@@ -303,7 +309,7 @@ describe('memory', () => {
     for (let i = 0; i < 10_500; i++) authenticator.authenticate(presenting(newHandle()))
     expect(authenticator.size).toBe(10_000)
     expect(authenticator.authenticate(presenting(first))).toEqual(grant)
-    authenticator.end(grant)
+    authenticator.end('acme', grant.task.id, { reason: 'completed', untilS: grant.expiresAt })
     expect(authenticator.size).toBe(0)
   })
 
@@ -415,14 +421,19 @@ describe('a store that replicas share', () => {
         },
       }
       const authenticator = new Authenticator({
-        ...{ store, clock, records: createRecords(signingKey), seal: createTokenSeal(ISSUER, signingKey) },
+        ...{
+          store,
+          clock,
+          records: createRecords(storeKey),
+          seal: createTokenSeal({ issuer: ISSUER, keys: { current: signingKey, retired: [] } }),
+        },
         agents: new Map([[triage.id, triage]]),
       })
       const { grant, handle } = await openTask(grantsWith({ store: inner, clock }))
       const first = Promise.resolve(authenticator.authenticate(presenting(handle))).catch(() => undefined)
       gate.resolve()
       for (let step = 0; step < steps; step++) await undefined
-      authenticator.end(grant)
+      authenticator.end('acme', grant.task.id, { reason: 'completed', untilS: grant.expiresAt })
       await first
       expect(await refusal(() => authenticator.authenticate(presenting(handle))), `after ${steps} steps`).toMatchObject(
         {

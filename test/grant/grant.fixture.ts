@@ -1,5 +1,5 @@
 /** Builders with one override each, for the tests of the room of grants. */
-import { generateKeyPairSync, type KeyObject } from 'node:crypto'
+import { createSecretKey, generateKeyPairSync, type KeyObject, randomBytes } from 'node:crypto'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -29,6 +29,7 @@ export const billing: Agent = {
 }
 export const newKey = (): KeyObject => generateKeyPairSync('ed25519').privateKey
 export const signingKey = newKey()
+export const storeKey = createSecretKey(randomBytes(32))
 
 type Open = Extract<Instruction, { kind: 'task.open' }>
 
@@ -78,7 +79,8 @@ export function grantsWith(changes: Partial<GrantsOptions> = {}): Grants {
   return createGrants({
     store: changes.store ?? freshStore(clock),
     issuer: ISSUER,
-    signingKey,
+    signing: { current: signingKey, retired: [] },
+    storeKey,
     agents: [triage, billing],
     knowsOperation: (pattern) => pattern.startsWith('github:') || pattern.startsWith('openai:'),
     ttl: { defaultS: 900, maxS: 3600 },

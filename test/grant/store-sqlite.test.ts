@@ -1,9 +1,10 @@
 /** The conformance suite on SQLite, and what is SQLite's own. */
-import { chmodSync, mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { chmodSync, copyFileSync, mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import type { Charge, CountCharge, StoredTask } from '../../gateway/grant/store.ts'
 import { openSqliteStore } from '../../gateway/grant/store-sqlite.ts'
 import { describeStore } from '../conformance/store.ts'
 import { manualClock } from '../rig/clock.ts'
@@ -12,6 +13,7 @@ describeStore('SQLite', async () => {
   const dir = mkdtempSync(join(tmpdir(), 'keyless-store-'))
   return {
     open: (clock) => openSqliteStore({ path: join(dir, 'state.sqlite'), clock }),
+    pass: (clock, ms) => clock.advance(ms),
     close: async () => rmSync(dir, { recursive: true }),
   }
 })
@@ -26,9 +28,10 @@ describe('the SQLite store', () => {
     handleDigest: 'd1',
     body: 'b',
     expiresAt: manualClock().nowMs() / 1000 + 900,
-    watched: false,
+    marks: ['g1', 't1'],
     ...changes,
   })
+  const once = (untilS: number): CountCharge => ({ name: 'g1/once/x', kind: 'count', limit: 1, by: 1, untilS })
   beforeEach(() => {
     dir = mkdtempSync(join(tmpdir(), 'keyless-store-'))
     path = join(dir, 'state.sqlite')
@@ -37,9 +40,9 @@ describe('the SQLite store', () => {
 
   it('answers without a promise', () => {
     const store = openSqliteStore({ path, clock: manualClock() })
-    expect(store.create(stored())).toBeUndefined()
+    expect(store.create(stored())).toBe(true)
     expect(store.byHandle('acme', 'd1')).toMatchObject({ stored: { id: 'g1' } })
-    expect(store.spend('acme', 'g1', 'x', 1)).toBe(true)
+    expect(store.spend('acme', [once(1)])).toBe(-1)
     store.close()
   })
 
@@ -52,18 +55,88 @@ describe('the SQLite store', () => {
     store.close()
   })
 
-  it('forgets a grant and its spent uses an hour after it expired, not earlier', () => {
+  it('forgets all of a grant an hour after it expired, not earlier', () => {
     const clock = manualClock()
     const store = openSqliteStore({ path, clock })
+    const untilS = stored().expiresAt
+    const rate: Charge = { name: 'g1/0/rate', kind: 'rate', n: 2, perS: 900, untilS }
     store.create(stored())
-    store.spend('acme', 'g1', 'x', stored().expiresAt)
+    store.saveTask({ ...task, expiresAt: untilS }, undefined)
+    store.end('acme', 'g1', { reason: 'revoked', untilS })
+    store.spend('acme', [once(untilS), rate])
     clock.advance((900 + 3600) * 1000)
-    store.create(stored({ id: 'g2', task: 't2', handleDigest: 'd2' }))
-    expect(store.byId('acme', 'g1')).toBeDefined()
+    store.create(stored({ id: 'g2', handleDigest: 'd2' }))
+    expect(store.byId('acme', 'g1')).toMatchObject({ ended: 'revoked' })
+    expect(store.left('acme', once(untilS))).toBe(0)
     clock.advance(1000)
-    store.create(stored({ id: 'g3', task: 't3', handleDigest: 'd3' }))
+    store.create(stored({ id: 'g3', handleDigest: 'd3', expiresAt: untilS + 5000 }))
     expect(store.byId('acme', 'g1')).toBeUndefined()
-    expect(store.spend('acme', 'g1', 'x', stored().expiresAt)).toBe(true)
+    store.close()
+    expect(rowsOf(path)).toEqual({ grants: 1, ended: 0, tasks: 0, counts: 0, calls: 0, seen: 0 })
+  })
+
+  it('keeps of a rate no more than its last n calls, and of a replay cache what is still good', () => {
+    const clock = manualClock()
+    const store = openSqliteStore({ path, clock })
+    const rate: Charge = { name: 'g1/0/rate', kind: 'rate', n: 3, perS: 1, untilS: stored().expiresAt }
+    for (let i = 0; i < 50; i++) {
+      store.spend('acme', [rate])
+      store.once('acme', `proof ${i}`, clock.nowMs() + 1000)
+      clock.advance(400)
+    }
+    expect(store.once('acme', 'proof 49', clock.nowMs() + 1000)).toBe(false)
+    expect(store.once('acme', 'proof 40', clock.nowMs() + 1000)).toBe(true)
+    store.close()
+    expect(rowsOf(path)).toMatchObject({ counts: 1, calls: 3, seen: 3 })
+  })
+
+  it('takes over a file of version 1: grants become roots, ends stay ends, what was spent stays spent', () => {
+    const old = new DatabaseSync(path)
+    old.exec(VERSION_1)
+    const { expiresAt } = stored()
+    const add = old.prepare('INSERT INTO grants VALUES (?, ?, ?, ?, ?, ?, ?, ?)')
+    add.run('acme', 'g1', 't1', 'd1', 'body', expiresAt, null, 5)
+    add.run('acme', 'g2', 't2', 'd2', 'body', expiresAt, 'revoked', null)
+    old.prepare('INSERT INTO uses VALUES (?, ?, ?, ?)').run('acme', 'g1', 'x', expiresAt)
+    old.close()
+    for (const round of ['migrated', 'opened again']) {
+      const store = openSqliteStore({ path, clock: manualClock() })
+      expect(store.byHandle('acme', 'd1'), round).toEqual({
+        stored: stored({ body: 'body' }),
+        ended: undefined,
+        isSuspended: false,
+      })
+      expect(store.byId('acme', 'g2'), round).toMatchObject({ ended: 'revoked' })
+      expect(store.spend('acme', [once(expiresAt)]), round).toBe(0)
+      store.close()
+    }
+  })
+
+  it('loses nothing that it answered when the process is killed', () => {
+    const store = openSqliteStore({ path, clock: manualClock() })
+    store.create(stored())
+    store.spend('acme', [once(stored().expiresAt)])
+    store.end('acme', 'g1', { reason: 'revoked', untilS: stored().expiresAt })
+    // What another process finds on disk at this moment: the file and its log, not closed by anyone.
+    for (const file of [path, `${path}-wal`]) copyFileSync(file, file.replace('state.sqlite', 'copy.sqlite'))
+    const after = openSqliteStore({ path: join(dir, 'copy.sqlite'), clock: manualClock() })
+    expect(after.spend('acme', [once(stored().expiresAt)])).toBe(0)
+    expect(after.byId('acme', 'g1')).toMatchObject({ ended: 'revoked' })
+    after.close()
+    store.close()
+  })
+
+  it('charges nothing of a spend that fails half-way', () => {
+    const store = openSqliteStore({ path, clock: manualClock() })
+    const broken = { ...once(1), name: 'b', by: 0.5 } // no integer: the second row is refused by the table
+    expect(() =>
+      store.spend('acme', [
+        { ...once(1), limit: 2 },
+        { ...broken, limit: 9 },
+      ]),
+    ).toThrowError(expect.objectContaining({ code: 'store_unavailable' }))
+    expect(store.left('acme', once(1))).toBe(1)
+    expect(store.spend('acme', [once(1)])).toBe(-1)
     store.close()
   })
 
@@ -85,6 +158,45 @@ describe('the SQLite store', () => {
     const store = openSqliteStore({ path, clock: manualClock() })
     store.close()
     expect(() => store.byHandle('acme', 'd1')).toThrowError(expect.objectContaining({ code: 'store_unavailable' }))
-    expect(() => store.end(stored(), 'x')).toThrowError(expect.objectContaining({ code: 'store_unavailable' }))
+    const unavailable = expect.objectContaining({ code: 'store_unavailable' })
+    expect(() => store.end('acme', 'g1', { reason: 'x', untilS: 1 })).toThrowError(unavailable)
+    expect(() => store.spend('acme', [once(1)])).toThrowError(unavailable)
+    expect(() => store.once('acme', 'x', 1)).toThrowError(unavailable)
   })
 })
+
+const task: StoredTask = {
+  tenant: 'acme',
+  id: 't1',
+  body: 'b',
+  version: 0,
+  expiresAt: 0,
+  watched: true,
+  isSuspended: false,
+}
+
+function rowsOf(path: string): Record<string, number> {
+  const database = new DatabaseSync(path)
+  const tables = ['grants', 'ended', 'tasks', 'counts', 'calls', 'seen']
+  const rows = tables.map((table) => [table, database.prepare(`SELECT count(*) AS n FROM ${table}`).get()?.n])
+  database.close()
+  return Object.fromEntries(rows)
+}
+
+/** As the gateway before this one made it. */
+const VERSION_1 = `
+  CREATE TABLE grants (
+    tenant TEXT NOT NULL, id TEXT NOT NULL, task TEXT NOT NULL, handle_digest TEXT NOT NULL,
+    body TEXT NOT NULL, expires_at INTEGER NOT NULL,
+    ended TEXT,
+    beat_at_ms REAL,
+    PRIMARY KEY (tenant, id), UNIQUE (tenant, handle_digest), UNIQUE (tenant, task)
+  ) STRICT;
+  CREATE INDEX grants_by_expiry ON grants (expires_at);
+  CREATE INDEX grants_by_beat ON grants (beat_at_ms) WHERE beat_at_ms IS NOT NULL AND ended IS NULL;
+  CREATE TABLE uses (
+    tenant TEXT NOT NULL, id TEXT NOT NULL, operation TEXT NOT NULL, expires_at INTEGER NOT NULL,
+    PRIMARY KEY (tenant, id, operation)
+  ) STRICT, WITHOUT ROWID;
+  CREATE INDEX uses_by_expiry ON uses (expires_at);
+  PRAGMA user_version = 1;`

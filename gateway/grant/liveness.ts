@@ -1,0 +1,74 @@
+/**
+ * Whether a grant may still be used: its time, its task, and everything whose end is its own. What this process ends is dead
+ * here at once, whatever the store manages to write.
+ */
+import type { Clock } from '../protocol/clock.ts'
+import type { Grant } from '../protocol/grant.ts'
+import { GatewayError } from '../protocol/problem.ts'
+import { invalid } from './presented.ts'
+import type { Standing } from './store.ts'
+
+/** Seconds by which the clock of the replica that issued a grant may be ahead of ours (LG/1 §1.6 step 4). */
+const SKEW_S = 30
+
+export class Liveness {
+  readonly #clock: Clock
+  /** tenant and mark → reason; written only by `end` */
+  readonly #ended = new Map<string, { readonly reason: string; readonly untilS: number }>()
+
+  constructor(clock: Clock) {
+    this.#clock = clock
+  }
+
+  end(tenant: string, mark: string, o: { readonly reason: string; readonly untilS: number }): void {
+    const nowS = this.#clock.nowMs() / 1000
+    for (const [known, { untilS }] of this.#ended) {
+      if (untilS > nowS) break // about in the order in which they run out: the rest is for later
+      this.#ended.delete(known)
+    }
+    this.#ended.set(`${tenant} ${mark}`, o)
+  }
+
+  /** @throws {GatewayError} `grant_revoked`, `task_suspended`, `grant_expired`, `grant_invalid` */
+  check(grant: Grant, { stored, ended, isSuspended }: Standing): void {
+    const reason = ended ?? this.#endedHere(stored.tenant, stored.marks)
+    if (reason !== undefined) {
+      throw new GatewayError(
+        'grant_revoked',
+        `The grant has ended (${reason.replaceAll('_', ' ')}): it, one above it, its step or its task ${grant.task.id}. Open a new task.`,
+      )
+    }
+    if (isSuspended) {
+      throw new GatewayError(
+        'task_suspended',
+        `The task ${grant.task.id} is suspended, and its grants with it. Whoever resumes it gets a new grant.`,
+      )
+    }
+    this.checkTime(grant)
+  }
+
+  /** @throws {GatewayError} `grant_expired`, `grant_invalid` */
+  checkTime(grant: Pick<Grant, 'issuedAt' | 'expiresAt'>): void {
+    const nowS = this.#clock.nowMs() / 1000
+    // No tolerance here: we set the expiry ourselves, and a handle and a token of one grant must die together.
+    if (nowS >= grant.expiresAt) {
+      throw new GatewayError(
+        'grant_expired',
+        `The grant expired at ${new Date(grant.expiresAt * 1000).toISOString()}. Open a new task.`,
+      )
+    }
+    if (grant.issuedAt > nowS + SKEW_S) {
+      throw invalid(
+        `The grant is from the future by more than ${SKEW_S} s: the clocks of the gateways differ, or this one was set back.`,
+      )
+    }
+  }
+
+  #endedHere(tenant: string, marks: readonly string[]): string | undefined {
+    for (const mark of marks) {
+      const end = this.#ended.get(`${tenant} ${mark}`)
+      if (end !== undefined) return end.reason
+    }
+    return undefined
+  }
+}
