@@ -68,7 +68,7 @@ function asked({ method, endpoint }: Ask): string {
 }
 
 function tooFarDown(ask: Ask, most: number): string {
-  return `${asked(ask)}. Policy allows it ${most} delegations away from the human's agent; this grant is ${ask.grant.depth} away. Let an agent further up call it.`
+  return `${asked(ask)}. Policy allows it down to depth ${most} below the human's agent; this grant is at depth ${ask.grant.depth}. Let an agent further up call it.`
 }
 
 function policyRefusal(digest: string, ask: Ask, verdict: Verdict): Decision {

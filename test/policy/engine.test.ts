@@ -59,6 +59,16 @@ const curious = [
     'principal, action, resource is Endpoint',
     ' when { (if context.method == "PUT" then principal else principal).purpose == "maintain" }',
   ),
+  permit(
+    'chain',
+    'principal, action, resource is Endpoint',
+    ' when { context.attested && !context.on_behalf && context.human_hops.contains(0) && context.preset == "sensitive" }',
+  ),
+  permit(
+    'evidence',
+    'principal, action in Action::"write", resource',
+    ' when { context.human_amr.contains("mfa") && context.step == "fetch" }',
+  ),
   '@id("net") @owner("test") forbid (principal, action, resource is Endpoint) when { context.source_ip.isInRange(ip("10.0.0.0/8")) };\n',
   '@id("host") @owner("test") forbid (principal, action in Action::"write", resource) when { resource.host == "files.notes.test" || resource.port == 8443 };\n',
   '@id("grant") @owner("test") forbid (principal, action, resource is Endpoint) when { context.grant_id == "g-bad" || context.human_iss == "evil" };\n',
@@ -89,6 +99,11 @@ const someAsk = fc
     taskPurpose: fc.constantFrom('clean up', 'other'),
     id: fc.constantFrom('g-good', 'g-bad'),
     depth: fc.integer({ min: 2, max: 4 }),
+    onBehalf: fc.boolean(),
+    attested: fc.boolean(),
+    preset: fc.constantFrom('per-task' as const, 'sensitive' as const),
+    step: fc.constantFrom('fetch', ''),
+    amr: fc.constantFrom([], ['mfa'], ['mfa', 'pwd']),
     sourceAddress: fc.constantFrom('127.0.0.1', '10.1.2.3', '::ffff:10.1.2.3', 'fe80::1%eth0', 'not an address'),
     nowMs: fc.integer({ min: 1_699_900_000_000, max: 1_700_600_000_000 }),
   })
@@ -100,12 +115,17 @@ const someAsk = fc
       n,
       type: n === 0 ? ('human' as const) : ('ai_agent' as const),
       id: `l${n}`,
+      ...(n === 2 && values.onBehalf && { on_behalf: true as const }),
     }))
     const held = grant({
       id: values.id,
       agent,
       lineage,
-      human: { iss: values.iss, sub: values.human },
+      depth: values.depth - 2,
+      attested: values.attested,
+      preset: values.preset,
+      step: values.step,
+      human: { iss: values.iss, sub: values.human, amr: values.amr },
       task: { id: values.task, purpose: values.taskPurpose },
     })
     return { ...base, grant: held, sourceAddress: values.sourceAddress, nowMs: values.nowMs }
