@@ -8,6 +8,7 @@ import { policyCommand } from './cli/policy.ts'
 import { runCommand } from './cli/run.ts'
 import { startCommand } from './cli/start.ts'
 import { taskCommand } from './cli/task.ts'
+import { systemClock } from './protocol/clock.ts'
 import { VERSION } from './version.ts'
 
 const program = new Command('keyless')
@@ -24,14 +25,19 @@ program.addCommand(policyCommand())
 program.addCommand(doctorCommand())
 program.addCommand(initCommand())
 program.addCommand(
-  keysCommand(async (dir) => {
-    const [{ loadKeys }, { loadAuthority }, { systemClock }] = await Promise.all([
-      import('./keys.ts'),
-      import('./ingress/certificate.ts'),
-      import('./protocol/clock.ts'),
-    ])
-    await loadKeys(dir)
-    await loadAuthority(dir, systemClock)
+  keysCommand({
+    async make(dir) {
+      const [{ loadKeys }, { loadAuthority }] = await Promise.all([
+        import('./keys.ts'),
+        import('./ingress/certificate.ts'),
+      ])
+      await loadKeys(dir)
+      await loadAuthority(dir, systemClock)
+    },
+    async rotate(dir) {
+      const { rotateGrantKey } = await import('./keys.ts')
+      return rotateGrantKey(dir, Math.floor(systemClock.nowMs() / 1000))
+    },
   }),
 )
 

@@ -67,6 +67,10 @@ export async function loadKeys(dir: string, clock: Clock = systemClock): Promise
  * @returns whether this call made the change; false: another one did at the same time, and one change is enough.
  */
 export async function rotateGrantKey(dir: string, nowS: number): Promise<boolean> {
+  if ((await keyFiles(dir).catch(() => [])).length === 0)
+    throw new Error(
+      `${dir} holds no keys. Name the directory that the gateways use: <data_dir>/keys, or what keys_dir says.`,
+    )
   await loadKeys(dir) // the key of the store must not be derived from a key that comes later
   const { current, retired } = await readRing(dir)
   const next = generateKeyPairSync('ed25519').privateKey
