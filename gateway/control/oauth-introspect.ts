@@ -11,6 +11,7 @@ import { evidenceOf, type Prover, presentedGrant, provedKey } from './oauth-clie
 import type { Form } from './oauth-form.ts'
 import { aboutTokenForm, FORM, oauthAnswers, REFUSALS } from './oauth-shapes.ts'
 import { createPace } from './pace.ts'
+import { certificateThumbprint } from './tls.ts'
 
 /** One caller's introspections: enough for a busy resource server, hopeless for guessing. */
 const INTROSPECTIONS = { n: 600, perMs: 10_000 } as const
@@ -87,6 +88,13 @@ async function introspectorOf(
     throw new GatewayError(
       'grant_invalid',
       'The grant is bound to a key. Present it as DPoP, with a proof of that key.',
+    )
+  // RFC 8705 §3: bound to a certificate, it is presented over a connection that proved the same.
+  const bound = holder.cnf?.['x5t#S256']
+  if (bound !== undefined && bound !== certificateThumbprint(request))
+    throw new GatewayError(
+      'grant_invalid',
+      'The grant is bound to a TLS client certificate. Present it over a connection that shows that certificate.',
     )
   return { holder }
 }

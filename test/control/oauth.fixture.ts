@@ -3,7 +3,7 @@ import { createSecretKey } from 'node:crypto'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { type ControlDoor, openControlDoor } from '../../gateway/control/door.ts'
+import { type ControlDoor, type ControlDoorOptions, openControlDoor } from '../../gateway/control/door.ts'
 import type { Introspector } from '../../gateway/control/oauth-introspect.ts'
 import { createProofs } from '../../gateway/identity/dpop.ts'
 import type { Decision } from '../../gateway/protocol/decision.ts'
@@ -64,7 +64,7 @@ export interface OauthRig {
   close(): Promise<void>
 }
 
-export async function openOauthRig(): Promise<OauthRig> {
+export async function openOauthRig(changes: Partial<ControlDoorOptions> = {}): Promise<OauthRig> {
   const dir = mkdtempSync(join(tmpdir(), 'ko-'))
   const clock = manualClock()
   const socketPath = join(dir, 'control.sock')
@@ -123,6 +123,7 @@ export async function openOauthRig(): Promise<OauthRig> {
     ready: async () => ({ ready: true, checks: {} }),
     clock,
     report: (cause) => void rig.reported.push(cause),
+    ...changes,
   })
   return Object.assign(rig, {
     door,
