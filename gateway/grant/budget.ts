@@ -1,0 +1,151 @@
+/**
+ * Budgets are a tree: a call spends from its grant and from every grant above it, all of them in one step or none. Calls are
+ * spent before they are made: a crash after that loses a call, never gives one back. Bytes are counted after the fact, and a
+ * call is cut at what was left when it began: k calls at once may carry k times that, and the bytes of calls that a crash
+ * interrupts are not counted.
+ */
+import type { Decision } from '../protocol/decision.ts'
+import type { Grant } from '../protocol/grant.ts'
+import type { Traffic } from '../protocol/meter.ts'
+import { GatewayError } from '../protocol/problem.ts'
+import type { Level } from '../protocol/reach.ts'
+import type { Endpoint } from '../protocol/service.ts'
+import type { Charge, CountCharge, Eventual, GrantStore } from './store.ts'
+
+/** No grant lives longer, so none above this one outlives it by more. */
+const LONGEST_LIFE_S = 3600
+
+/** What is spent on: the part of a permit that this room looks at. */
+export interface Spending {
+  readonly grant: Grant
+  readonly endpoint: { readonly operation: Pick<Endpoint['operation'], 'name'> }
+  readonly decision: Pick<Decision, 'levels' | 'obligations'>
+}
+
+export interface Allowance {
+  /** Bytes of bodies, both directions together, that the call may carry: the least that is left in any budget above it. */
+  readonly bytes: number
+}
+
+export interface Budgets {
+  /**
+   * @returns undefined when nothing counts bytes; no promise when there is nothing to spend, or the store answers at once.
+   * @throws {GatewayError} `use_spent`, `limit_exceeded`, `store_unavailable`
+   */
+  debit(spending: Spending): Eventual<Allowance | undefined>
+  /** Never throws: what the store cannot be told now it is told before it allows anything more. */
+  settle(spending: Spending, traffic: Traffic): void
+}
+
+/**
+ * What one call spends, root first; a byte budget is only asked whether anything is left. Pure.
+ * @param levels entries that let the call through, as `reach` names them.
+ * @param o.isSingleUse policy obliges to let the operation be used once, by this grant and everything around it in the tree.
+ */
+export function chargesOf(
+  grant: Grant,
+  levels: readonly Level[],
+  o: { readonly operation: string; readonly isSingleUse: boolean },
+): readonly Charge[] {
+  const untilOf = (owner: string) => grant.expiresAt + (owner === grant.id ? 0 : LONGEST_LIFE_S)
+  const charges = levels.flatMap((level) => chargesAt(level, untilOf(level.grant)))
+  if (!o.isSingleUse) return charges
+  const owners = [...grant.ancestry.map(({ id }) => id), grant.id]
+  const uses = owners.map((owner) => once(`${owner}/once/${o.operation}`, untilOf(owner)))
+  return [...charges, ...uses]
+}
+
+export function createBudgets(store: Pick<GrantStore, 'spend' | 'add' | 'left'>): Budgets {
+  /** Bytes of calls that are over, oldest first; written only by `settle` and `tell` */
+  const untold: { readonly tenant: string; readonly charges: readonly CountCharge[] }[] = []
+  let telling: Promise<void> | undefined
+
+  const tell = async () => {
+    for (let next = untold[0]; next !== undefined; next = untold[0]) {
+      await store.add(next.tenant, next.charges)
+      untold.shift()
+    }
+  }
+  const spend = (spending: Spending, charges: readonly Charge[]): Eventual<Allowance | undefined> => {
+    const { tenant } = spending.grant
+    const answers = [store.spend(tenant, charges), ...charges.filter(isBytes).map((each) => store.left(tenant, each))]
+    const judge = ([misfit, ...left]: readonly number[]) => {
+      if (misfit !== -1) throw refusal(charges[misfit ?? 0] as Charge, spending)
+      return left.length === 0 ? undefined : { bytes: Math.min(...left) }
+    }
+    return answers.every((answer) => typeof answer === 'number') ? judge(answers) : Promise.all(answers).then(judge)
+  }
+  return {
+    debit(spending) {
+      const { levels, obligations } = spending.decision
+      if (levels.length === 0 && !obligations.singleUse) return undefined
+      const charges = chargesFor(spending)
+      if (charges.length === 0) return undefined
+      if (untold.length === 0) return spend(spending, charges)
+      telling ??= tell().finally(() => {
+        telling = undefined
+      })
+      return telling.then(() => spend(spending, charges))
+    },
+    settle(spending, { sentBytes, receivedBytes }) {
+      const by = sentBytes + receivedBytes
+      const charges = by === 0 ? [] : chargesFor(spending).filter(isBytes)
+      if (charges.length === 0) return
+      const bill = { tenant: spending.grant.tenant, charges: charges.map((charge) => ({ ...charge, by })) }
+      try {
+        const added = store.add(bill.tenant, bill.charges)
+        if (added instanceof Promise) added.catch(() => void untold.push(bill))
+      } catch {
+        untold.push(bill)
+      }
+    },
+  }
+}
+
+function chargesFor({ grant, endpoint, decision }: Spending): readonly Charge[] {
+  const { levels, obligations } = decision
+  return chargesOf(grant, levels, { operation: endpoint.operation.name, isSingleUse: obligations.singleUse })
+}
+
+function chargesAt({ grant, entry, constraints }: Level, untilS: number): Charge[] {
+  if (constraints === undefined) return []
+  const { max_calls, max_bytes, rate, single_use } = constraints
+  const name = `${grant}/${entry}`
+  const charges: Charge[] = []
+  if (single_use === true) charges.push(once(`${name}/use`, untilS))
+  if (max_calls !== undefined) charges.push({ name: `${name}/calls`, kind: 'count', limit: max_calls, by: 1, untilS })
+  if (max_bytes !== undefined) charges.push({ name: `${name}/bytes`, kind: 'count', limit: max_bytes, by: 0, untilS })
+  if (rate !== undefined) charges.push({ name: `${name}/rate`, kind: 'rate', n: rate.n, perS: rate.per, untilS })
+  return charges
+}
+
+function once(name: string, untilS: number): CountCharge {
+  return { name, kind: 'count', limit: 1, by: 1, untilS }
+}
+
+function isBytes(charge: Charge): charge is CountCharge {
+  return charge.kind === 'count' && charge.by === 0
+}
+
+/** Says whose budget it is: the holder of a child cannot see what its siblings spent. */
+function refusal(charge: Charge, { grant, endpoint }: Spending): GatewayError {
+  const [owner, , kind] = charge.name.split('/') as [string, string, string]
+  const whose = owner === grant.id ? `grant ${owner}` : `grant ${owner} above it`
+  const operation = endpoint.operation.name
+  if (charge.kind === 'rate') {
+    return new GatewayError(
+      'limit_exceeded',
+      `${operation} may be called ${charge.n} times in any ${charge.perS} s under ${whose}, and has been. Wait up to ${charge.perS} s and try again.`,
+    )
+  }
+  if (kind === 'calls' || kind === 'bytes') {
+    return new GatewayError(
+      'limit_exceeded',
+      `The ${charge.limit} ${kind} that ${whose} allows are used up, those of all grants below it included. Ask the grantor for a new grant.`,
+    )
+  }
+  return new GatewayError(
+    'use_spent',
+    `${operation} may be used once under a grant, and ${whose} has used it. Ask for a new grant to use it again.`,
+  )
+}
