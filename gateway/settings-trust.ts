@@ -53,10 +53,9 @@ function nameOf(row: IssuerTrust): string {
 
 function reportTwins(rows: readonly IssuerTrust[], around: Surroundings): void {
   rows.forEach((row, index) => {
-    const twin = rows.slice(0, index).find((other) => nameOf(other) === nameOf(row))
-    if (twin === undefined) return
     const place = ['trust', 'issuers', String(index)]
-    if ((twin.kind === 'human') === (row.kind === 'human')) {
+    const twins = rows.slice(0, index).filter((other) => nameOf(other) === nameOf(row))
+    if (twins.some((twin) => (twin.kind === 'human') === (row.kind === 'human'))) {
       around.report(place, {
         got: `${nameOf(row)} a second time`,
         allowed: 'one row for people and one for workloads',
@@ -64,7 +63,7 @@ function reportTwins(rows: readonly IssuerTrust[], around: Surroundings): void {
       })
       return
     }
-    const shared = row.audience.find((audience) => twin.audience.includes(audience))
+    const shared = row.audience.find((audience) => twins.some((twin) => twin.audience.includes(audience)))
     if (shared === undefined) return
     around.report([...place, 'audience'], {
       got: `${shared}, which the other row of ${nameOf(row)} has too`,

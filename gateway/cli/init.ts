@@ -113,6 +113,19 @@ ${credentials.length > 0 ? `credentials:\n${credentials.join('\n')}` : '# creden
 #     purpose: triage support tickets
 #     risk_tier: low            # low, medium, high
 
+# Issuers whose tokens say who people and workloads are. Without this: nobody, and tasks are opened over the socket alone.
+# trust:
+#   issuers:
+#     - kind: human             # ID tokens of people
+#       issuer: https://id.example.com
+#       audience: keyless-cli
+#       jwks: { uri: https://id.example.com/jwks }
+#     - kind: github-actions    # also: jwt-svid, kubernetes, oidc
+#       jwks: { uri: https://token.actions.githubusercontent.com/.well-known/jwks }
+#       agents:
+#         - match: { repository_id: "42", repository_owner_id: "7", ref: refs/heads/main }
+#           agent: spiffe://example.com/agents/triage
+
 # Cedar policies: files, or directories of *.cedar. Without this: [shipped], which a list of your own replaces.
 # policies: [shipped, ./policies]
 

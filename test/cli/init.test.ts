@@ -59,6 +59,7 @@ describe('keyless init', () => {
     const settings = parseSettings(uncommented, '/base')
     expect(Object.keys(settings.credentials)).toEqual(['slack', 'billing'])
     expect(settings.agents[0].id).toBe('spiffe://example.com/agents/triage')
+    expect(settings.trust.issuers.map(({ kind }) => kind)).toEqual(['human', 'github-actions'])
     expect(settings.grants.heartbeatS).toBe(15)
     expect(settings.upstream.hosts.get('billing.internal')).toBe('10.0.0.7')
   })
