@@ -6,7 +6,7 @@ import { CLOCK_SKEW_MS } from './sequencer.ts'
 
 /** Kinds that only calls have; every other kind is free to come with the room that writes it. */
 const CALL = { decision: 'call.decision', outcome: 'call.outcome' } as const
-const ROOMS = /^(call|grant|lease|policy|log|admin|approval|leak|breakglass|settings)\./
+const ROOMS = /^(call|grant|task|lease|policy|log|admin|approval|leak|breakglass|settings)\./
 
 export class Scrutiny {
   #latestMs = 0
