@@ -3,9 +3,10 @@
  * the answer would tell whoever found a token whether it is worth keeping.
  */
 import type { FastifyInstance, FastifyRequest } from 'fastify'
+import type { Introspector } from '../grant/introspect.ts'
 import type { Clock } from '../protocol/clock.ts'
-import type { Grant, Human } from '../protocol/grant.ts'
-import type { Identities, Workload } from '../protocol/identity.ts'
+import type { Confirmation, Grant, Human } from '../protocol/grant.ts'
+import type { Identities } from '../protocol/identity.ts'
 import { GatewayError } from '../protocol/problem.ts'
 import { evidenceOf, type Prover, presentedGrant, provedKey } from './oauth-client.ts'
 import type { Form } from './oauth-form.ts'
@@ -16,14 +17,14 @@ import { certificateThumbprint } from './tls.ts'
 /** One caller's introspections: enough for a busy resource server, hopeless for guessing. */
 const INTROSPECTIONS = { n: 600, perMs: 10_000 } as const
 
-/** Who asks about a grant: an authenticated client, a holder of a grant of its own, or the owner of the socket. */
-export type Introspector = { readonly client: Workload } | { readonly holder: Grant } | { readonly human: Human }
-
 export interface OauthGrants {
   /** RFC 7662 §2.2: `{active: false}` and nothing else for what is dead, unknown, or not for this caller to know. */
   introspect(token: string, by: Introspector): Promise<object>
-  /** The living grant that is presented. @throws {GatewayError} `grant_invalid`, `grant_expired`, `grant_revoked`, … */
-  holder(token: string): Promise<Grant>
+  /**
+   * The living grant that is presented, with the keys that were proved along.
+   * @throws {GatewayError} `grant_invalid`, also for one that is bound to another key, `grant_expired`, `grant_revoked`, …
+   */
+  holder(token: string, proof?: Confirmation): Promise<Grant>
 }
 
 export interface IntrospectionDoor extends Prover {
@@ -82,19 +83,11 @@ async function introspectorOf(
   if (request.body.client_assertion !== undefined || request.body.client_secret !== undefined)
     throw new GatewayError('instruction_invalid', 'The caller shows two ways of authentication. Use one.')
   const jkt = await provedKey(request, '/oauth/introspect', door, held.token)
-  const holder = await door.grants.holder(held.token)
-  // RFC 9449 §7.1: a bound grant under Bearer, or under a proof of another key, is a stolen one.
-  if (holder.cnf?.jkt !== undefined && (held.scheme !== 'dpop' || jkt !== holder.cnf.jkt))
-    throw new GatewayError(
-      'grant_invalid',
-      'The grant is bound to a key. Present it as DPoP, with a proof of that key.',
-    )
-  // RFC 8705 §3: bound to a certificate, it is presented over a connection that proved the same.
-  const bound = holder.cnf?.['x5t#S256']
-  if (bound !== undefined && bound !== certificateThumbprint(request))
-    throw new GatewayError(
-      'grant_invalid',
-      'The grant is bound to a TLS client certificate. Present it over a connection that shows that certificate.',
-    )
-  return { holder }
+  const leaf = certificateThumbprint(request)
+  // RFC 9449 §7.1: under Bearer no key counts as proved, so a bound grant is refused there, whatever comes along.
+  const proof = {
+    ...(jkt !== undefined && held.scheme === 'dpop' && { jkt }),
+    ...(leaf !== undefined && { 'x5t#S256': leaf }),
+  }
+  return { holder: await door.grants.holder(held.token, proof) }
 }

@@ -4,10 +4,10 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { type ControlDoor, type ControlDoorOptions, openControlDoor } from '../../gateway/control/door.ts'
-import type { Introspector } from '../../gateway/control/oauth-introspect.ts'
+import type { Introspector } from '../../gateway/grant/introspect.ts'
 import { createProofs } from '../../gateway/identity/dpop.ts'
 import type { Decision } from '../../gateway/protocol/decision.ts'
-import type { Grant } from '../../gateway/protocol/grant.ts'
+import type { Confirmation, Grant } from '../../gateway/protocol/grant.ts'
 import type { Workload } from '../../gateway/protocol/identity.ts'
 import type { Instruction, IssuedGrant } from '../../gateway/protocol/instruction.ts'
 import { GatewayError } from '../../gateway/protocol/problem.ts'
@@ -57,7 +57,8 @@ export interface OauthRig {
   readonly asked: { token: string; by: Introspector }[]
   /** What the room of grants does next. Default: issues `grant`. */
   next: (instruction: Instruction) => IssuedGrant | null | Promise<IssuedGrant | null>
-  holder: (token: string) => Promise<Grant>
+  /** The grant behind `eyJ.mine`. */
+  held: Grant
   /** A form, as text or as parameters, over TCP. */
   post(path: string, form: string | Record<string, string>, headers?: Record<string, string>): Promise<Answer>
   nonce(): string
@@ -83,10 +84,7 @@ export async function openOauthRig(changes: Partial<ControlDoorOptions> = {}): P
       handle: 'kh_x',
       token: 'eyJ.grant',
     }),
-    holder: async (token: string): Promise<Grant> => {
-      if (token === 'eyJ.mine') return grant
-      throw new GatewayError('grant_invalid', 'The grant is unknown here.')
-    },
+    held: grant,
     nonce: () => proofs.nonce(),
   }
   const door = await openControlDoor({
@@ -102,7 +100,15 @@ export async function openOauthRig(changes: Partial<ControlDoorOptions> = {}): P
       heartbeat: async () => ({ expiresAt: 0 }),
       list: async () => [],
       jwks: () => ({ keys: [] }),
-      holder: (token: string) => rig.holder(token),
+      async holder(token: string, proof?: Confirmation) {
+        const { jkt, 'x5t#S256': leaf } = rig.held.cnf ?? {}
+        const isProved = [
+          [jkt, proof?.jkt],
+          [leaf, proof?.['x5t#S256']],
+        ].every(([bound, shown]) => bound === undefined || bound === shown)
+        if (token === 'eyJ.mine' && isProved) return rig.held
+        throw new GatewayError('grant_invalid', 'The grant is unknown here, or bound to another key.')
+      },
       introspect: async (token: string, by: Introspector) => {
         rig.asked.push({ token, by })
         return token === 'eyJ.mine' ? { active: true, sub: 'ana' } : { active: false }

@@ -518,7 +518,7 @@ describe('introspection', () => {
   })
 
   it('asked under a bound grant takes it as DPoP with a proof of its key and of the grant, and not as Bearer', async () => {
-    rig.holder = async () => ({ ...grant, cnf: { jkt: await jktOf() } })
+    rig.held = { ...grant, cnf: { jkt: await jktOf() } }
     const ath = await import('node:crypto').then(({ hash }) => hash('sha256', 'eyJ.mine', 'base64url'))
     const htu = `${PUBLIC_URL}/oauth/introspect`
     const as = async (scheme: string, changes?: ProofChanges) =>
