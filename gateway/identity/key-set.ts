@@ -73,9 +73,13 @@ export function createKeySet(o: KeySetOptions): KeySet {
 
   return {
     async find(kid, alg) {
-      const failed = asked?.failure !== undefined
-      if (ageOf(held) >= FRESH_MS && (flight !== undefined || !failed || ageOf(asked) >= RETRY_MS)) await refresh()
-      else if (pick(held?.keys, kid, alg) === undefined && ageOf(asked) >= COOLDOWN_MS) await refresh()
+      const isOld = ageOf(held) >= FRESH_MS
+      const known = ageOf(held) < STALE_MS ? pick(held?.keys, kid, alg) : undefined
+      if ((isOld || known === undefined) && ageOf(asked) >= (isOld ? RETRY_MS : COOLDOWN_MS)) {
+        const answered = refresh()
+        // While an issuer is silent, nobody whose key is known waits for it.
+        if (known === undefined || asked?.failure === undefined) await answered
+      }
       if (ageOf(held) >= STALE_MS) throw asked?.failure ?? new Error('no keys')
       return pick(held?.keys, kid, alg)
     },

@@ -107,6 +107,21 @@ describe('an issuer that does not answer', () => {
     await expect(keys.find('first', 'ES256')).rejects.toThrow('it answered 500')
   })
 
+  it('keeps nobody waiting whose key is known', async () => {
+    const { issuer, clock, keys } = await open()
+    await keys.find('first', 'ES256')
+    broken(issuer)
+    clock.advance(600_000)
+    await keys.find('first', 'ES256') // the first to find out
+    const { promise: asked, resolve } = Promise.withResolvers<void>()
+    issuer.answer = () => resolve() // and never says a word
+    clock.advance(5_000)
+    expect(await keys.find('first', 'ES256')).toBeDefined()
+    await asked
+    expect(await keys.find('first', 'ES256')).toBeDefined()
+    expect(issuer.requests()).toBe(3)
+  })
+
   it.each<[string, NonNullable<Issuer['answer']>, RegExp]>([
     ['a redirect', (_, response) => response.writeHead(302, { location: 'https://elsewhere.test/jwks' }).end(), /./],
     ['more than 512 KiB', (_, response) => response.end(`{"keys":[${' '.repeat(512 * 1024)}]}`), /complete|524288/],
