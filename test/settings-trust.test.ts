@@ -1,5 +1,6 @@
 import { generateKeyPairSync } from 'node:crypto'
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { readFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
@@ -188,6 +189,16 @@ describe('trust', () => {
       'trust.clients.0.id',
       'trust.clients.0.key.file',
     ])
+  })
+
+  it('is written in docs/identity.md as it may be written', async () => {
+    const page = await readFile(new URL('../docs/identity.md', import.meta.url), 'utf8')
+    const [, example = ''] = /```yaml\n(trust:[\s\S]+?)```/.exec(page) ?? []
+    const named = new Set([...example.matchAll(/agent: (\S+)/g)].map(([, id]) => id))
+    const registered = [...named].map((id) => `  - { id: ${id}, owner: ana, purpose: x }`).join('\n')
+    const text = example.replace('billing-bot.pem', 'client.pem')
+    const { trust } = parseSettings(`agents:\n${registered}\n${text}`, dir)
+    expect(trust.issuers.map(({ kind }) => kind)).toEqual(['human', 'jwt-svid', 'kubernetes', 'github-actions', 'oidc'])
   })
 
   it('does not repeat a password that someone wrote into the address of a key set', () => {
