@@ -2,14 +2,33 @@
  * Grants and tasks as kept in a store: JSON under a keyed hash. Whoever can write to the store can lose them, but can neither
  * widen one, nor point a handle at another, nor take a mark off.
  */
-import { createHmac, type KeyObject, timingSafeEqual } from 'node:crypto'
-import type { Grant } from '../protocol/grant.ts'
+import { createHmac, createSecretKey, type KeyObject, timingSafeEqual } from 'node:crypto'
+import type { Authority, Grant } from '../protocol/grant.ts'
 import { GatewayError } from '../protocol/problem.ts'
+import { grantOfVersion1, taskBodyOfVersion1 } from './record-version-1.ts'
 import type { StoredGrant, StoredTask } from './store.ts'
-import type { TaskRecord } from './task.ts'
 
 const MAC_BYTES = 32
 const MAC_CHARS = 43
+
+/** A task as the gateway remembers it. */
+export interface TaskRecord {
+  readonly id: string
+  readonly tenant: string
+  /** The root grant as last issued: human, agent, declared intent, expiry. Whether it lives is in the store. */
+  readonly root: Grant
+  /** What the human authorised last; a holder that changes its intent stays within. */
+  readonly ceiling: readonly Authority[]
+  readonly state: 'active' | 'suspended'
+  /** Heartbeats were promised; missed ones end the task. None are missed while it is suspended. */
+  readonly watched: boolean
+  /** Epoch seconds. */
+  readonly createdAt: number
+  /** Epoch seconds until which it can be worked on: the expiry of its root grant, or later while it is suspended. */
+  readonly expiresAt: number
+  /** Counts changes from 0; a change that another one has overtaken is refused by the store. */
+  readonly version: number
+}
 
 export interface Records {
   /** @param o.handleDigest absent for a grant without a handle. @param o.marks `marksOf` the grant. */
@@ -23,48 +42,77 @@ export interface Records {
 
 /** @param key HMAC key of 32 bytes, the same on every replica and after every change of the signing key. */
 export function createRecords(key: KeyObject): Records {
-  // The first word keeps a task from passing for a grant; nothing before the JSON, nor JSON itself, has a line break.
-  const mac = (kind: 'grant' | 'task', name: string, json: string) =>
-    createHmac('sha256', key).update(`${kind}\n${name}\n${json}`).digest()
-  const sealed = (kind: 'grant' | 'task', name: string, json: string) =>
-    mac(kind, name, json).toString('base64url') + json
-  const opened = (kind: 'grant' | 'task', name: string, body: string): unknown => {
-    const json = body.slice(MAC_CHARS)
-    const given = Buffer.from(body.slice(0, MAC_CHARS), 'base64url')
-    if (given.length !== MAC_BYTES || !timingSafeEqual(given, mac(kind, name, json))) throw forged()
-    return JSON.parse(json) // our own bytes: the seal was checked
+  const grants = createSeal(key)
+  // A key of its own keeps a task from passing for a grant.
+  const tasks = createSeal(createSecretKey(createHmac('sha256', key).update('tasks').digest()))
+  const openGrant = (handleDigest: string | undefined, body: string): SealedGrant => {
+    const sealed = grants.open(handleDigest ?? '', body) as SealedGrant | Parameters<typeof grantOfVersion1>[0]
+    if ('marks' in sealed) return sealed
+    const grant = grantOfVersion1(sealed)
+    return { grant, marks: [grant.id, grant.task.id] }
   }
   return {
     close(grant, { handleDigest, marks }) {
       const { tenant, id, task, expiresAt, ancestry } = grant
       const parent = ancestry.at(-1)?.id
-      const body = sealed('grant', nameOf(handleDigest, marks), JSON.stringify(grant))
+      const body = grants.close(handleDigest ?? '', JSON.stringify({ grant, marks } satisfies SealedGrant))
       const stored = { tenant, id, task: task.id, handleDigest, body, expiresAt, marks }
       return parent === undefined ? stored : { ...stored, parent }
     },
     open(stored) {
-      const grant = opened('grant', nameOf(stored.handleDigest, stored.marks), stored.body) as Grant
-      if (grant.tenant !== stored.tenant || grant.id !== stored.id || grant.task.id !== stored.task) throw forged()
+      const { grant, marks } = openGrant(stored.handleDigest, stored.body)
+      const isIt = grant.tenant === stored.tenant && grant.id === stored.id && grant.task.id === stored.task
+      if (!isIt || JSON.stringify(marks) !== JSON.stringify(stored.marks)) throw forged()
       return grant
     },
     closeTask(task) {
       const { tenant, id, version, expiresAt, state } = task
-      const body = sealed('task', '', JSON.stringify(task))
+      const body = tasks.close('', JSON.stringify(task))
       // Nobody is missed while suspended: the heartbeat starts anew when the task is resumed.
       const watched = task.watched && state === 'active'
       return { tenant, id, body, version, expiresAt, watched, isSuspended: state === 'suspended' }
     },
     openTask(stored) {
-      const task = opened('task', '', stored.body) as TaskRecord
-      const isSame = task.tenant === stored.tenant && task.id === stored.id && task.version === stored.version
-      if (!isSame || (task.state === 'suspended') !== stored.isSuspended) throw forged()
+      const before = taskBodyOfVersion1(stored.body)
+      const task = before
+        ? rootTask(openGrant(before.handleDigest, before.body).grant, stored.watched)
+        : (tasks.open('', stored.body) as TaskRecord)
+      const isIt = task.tenant === stored.tenant && task.id === stored.id && task.version === stored.version
+      if (!isIt || (task.state === 'suspended') !== stored.isSuspended) throw forged()
       return task
     },
   }
 }
 
-function nameOf(handleDigest: string | undefined, marks: readonly string[]): string {
-  return `${handleDigest ?? ''}\n${JSON.stringify(marks)}`
+/** The first record of a task: what its root grant says. */
+function rootTask(root: Grant, watched: boolean): TaskRecord {
+  const { tenant, task, authority: ceiling, issuedAt: createdAt, expiresAt } = root
+  return { id: task.id, tenant, root, ceiling, state: 'active', watched, createdAt, expiresAt, version: 0 }
+}
+
+interface SealedGrant {
+  readonly grant: Grant
+  readonly marks: readonly string[]
+}
+
+interface Seal {
+  close(name: string, json: string): string
+  /** @throws {GatewayError} `grant_invalid` */
+  open(name: string, body: string): unknown
+}
+
+function createSeal(key: KeyObject): Seal {
+  // A name has no line break, nor has JSON: one text has one way to be cut.
+  const mac = (name: string, json: string) => createHmac('sha256', key).update(`${name}\n${json}`).digest()
+  return {
+    close: (name, json) => mac(name, json).toString('base64url') + json,
+    open(name, body) {
+      const json = body.slice(MAC_CHARS)
+      const given = Buffer.from(body.slice(0, MAC_CHARS), 'base64url')
+      if (given.length !== MAC_BYTES || !timingSafeEqual(given, mac(name, json))) throw forged()
+      return JSON.parse(json) // our own bytes: the seal was checked
+    },
+  }
 }
 
 function forged(): GatewayError {

@@ -48,12 +48,15 @@ const SCHEMA = `
   CREATE INDEX seen_by_until ON seen (until_ms);
   PRAGMA user_version = ${SCHEMA_VERSION};`
 
-/** Version 1 knew one grant a task: each becomes a root, and its task a task without a record, which can only expire. */
+/** Version 1 knew one grant a task: each becomes a root, and stands in for the record of its task (`record-version-1.ts`). */
 const FROM_1 = `
   ALTER TABLE grants RENAME TO grants_1;
   DROP INDEX grants_by_expiry;
   ${SCHEMA}
   INSERT INTO grants SELECT tenant, id, task, handle_digest, body, expires_at, json_array(id, task), NULL FROM grants_1;
+  INSERT INTO tasks
+    SELECT tenant, task, handle_digest || char(10) || body, 0, expires_at, iif(ended IS NULL, beat_at_ms, NULL), 0
+    FROM grants_1;
   INSERT INTO ended SELECT tenant, task, ended, expires_at FROM grants_1 WHERE ended IS NOT NULL;
   INSERT INTO counts SELECT tenant, id || '/once/' || operation, 1, expires_at FROM uses;
   DROP TABLE grants_1;
