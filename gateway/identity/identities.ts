@@ -5,6 +5,7 @@
 import type { KeyObject } from 'node:crypto'
 import type { Clock } from '../protocol/clock.ts'
 import type { ClientEvidence, Identities, PresentedToken, Workload } from '../protocol/identity.ts'
+import { createAwsIam } from './aws-iam.ts'
 import { verifyClientAssertion } from './client-assertion.ts'
 import { createProofs } from './dpop.ts'
 import { verifyGithubActions } from './github-actions.ts'
@@ -57,6 +58,7 @@ export function createIdentities(o: IdentitiesOptions): Identities {
   const workloads = issuers.flatMap(({ row, keys }) => (row.kind === 'human' ? [] : [{ row, keys }]))
   const clients = new Map(o.trust.clients.map((row) => [row.id, clientKeys(row, o)]))
   const svids = createX509Svids({ trust: o.trust.x509, clock: o.clock })
+  const aws = createAwsIam({ ...o, trust: o.trust.aws })
   return {
     async human({ token, type }) {
       const refuse = refusing('subject_invalid', 'The subject token')
@@ -66,6 +68,7 @@ export function createIdentities(o: IdentitiesOptions): Identities {
       return verifyHuman(jwt, row, { keys, clock: o.clock, refuse, issuer: o.issuer })
     },
     async workload(presented) {
+      if (presented.type === 'aws-iam') return aws.verify(presented.token)
       return verifyWorkload(presented, workloads, o.clock, refusing('actor_invalid', 'The actor token'))
     },
     async client(evidence) {
@@ -79,7 +82,7 @@ type Rows = readonly Trusted<Exclude<IssuerTrust, { kind: 'human' }>>[]
 
 function verifyWorkload({ token, type }: PresentedToken, rows: Rows, clock: Clock, refuse: Refuse): Promise<Workload> {
   if (type !== 'jwt' && type !== 'jwt-svid' && type !== 'id_token')
-    throw refuse(`workloads are known by a jwt, jwt-svid or id_token, not by ${shown(type)}`)
+    throw refuse(`workloads are known by a jwt, jwt-svid, id_token or aws-iam, not by ${shown(type)}`)
   const jwt = readJwt(token, refuse)
   const { row, keys } = pick(type === 'jwt-svid' ? rows.filter(({ row }) => row.kind === type) : rows, jwt, refuse)
   return verify(row.kind, row, jwt, { keys, clock, refuse })
