@@ -86,7 +86,8 @@ async function keyOf(header: Claims): Promise<{ publicKey: KeyObject; jkt: strin
 /** @returns `iat` */
 function checkProof(claims: Claims, { method, url, accessToken }: ProvedRequest, nowS: number): number {
   if (claims.htm !== method) throw refuse(`it is for the method ${shown(claims.htm)}, not ${method}`)
-  if (placeOf(claims.htu) !== placeOf(url)) throw refuse(`it is for ${shown(claims.htu)}, not ${placeOf(url)}`)
+  const place = placeOf(claims.htu)
+  if (place === undefined || place !== placeOf(url)) throw refuse(`it is for ${shown(claims.htu)}, not ${placeOf(url)}`)
   const ath = accessToken === undefined ? undefined : hash('sha256', accessToken, 'base64url')
   if (claims.ath !== ath) throw refuse('its ath is not the hash of the token that it accompanies')
   const { iat } = claims

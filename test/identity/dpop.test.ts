@@ -124,6 +124,13 @@ describe('a DPoP proof', () => {
       expect(await prove(await proofOf({ htu }))).toHaveProperty('jkt')
   })
 
+  it('about no URL is for no endpoint, not even for one that is misconfigured', async () => {
+    for (const htu of [undefined, '/oauth/token', 'https://a:b@x'])
+      await expect(prove(await proofOf({ htu }), { method: 'POST', url: '/oauth/token' })).rejects.toMatchObject(
+        refusal('it is for'),
+      )
+  })
+
   it('beside a token is bound to that token', async () => {
     const ath = createHash('sha256').update('token').digest('base64url')
     expect(await prove(await proofOf({ ath }), { ...request, accessToken: 'token' })).toHaveProperty('jkt')
