@@ -16,8 +16,10 @@ export function parseAddress(text: string): Address | undefined {
   const zone = text.indexOf('%')
   const bare = zone === -1 ? text : text.slice(0, zone)
   if (!bare.includes(':')) return ipaddr.IPv4.isValidFourPartDecimal(bare) ? ipaddr.IPv4.parse(bare) : undefined
-  if (!ipaddr.IPv6.isValid(bare)) return undefined
-  const address = ipaddr.IPv6.parse(bare)
+  // ipaddr.js takes `::1.2.3.4` for mapped; WHATWG parsing writes it in hexadecimal, where there is only one reading.
+  const plain = /^[\da-f:.]+$/i.test(bare) ? URL.parse(`http://[${bare}]`)?.hostname.slice(1, -1) : undefined
+  if (plain === undefined) return undefined
+  const address = ipaddr.IPv6.parse(plain)
   return address.isIPv4MappedAddress() ? address.toIPv4Address() : address
 }
 
