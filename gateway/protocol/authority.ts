@@ -56,15 +56,6 @@ function scopeTokenFault(token: string): string {
   return `The scope token ${shown} is not an operation name.`
 }
 
-/** Whether one entry covers the endpoint without any condition on the rest of the request. */
-export function covers(authority: readonly Authority[], endpoint: Endpoint): boolean {
-  for (const entry of entriesFor(authority, endpoint.operation.name)) {
-    if (entry.isUnbounded) return true
-    if (entry.actions === undefined && entry.constraints === undefined && isPlaceOf(entry, endpoint)) return true
-  }
-  return false
-}
-
 /** One entry of an authority, compiled. */
 export interface Entry {
   /** Its place in the authority. */

@@ -18,11 +18,7 @@ export function memberHolds(member: string, bound: unknown, value: unknown, plac
     case 'one_of':
       return Array.isArray(bound) && bound.some((one) => isSame(one, value, place))
     case 'within':
-      return (
-        Array.isArray(bound) &&
-        Array.isArray(value) &&
-        value.every((element) => bound.some((one) => isSame(one, element, place)))
-      )
+      return place === 'body' && Array.isArray(bound) && Array.isArray(value) && value.every((one) => isIn(bound, one))
     case 'prefix':
       return typeof bound === 'string' && typeof value === 'string' && value.startsWith(bound)
     case 'glob':
@@ -49,6 +45,10 @@ function isSame(bound: unknown, value: unknown, place: Place): boolean {
   if (!isScalar(bound)) return false
   if (place === 'query') return value === asText(bound)
   return bound === value && (typeof value !== 'number' || isExact(value))
+}
+
+function isIn(bound: readonly unknown[], element: unknown): boolean {
+  return bound.some((one) => isSame(one, element, 'body'))
 }
 
 /** Beyond 2^53 neighbours are one number here and two for a reader of long integers. */

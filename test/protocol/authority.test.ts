@@ -1,8 +1,17 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
-import { covers, isOperationPattern, parseScope, patternCovers } from '../../gateway/protocol/authority.ts'
+import { isOperationPattern, parseScope, patternCovers } from '../../gateway/protocol/authority.ts'
 import type { Authority } from '../../gateway/protocol/grant.ts'
+import { reach } from '../../gateway/protocol/reach.ts'
 import type { Endpoint, Operation, Service } from '../../gateway/protocol/service.ts'
+import { grantWith } from '../rig/authority.ts'
+
+/** Whether a grant with this authority alone reaches the endpoint. */
+function covers(authority: readonly Authority[], place: Endpoint): boolean {
+  const { rawPath } = place
+  const facts = { endpoint: place, method: 'GET', rawPath, sourceAddress: '10.0.0.1', nowMs: 0, regionsOf: () => [] }
+  return reach(grantWith(authority), facts).isWithin
+}
 
 function endpoint(name: string, place: Partial<Endpoint> = {}): Endpoint {
   const operation: Operation = {
