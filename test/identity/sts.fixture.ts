@@ -147,7 +147,7 @@ export async function signCaller({ keys, host, serverId, at, more = {} }: Signin
     headers,
     body: BODY,
   }
-  const signed = (await signer.sign(request as never, { signingDate: at })) as { headers: Record<string, string> }
+  const signed = (await signer.sign(request as never, { signingDate: at })) as unknown as CallerToken
   return { method: 'POST', url: `https://${host}/`, headers: { ...signed.headers }, body: BODY }
 }
 
