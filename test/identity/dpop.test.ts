@@ -1,13 +1,10 @@
-/** RFC 9449 §4.3, one by one; and that a proof is good once, at whichever replica. */
+/** RFC 9449 §4.3, one by one. That a proof is good once at all replicas together: `replay.test.ts`. */
 import { createHash, createSecretKey, generateKeyPairSync, randomBytes } from 'node:crypto'
 import fc from 'fast-check'
-import { Redis } from 'ioredis'
 import { calculateJwkThumbprint } from 'jose'
 import * as oauth from 'oauth4webapi'
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest'
-import { openRedisStore } from '../../gateway/grant/store-redis.ts'
+import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { systemClock } from '../../gateway/protocol/clock.ts'
-import { startRedis, type TestRedis } from '../rig/redis.ts'
 import { type Alg, NOW_S, openRoom, type Room, type SigningKey, sign, signingKey } from './issuer.fixture.ts'
 
 const URL_ = 'https://keyless.acme.test/oauth/token'
@@ -186,53 +183,5 @@ describe('a nonce', () => {
     const foreign = await proofOf({ nonce: stranger.identities.nonce() })
     await expect(prove(foreign)).rejects.toMatchObject({ code: 'dpop_nonce_required' })
     await Promise.all([ahead.stop(), stranger.stop()])
-  })
-})
-
-describe('a replay', () => {
-  let redis: TestRedis
-  const connections: Redis[] = []
-  beforeAll(async () => {
-    redis = await startRedis()
-  })
-  afterAll(async () => {
-    for (const connection of connections) connection.disconnect()
-    await redis.stop()
-  })
-
-  function replica(nonceKey = createSecretKey(Buffer.alloc(32, 7))): Room {
-    const connection = new Redis(redis.url, { maxRetriesPerRequest: 0, enableOfflineQueue: true })
-    connection.on('error', () => {})
-    connections.push(connection)
-    const store = openRedisStore({ redis: connection, prefix: redis.prefix, clock: systemClock })
-    const once = async (name: string) => store.once('acme', name, Date.now() + 60_000)
-    return openRoom({}, [], { nonceKey, once })
-  }
-
-  it('is refused at the same replica and at another, even at the same instant', async () => {
-    const [one, two] = [replica(), replica()]
-    room = one
-    const proof = await proofOf()
-    const tries = [one, two, one, two, one, two].map(({ identities }) => identities.proof(proof, request))
-    const settled = await Promise.allSettled(tries)
-    expect(settled.filter(({ status }) => status === 'fulfilled')).toHaveLength(1)
-    for (const each of settled)
-      if (each.status === 'rejected') expect(each.reason).toMatchObject(refusal('was used before'))
-    expect(await prove(await proofOf())).toHaveProperty('jkt')
-    await two.stop()
-  })
-
-  it('cannot be told from a first use while Redis is away, so both are refused', async () => {
-    room = replica()
-    const proof = await proofOf()
-    connections.at(-1)?.disconnect()
-    await expect(prove(proof)).rejects.toMatchObject({ code: 'store_unavailable' })
-  })
-
-  it('of a jti by another key is none', async () => {
-    room = replica()
-    await prove(await proofOf({ jti: 'same' }))
-    expect(await prove(await proofOf({ jti: 'same' }, {}, signingKey('ES256')))).toHaveProperty('jkt')
-    await expect(prove(await proofOf({ jti: 'same' }))).rejects.toMatchObject(refusal('used before'))
   })
 })
