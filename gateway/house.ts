@@ -14,7 +14,7 @@ import { openSqliteStore } from './grant/store-sqlite.ts'
 import { createIdentities } from './identity/identities.ts'
 import { type CertificateAuthority, loadAuthority } from './ingress/certificate.ts'
 import { writeRefusal } from './ingress/refusal.ts'
-import type { InstructionRooms } from './instruction.ts'
+import { type InstructionRooms, serveInstruction } from './instruction.ts'
 import { type Keys, loadKeys } from './keys.ts'
 import { createMemoryCache } from './lease/cache-memory.ts'
 import { createRedisCache } from './lease/cache-redis.ts'
@@ -25,6 +25,7 @@ import { createPolicy, type Policy } from './policy/evaluation.ts'
 import { createRegions } from './policy/regions.ts'
 import { makePrivate } from './private-file.ts'
 import type { Clock } from './protocol/clock.ts'
+import { uuidv7 } from './protocol/id.ts'
 import type { Identities } from './protocol/identity.ts'
 import type { Inbound } from './protocol/message.ts'
 import type { Endpoint } from './protocol/service.ts'
@@ -88,15 +89,19 @@ export async function buildHouse(settings: Settings, clock: Clock, outlook: Outl
     nonceKey: keys.record,
   })
   const grants = createGrants({
+    tenant: settings.tenant,
     store,
+    identities,
     issuer: settings.publicUrl,
     signing: keys.grantKeys,
     storeKey: keys.store,
     agents: settings.agents,
     knowsOperation: (pattern) => catalogue.knows(pattern),
-    ttl: settings.grants.ttl,
-    heartbeatS: settings.grants.heartbeatS,
+    ...settings.grants,
+    policySet: policy.digest,
     clock,
+    serveOffline: (token, tenant) =>
+      serveInstruction({ kind: 'grant.present', id: uuidv7(clock.nowMs()), tenant, token }, { audit, grants, policy }),
     onEnded: (grant) => leases.purge(grant.id),
   })
   await audit.record('policy.loaded', settings.tenant, {

@@ -33,6 +33,7 @@ export function agentsOf(written: WrittenSettings, around: Surroundings): [Agent
       owner: agent.owner,
       purpose: agent.purpose,
       riskTier: agent.risk_tier ?? 'low',
+      ...(agent.orchestrators !== undefined && { orchestrators: agent.orchestrators }),
     }),
   )
   if (first === undefined)
@@ -61,7 +62,7 @@ export function localUser(): string {
 export function grantsOf(
   written: WrittenSettings,
   around: Surroundings,
-): { ttl: { defaultS: number; maxS: number }; heartbeatS: number } {
+): { ttl: { defaultS: number; maxS: number }; maxDepth: number; heartbeatS: number } {
   const maxS = written.grants?.max_ttl_s ?? HARD_TTL_S
   const defaultS = written.grants?.ttl_s ?? Math.min(900, maxS)
   if (defaultS > maxS) {
@@ -71,7 +72,11 @@ export function grantsOf(
       fix: `lower ttl_s to ${maxS}, or raise max_ttl_s`,
     })
   }
-  return { ttl: { defaultS, maxS }, heartbeatS: written.grants?.heartbeat_s ?? 15 }
+  return {
+    ttl: { defaultS, maxS },
+    maxDepth: written.grants?.max_depth ?? 3,
+    heartbeatS: written.grants?.heartbeat_s ?? 15,
+  }
 }
 
 /** The text of each PEM file; one that cannot be read or holds no certificate is reported. */

@@ -42,6 +42,11 @@ const agent = z.strictObject({
     .enum(['low', 'medium', 'high'])
     .optional()
     .describe('Default low. Policies may be stricter with higher tiers.'),
+  orchestrators: z
+    .array(text(255))
+    .max(64)
+    .optional()
+    .describe('Ids of clients that may exchange tokens for this agent, besides itself. Default: none.'),
 })
 
 const redis = z
@@ -94,6 +99,12 @@ const grants = z
     max_ttl_s: seconds(HARD_TTL_S)
       .optional()
       .describe(`Longest life a task may ask for, seconds. Default ${HARD_TTL_S}, which is also the ceiling.`),
+    max_depth: z
+      .int()
+      .min(0)
+      .max(8)
+      .optional()
+      .describe('Delegations below a root grant, 0 to 8. Default 3. A grant may ask for fewer.'),
     heartbeat_s: seconds(300)
       .optional()
       .describe('A task opened with heartbeats ends when none arrives for twice this many seconds. Default 15.'),

@@ -71,6 +71,7 @@ export interface Settings {
     /** Seconds a grant lives: by default (900, or `maxS` if that is less) and at most (default and ceiling 3600). */
     readonly ttl: { readonly defaultS: number; readonly maxS: number }
     /** Seconds between heartbeats; a task that promised them ends after two are missed. Default 15. */
+    readonly maxDepth: number
     readonly heartbeatS: number
   }
   readonly upstream: {

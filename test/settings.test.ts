@@ -39,7 +39,7 @@ describe('defaults', () => {
       agents: [{ id: 'spiffe://keyless.local/agent/default', riskTier: 'low' }],
       redis: undefined,
       audit: { durability: 'fsync', origin: 'keyless.local/default' },
-      grants: { ttl: { defaultS: 900, maxS: 3600 }, heartbeatS: 15 },
+      grants: { ttl: { defaultS: 900, maxS: 3600 }, maxDepth: 3, heartbeatS: 15 },
       upstream: { connectTimeoutMs: 5000, headersTimeoutMs: 300_000, bodyTimeoutMs: 300_000, ca: [] },
       secretEnv: [],
     })

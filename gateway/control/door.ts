@@ -13,6 +13,8 @@ import { uuidv7 } from '../protocol/id.ts'
 import { GatewayError } from '../protocol/problem.ts'
 import { parseAuthority } from '../protocol/target.ts'
 import { isBoundAddress, isOwnName } from './address.ts'
+import { addGrantRoutes } from './grant-routes.ts'
+import { addLifeRoutes } from './life-routes.ts'
 import { addOauthRoutes, type OauthDoor } from './oauth-routes.ts'
 import { refusalOf, writeProblem } from './problem.ts'
 import { addPublicRoutes } from './public-routes.ts'
@@ -34,6 +36,7 @@ export interface ControlDoorOptions extends TaskDoor, OauthDoor {
   /** TLS on the TCP listener. Default: plain HTTP. */
   readonly tls?: TlsFiles
   readonly grants: TaskDoor['grants'] & OauthDoor['grants']
+  readonly identities: OauthDoor['identities']
   ready(): Promise<ReadyView>
 }
 
@@ -51,10 +54,13 @@ export async function openControlDoor(o: ControlDoorOptions): Promise<ControlDoo
   const isDraining = { now: false }
   const local = await buildApp(o, isDraining, (app) => {
     addTaskRoutes(app, o)
+    addLifeRoutes(app, o, o.human)
+    addGrantRoutes(app, o)
     addOauthRoutes(app, o, o.human)
   })
   const addOpen = (app: FastifyInstance) => {
     guardNames(app, namesOf(o))
+    addLifeRoutes(app, o, undefined)
     addOauthRoutes(app, o, undefined)
   }
   const open = await buildApp(o, isDraining, addOpen, o.tls && tlsOptions(o.tls))

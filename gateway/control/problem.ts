@@ -3,7 +3,9 @@ import type { FastifyError, FastifyReply, FastifyRequest, FastifySchemaValidatio
 import { asGatewayError, GatewayError, problems } from '../protocol/problem.ts'
 
 export function writeProblem(request: FastifyRequest, reply: FastifyReply, refusal: GatewayError): void {
-  const { status, title, remedy } = problems[refusal.code]
+  const { status: told, title, remedy } = problems[refusal.code]
+  const status = told === 407 ? 401 : told // nobody stands in between here: what is missing is missing at this door
+  if (status === 401) void reply.header('www-authenticate', 'Bearer, DPoP') // RFC 9110 §15.5.2
   void reply
     .status(status)
     .header('keyless-error', refusal.code)

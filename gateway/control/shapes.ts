@@ -10,29 +10,93 @@ function closed(properties: Record<string, object>, required: readonly string[] 
   return { type: 'object', additionalProperties: false, properties, required } as const
 }
 
+const wholeSeconds = {
+  type: 'integer',
+  minimum: 1,
+  maximum: 3600,
+  description: 'a whole number of seconds, 1 to 3600',
+} as const
+const trueOrFalse = { type: 'boolean', description: 'true or false' } as const
+const agent = { type: 'string', minLength: 1, maxLength: 2048, description: 'the id of a registered agent' } as const
+const purpose = {
+  type: 'string',
+  minLength: 1,
+  maxLength: 500,
+  description: 'a text of 1 to 500 characters that says what the task is for',
+} as const
+
+/** What may be asked for in any grant. */
+const grantBody = {
+  scope: {
+    type: 'string',
+    minLength: 1,
+    maxLength: 4096,
+    description: 'operation names separated by spaces, at most 4096 characters, such as "github:issues.read"',
+  },
+  authorization_details: {
+    type: 'array',
+    minItems: 1,
+    maxItems: 64,
+    items: { type: 'object' },
+    description: 'an array of 1 to 64 keyless_access objects',
+  },
+  ttl_s: wholeSeconds,
+  preset: {
+    type: 'string',
+    enum: ['per-task', 'per-session', 'per-prompt', 'training-batch', 'sensitive'],
+    description: 'per-task, per-session, per-prompt, training-batch or sensitive',
+  },
+  trace: { type: 'string', pattern: '^[0-9a-f]{32}$', description: 'a W3C trace id: 32 lower-case hex digits' },
+  step: {
+    type: 'string',
+    pattern: '^[A-Za-z0-9._-]{1,64}$',
+    description: '1 to 64 of the characters A-Z a-z 0-9 . _ -',
+  },
+  delegable: trueOrFalse,
+  max_depth: { type: 'integer', minimum: 0, maximum: 8, description: 'a whole number, 0 to 8' },
+  dpop_jkt: {
+    type: 'string',
+    pattern: '^[A-Za-z0-9_-]{43}$',
+    description: 'an RFC 7638 thumbprint: 43 characters of base64url',
+  },
+} as const
+
 export const openTaskBody = {
   description: 'a JSON object',
-  ...closed(
-    {
-      agent: { type: 'string', minLength: 1, maxLength: 2048, description: 'the id of a registered agent' },
-      purpose: {
-        type: 'string',
-        minLength: 1,
-        maxLength: 500,
-        description: 'a text of 1 to 500 characters that says what the task is for',
-      },
-      scope: {
-        type: 'string',
-        minLength: 1,
-        maxLength: 4096,
-        description: 'operation names separated by spaces, at most 4096 characters, such as "github:issues.read"',
-      },
-      ttl_s: { type: 'integer', minimum: 1, maximum: 3600, description: 'a whole number of seconds, 1 to 3600' },
-      heartbeat: { type: 'boolean', description: 'true or false' },
-    },
-    ['purpose', 'scope'],
-  ),
+  ...closed({ agent, purpose, ...grantBody, heartbeat: trueOrFalse }, ['purpose']),
 }
+
+export const intentBody = { description: 'a JSON object', ...closed({ purpose, ...grantBody }, ['purpose']) }
+
+export const resumeBody = {
+  description: 'a JSON object, or no body',
+  type: ['object', 'null'],
+  additionalProperties: false,
+  properties: {
+    ttl_s: wholeSeconds,
+    client_id: { type: 'string', maxLength: 2048, description: 'the id of the client, at most 2048 characters' },
+    client_assertion_type: { type: 'string', maxLength: 200, description: 'a client assertion type of the metadata' },
+    client_assertion: {
+      type: 'string',
+      maxLength: 16_384,
+      description: 'a JWT of at most 16 KiB that authenticates the client',
+    },
+  },
+} as const
+
+const token = {
+  type: 'string',
+  minLength: 1,
+  maxLength: 16_384,
+  description: 'a handle, a signed grant, or the id of a grant',
+} as const
+
+export const delegateBody = {
+  description: 'a JSON object',
+  ...closed({ parent: token, agent, ...grantBody, allow_narrowing: trueOrFalse }, ['parent', 'agent']),
+}
+
+export const revokeBody = { description: 'a JSON object', ...closed({ grant: token }) }
 
 export const completeTaskBody = {
   description: 'a JSON object',
@@ -57,7 +121,51 @@ export const taskParams = closed({
   id: { type: 'string', pattern: '^task_[0-9a-f-]{36}$', description: 'a task id: task_ and a UUID' },
 })
 
+export const stepParams = closed({
+  ...taskParams.properties,
+  step: { type: 'string', pattern: '^[A-Za-z0-9._-]{1,64}$', description: 'the name of a step' },
+})
+
+export const grantParams = closed({
+  id: { type: 'string', pattern: '^[0-9a-f-]{36}$', description: 'the id of a grant: a UUID' },
+})
+
+const details = { type: 'array', items: { type: 'object', additionalProperties: true } } as const
 const task = { task: text, grant: text, agent: text, human: text, scope: text, expires_at: seconds }
+const issued = { ...task, authorization_details: details, token: text, expires_in: { type: 'integer' }, lineage: text }
+const taskView = {
+  ...task,
+  purpose: text,
+  state: text,
+  preset: text,
+  created_at: seconds,
+  issued_at: seconds,
+  heartbeat: flag,
+}
+const grantView = {
+  ...task,
+  purpose: text,
+  authorization_details: details,
+  issued_at: seconds,
+  depth: { type: 'integer' },
+  max_depth: { type: 'integer' },
+  delegable: flag,
+  attested: flag,
+  preset: text,
+  actor_proofs: texts,
+  lineage: text,
+}
+const grant = closed(
+  {
+    ...grantView,
+    parent: text,
+    step: text,
+    trace: text,
+    instance: text,
+    cnf: { type: 'object', additionalProperties: text },
+  },
+  Object.keys(grantView),
+)
 
 const service = closed(
   {
@@ -73,27 +181,17 @@ const service = closed(
 
 export const answers = {
   none: { type: 'null', description: 'Done' },
-  openedTask: {
-    description: 'The task is open',
-    ...closed(
-      {
-        ...task,
-        handle: text,
-        token: text,
-        expires_in: { type: 'integer' },
-        heartbeat_s: { type: 'number' },
-        lineage: text,
-      },
-      [...Object.keys(task), 'handle', 'token', 'expires_in', 'lineage'],
-    ),
+  issued: {
+    description: 'The grant. Handle and token are shown this once',
+    ...closed({ ...issued, handle: text, heartbeat_s: { type: 'number' }, narrowed: texts }, Object.keys(issued)),
   },
   heartbeat: { description: 'The task is alive', ...closed({ expires_at: seconds }) },
-  tasks: {
-    description: 'Living tasks',
-    ...closed({
-      tasks: { type: 'array', items: closed({ ...task, purpose: text, issued_at: seconds, heartbeat: flag }) },
-    }),
+  tasks: { description: 'Living tasks', ...closed({ tasks: { type: 'array', items: closed(taskView) } }) },
+  task: {
+    description: 'The task as it is now',
+    ...closed({ ...taskView, authorization_details: details, grants: { type: 'array', items: grant } }),
   },
+  grant: { description: 'The grant', ...grant },
   status: {
     description: 'The gateway as it is now',
     ...closed({

@@ -1,57 +1,88 @@
-/**
- * A root grant as asked for by `task.open`, complete and checked, before anything has happened. Whatever is too wide, too long
- * or unknown is refused with the bound or the known names; nothing is cut silently.
- */
-import { parseScope } from '../protocol/authority.ts'
-import type { Agent, Grant } from '../protocol/grant.ts'
+/** Drafts of grants: who, for whom, for which task, on which terms. Nothing has happened yet, and nothing is signed. */
+import type { Agent, Confirmation, Grant, Human, Task } from '../protocol/grant.ts'
 import { uuidv7 } from '../protocol/id.ts'
-import type { Instruction } from '../protocol/instruction.ts'
+import type { Workload } from '../protocol/identity.ts'
 import { GatewayError } from '../protocol/problem.ts'
-import { lineageHash, rootLineage } from './lineage.ts'
+import { childLineage, lineageHash, rootLineage } from './lineage.ts'
+import { invalid, quote, type Terms } from './terms.ts'
 
 const PURPOSE_LIMIT = 500
-const SCOPE_LIMIT = 4096
-/** Grants that may stand below one another, unless settings or the request say less (LG/1 §1.6: 8 hops). */
-const MAX_DEPTH = 3
 
-interface Bounds {
-  readonly agents: ReadonlyMap<string, Agent>
-  knowsOperation(pattern: string): boolean
-  readonly defaultTtlS: number
-  readonly maxTtlS: number
-  readonly nowMs: number
+export interface Root {
+  readonly tenant: string
+  readonly human: Human
+  readonly agent: Agent
+  readonly task: Task
+  readonly cnf?: Confirmation | undefined
+  /** Proved who it is; absent when the human merely named the agent. */
+  readonly workload?: Workload | undefined
 }
 
-/** @throws {GatewayError} `agent_unknown`, `invalid_scope`, `instruction_invalid` */
-export function draftGrant(i: Extract<Instruction, { kind: 'task.open' }>, bounds: Bounds): Grant {
-  const agent = agentOf(i.agent, bounds.agents)
-  checkPurpose(i.purpose)
-  const ttlS = i.request.ttlS ?? bounds.defaultTtlS
-  checkTtl(ttlS, bounds.maxTtlS)
-  const authority = authorityOf(i.request.scope ?? '', bounds)
-  const id = uuidv7(bounds.nowMs)
-  const issuedAt = Math.floor(bounds.nowMs / 1000)
-  const lineage = rootLineage(i.human, agent.id, id)
+export function draftRoot({ tenant, human, agent, task, cnf, workload }: Root, terms: Terms, nowMs: number): Grant {
+  const id = uuidv7(nowMs)
+  const lineage = rootLineage(human, agent.id, id)
   return {
     id,
-    tenant: i.tenant,
-    human: i.human,
+    tenant,
+    human,
     agent,
-    task: { id: `task_${uuidv7(bounds.nowMs)}`, purpose: i.purpose },
-    authority,
-    issuedAt,
-    expiresAt: issuedAt + ttlS,
+    task,
     lineage,
     lineageHash: lineageHash(lineage),
     depth: 0,
-    maxDepth: MAX_DEPTH,
-    delegable: true,
     ancestry: [],
     attestations: [],
+    ...evidence(cnf, workload),
+    ...terms,
   }
 }
 
-function agentOf(id: string, agents: ReadonlyMap<string, Agent>): Agent {
+export interface Child {
+  readonly parent: Grant
+  readonly agent: Agent
+  readonly cnf?: Confirmation | undefined
+  readonly workload?: Workload | undefined
+  /** The gateway attests the delegation for a holder without a key. */
+  readonly onBehalf: boolean
+  /** Default: a new one. */
+  readonly id?: string | undefined
+}
+
+/** Its attestations are the parent's: the one of this hop is added by whoever makes or has checked it. */
+export function draftChild(
+  { parent, agent, cnf, workload, onBehalf, id: given }: Child,
+  terms: Terms,
+  nowMs: number,
+): Grant {
+  const id = given ?? uuidv7(nowMs)
+  const lineage = childLineage(parent, agent.id, id, onBehalf)
+  return {
+    id,
+    tenant: parent.tenant,
+    human: parent.human,
+    agent,
+    task: parent.task,
+    lineage,
+    lineageHash: lineageHash(lineage),
+    depth: parent.depth + 1,
+    ancestry: [...parent.ancestry, { id: parent.id, authority: parent.authority }],
+    attestations: parent.attestations,
+    ...(parent.signedHash !== undefined && { parentHash: parent.signedHash }),
+    ...evidence(cnf, workload),
+    ...terms,
+  }
+}
+
+function evidence(cnf: Confirmation | undefined, workload: Workload | undefined) {
+  return {
+    ...(cnf !== undefined && { cnf }),
+    ...(workload?.instance !== undefined && { instance: workload.instance }),
+    ...(workload !== undefined && { attested: true }),
+  }
+}
+
+/** @throws {GatewayError} `agent_unknown` naming those that are registered. */
+export function registered(id: string, agents: ReadonlyMap<string, Agent>): Agent {
   const agent = agents.get(id)
   if (agent !== undefined) return agent
   const known = [...agents.keys()]
@@ -62,8 +93,9 @@ function agentOf(id: string, agents: ReadonlyMap<string, Agent>): Agent {
   )
 }
 
-/** It is shown to people and written into records: one line that means what it looks like. */
-function checkPurpose(purpose: string): void {
+/** It is shown to people and written into records: one line that means what it looks like. @throws {GatewayError} `instruction_invalid` */
+export function checkPurpose(purpose: string | undefined): asserts purpose is string {
+  if (purpose === undefined) throw invalid('purpose is missing; say in 1 to 500 characters what the task is for')
   const length = [...purpose].length
   if (length > PURPOSE_LIMIT) throw invalid(`purpose has ${length} characters; allowed are 1 to ${PURPOSE_LIMIT}`)
   if (purpose.trim() === '') throw invalid('purpose is empty; say in 1 to 500 characters what the task is for')
@@ -72,38 +104,4 @@ function checkPurpose(purpose: string): void {
   if (/[\p{Cc}\u2028\u2029\u202a-\u202e\u2066-\u2069]/u.test(purpose)) {
     throw invalid('purpose holds a control character, a line break or a direction mark; write one line of plain text')
   }
-}
-
-function checkTtl(ttlS: number, maxTtlS: number): void {
-  if (Number.isSafeInteger(ttlS) && ttlS >= 1 && ttlS <= maxTtlS) return
-  throw invalid(
-    `a lifetime of ${ttlS} s was asked for; allowed are 1 to ${maxTtlS} s (\`grants.max_ttl_s\` in the settings)`,
-  )
-}
-
-function authorityOf(scope: string, bounds: Bounds): Grant['authority'] {
-  if (scope.length > SCOPE_LIMIT) {
-    throw new GatewayError(
-      'invalid_scope',
-      `The scope has ${scope.length} characters; at most ${SCOPE_LIMIT} are allowed. Use patterns such as github:issues.*`,
-    )
-  }
-  const authority = parseScope(scope)
-  const unknown = authority.flatMap(({ operations }) => operations).filter((pattern) => !bounds.knowsOperation(pattern))
-  if (authority.length > 0 && unknown.length === 0) return authority
-  const which = unknown.map(quote).join(', ')
-  throw new GatewayError(
-    'invalid_scope',
-    unknown.length === 0
-      ? 'The scope names no operation. Name at least one, such as github:issues.read'
-      : `The catalogue has no operation under ${which}. Check the spelling against the service's file (shipped ones: policies/services), and that the service is listed under \`services\` in the settings.`,
-  )
-}
-
-function quote(text: string): string {
-  return JSON.stringify(text.length > 100 ? `${text.slice(0, 100)}…` : text)
-}
-
-function invalid(what: string): GatewayError {
-  return new GatewayError('instruction_invalid', `${what}.`)
 }

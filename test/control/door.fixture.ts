@@ -54,6 +54,11 @@ export async function openRig(changes: RigChanges = {}): Promise<Rig> {
   const record: string[] = []
   const store = openSqliteStore({ path: join(dir, 'state.sqlite'), clock })
   const grants = createGrants({
+    tenant: 'acme',
+    identities: { client: unasked, human: unasked, workload: unasked },
+    maxDepth: 3,
+    policySet: 'sha256:0',
+    serveOffline: unasked,
     store,
     issuer: 'http://127.0.0.1:8081',
     signing: { current: newKey(), retired: [] },
@@ -73,7 +78,7 @@ export async function openRig(changes: RigChanges = {}): Promise<Rig> {
     human: { iss: 'local:test', sub: 'ana' },
     publicUrl: 'http://127.0.0.1:8081',
     rooms: playedRooms({ grants, record, effect, commit }),
-    grants: { ...grants, holder: unasked, introspect: unasked },
+    grants,
     identities: { client: unasked, proof: unasked, nonce: () => '' },
     status: async () => status,
     ready: async () => ({ ready: true, checks: { audit: true, redis: true } }),

@@ -35,6 +35,7 @@ describe('opening a task over the socket', () => {
       agent: triage.id,
       human: 'ana',
       scope: 'github:issues.read',
+      authorization_details: [{ type: 'keyless_access', operations: ['github:issues.read'] }],
       handle: expect.stringMatching(/^kh_[\w-]{43}$/),
       token: expect.stringMatching(/^eyJ/),
       expires_at: rig.clock.nowMs() / 1000 + 60,
@@ -98,7 +99,7 @@ describe('opening a task over the socket', () => {
     expect(answer.json).toMatchObject({ code: 'instruction_invalid', remedy: 'fix_request', status: 400 })
     const detail = String(answer.json.detail)
     for (const part of [
-      '"sekret": got a member that is not known, allowed are agent, purpose, scope, ttl_s, heartbeat.',
+      '"sekret": got a member that is not known, allowed are agent, purpose, scope, authorization_details, ttl_s, preset, ',
       'purpose: got 7, allowed is a text of 1 to 500 characters',
       'scope: got a string of 6000 characters, allowed is operation names',
       'ttl_s: got a string of 2 characters, allowed is a whole number of seconds, 1 to 3600.',
@@ -172,6 +173,9 @@ describe('a task over the socket', () => {
         human: 'ana',
         purpose: 'triage issue 42',
         scope: 'github:issues.read',
+        state: 'active',
+        preset: 'per-task',
+        created_at: rig.clock.nowMs() / 1000,
         issued_at: rig.clock.nowMs() / 1000,
         expires_at: opened.expires_at,
         heartbeat: true,
@@ -222,7 +226,9 @@ describe('the TCP listener', () => {
     expect([ca.text, ca.headers['content-type']]).toEqual([status.ca_pem, 'application/x-pem-file'])
     const paths = async (where: { port: number } | { socketPath: string }) =>
       Object.keys((await ask(where, { path: '/openapi.json' })).json.paths as object)
-    expect(await paths(tcp())).toEqual(['/health/live', '/health/ready', '/.well-known/jwks.json', '/ca.pem'])
+    const open = await paths(tcp())
+    expect(open).toEqual(expect.arrayContaining(['/health/live', '/health/ready', '/.well-known/jwks.json', '/ca.pem']))
+    expect(open.filter((path) => path === '/tasks' || path.startsWith('/grants') || path === '/status')).toEqual([])
     expect(await paths(local())).toEqual(
       expect.arrayContaining(['/tasks', '/tasks/{id}/heartbeat', '/tasks/{id}/complete', '/status', '/ca.pem']),
     )
@@ -234,8 +240,9 @@ describe('the TCP listener', () => {
       ['GET', '/tasks'],
       ['POST', '/tasks'],
       ['GET', '/status'],
-      ['POST', `/tasks/${task}/complete`],
-      ['POST', `/tasks/${task}/heartbeat`],
+      ['GET', `/tasks/${task}`],
+      ['POST', '/grants/delegate'],
+      ['POST', '/grants/revoke'],
       ['GET', '//tasks'],
       ['GET', '/tasks/'],
       ['GET', '/TASKS'],

@@ -10,6 +10,7 @@ import { createTokenSeal } from '../../gateway/grant/token.ts'
 import { GatewayError } from '../../gateway/protocol/problem.ts'
 import { type ManualClock, manualClock } from '../rig/clock.ts'
 import {
+  about,
   billing,
   endTask,
   freshStore,
@@ -269,7 +270,7 @@ describe('a store that someone else writes to', () => {
     for (const token of [own.handle, own.token, newHandle()])
       expect(await refusal(() => grants.authenticate(presenting(token)))).toMatchObject({ code: 'grant_invalid' })
     expect(await refusal(() => endTask(grants, own.grant))).toMatchObject({ code: 'task_unknown' })
-    await expect(grants.heartbeat(own.grant.task.id, 'acme')).rejects.toMatchObject({ code: 'task_unknown' })
+    await expect(grants.heartbeat(about(own.grant))).rejects.toMatchObject({ code: 'task_unknown' })
   })
 
   it('is refused after the key of the store was replaced: old grants do not outlive it', async () => {

@@ -3,7 +3,8 @@ import { createSecretKey, generateKeyPairSync, type KeyObject, randomBytes } fro
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { createGrants, type Debit, type Grants, type GrantsOptions } from '../../gateway/grant/grants.ts'
+import type { Spending } from '../../gateway/grant/budget.ts'
+import { createGrants, type Grants, type GrantsOptions } from '../../gateway/grant/grants.ts'
 import type { GrantStore } from '../../gateway/grant/store.ts'
 import { openSqliteStore } from '../../gateway/grant/store-sqlite.ts'
 import type { Clock } from '../../gateway/protocol/clock.ts'
@@ -74,9 +75,25 @@ export function freshStore(clock: Clock = manualClock()): GrantStore {
   return openSqliteStore({ path: join(dir, uuidv7()), clock })
 }
 
+const unknown = async (): Promise<never> => {
+  throw new Error('no test of this file presents an identity')
+}
+
+/** Whoever asks for an identity is not expected. */
+export const nobody = { human: unknown, workload: unknown, client: unknown }
+
+export const POLICY_SET = `sha256:${'0'.repeat(64)}`
+
 export function grantsWith(changes: Partial<GrantsOptions> = {}): Grants {
   const clock = changes.clock ?? manualClock()
   return createGrants({
+    tenant: 'acme',
+    identities: nobody,
+    maxDepth: 3,
+    policySet: POLICY_SET,
+    serveOffline: async () => {
+      throw new Error('no test of this file presents an offline grant')
+    },
     store: changes.store ?? freshStore(clock),
     issuer: ISSUER,
     signing: { current: signingKey, retired: [] },
@@ -104,10 +121,15 @@ export async function endTask(grants: Grants, grant: Grant): Promise<void> {
   await grants.perform(await grants.propose(completing(grant)), {})
 }
 
-export function use(grant: Grant, operation: string, singleUse = true): Debit {
+/** The owner of the socket about a task. */
+export function about(grant: Grant, changes: { readonly task?: string; readonly tenant?: string } = {}) {
+  return { tenant: grant.tenant, task: grant.task.id, by: { human }, ...changes }
+}
+
+export function use(grant: Grant, operation: string, singleUse = true): Spending {
   return {
     grant,
     endpoint: { operation: { name: operation } },
-    decision: { obligations: { singleUse, ttlS: undefined } },
-  } as unknown as Debit
+    decision: { obligations: { singleUse, ttlS: undefined }, levels: [] },
+  } as unknown as Spending
 }

@@ -5,6 +5,7 @@ import { lineageHash, lineageSentence, rootLineage } from '../../gateway/grant/l
 import type { Grant } from '../../gateway/protocol/grant.ts'
 import { manualClock } from '../rig/clock.ts'
 import {
+  about,
   billing,
   completing,
   endTask,
@@ -160,7 +161,7 @@ describe('ending a task', () => {
     const [one, two] = [await openTask(grants), await openTask(grants)]
     await endTask(grants, one.grant)
     expect(await grants.authenticate(presenting(two.handle))).toEqual(two.grant)
-    expect((await grants.list('acme')).map(({ grant }) => grant.id)).toEqual([two.grant.id])
+    expect((await grants.list('acme')).map(({ root }) => root.id)).toEqual([two.grant.id])
   })
 })
 
@@ -204,7 +205,7 @@ describe('heartbeats', () => {
     const { grant } = await openTask(grants, { heartbeat: true })
     for (let i = 0; i < 4; i++) {
       clock.advance(29_000)
-      expect(await grants.heartbeat(grant.task.id, 'acme')).toEqual({ expiresAt: grant.expiresAt })
+      expect(await grants.heartbeat(about(grant))).toEqual({ expiresAt: grant.expiresAt })
       expect(await grants.overdue()).toEqual([])
     }
     clock.advance(30_001)
@@ -224,10 +225,10 @@ describe('heartbeats', () => {
   it('are refused for a task that has ended, is unknown or of another tenant', async () => {
     const grants = grantsWith()
     const { grant } = await openTask(grants, { heartbeat: true })
-    await expect(grants.heartbeat(grant.task.id, 'other')).rejects.toMatchObject({ code: 'task_unknown' })
-    await expect(grants.heartbeat('task_x', 'acme')).rejects.toMatchObject({ code: 'task_unknown' })
+    await expect(grants.heartbeat(about(grant, { tenant: 'other' }))).rejects.toMatchObject({ code: 'task_unknown' })
+    await expect(grants.heartbeat(about(grant, { task: 'task_x' }))).rejects.toMatchObject({ code: 'task_unknown' })
     await endTask(grants, grant)
-    await expect(grants.heartbeat(grant.task.id, 'acme')).rejects.toMatchObject({ code: 'task_unknown' })
+    await expect(grants.heartbeat(about(grant))).rejects.toMatchObject({ code: 'task_unknown' })
   })
 
   it('never lengthen a grant', async () => {
@@ -235,20 +236,16 @@ describe('heartbeats', () => {
     const grants = grantsWith({ clock })
     const { grant, handle } = await openTask(grants, { heartbeat: true, ttlS: 20 })
     clock.advance(19_000)
-    await grants.heartbeat(grant.task.id, 'acme')
+    await grants.heartbeat(about(grant))
     clock.advance(1_000)
     await expect(async () => grants.authenticate(presenting(handle))).rejects.toMatchObject({ code: 'grant_expired' })
-    await expect(grants.heartbeat(grant.task.id, 'acme')).rejects.toMatchObject({ code: 'task_unknown' })
+    await expect(grants.heartbeat(about(grant))).rejects.toMatchObject({ code: 'task_unknown' })
   })
 })
 
 describe('defaults and lists', () => {
-  it('name the first agent, the default lifetime and the period of heartbeats', () => {
-    expect(grantsWith({ ttl: { defaultS: 300, maxS: 600 } }).defaults).toEqual({
-      agent: triage.id,
-      ttlS: 300,
-      heartbeatS: 15,
-    })
+  it('name the first agent and the period of heartbeats', () => {
+    expect(grantsWith().defaults).toEqual({ agent: triage.id, heartbeatS: 15 })
     expect(grantsWith({ agents: [] }).defaults.agent).toBeUndefined()
   })
 
@@ -259,9 +256,9 @@ describe('defaults and lists', () => {
     clock.advance(10)
     const two = await openTask(grants, { agent: billing.id })
     await openTask(grants, { tenant: 'other' })
-    expect(await grants.list('acme')).toEqual([
-      { grant: two.grant, heartbeat: false },
-      { grant: one.grant, heartbeat: true },
+    expect(await grants.list('acme')).toMatchObject([
+      { root: two.grant, watched: false },
+      { root: one.grant, watched: true },
     ])
   })
 })

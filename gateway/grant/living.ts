@@ -1,0 +1,59 @@
+/** The living grant behind what is presented at an instruction door, or named by its id from the local socket. */
+import { hash } from 'node:crypto'
+import type { Confirmation, Grant } from '../protocol/grant.ts'
+import type { ClientEvidence } from '../protocol/identity.ts'
+import { GatewayError } from '../protocol/problem.ts'
+import { digestOf, isHandle } from './handle.ts'
+import { offlineOf } from './presented.ts'
+import type { Room } from './room.ts'
+import type { Standing } from './store.ts'
+
+const GRANT_ID = /^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}$/
+
+/** As at the proxy door: with the keys that were proved along. @throws {GatewayError} as `Authenticator.authenticate` */
+export async function heldGrant(
+  room: Room,
+  tenant: string,
+  { token, proof }: { readonly token: string; readonly proof?: Confirmation | undefined },
+): Promise<Grant> {
+  const presented = { token, scheme: 'bearer' } as const
+  return room.authenticator.authenticate({ tenant, presented, ...(proof !== undefined && { proof }) })
+}
+
+/** Whoever names it, and whether or not a key was proved. @throws {GatewayError} `grant_invalid`, `grant_revoked`, … */
+export async function namedGrant(room: Room, tenant: string, name: string): Promise<Grant> {
+  const standing = isGrantId(name) ? await room.store.byId(tenant, name) : await standingOf(room, tenant, name)
+  if (standing !== undefined) return room.authenticator.admit(standing)
+  throw new GatewayError('grant_invalid', 'There is no such grant here, or it ended more than an hour ago.')
+}
+
+export function isGrantId(text: string): boolean {
+  return GRANT_ID.test(text)
+}
+
+/** What the door saw proved: a DPoP key, and the certificate of the connection (RFC 8705 §3). */
+export function proofOf({ certificates }: ClientEvidence, jkt: string | undefined): Confirmation | undefined {
+  const leaf = certificates?.[0]
+  if (jkt === undefined && leaf === undefined) return undefined
+  return {
+    ...(jkt !== undefined && { jkt }),
+    ...(leaf !== undefined && { 'x5t#S256': hash('sha256', leaf, 'base64url') }),
+  }
+}
+
+async function standingOf(room: Room, tenant: string, token: string): Promise<Standing | undefined> {
+  if (isHandle(token)) {
+    const digest = digestOf(token)
+    const standing = await room.store.byHandle(tenant, digest)
+    return standing?.stored.handleDigest === digest ? standing : undefined
+  }
+  const offline = offlineOf(token)
+  if (offline !== undefined) {
+    const standing = await room.store.byId(tenant, offline.id)
+    // Its id was chosen by whoever signed it: it is the known grant only if that was made by this very text.
+    const newest = standing === undefined ? undefined : room.records.open(standing.stored).attestations.at(-1)
+    return newest === offline.delegation ? standing : undefined
+  }
+  const claimed = await room.seal.verify(token)
+  return claimed.tenant === tenant ? room.store.byId(tenant, claimed.id) : undefined
+}

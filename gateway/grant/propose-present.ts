@@ -1,0 +1,87 @@
+/**
+ * First sight of a grant that its parent's holder signed without asking. It is checked like any other delegation, by today's
+ * registry, limits and policies, and from then on known by its id.
+ */
+import type { Grant } from '../protocol/grant.ts'
+import type { Instruction, Proposal } from '../protocol/instruction.ts'
+import { GatewayError } from '../protocol/problem.ts'
+import { excessOf } from './attenuate.ts'
+import { registered } from './draft.ts'
+import { offlineChild, readOffline, SEPARATOR } from './offline.ts'
+import { offlineOf } from './presented.ts'
+import { checkDelegable, delegated } from './propose-child.ts'
+import type { Room } from './room.ts'
+import { tooWide } from './terms.ts'
+
+/** Seconds by which the clock of whoever signed may be ahead of ours (LG/1 §1.6 step 4). */
+const SKEW_S = 30
+
+/** @throws {GatewayError} `lineage_…`, `invalid_scope`, `delegation_refused`, `agent_unknown`, `grant_invalid`, `grant_expired` */
+export async function proposePresented(
+  { token, tenant }: Extract<Instruction, { kind: 'grant.present' }>,
+  room: Room,
+): Promise<Proposal> {
+  const { parent, grant } = await offlineGrant(token, tenant, room)
+  if ((await knownGrant(parent.id, tenant, room)) === undefined) {
+    throw new GatewayError(
+      'lineage_truncated',
+      'The delegation above this one has not been presented. Present the whole chain, as it was handed over.',
+    )
+  }
+  checkDelegable(parent)
+  checkTime(grant, room.clock.nowMs() / 1000)
+  const excess = excessOf(parent.authority, grant.authority)
+  if (excess.length > 0) throw tooWide(`its parent ${parent.id}`, excess)
+  return delegated({ parent, grant, attestation: grant.attestations.at(-1) })
+}
+
+/** Present what is not known yet of a chain, oldest hop first: each is decided and recorded by itself. */
+export async function presentChain(
+  token: string,
+  o: { serve(hop: string): Promise<unknown>; isKnown(id: string): Promise<boolean> },
+): Promise<void> {
+  const hops = token.split(SEPARATOR)
+  for (let i = hops.length - 1; i >= 0; i--) {
+    const chain = hops.slice(i).join(SEPARATOR)
+    const own = offlineOf(chain)
+    if (own === undefined || !(await o.isKnown(own.id))) await o.serve(chain)
+  }
+}
+
+/** What a chain of delegations comes to: its newest grant, and the one above, which may not have been presented yet. */
+export async function offlineGrant(
+  token: string,
+  tenant: string,
+  room: Room,
+): Promise<{ readonly parent: Grant; readonly grant: Grant }> {
+  const known = (id: string) => knownGrant(id, tenant, room)
+  const { parent: root, steps } = await readOffline(token, known, room.issuer)
+  const chain = [root]
+  for (const step of steps) {
+    const above = chain.at(-1) as Grant
+    const { preset } = above
+    chain.push({
+      ...offlineChild(above, step, registered(step.agent, room.agents)),
+      ...(preset !== undefined && { preset }),
+    })
+  }
+  return { parent: chain.at(-2) as Grant, grant: chain.at(-1) as Grant }
+}
+
+async function knownGrant(id: string, tenant: string, room: Room): Promise<Grant | undefined> {
+  const standing = await room.store.byId(tenant, id)
+  return standing === undefined ? undefined : room.authenticator.admit(standing)
+}
+
+function checkTime({ issuedAt, expiresAt }: Grant, nowS: number): void {
+  if (nowS >= expiresAt)
+    throw new GatewayError(
+      'grant_expired',
+      `The delegation expired at ${new Date(expiresAt * 1000).toISOString()}. Ask its signer for a new one.`,
+    )
+  if (issuedAt > nowS + SKEW_S)
+    throw new GatewayError(
+      'grant_invalid',
+      `The delegation is from the future by more than ${SKEW_S} s. Set the clock of whoever signs it.`,
+    )
+}

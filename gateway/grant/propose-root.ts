@@ -1,0 +1,115 @@
+/**
+ * Root grants: a human's authority for one agent and one task. From the local socket; from a human's token and a workload's
+ * identity that are presented together; from a workload alone, for which its registered owner answers.
+ */
+import type { Agent, Confirmation, Human } from '../protocol/grant.ts'
+import { uuidv7 } from '../protocol/id.ts'
+import type { PresentedToken, Workload } from '../protocol/identity.ts'
+import type { Instruction, Proposal } from '../protocol/instruction.ts'
+import { GatewayError } from '../protocol/problem.ts'
+import { checkPurpose, draftRoot, type Root, registered } from './draft.ts'
+import type { Room } from './room.ts'
+import { invalid, termsAsked } from './terms.ts'
+
+type Opening = Extract<Instruction, { kind: 'task.open' }>
+type Requested = Extract<Instruction, { kind: 'grant.request' }>
+
+/** From the local socket: its owner is the human. */
+export function proposeOpen(i: Opening, room: Room): Proposal {
+  const agent = registered(i.agent, room.agents)
+  return opening(i, { tenant: i.tenant, human: i.human, agent, cnf: i.request.cnf }, room)
+}
+
+/** Token exchange with a human's token (RFC 8693 §2.1). @param client authenticated client, if any. */
+export async function proposeAuthorised(
+  i: Requested,
+  subject: PresentedToken,
+  client: Workload | undefined,
+  room: Room,
+): Promise<Proposal> {
+  checkPurpose(i.purpose) // before anything that costs: there is no grant without a declared intent
+  const workload = i.actor === undefined ? client : await room.identities.workload(i.actor)
+  if (workload === undefined) {
+    throw new GatewayError(
+      'actor_invalid',
+      'Nothing proves which agent is to act. Send its workload identity as actor_token, or authenticate the client as that agent.',
+    )
+  }
+  const agent = registered(workload.id, room.agents)
+  checkNamed(i.requestedActor, agent)
+  checkExchanger(client, agent)
+  const { human, mayAct } = await room.identities.human(subject)
+  if (mayAct !== undefined && !mayAct.includes(agent.id)) {
+    throw new GatewayError(
+      'actor_invalid',
+      `The subject token says in may_act who may act for ${human.sub}, and ${agent.id} is not among them. Present a token that names it.`,
+    )
+  }
+  return opening(i, { tenant: i.tenant, human, agent, workload, cnf: keysOf(i, client, workload) }, room)
+}
+
+/** Client credentials (RFC 6749 §4.4): nobody presents a human, so the agent's registered owner answers for it. */
+export function proposeAutonomous(i: Requested, client: Workload | undefined, room: Room): Proposal {
+  if (i.subject !== undefined || i.actor !== undefined)
+    throw invalid(
+      'client_credentials takes no subject_token and no actor_token; for them use the grant type token-exchange',
+    )
+  if (client === undefined) {
+    throw new GatewayError(
+      'client_invalid',
+      'Nothing proves who the client is. Send a client assertion (private_key_jwt or jwt-spiffe), or use a client certificate.',
+    )
+  }
+  const agent = registered(client.id, room.agents)
+  const human: Human = { iss: 'registry', sub: agent.owner }
+  return opening(i, { tenant: i.tenant, human, agent, workload: client, cnf: keysOf(i, client, client) }, room)
+}
+
+/**
+ * Delegation confusion (standards.md A1): whoever exchanges must be the agent that the authority is of, or be registered to do
+ * so for it. @throws {GatewayError} `actor_invalid`
+ */
+export function checkExchanger(client: Workload | undefined, agent: Agent): void {
+  if (client === undefined || client.id === agent.id || agent.orchestrators?.includes(client.id) === true) return
+  throw new GatewayError(
+    'actor_invalid',
+    `The client ${client.id} may not exchange tokens for ${agent.id}. Authenticate as that agent, or add the client to its \`orchestrators\` in the settings.`,
+  )
+}
+
+/** @throws {GatewayError} `actor_invalid` when two agents are named. */
+export function checkNamed(requested: string | undefined, proved: Agent): void {
+  if (requested === undefined || requested === proved.id) return
+  throw new GatewayError(
+    'actor_invalid',
+    `The identity presented is of ${proved.id}, and requested_actor names another agent. Leave requested_actor out.`,
+  )
+}
+
+function opening(i: Opening | Requested, root: Omit<Root, 'task'>, room: Room): Proposal {
+  const { purpose } = i
+  checkPurpose(purpose)
+  const nowMs = room.clock.nowMs()
+  const terms = termsAsked(i.request, room, nowMs)
+  const grant = draftRoot({ ...root, task: { id: `task_${uuidv7(nowMs)}`, purpose } }, terms, nowMs)
+  return {
+    kind: 'task.open',
+    grant,
+    authority: grant.authority,
+    agent: grant.agent,
+    ttlS: grant.expiresAt - grant.issuedAt,
+    heartbeat: i.kind === 'task.open' && i.heartbeat === true,
+    ...(root.workload !== undefined && { workload: root.workload }),
+  }
+}
+
+/** The key that was named for the agent, or those that it proved itself. An orchestrator's certificate is not its agent's. */
+function keysOf(
+  { jkt, request }: Requested,
+  client: Workload | undefined,
+  workload: Workload,
+): Confirmation | undefined {
+  const own = client?.id === workload.id ? client.cnf : undefined
+  const cnf = { ...(jkt !== undefined && { jkt }), ...own, ...workload.cnf, ...request.cnf }
+  return Object.keys(cnf).length === 0 ? undefined : cnf
+}

@@ -1,0 +1,26 @@
+/** What the files of this room share: the parts that `createGrants` puts together once. */
+import type { Clock } from '../protocol/clock.ts'
+import type { Agent, Grant } from '../protocol/grant.ts'
+import type { Identities } from '../protocol/identity.ts'
+import type { Authenticator } from './authenticate.ts'
+import type { Records } from './record.ts'
+import type { GrantStore } from './store.ts'
+import type { Limits } from './terms.ts'
+import type { TokenSeal } from './token.ts'
+
+export interface Room extends Limits {
+  /** Registered agents by id. */
+  readonly agents: ReadonlyMap<string, Agent>
+  readonly store: GrantStore
+  readonly records: Records
+  readonly seal: TokenSeal
+  readonly authenticator: Authenticator
+  readonly identities: Pick<Identities, 'human' | 'workload' | 'client'>
+  /** Exact `iss` of grants. */
+  readonly issuer: string
+  /** Digest of the policies in force; attestations name it. */
+  readonly policySet: string
+  readonly clock: Clock
+  /** A grant has ended: what was leased under it can go. Not waited for; failures are the callee's to record. */
+  onEnded(grant: Grant): void | Promise<void>
+}
