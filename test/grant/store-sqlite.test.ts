@@ -1,13 +1,19 @@
 /** The conformance suite on SQLite, and what is SQLite's own. */
+import { spawn } from 'node:child_process'
+import { createHmac } from 'node:crypto'
 import { chmodSync, copyFileSync, mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
-import type { Charge, CountCharge, StoredTask } from '../../gateway/grant/store.ts'
+import type { Charge, CountCharge, Standing, StoredTask } from '../../gateway/grant/store.ts'
 import { openSqliteStore } from '../../gateway/grant/store-sqlite.ts'
 import { describeStore } from '../conformance/store.ts'
 import { manualClock } from '../rig/clock.ts'
+import { storeKey } from './grant.fixture.ts'
+import { records } from './tree.fixture.ts'
+
+const STORE = new URL('../../gateway/grant/store-sqlite.ts', import.meta.url).href
 
 describeStore('SQLite', async () => {
   const dir = mkdtempSync(join(tmpdir(), 'keyless-store-'))
@@ -94,22 +100,86 @@ describe('the SQLite store', () => {
     const old = new DatabaseSync(path)
     old.exec(VERSION_1)
     const { expiresAt } = stored()
+    const json = JSON.stringify({
+      id: 'g1',
+      tenant: 'acme',
+      task: { id: 't1', purpose: 'x' },
+      authority: [],
+      expiresAt,
+    })
+    const body = createHmac('sha256', storeKey).update(`d1\n${json}`).digest('base64url') + json
     const add = old.prepare('INSERT INTO grants VALUES (?, ?, ?, ?, ?, ?, ?, ?)')
-    add.run('acme', 'g1', 't1', 'd1', 'body', expiresAt, null, 5)
-    add.run('acme', 'g2', 't2', 'd2', 'body', expiresAt, 'revoked', null)
+    add.run('acme', 'g1', 't1', 'd1', body, expiresAt, null, 5)
+    add.run('acme', 'g2', 't2', 'd2', body, expiresAt, 'revoked', 5)
     old.prepare('INSERT INTO uses VALUES (?, ?, ?, ?)').run('acme', 'g1', 'x', expiresAt)
     old.close()
     for (const round of ['migrated', 'opened again']) {
       const store = openSqliteStore({ path, clock: manualClock() })
-      expect(store.byHandle('acme', 'd1'), round).toEqual({
-        stored: stored({ body: 'body' }),
-        ended: undefined,
-        isSuspended: false,
+      const standing = store.byHandle('acme', 'd1') as Standing
+      expect(standing, round).toEqual({ stored: stored({ body }), ended: undefined, isSuspended: false })
+      expect(records.open(standing.stored)).toMatchObject({ id: 'g1', depth: 0, maxDepth: 0, delegable: false })
+      expect(() => records.open({ ...standing.stored, marks: ['g1'] })).toThrow(/seal/)
+      const [task] = store.tasks('acme') as readonly StoredTask[]
+      expect(records.openTask(task as StoredTask)).toMatchObject({
+        id: 't1',
+        state: 'active',
+        watched: true,
+        version: 0,
       })
+      expect(() => records.openTask({ ...(task as StoredTask), id: 't2' })).toThrow(/seal/)
+      expect((store.overdue(-1) as readonly StoredTask[]).map(({ id }) => id)).toEqual(['t1'])
       expect(store.byId('acme', 'g2'), round).toMatchObject({ ended: 'revoked' })
       expect(store.spend('acme', [once(expiresAt)]), round).toBe(0)
       store.close()
     }
+  })
+
+  it('leaves a file of version 1 as it was when it cannot take it over', () => {
+    const old = new DatabaseSync(path)
+    old.exec(VERSION_1)
+    old.exec('CREATE TABLE seen (x)') // in the way of the last step but one
+    old.close()
+    for (const round of [1, 2])
+      expect(() => openSqliteStore({ path, clock: manualClock() }), `${round}`).toThrow(/already exists/)
+    const same = new DatabaseSync(path)
+    expect(same.prepare('PRAGMA user_version').get()).toEqual({ user_version: 1 })
+    expect(same.prepare('SELECT count(*) AS n FROM uses').get()).toEqual({ n: 0 })
+    same.close()
+  })
+
+  it('has spent at least what it said it spent, whenever the process is killed', { timeout: 30_000 }, async () => {
+    const limit = 2_000
+    const charges = [
+      { ...once(stored().expiresAt), limit },
+      { ...once(stored().expiresAt), name: 'root/0/calls', limit },
+    ]
+    const script = `
+      const { openSqliteStore } = await import(${JSON.stringify(STORE)})
+      const { writeSync } = await import('node:fs')
+      const clock = { nowMs: () => ${manualClock().nowMs()}, elapsedMs: () => 0 }
+      const store = openSqliteStore({ path: ${JSON.stringify(path)}, clock })
+      while (store.spend('acme', ${JSON.stringify(charges)}) === -1) writeSync(1, '.')`
+    let said = 0
+    for (let kill = 0; kill < 5; kill++) {
+      const child = spawn(process.execPath, ['--input-type=module', '-e', script], {
+        stdio: ['ignore', 'pipe', 'inherit'],
+      })
+      const ended = new Promise((resolve) => child.once('close', resolve))
+      let here = 0
+      for await (const chunk of child.stdout) {
+        here += chunk.length
+        if (here > 20 + 17 * kill) child.kill('SIGKILL')
+      }
+      await ended
+      said += here
+      const store = openSqliteStore({ path, clock: manualClock() })
+      const spent = charges.map((charge) => limit - (store.left('acme', charge) as number))
+      store.close()
+      expect(spent[0]).toBe(spent[1])
+      expect(spent[0]).toBeGreaterThanOrEqual(said)
+      expect(spent[0]).toBeLessThanOrEqual(said + kill + 1) // the one that was cut off before it could be said
+    }
+    expect(said).toBeGreaterThan(100)
   })
 
   it('loses nothing that it answered when the process is killed', () => {
