@@ -14,8 +14,11 @@ export const ASSERTION_TYPES = {
   'urn:ietf:params:oauth:client-assertion-type:jwt-spiffe': 'jwt-spiffe',
 } as const
 
-/** Authentication methods of the metadata: those that these endpoints can be shown. */
-export const AUTH_METHODS = ['private_key_jwt', 'spiffe_jwt', 'tls_client_auth', 'spiffe_x509'] as const
+/** Names of RFC 8414 §2, RFC 8705 §2 and draft-ietf-oauth-spiffe-client-auth for what these endpoints can be shown. */
+export const AUTH_METHODS = {
+  byAssertion: ['private_key_jwt', 'spiffe_jwt'],
+  byCertificate: ['tls_client_auth', 'spiffe_x509'],
+} as const
 
 /**
  * @throws {GatewayError} `client_invalid` for a method that there is not, `instruction_invalid` for two at once (RFC 6749 §2.3)

@@ -11,7 +11,7 @@ import { GatewayError } from '../protocol/problem.ts'
 import { evidenceOf, type Prover, presentedGrant, provedKey } from './oauth-client.ts'
 import type { Form } from './oauth-form.ts'
 import { aboutTokenForm, FORM, oauthAnswers, REFUSALS } from './oauth-shapes.ts'
-import { createPace } from './pace.ts'
+import { createPace, type Gate } from './pace.ts'
 import { certificateThumbprint } from './tls.ts'
 
 /** One caller's introspections: enough for a busy resource server, hopeless for guessing. */
@@ -40,7 +40,12 @@ export interface AboutToken {
   readonly token: string
 }
 
-export function addIntrospectionRoute(app: FastifyInstance, door: IntrospectionDoor, human: Human | undefined): void {
+export function addIntrospectionRoute(
+  app: FastifyInstance,
+  door: IntrospectionDoor,
+  gate: Gate,
+  human: Human | undefined,
+): void {
   const pace = createPace({ ...INTROSPECTIONS, clock: door.clock })
   app.post<{ Body: AboutToken & Form }>(
     '/oauth/introspect',
@@ -55,11 +60,12 @@ export function addIntrospectionRoute(app: FastifyInstance, door: IntrospectionD
         response: { 200: oauthAnswers.introspected, ...REFUSALS },
       },
     },
-    async (request, reply) => {
-      const by = await introspectorOf(request, door, human)
-      pace.admit('client' in by ? by.client.id : 'holder' in by ? by.holder.id : 'human')
-      return reply.header('cache-control', 'no-store').send(await door.grants.introspect(request.body.token, by))
-    },
+    (request, reply) =>
+      gate(async () => {
+        const by = await introspectorOf(request, door, human)
+        pace.admit('client' in by ? by.client.id : 'holder' in by ? by.holder.id : 'human')
+        return reply.header('cache-control', 'no-store').send(await door.grants.introspect(request.body.token, by))
+      }),
   )
 }
 

@@ -12,8 +12,9 @@ export function issuerPath(issuer: string): string {
   return new URL(issuer).pathname.replace(/\/$/, '')
 }
 
-/** @param issuer the setting `public_url`, repeated exactly. */
-export function metadataOf(issuer: string): object {
+/** @param issuer the setting `public_url`, repeated exactly. @param o.hasTls clients can show a certificate to this door. */
+export function metadataOf(issuer: string, o: { readonly hasTls: boolean }): object {
+  const methods = o.hasTls ? [...AUTH_METHODS.byAssertion, ...AUTH_METHODS.byCertificate] : AUTH_METHODS.byAssertion
   return {
     issuer,
     token_endpoint: `${issuer}/oauth/token`,
@@ -22,13 +23,14 @@ export function metadataOf(issuer: string): object {
     jwks_uri: `${issuer}/.well-known/jwks.json`,
     grant_types_supported: Object.keys(GRANT_TYPES),
     response_types_supported: [], // required by RFC 8414 §2, and there is no authorization endpoint
-    token_endpoint_auth_methods_supported: AUTH_METHODS,
+    token_endpoint_auth_methods_supported: methods,
     token_endpoint_auth_signing_alg_values_supported: SIGNATURES,
-    revocation_endpoint_auth_methods_supported: AUTH_METHODS,
+    revocation_endpoint_auth_methods_supported: methods,
     revocation_endpoint_auth_signing_alg_values_supported: SIGNATURES,
-    introspection_endpoint_auth_methods_supported: [...AUTH_METHODS, 'Bearer', 'DPoP'],
+    introspection_endpoint_auth_methods_supported: [...methods, 'Bearer', 'DPoP'],
     introspection_endpoint_auth_signing_alg_values_supported: SIGNATURES,
     dpop_signing_alg_values_supported: DPOP_ALGORITHMS,
+    tls_client_certificate_bound_access_tokens: o.hasTls, // RFC 8705 §3.3
     authorization_details_types_supported: ['keyless_access'],
     // Not registered, but a client cannot guess them.
     client_assertion_types_supported: Object.keys(ASSERTION_TYPES),

@@ -2,7 +2,7 @@
  * The authorization server's endpoints: token (RFC 6749, RFC 8693), revocation (RFC 7009), introspection (RFC 7662) and
  * metadata (RFC 8414). On both listeners. Grants are made and ended by `serveInstruction` alone, so every refusal is in the log.
  */
-import type { FastifyInstance } from 'fastify'
+import type { FastifyInstance, FastifyRequest } from 'fastify'
 import { type InstructionRooms, serveInstruction } from '../instruction.ts'
 import type { Human } from '../protocol/grant.ts'
 import type { Instruction } from '../protocol/instruction.ts'
@@ -15,7 +15,8 @@ import { type AboutToken, addIntrospectionRoute, type IntrospectionDoor } from '
 import { issuerPath, metadataOf, WELL_KNOWN } from './oauth-metadata.ts'
 import { grantTypeOf, readTokenForm, type TokenForm } from './oauth-request.ts'
 import { aboutTokenForm, FORM, oauthAnswers, REFUSALS, tokenForm } from './oauth-shapes.ts'
-import { createGate } from './pace.ts'
+import { createGate, type Gate } from './pace.ts'
+import type { TlsFiles } from './tls.ts'
 
 /** Requests of all callers together, between the end of the body and the end of the answer. */
 const MAX_UNDER_WAY = 128
@@ -23,6 +24,8 @@ const MAX_UNDER_WAY = 128
 export interface OauthDoor extends IntrospectionDoor {
   readonly tenant: string
   readonly rooms: InstructionRooms
+  /** TLS on the TCP listener. Default: plain HTTP. */
+  readonly tls?: TlsFiles
   /** Told of every unexpected error, with the id that the caller was given. Default: nobody. */
   report?(cause: unknown, id: string): void
 }
@@ -32,28 +35,25 @@ export function addOauthRoutes(app: FastifyInstance, door: OauthDoor, human: Hum
   addMetadata(app, door)
   void app.register(async (oauth) => {
     takeForms(oauth)
-    const enter = createGate(MAX_UNDER_WAY)
+    const gate = createGate(MAX_UNDER_WAY)
     oauth.addHook('onRequest', async ({ raw }) => {
       if (raw.url?.includes('?'))
         throw new GatewayError('instruction_invalid', 'Parameters are taken from the body alone, never from the URL.')
-    })
-    oauth.addHook('preHandler', async (_request, reply) => {
-      reply.raw.once('close', enter())
     })
     oauth.setErrorHandler<Error>((error, request, reply) => {
       const refusal = oauthRefusalOf(error)
       if (refusal.code === 'internal') door.report?.(error, request.id)
       writeOauthError(request, reply, refusal, { issuer: door.publicUrl, nonce: () => door.identities.nonce() })
     })
-    addTokenRoute(oauth, door)
-    addRevocationRoute(oauth, door, human)
-    addIntrospectionRoute(oauth, door, human)
+    addTokenRoute(oauth, door, gate)
+    addRevocationRoute(oauth, door, gate, human)
+    addIntrospectionRoute(oauth, door, gate, human)
     refuseOtherMethods(oauth)
   })
 }
 
 function addMetadata(app: FastifyInstance, door: OauthDoor): void {
-  const metadata = metadataOf(door.publicUrl)
+  const metadata = metadataOf(door.publicUrl, { hasTls: door.tls !== undefined })
   for (const path of new Set([WELL_KNOWN, WELL_KNOWN + issuerPath(door.publicUrl)])) {
     app.get(
       path,
@@ -69,7 +69,7 @@ function addMetadata(app: FastifyInstance, door: OauthDoor): void {
   }
 }
 
-function addTokenRoute(app: FastifyInstance, door: OauthDoor): void {
+function addTokenRoute(app: FastifyInstance, door: OauthDoor, gate: Gate): void {
   app.post<{ Body: TokenForm & Form }>(
     '/oauth/token',
     {
@@ -83,34 +83,38 @@ function addTokenRoute(app: FastifyInstance, door: OauthDoor): void {
         response: { 200: oauthAnswers.token, ...REFUSALS },
       },
     },
-    async (request, reply) => {
-      const { id, body: form } = request
-      const bare = {
-        kind: 'grant.request',
-        id,
-        tenant: door.tenant,
-        grantType: grantTypeOf(form),
-        client: { ...(form.client_id !== undefined && { clientId: String(form.client_id) }) },
-        request: {},
-      } as const
-      const whole = await orRecord(bare, door.rooms, async () => {
-        const client = evidenceOf(request, form)
-        const jkt = await provedKey(request, '/oauth/token', door)
-        const asked = readTokenForm(form, { jkt, issuer: door.publicUrl })
-        return { ...bare, client, ...(jkt !== undefined && { jkt }), ...asked }
-      })
-      const issued = await serveInstruction(whole, door.rooms)
-      if (issued === null) throw new TypeError('a token request issues a grant')
-      if (request.headers.dpop !== undefined) void reply.header('dpop-nonce', door.identities.nonce())
-      return reply.header('cache-control', 'no-store').send(tokenAnswer(issued, door.clock.nowMs() / 1000))
-    },
+    (request, reply) =>
+      gate(async () => {
+        const issued = await serveInstruction(await requestedOf(request, door), door.rooms)
+        if (issued === null) throw new TypeError('a token request issues a grant')
+        if (request.headers.dpop !== undefined) void reply.header('dpop-nonce', door.identities.nonce())
+        return reply.header('cache-control', 'no-store').send(tokenAnswer(issued, door.clock.nowMs() / 1000))
+      }),
   )
+}
+
+function requestedOf(request: FastifyRequest<{ Body: TokenForm & Form }>, door: OauthDoor): Promise<Instruction> {
+  const { id, body: form } = request
+  const bare = {
+    kind: 'grant.request',
+    id,
+    tenant: door.tenant,
+    grantType: grantTypeOf(form),
+    client: { ...(typeof form.client_id === 'string' && { clientId: form.client_id }) },
+    request: {},
+  } as const
+  return orRecord(bare, door.rooms, async () => {
+    const client = evidenceOf(request, form)
+    const jkt = await provedKey(request, '/oauth/token', door)
+    const asked = readTokenForm(form, { jkt, issuer: door.publicUrl })
+    return { ...bare, client, ...(jkt !== undefined && { jkt }), ...asked }
+  })
 }
 
 /** RFC 7009 §2.2: what is dead or unknown is as good as revoked, and a client must not learn which it was. */
 const GONE: ReadonlySet<ProblemCode> = new Set(['grant_missing', 'grant_invalid', 'grant_expired', 'grant_revoked'])
 
-function addRevocationRoute(app: FastifyInstance, door: OauthDoor, human: Human | undefined): void {
+function addRevocationRoute(app: FastifyInstance, door: OauthDoor, gate: Gate, human: Human | undefined): void {
   app.post<{ Body: AboutToken & Form }>(
     '/oauth/revoke',
     {
@@ -122,27 +126,39 @@ function addRevocationRoute(app: FastifyInstance, door: OauthDoor, human: Human 
         response: { 200: oauthAnswers.revoked, ...REFUSALS },
       },
     },
-    async (request, reply) => {
-      const { id, body: form } = request
-      const bare = { kind: 'grant.revoke', id, tenant: door.tenant, token: form.token, by: { client: {} } } as const
-      const whole = await orRecord<Instruction>(bare, door.rooms, async () => {
-        const client = evidenceOf(request, form)
-        const jkt = await provedKey(request, '/oauth/revoke', door)
-        if (human !== undefined && Object.keys(client).length === 0) return { ...bare, by: { human } }
-        return { ...bare, by: { client, ...(jkt !== undefined && { jkt }) } }
-      })
-      try {
-        await serveInstruction(whole, door.rooms)
-      } catch (cause) {
-        if (!(cause instanceof GatewayError && GONE.has(cause.code))) throw cause
-      }
-      return reply.header('cache-control', 'no-store').send()
-    },
+    (request, reply) =>
+      gate(async () => {
+        try {
+          await serveInstruction(await revocationOf(request, door, human), door.rooms)
+        } catch (cause) {
+          if (!(cause instanceof GatewayError && GONE.has(cause.code))) throw cause
+        }
+        return reply.header('cache-control', 'no-store').send()
+      }),
   )
 }
 
+function revocationOf(
+  request: FastifyRequest<{ Body: AboutToken & Form }>,
+  door: OauthDoor,
+  human: Human | undefined,
+): Promise<Instruction> {
+  const { id, body: form } = request
+  const bare = { kind: 'grant.revoke', id, tenant: door.tenant, token: form.token, by: { client: {} } } as const
+  return orRecord(bare, door.rooms, async () => {
+    const client = evidenceOf(request, form)
+    const jkt = await provedKey(request, '/oauth/revoke', door)
+    if (human !== undefined && Object.keys(client).length === 0) return { ...bare, by: { human } }
+    return { ...bare, by: { client, ...(jkt !== undefined && { jkt }) } }
+  })
+}
+
 /** A refusal before the instruction is complete is in the log like one after it. Asking for a nonce is no refusal. */
-async function orRecord<T>(bare: Instruction, rooms: InstructionRooms, work: () => Promise<T>): Promise<T> {
+async function orRecord(
+  bare: Instruction,
+  rooms: InstructionRooms,
+  work: () => Promise<Instruction>,
+): Promise<Instruction> {
   try {
     return await work()
   } catch (cause) {

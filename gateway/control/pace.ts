@@ -29,13 +29,18 @@ export function createPace(o: { readonly n: number; readonly perMs: number; read
   }
 }
 
-/** At most `limit` under way. @returns what ends one. @throws {GatewayError} `too_many_requests` */
-export function createGate(limit: number): () => () => void {
+/** Runs work, or refuses it. @throws {GatewayError} `too_many_requests` */
+export type Gate = <T>(work: () => Promise<T>) => Promise<T>
+
+/** At most `limit` under way. What a caller that went away has set in motion counts until it is done. */
+export function createGate(limit: number): Gate {
   let underWay = 0
-  return () => {
+  return async (work) => {
     if (underWay >= limit) throw busy(`${limit} requests are under way already. Ask again in a moment.`)
     underWay += 1
-    return () => {
+    try {
+      return await work()
+    } finally {
       underWay -= 1
     }
   }

@@ -62,6 +62,8 @@ export interface OauthRig {
   /** A form, as text or as parameters, over TCP. */
   post(path: string, form: string | Record<string, string>, headers?: Record<string, string>): Promise<Answer>
   nonce(): string
+  /** As freshly opened, a minute later. */
+  reset(): void
   close(): Promise<void>
 }
 
@@ -131,8 +133,14 @@ export async function openOauthRig(changes: Partial<ControlDoorOptions> = {}): P
     report: (cause) => void rig.reported.push(cause),
     ...changes,
   })
+  const { next } = rig
   return Object.assign(rig, {
     door,
+    reset() {
+      for (const list of [rig.served, rig.refused, rig.reported, rig.asked]) list.length = 0
+      Object.assign(rig, { next, held: grant })
+      clock.advance(60_000)
+    },
     post: (path: string, form: string | Record<string, string>, headers: Record<string, string> = {}) =>
       ask(
         { port: door.port },

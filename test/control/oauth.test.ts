@@ -4,17 +4,18 @@ import { connect } from 'node:net'
 import { Validator } from '@seriousme/openapi-schema-validator'
 import fc from 'fast-check'
 import { calculateJwkThumbprint, exportJWK, SignJWT } from 'jose'
-import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import { afterAll, beforeAll, beforeEach, describe, expect, it, vi } from 'vitest'
 import { parseForm } from '../../gateway/control/oauth-form.ts'
 import { GatewayError, type ProblemCode, problems } from '../../gateway/protocol/problem.ts'
 import { ask } from './door.fixture.ts'
 import { grant, type OauthRig, openOauthRig, PUBLIC_URL, workload } from './oauth.fixture.ts'
 
 let rig: OauthRig
-beforeEach(async () => {
+beforeAll(async () => {
   rig = await openOauthRig()
 })
-afterEach(() => rig.close())
+beforeEach(() => rig.reset())
+afterAll(() => rig.close())
 
 const EXCHANGE = 'urn:ietf:params:oauth:grant-type:token-exchange'
 const ACCESS_TOKEN = 'urn:ietf:params:oauth:token-type:access_token'
@@ -75,7 +76,7 @@ describe('a token request', () => {
       access_token: 'eyJ.grant',
       issued_token_type: ACCESS_TOKEN,
       token_type: 'Bearer',
-      expires_in: 900,
+      expires_in: grant.expiresAt - rig.clock.nowMs() / 1000,
       scope: 'github:issues.read github:pulls.*',
       authorization_details: [{ type: 'keyless_access', operations: ['github:issues.read', 'github:pulls.*'] }],
       task: grant.task.id,
@@ -644,6 +645,10 @@ describe('what is not a form by POST', () => {
     expect(rig.served).toEqual([])
   })
 
+  it('is refused without a body', async () => {
+    for (const path of paths) expect((await rig.post(path, '')).json.error).toBe('invalid_request')
+  })
+
   it('is refused with two lengths or a second request in its body', async () => {
     const body = new URLSearchParams(credentials).toString()
     const head = 'POST /oauth/token HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/x-www-form-urlencoded\r\n'
@@ -656,6 +661,36 @@ describe('what is not a form by POST', () => {
 })
 
 describe('many at once', () => {
+  it('count until their work is done, also when the caller has gone away', async () => {
+    const { promise, resolve } = Promise.withResolvers<void>()
+    rig.next = () => promise.then(() => ({ grant, token: 't' }))
+    const body = new URLSearchParams(credentials).toString()
+    const head = `POST /oauth/token HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: ${body.length}\r\n\r\n`
+    const sockets = Array.from({ length: 128 }, () => {
+      const socket = connect(rig.door.port, '127.0.0.1', () => socket.write(head + body))
+      return socket.on('error', () => undefined)
+    })
+    await vi.waitFor(() => expect(rig.served).toHaveLength(128))
+    for (const socket of sockets) socket.resetAndDestroy()
+    expect((await rig.post('/oauth/token', credentials)).status).toBe(503)
+    resolve()
+    await vi.waitFor(async () => expect((await rig.post('/oauth/token', credentials)).status).toBe(200))
+  })
+
+  it('are bounded on one connection too', async () => {
+    const { promise, resolve } = Promise.withResolvers<void>()
+    rig.next = () => promise.then(() => ({ grant, token: 't' }))
+    const body = new URLSearchParams(credentials).toString()
+    const one = `POST /oauth/token HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: ${body.length}\r\n\r\n${body}`
+    const socket = connect(rig.door.port, '127.0.0.1', () => socket.write(one.repeat(300)))
+    socket.on('error', () => undefined).resume()
+    await vi.waitFor(() => expect(rig.served.length).toBeGreaterThan(0))
+    expect(rig.served.length).toBeLessThanOrEqual(128)
+    resolve()
+    socket.destroy()
+    await vi.waitFor(async () => expect((await rig.post('/oauth/token', credentials)).status).toBe(200))
+  })
+
   it('are served up to a bound, and the rest is told to come again', async () => {
     const { promise, resolve } = Promise.withResolvers<void>()
     rig.next = () => promise.then(() => ({ grant, token: 't' }))
@@ -689,7 +724,7 @@ describe('metadata', () => {
       jwks_uri: `${PUBLIC_URL}/.well-known/jwks.json`,
       grant_types_supported: ['client_credentials', EXCHANGE],
       response_types_supported: [],
-      token_endpoint_auth_methods_supported: ['private_key_jwt', 'spiffe_jwt', 'tls_client_auth', 'spiffe_x509'],
+      token_endpoint_auth_methods_supported: ['private_key_jwt', 'spiffe_jwt'],
       authorization_details_types_supported: ['keyless_access'],
       dpop_signing_alg_values_supported: expect.arrayContaining(['ES256', 'Ed25519']),
       token_request_parameters_supported: expect.arrayContaining(['purpose', 'preset', 'requested_expires_in']),
@@ -700,6 +735,8 @@ describe('metadata', () => {
 
 describe('the description of the API', () => {
   it('is valid OpenAPI and has the forms of the endpoints', async () => {
+    const local = await ask({ socketPath: rig.socketPath }, { path: '/openapi.json' })
+    expect((await new Validator().validate(local.json)).errors ?? []).toEqual([])
     const { json } = await ask({ port: rig.door.port }, { path: '/openapi.json' })
     const verdict = await new Validator().validate(structuredClone(json))
     expect(verdict.errors ?? []).toEqual([])
