@@ -3,7 +3,18 @@
  * refusals come back as the `GatewayError` that was raised there.
  */
 import { type IncomingMessage, request } from 'node:http'
-import type { CompletionReason, OpenedTask, OpenTaskBody, StatusView, TaskView } from '../protocol/control.ts'
+import type {
+  CompletionReason,
+  DelegateBody,
+  GrantView,
+  IntentBody,
+  IssuedView,
+  OpenedTask,
+  OpenTaskBody,
+  StatusView,
+  TaskDetail,
+  TaskView,
+} from '../protocol/control.ts'
 import { GatewayError, type ProblemCode, problems } from '../protocol/problem.ts'
 
 /** A gateway on this machine answers in milliseconds; this bounds one that hangs. */
@@ -22,15 +33,33 @@ export class ControlUnreachable extends Error {
   }
 }
 
+type Unbound = Omit<OpenTaskBody, 'dpop_jkt'>
+
 export interface ControlClient {
   /** @throws {GatewayError} `agent_unknown`, `invalid_scope`, `instruction_invalid`, `policy_denied`, … */
-  openTask(body: OpenTaskBody): Promise<OpenedTask>
+  openTask(body: Unbound): Promise<OpenedTask>
+  /** The same, with a root grant that is bound to a key and so has no handle. */
+  openBoundTask(body: OpenTaskBody & { readonly dpop_jkt: string }): Promise<IssuedView>
   /** @returns until when the grant lives, epoch seconds. @throws {GatewayError} `task_unknown` once the task has ended. */
   heartbeat(task: string): Promise<{ readonly expires_at: number }>
   /** End the task: its grant dies at once. Default reason `completed`. @throws {GatewayError} `task_unknown` */
   completeTask(task: string, reason?: CompletionReason): Promise<void>
+  /** The old grants die; policy decides afresh. @throws {GatewayError} `task_unknown`, `invalid_scope`, `policy_denied`, … */
+  changeIntent(task: string, body: IntentBody): Promise<IssuedView>
+  /** Grants of the step die. @throws {GatewayError} `step_unknown`, `task_unknown` */
+  completeStep(task: string, step: string): Promise<void>
+  suspendTask(task: string): Promise<void>
+  /** @param ttlS seconds; default the preset's. @returns the fresh grant. */
+  resumeTask(task: string, ttlS?: number): Promise<IssuedView>
   /** Tasks that are alive, newest first. */
   tasks(): Promise<readonly TaskView[]>
+  /** One task with its living grants. */
+  task(task: string): Promise<TaskDetail>
+  /** @throws {GatewayError} `invalid_scope` naming everything that was too wide, `delegation_refused`, … */
+  delegate(body: DelegateBody): Promise<IssuedView>
+  /** By handle, token or id, with everything below it. @throws {GatewayError} `grant_invalid`, `grant_revoked`, `grant_expired` */
+  revoke(grant: string): Promise<void>
+  grant(id: string): Promise<GrantView>
   status(): Promise<StatusView>
 }
 
@@ -39,13 +68,24 @@ export interface ControlClient {
  */
 export function controlClient(socketPath: string): ControlClient {
   const call = (method: string, path: string, body?: unknown) => exchange(socketPath, method, path, body)
-  const task = (id: string, verb: string) => `/tasks/${encodeURIComponent(id)}/${verb}`
+  const part = encodeURIComponent
+  const task = (id: string, verb: string) => `/tasks/${part(id)}/${verb}`
   return {
     openTask: async (body) => (await call('POST', '/tasks', body)) as OpenedTask,
+    openBoundTask: async (body) => (await call('POST', '/tasks', body)) as IssuedView,
     heartbeat: async (id) => (await call('POST', task(id, 'heartbeat'), {})) as { expires_at: number },
     completeTask: async (id, reason = 'completed') => {
       await call('POST', task(id, 'complete'), { reason })
     },
+    changeIntent: async (id, body) => (await call('POST', task(id, 'intent'), body)) as IssuedView,
+    completeStep: async (id, step) => void (await call('POST', task(id, `steps/${part(step)}/complete`), {})),
+    suspendTask: async (id) => void (await call('POST', task(id, 'suspend'), {})),
+    resumeTask: async (id, ttlS) =>
+      (await call('POST', task(id, 'resume'), ttlS === undefined ? {} : { ttl_s: ttlS })) as IssuedView,
+    task: async (id) => (await call('GET', `/tasks/${part(id)}`)) as TaskDetail,
+    delegate: async (body) => (await call('POST', '/grants/delegate', body)) as IssuedView,
+    revoke: async (grant) => void (await call('POST', '/grants/revoke', { grant })),
+    grant: async (id) => (await call('GET', `/grants/${part(id)}`)) as GrantView,
     tasks: async () => ((await call('GET', '/tasks')) as { tasks: TaskView[] }).tasks,
     status: async () => (await call('GET', '/status')) as StatusView,
   }
