@@ -43,7 +43,7 @@ function openTaskCommand(): Command {
     .option('--as <agent>', 'registered agent that acts (default: the first one of the settings)')
     .option('--ttl <duration>', 'how long at most: 30s, 15m, 1h (default: the setting grants.ttl_s)', parseTtl)
     .option('--json', 'as JSON')
-  return onGateway(command).action((options: OpenOptions) => atGateway(options, (control) => open(control, options)))
+  return onGateway(command).action((options: OpenOptions) => atGateway(options, (...at) => open(...at, options)))
 }
 
 function onGateway(command: Command): Command {
@@ -52,11 +52,15 @@ function onGateway(command: Command): Command {
     .option('--data <directory>', 'data directory of the gateway (default: $KEYLESS_HOME or ~/.keyless)')
 }
 
-async function atGateway(which: WhichGateway, work: (control: ControlClient) => Promise<string>): Promise<void> {
+async function atGateway(
+  which: WhichGateway,
+  work: (control: ControlClient, socket: string) => Promise<string>,
+): Promise<void> {
   const { controlClient, ControlUnreachable } = await import('./control-client.ts')
   const { findSocket } = await import('./find-socket.ts')
   try {
-    process.stdout.write(`${await work(controlClient(await findSocket(which)))}\n`)
+    const socket = await findSocket(which)
+    process.stdout.write(`${await work(controlClient(socket), socket)}\n`)
   } catch (cause) {
     if (cause instanceof GatewayError) {
       process.stderr.write(`keyless: ${cause.detail} (${cause.code})\n`)
@@ -68,7 +72,7 @@ async function atGateway(which: WhichGateway, work: (control: ControlClient) => 
   }
 }
 
-async function open(control: ControlClient, options: OpenOptions): Promise<string> {
+async function open(control: ControlClient, socket: string, options: OpenOptions): Promise<string> {
   const body: OpenTaskBody = {
     purpose: options.task,
     scope: options.scope,
@@ -78,7 +82,8 @@ async function open(control: ControlClient, options: OpenOptions): Promise<strin
   const status = await control.status()
   const opened = await control.openTask(body)
   const proxyUrl = proxyUrlOf(status, opened)
-  return options.json ? JSON.stringify({ ...opened, proxy_url: proxyUrl }, null, 2) : describe(opened, proxyUrl, status)
+  if (options.json) return JSON.stringify({ ...opened, proxy_url: proxyUrl }, null, 2)
+  return describe(opened, proxyUrl, status, caUrl(status, socket))
 }
 
 /** Basic proxy authentication, because every client that takes a proxy URL can send it. */
@@ -89,7 +94,12 @@ function proxyUrlOf(status: StatusView, { task, handle }: OpenedTask): string {
   return url.href.replace(/\/$/, '')
 }
 
-function describe(opened: OpenedTask, proxyUrl: string, status: StatusView): string {
+/** As arguments of curl. Behind TLS the address is not what the door's certificate names; the socket needs neither. */
+function caUrl({ control }: StatusView, socket: string): string {
+  return control.startsWith('https:') ? `--unix-socket ${socket} http://localhost/ca.pem` : `${control}/ca.pem`
+}
+
+function describe(opened: OpenedTask, proxyUrl: string, status: StatusView, ca: string): string {
   return [
     `${opened.lineage}.`,
     `It may use ${opened.scope} until ${timeOf(opened.expires_at)}.`,
@@ -99,7 +109,7 @@ function describe(opened: OpenedTask, proxyUrl: string, status: StatusView): str
     '',
     'Point a client at the gateway, and let it trust the gateway’s CA:',
     '',
-    `  curl -s ${status.control}/ca.pem -o keyless-ca.pem`,
+    `  curl -s ${ca} -o keyless-ca.pem`,
     `  curl --proxy ${proxyUrl} --cacert keyless-ca.pem https://…`,
     '',
     'or set HTTPS_PROXY and HTTP_PROXY to that URL. An SDK can do without proxy and CA: its base URL, and the handle as its key:',

@@ -1,0 +1,127 @@
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { parseSettings, SettingsError } from '../gateway/settings.ts'
+import { trustDomain } from './identity/svid.fixture.ts'
+
+const AGENT = 'spiffe://acme.test/agents/triage'
+const AGENTS = [{ id: AGENT, owner: 'ana', purpose: 'triage' }]
+
+let dir: string
+beforeAll(async () => {
+  dir = mkdtempSync(join(tmpdir(), 'kl-doors-'))
+  const acme = await trustDomain('acme.test', Date.now())
+  const [door, other] = [await acme.issue('/door'), await acme.issue('/other')]
+  for (const [name, text] of Object.entries({
+    'door.pem': door.pem + acme.pem,
+    'door.key': door.key,
+    'other.key': other.key,
+    'ca.pem': acme.pem,
+    'note.txt': 'no certificate',
+  }))
+    writeFileSync(join(dir, name), text)
+})
+afterAll(() => rmSync(dir, { recursive: true }))
+
+const parse = (written: object) => parseSettings(JSON.stringify({ agents: AGENTS, ...written }), dir)
+
+function problemsOf(written: object) {
+  try {
+    parse(written)
+  } catch (cause) {
+    if (cause instanceof SettingsError)
+      return cause.problems.map(({ path, got }) => `${path}: ${got.replaceAll(dir, '.')}`)
+    throw cause
+  }
+  return []
+}
+
+describe('listen.control_tls', () => {
+  const tls = (change: object = {}) => ({ listen: { control_tls: { cert: 'door.pem', key: 'door.key', ...change } } })
+
+  it('has absolute files, and makes the public URL https', () => {
+    const { listen, publicUrl } = parse(tls({ client_ca: ['ca.pem'] }))
+    const at = (name: string) => join(dir, name)
+    expect(listen.controlTls).toEqual({ cert: at('door.pem'), key: at('door.key'), clientCa: [at('ca.pem')] })
+    expect(publicUrl).toBe('https://127.0.0.1:8081')
+    expect(parse({ ...tls(), public_url: 'https://gw.acme.test' }).publicUrl).toBe('https://gw.acme.test')
+    expect(parse({}).listen).not.toHaveProperty('controlTls')
+  })
+
+  it('takes away the warning about plain HTTP of that door alone', () => {
+    const listen = { control: '0.0.0.0:8081', proxy: '0.0.0.0:8080' }
+    const told = (written: object) =>
+      parse(written)
+        .warnings.filter((text) => text.includes('plain HTTP'))
+        .join()
+    expect(told({ listen })).toMatch(/listen\.control/)
+    const over = told({ listen: { ...listen, ...tls().listen } })
+    expect(over).toMatch(/listen\.proxy/)
+    expect(over).not.toMatch(/listen\.control/)
+  })
+
+  it('that cannot be used is refused with everything that is wrong', () => {
+    expect(problemsOf(tls({ cert: 'gone.pem', key: 'gone.key', client_ca: ['ca.pem', 'note.txt'] }))).toEqual([
+      'listen.control_tls.cert: no readable file ./gone.pem',
+      'listen.control_tls.client_ca.1: no certificate in ./note.txt',
+      'listen.control_tls.key: no readable file ./gone.key',
+    ])
+    expect(problemsOf(tls({ key: 'other.key' }))).toEqual([
+      'listen.control_tls.key: the key of another certificate in ./other.key',
+    ])
+    expect(problemsOf(tls({ key: 'ca.pem' }))).toEqual([
+      'listen.control_tls.key: no private key that can be read in ./ca.pem',
+    ])
+  })
+})
+
+describe('trust.x509', () => {
+  const x509 = (...rows: object[]) => ({
+    trust: { x509: rows.map((row) => ({ trust_domain: 'acme.test', bundle: { file: 'ca.pem' }, ...row })) },
+  })
+
+  it('has absolute bundles, and thirty seconds of skew', () => {
+    expect(parse(x509({})).trust.x509).toEqual([
+      { trust_domain: 'acme.test', bundle: { file: join(dir, 'ca.pem') }, clock_skew_s: 30 },
+    ])
+    expect(parse({}).trust.x509).toEqual([])
+  })
+
+  it('is refused with a broken bundle, a second row, or an agent that nobody registered', () => {
+    expect(problemsOf(x509({ bundle: { file: 'gone.pem' } }))).toEqual([
+      'trust.x509.0.bundle.file: no readable file ./gone.pem',
+    ])
+    expect(problemsOf(x509({ bundle: { file: 'door.key' } }))).toEqual([
+      'trust.x509.0.bundle.file: ./door.key: it holds no certificate',
+    ])
+    expect(problemsOf(x509({}, {}))).toEqual(['trust.x509.1.trust_domain: acme.test a second time'])
+    const agents = [{ match: { spiffe_id: AGENT }, agent: `${AGENT}x` }]
+    expect(problemsOf(x509({ agents }))).toEqual([`trust.x509.0.agents.0.agent: "${AGENT}x"`])
+    expect(problemsOf(x509({ agents: [{ match: { spiffe_id: 'acme.test/a' }, agent: AGENT }] }))).toHaveLength(1)
+    expect(problemsOf(x509({ clock_skew_s: 61 }))).toHaveLength(1)
+  })
+})
+
+describe('trust.aws', () => {
+  const ROLE = 'arn:aws:iam::123456789012:role/triage'
+  const aws = (change: object = {}) => ({
+    trust: { aws: { hosts: ['sts.eu-central-1.amazonaws.com'], accounts: ['123456789012'], ...change } },
+  })
+
+  it('names hosts and accounts exactly', () => {
+    expect(parse(aws()).trust.aws).toMatchObject({ accounts: ['123456789012'], addresses: [] })
+    expect(parse(aws({ agents: [{ match: { arn: ROLE }, agent: AGENT }] })).trust.aws?.agents).toHaveLength(1)
+    for (const change of [
+      { hosts: [] },
+      { hosts: ['https://sts.amazonaws.com'] },
+      { hosts: ['*.amazonaws.com'] },
+      { accounts: [] },
+      { accounts: [123456789012] },
+      { addresses: ['10.0.0.1'] },
+      { agents: [{ match: { arn: ROLE.replace('role/triage', 'role/') }, agent: AGENT }] },
+      { agents: [{ match: { arn: ROLE }, agent: 'nobody' }] },
+    ])
+      expect(problemsOf(aws(change)), JSON.stringify(change)).toHaveLength(1)
+  })
+})
