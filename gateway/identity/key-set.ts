@@ -87,11 +87,10 @@ export function createKeySet(o: KeySetOptions): KeySet {
 }
 
 function pick(keys: readonly PublicKey[] = [], kid: string | undefined, alg: string): KeyObject | undefined {
+  // A key without a name, as in a PEM file, is meant only where there is no other.
+  const named = (key: PublicKey) => key.kid === kid || (key.kid === undefined && keys.length === 1)
   const fitting = keys.filter(
-    (key) =>
-      (key.kid === undefined || kid === undefined || key.kid === kid) &&
-      (key.alg ?? alg) === alg &&
-      canMake(key.key, alg),
+    (key) => (kid === undefined || named(key)) && (key.alg ?? alg) === alg && canMake(key.key, alg),
   )
   return fitting.length === 1 ? fitting[0]?.key : undefined // two under one name: neither is meant for sure
 }

@@ -204,6 +204,16 @@ describe('a key', () => {
     expect(await keys.find('first', 'ES256')).toBeUndefined()
   })
 
+  it('without a name is meant only where there is no other', async () => {
+    const { issuer, clock, keys } = await open()
+    issuer.keys = [publicJwk(first, { kid: undefined })]
+    expect((await keys.find('any', 'ES256'))?.equals(first.publicKey)).toBe(true)
+    issuer.keys = [publicJwk(first, { kid: undefined }), publicJwk(second)]
+    clock.advance(600_000)
+    expect((await keys.find('second', 'ES256'))?.equals(second.publicKey)).toBe(true)
+    expect(await keys.find('any', 'ES256')).toBeUndefined()
+  })
+
   it('may be a token’s only without a kid if it is the only one', async () => {
     const { issuer, clock, keys } = await open()
     expect(await keys.find(undefined, 'ES256')).toBeDefined()
