@@ -1,4 +1,8 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest'
+import { readJwt } from '../../gateway/identity/jwt.ts'
+import { verifyJwtSvid } from '../../gateway/identity/jwt-svid.ts'
+import { refusing } from '../../gateway/identity/refuse.ts'
+import { type TrustOf, trustSchema } from '../../gateway/identity/trust.ts'
 import type { Workload } from '../../gateway/protocol/identity.ts'
 import {
   GATEWAY,
@@ -36,6 +40,7 @@ function open(...rows: readonly object[]): void {
   const keys = { jwks: { uri: issuer.jwksUri }, addresses: LOOPBACK }
   room = openRoom({ issuers: rows.map((row) => ({ audience: GATEWAY, ...keys, ...row })) }, [issuer.ca])
 }
+const refuse = refusing('actor_invalid', 'The actor token')
 const refusal = (why: string | RegExp) => ({ code: 'actor_invalid', message: expect.stringMatching(why) })
 
 describe('a JWT-SVID', () => {
@@ -87,6 +92,16 @@ describe('a JWT-SVID', () => {
   it('is not signed with EdDSA, nor with a key of another use', async () => {
     await expect(verify(await sign(edwards, claims()))).rejects.toMatchObject(refusal('its algorithm is "Ed25519"'))
     await expect(verify(await sign(key, claims()))).rejects.toMatchObject(refusal('publishes no ES256 key "ec"'))
+  })
+
+  it('is held against the trust domain of its row also when the wrong row was picked', async () => {
+    const jwt = readJwt(await sign(svidKey, claims({ sub: 'spiffe://evil.test/a' })), refuse)
+    const [row] = trustSchema.parse({
+      issuers: [{ kind: 'jwt-svid', trust_domain: 'acme.test', audience: GATEWAY, jwks: { uri: issuer.jwksUri } }],
+    }).issuers
+    const keys = { find: async () => svidKey.publicKey }
+    const verified = verifyJwtSvid(jwt, row as TrustOf<'jwt-svid'>, { keys, clock: room.clock, refuse })
+    await expect(verified).rejects.toMatchObject(refusal('no workload of the trust domain acme.test'))
   })
 
   it('may be mapped to an agent of another name, and then nobody else is one', async () => {
