@@ -28,15 +28,21 @@ export class JwsError extends Error {
 
 /** @param limit characters. @throws {JwsError} */
 export function readJws(text: string, limit: number): Jws {
-  if (text.length > limit) throw new JwsError(`it is longer than ${limit} characters`)
-  const parts = text.split('.')
-  if (parts.length !== 3) throw new JwsError(`it has ${parts.length} parts where a signed grant has 3`)
-  const [head, body, signature] = parts as [string, string, string]
+  const parts = text.split('.', 4)
+  if (parts.length !== 3) throw new JwsError(`it has not 3 parts, as a signed grant has`)
+  const read = readInput(inputOf(text), limit - (parts[2] as string).length)
+  return { ...read, signature: decode(parts[2] as string) }
+}
+
+/** Header and payload without the signature. @throws {JwsError} */
+export function readInput(input: string, limit: number): Omit<Jws, 'signature'> {
+  if (input.length > limit) throw new JwsError(`it is longer than ${limit} characters`)
+  const [head, body, ...more] = input.split('.', 3)
+  if (body === undefined || more.length > 0) throw new JwsError('it has not a header and a payload')
   return {
-    header: readObject(decode(head).toString('utf8'), 'header'),
+    header: readObject(decode(head as string).toString('utf8'), 'header'),
     payload: readObject(decode(body).toString('utf8'), 'payload'),
-    input: text.slice(0, head.length + 1 + body.length),
-    signature: decode(signature),
+    input,
   }
 }
 
@@ -54,18 +60,23 @@ export function isSignedBy(jws: Jws, key: KeyObject): boolean {
  * whose signature does not verify.
  */
 export function isReencoded(jws: Jws, key: KeyObject): boolean {
-  return isSignedBy({ ...jws, input: `${encode(jws.header)}.${encode(jws.payload)}` }, key)
+  return isSignedBy({ ...jws, input: signingInput(jws.header, jws.payload) }, key)
 }
 
 /** @param key private, Ed25519 or P-256; it decides `alg`. */
 export function signJws(header: Readonly<Record<string, unknown>>, claims: object, key: KeyObject): string {
   const alg = algorithmOf(key)
-  const input = `${encode({ ...header, alg })}.${encode(claims)}`
+  const input = signingInput({ ...header, alg }, claims)
   const signature =
     alg === 'Ed25519'
       ? sign(null, Buffer.from(input), key)
       : sign('sha256', Buffer.from(input), { key, dsaEncoding: 'ieee-p1363' })
   return `${input}.${signature.toString('base64url')}`
+}
+
+/** What is signed (RFC 7515 §5.1), in the one way in which we write it. */
+export function signingInput(header: object, claims: object): string {
+  return `${encode(header)}.${encode(claims)}`
 }
 
 /** @throws {TypeError} for a key that neither algorithm is for. */

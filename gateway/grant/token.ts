@@ -17,6 +17,7 @@ import {
   JwsError,
   publicJwk,
   readJws,
+  signingInput,
   signJws,
   thumbprintOf,
 } from './jws.ts'
@@ -55,6 +56,11 @@ export interface TokenSeal {
   verify(token: string): Promise<ClaimedGrant>
   /** Attestation of a hop for a holder without a key. @throws {GatewayError} `delegation_refused` when it has one, and must sign itself */
   attest(hop: Hop): Promise<string>
+  /**
+   * What was signed of a grant, made again: Ed25519 signs the same bytes the same way. `token` is undefined once the private key is
+   * gone; the whole is, when `signedHash` cannot be met any more.
+   */
+  signedAgain(grant: Grant): { readonly input: string; readonly token: string | undefined } | undefined
   /** RFC 7517 key set with the public halves, current one first, for others who read grants. */
   jwks(): { readonly keys: readonly Record<string, string>[] }
   /** The public key of this id, if it still verifies. */
@@ -85,6 +91,16 @@ export function createTokenSeal(o: { readonly issuer: string; readonly keys: Sig
     async attest(hop) {
       await keys.refresh?.(SIGN_AGE_MS)
       return onBehalf(hop, keys.current, publicOf(keys.current).kid)
+    },
+    signedAgain(grant) {
+      const claims = claimsOf(grant, issuer)
+      for (const { kid } of verifying()) {
+        const input = signingInput({ typ: TYPE, kid, alg: ALGORITHM }, claims)
+        if (hashOf(input) !== grant.signedHash) continue
+        const isCurrent = kid === publicOf(keys.current).kid
+        return { input, token: isCurrent ? signJws({ typ: TYPE, kid }, claims, keys.current) : undefined }
+      }
+      return undefined
     },
     jwks: () => ({ keys: verifying().map(({ kid, key }) => ({ ...publicJwk(key), kid, alg: ALGORITHM, use: 'sig' })) }),
     keyOf: (kid) => find(kid)?.key,
