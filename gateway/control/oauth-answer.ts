@@ -1,7 +1,7 @@
 /** A granted token request as RFC 6749 §5.1, RFC 8693 §2.2.1 and RFC 9396 §7 word it, with what only we can tell. */
 import { lineageSentence } from '../grant/lineage.ts'
+import { formatScope } from '../protocol/authority.ts'
 import { detailsOf } from '../protocol/details.ts'
-import type { Authority } from '../protocol/grant.ts'
 import type { IssuedGrant } from '../protocol/instruction.ts'
 
 export interface TokenAnswer {
@@ -25,7 +25,7 @@ export interface TokenAnswer {
 
 /** @param nowS epoch seconds. */
 export function tokenAnswer({ grant, handle, token, narrowed }: IssuedGrant, nowS: number): TokenAnswer {
-  const scope = scopeOf(grant.authority)
+  const scope = formatScope(grant.authority)
   return {
     access_token: token,
     issued_token_type: 'urn:ietf:params:oauth:token-type:access_token',
@@ -39,10 +39,4 @@ export function tokenAnswer({ grant, handle, token, narrowed }: IssuedGrant, now
     lineage: lineageSentence(grant),
     ...(narrowed !== undefined && narrowed.length > 0 && { narrowed }),
   }
-}
-
-/** The short form says "with no further constraint": an entry that has one would be told wider than it is. */
-function scopeOf(authority: readonly Authority[]): string {
-  const plain = authority.filter((entry) => Object.keys(entry).every((member) => member === 'operations'))
-  return [...new Set(plain.flatMap(({ operations }) => operations))].join(' ')
 }

@@ -5,14 +5,14 @@
 import type { FastifyInstance, FastifyRequest } from 'fastify'
 import type { Introspector } from '../grant/introspect.ts'
 import type { Clock } from '../protocol/clock.ts'
-import type { Confirmation, Grant, Human } from '../protocol/grant.ts'
+import type { Human } from '../protocol/grant.ts'
 import type { Identities } from '../protocol/identity.ts'
 import { GatewayError } from '../protocol/problem.ts'
-import { evidenceOf, type Prover, presentedGrant, provedKey } from './oauth-client.ts'
+import { type HolderDoor, holderOf } from './holder.ts'
+import { evidenceOf } from './oauth-client.ts'
 import type { Form } from './oauth-form.ts'
 import { aboutTokenForm, FORM, oauthAnswers, REFUSALS } from './oauth-shapes.ts'
 import { createPace, type Gate } from './pace.ts'
-import { certificateThumbprint } from './tls.ts'
 
 /** One caller's introspections: enough for a busy resource server, hopeless for guessing. */
 const INTROSPECTIONS = { n: 600, perMs: 10_000 } as const
@@ -20,18 +20,13 @@ const INTROSPECTIONS = { n: 600, perMs: 10_000 } as const
 export interface OauthGrants {
   /** RFC 7662 §2.2: `{active: false}` and nothing else for what is dead, unknown, or not for this caller to know. */
   introspect(token: string, by: Introspector): Promise<object>
-  /**
-   * The living grant that is presented, with the keys that were proved along.
-   * @throws {GatewayError} `grant_invalid`, also for one that is bound to another key, `grant_expired`, `grant_revoked`, …
-   */
-  holder(token: string, proof?: Confirmation): Promise<Grant>
 }
 
-export interface IntrospectionDoor extends Prover {
+export interface IntrospectionDoor extends HolderDoor {
   /** `iss` of grants, prefix of every URL that clients are told, and one of the names that the TCP door goes by. */
   readonly publicUrl: string
   readonly identities: Pick<Identities, 'client' | 'proof' | 'nonce'>
-  readonly grants: OauthGrants
+  readonly grants: OauthGrants & HolderDoor['grants']
   readonly clock: Clock
 }
 
@@ -74,26 +69,16 @@ async function introspectorOf(
   door: IntrospectionDoor,
   human: Human | undefined,
 ): Promise<Introspector> {
-  const held = presentedGrant(request)
-  if (held === undefined) {
-    const evidence = evidenceOf(request, request.body)
-    await provedKey(request, '/oauth/introspect', door)
-    const client = await door.identities.client(evidence)
-    if (client !== undefined) return { client }
-    if (human !== undefined) return { human }
-    throw new GatewayError(
-      'client_invalid',
-      'Say who you are: a client_assertion, a TLS certificate, or a grant as Bearer.',
-    )
-  }
-  if (request.body.client_assertion !== undefined || request.body.client_secret !== undefined)
+  const { client_assertion: assertion, client_secret: secret } = request.body
+  if (request.headers.authorization !== undefined && (assertion ?? secret) !== undefined)
     throw new GatewayError('instruction_invalid', 'The caller shows two ways of authentication. Use one.')
-  const jkt = await provedKey(request, '/oauth/introspect', door, held.token)
-  const leaf = certificateThumbprint(request)
-  // RFC 9449 §7.1: under Bearer no key counts as proved, so a bound grant is refused there, whatever comes along.
-  const proof = {
-    ...(jkt !== undefined && held.scheme === 'dpop' && { jkt }),
-    ...(leaf !== undefined && { 'x5t#S256': leaf }),
-  }
-  return { holder: await door.grants.holder(held.token, proof) }
+  const holder = await holderOf(request, door)
+  if (holder !== undefined) return { holder }
+  const client = await door.identities.client(evidenceOf(request, request.body))
+  if (client !== undefined) return { client }
+  if (human !== undefined) return { human }
+  throw new GatewayError(
+    'client_invalid',
+    'Say who you are: a client_assertion, a TLS certificate, or a grant as Bearer.',
+  )
 }

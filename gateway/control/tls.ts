@@ -3,7 +3,7 @@
  * (RFC 8446 §4.4.3); whose certificate that is, and whether it counts, is for the room `identity`. A header that claims to carry
  * a certificate is never looked at (RFC 8705 §6.5): whoever ends TLS in front of this door ends mTLS there.
  */
-import { constants, createHash } from 'node:crypto'
+import { constants } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import type { Server, ServerOptions } from 'node:https'
 import { createSecureContext, TLSSocket } from 'node:tls'
@@ -69,12 +69,6 @@ export function certificatesOf({ raw: { socket } }: FastifyRequest): readonly Bu
     next = next.issuerCertificate
   }
   return chain.length === 0 ? undefined : chain
-}
-
-/** RFC 8705 §3.1: base64url SHA-256 of the certificate shown, if any. */
-export function certificateThumbprint(request: FastifyRequest): string | undefined {
-  const [leaf] = certificatesOf(request) ?? []
-  return leaf && createHash('sha256').update(leaf).digest('base64url')
 }
 
 const RULES = {

@@ -1,4 +1,5 @@
 /** What a grant is, for those who may know (RFC 7662 §2.2). Everyone else learns no more than that it is not active for them. */
+import { formatScope } from '../protocol/authority.ts'
 import type { Agent, Grant, Human } from '../protocol/grant.ts'
 import type { Workload } from '../protocol/identity.ts'
 import { GatewayError } from '../protocol/problem.ts'
@@ -30,8 +31,7 @@ function maySee(grant: Grant, by: Introspector, agents: ReadonlyMap<string, Agen
 }
 
 function described(grant: Grant, issuer: string): object {
-  const plain = grant.authority.filter((entry) => Object.keys(entry).every((member) => member === 'operations'))
-  const scope = [...new Set(plain.flatMap(({ operations }) => operations))].join(' ')
+  const scope = formatScope(grant.authority)
   return {
     active: true,
     token_type: grant.cnf?.jkt === undefined ? 'Bearer' : 'DPoP',

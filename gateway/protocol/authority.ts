@@ -44,6 +44,12 @@ export function parseScope(scope: string): Authority[] {
   return [{ operations: [...new Set(tokens)] }]
 }
 
+/** The short form of what is granted without further constraint; an entry that has one would be told wider than it is. */
+export function formatScope(authority: readonly Authority[]): string {
+  const plain = authority.filter((entry) => Object.keys(entry).every((member) => member === 'operations'))
+  return [...new Set(plain.flatMap(({ operations }) => operations))].join(' ')
+}
+
 const SCOPE_FORM = 'Write operation names separated by single spaces, such as: github:issues.read github:pulls.*'
 
 function scopeTokenFault(token: string): string {
