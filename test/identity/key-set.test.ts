@@ -187,7 +187,7 @@ describe('a key', () => {
   })
 
   it('is found for its own algorithm alone', async () => {
-    const { issuer, keys } = await open()
+    const { issuer, clock, keys } = await open()
     const rsa = signingKey('RS256', 'rsa')
     issuer.keys = [publicJwk(first), publicJwk(rsa, { alg: undefined })]
     expect(await keys.find('first', 'RS256')).toBeUndefined()
@@ -195,6 +195,10 @@ describe('a key', () => {
     expect(await keys.find('first', 'HS256')).toBeUndefined()
     expect(await keys.find('rsa', 'PS512')).toBeDefined()
     expect(await keys.find('rsa', 'ES256')).toBeUndefined()
+    issuer.keys = [publicJwk(rsa)] // restricted to RS256
+    clock.advance(600_000)
+    expect(await keys.find('rsa', 'RS256')).toBeDefined()
+    expect(await keys.find('rsa', 'PS256')).toBeUndefined()
     expect(await keys.find('__proto__', 'ES256')).toBeUndefined()
   })
 
