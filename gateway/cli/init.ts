@@ -142,6 +142,7 @@ ${credentials.length > 0 ? `credentials:\n${credentials.join('\n')}` : '# creden
 # grants:
 #   ttl_s: 900                  # seconds a task lives if it asks for nothing
 #   max_ttl_s: 3600             # seconds it may ask for; never more than an hour
+#   max_depth: 3                # delegations below a root grant; never more than 8
 #   heartbeat_s: 15             # two missed, and the task of \`keyless run\` ends
 
 # audit:
