@@ -5,12 +5,14 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { parseSettings, SettingsError } from '../gateway/settings.ts'
+import { makeAuthority } from './upstream/certificate.fixture.ts'
 
 let dir: string
-beforeAll(() => {
+beforeAll(async () => {
   dir = mkdtempSync(join(tmpdir(), 'kl-trust-'))
   const { publicKey, privateKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' })
   const jwk = { ...publicKey.export({ format: 'jwk' }), kid: 'a' }
+  writeFileSync(join(dir, 'acme-bundle.pem'), (await makeAuthority()).pem)
   writeFileSync(join(dir, 'client.pem'), publicKey.export({ type: 'spki', format: 'pem' }))
   writeFileSync(join(dir, 'private.pem'), privateKey.export({ type: 'pkcs8', format: 'pem' }))
   writeFileSync(join(dir, 'bundle.json'), JSON.stringify({ keys: [{ ...jwk, use: 'jwt-svid' }] }))
