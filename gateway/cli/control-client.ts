@@ -61,6 +61,8 @@ export interface ControlClient {
   revoke(grant: string): Promise<void>
   grant(id: string): Promise<GrantView>
   status(): Promise<StatusView>
+  /** Public keys that verify signed grants (RFC 7517). */
+  jwks(): Promise<object>
 }
 
 /**
@@ -88,6 +90,7 @@ export function controlClient(socketPath: string): ControlClient {
     grant: async (id) => (await call('GET', `/grants/${part(id)}`)) as GrantView,
     tasks: async () => ((await call('GET', '/tasks')) as { tasks: TaskView[] }).tasks,
     status: async () => (await call('GET', '/status')) as StatusView,
+    jwks: async () => (await call('GET', '/.well-known/jwks.json')) as object,
   }
 }
 
