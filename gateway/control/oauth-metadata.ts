@@ -1,6 +1,7 @@
 /** Authorization server metadata (RFC 8414), built from settings once: what a client needs to know before it asks. */
 import { DPOP_ALGORITHMS } from '../identity/dpop.ts'
 import { SIGNATURES } from '../identity/trust.ts'
+import type { TokenType } from '../protocol/identity.ts'
 import { ASSERTION_TYPES, AUTH_METHODS } from './oauth-client.ts'
 import { GRANT_TYPES, TOKEN_TYPES } from './oauth-request.ts'
 import { tokenForm } from './oauth-shapes.ts'
@@ -34,8 +35,12 @@ export function metadataOf(issuer: string, o: { readonly hasTls: boolean }): obj
     authorization_details_types_supported: ['keyless_access'],
     // Not registered, but a client cannot guess them.
     client_assertion_types_supported: Object.keys(ASSERTION_TYPES),
-    subject_token_types_supported: Object.keys(TOKEN_TYPES),
-    actor_token_types_supported: Object.keys(TOKEN_TYPES),
+    subject_token_types_supported: namesOf(['access_token', 'id_token', 'jwt']),
+    actor_token_types_supported: namesOf(['id_token', 'jwt', 'jwt-svid', 'aws-iam']),
     token_request_parameters_supported: Object.keys(tokenForm.properties),
   }
+}
+
+function namesOf(types: readonly TokenType[]): string[] {
+  return Object.entries(TOKEN_TYPES).flatMap(([name, type]) => (types.includes(type) ? [name] : []))
 }

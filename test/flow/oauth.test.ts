@@ -2,6 +2,7 @@
 import { generateKeyPairSync, type webcrypto } from 'node:crypto'
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import fc from 'fast-check'
 import { calculateJwkThumbprint, decodeJwt, exportJWK } from 'jose'
 import * as oauth from 'oauth4webapi'
 import * as openid from 'openid-client'
@@ -173,6 +174,33 @@ describe('DPoP', () => {
     const handle = openid.getDPoPHandle(config, await newPair())
     const again = await openid.clientCredentialsGrant(config, form, { DPoP: handle })
     expect(again.token_type).toBe('dpop')
+  })
+
+  it('makes a stolen grant worthless: neither as Bearer nor under a key of its own does a thief get anything for it', async () => {
+    const again = async <T>(asked: () => Promise<T>) =>
+      asked().catch((cause: unknown) => (oauth.isDPoPNonceError(cause) ? asked() : Promise.reject(cause)))
+    const mine = { DPoP: oauth.DPoP({}, await newPair()) }
+    const bound = await again(() => house.ask('client_credentials', { scope: 'demo:notes.list', purpose }, mine))
+    const thief = { DPoP: oauth.DPoP({}, await newPair()) }
+    const form = {
+      subject_token: bound.access_token,
+      subject_token_type: TYPES.access,
+      requested_actor: SEARCH,
+      scope: 'demo:notes.list',
+    }
+    for (const o of [thief, {}]) {
+      const refused = await refusal(again(() => house.ask(EXCHANGE, form, o)))
+      expect(refused.slice(0, 2)).toEqual([400, 'invalid_request'])
+    }
+    const token = bound.access_token
+    const asked = await house.post('/oauth/introspect', { token }, { authorization: `Bearer ${token}` })
+    expect([asked.status, asked.headers.get('www-authenticate')]).toEqual([
+      401,
+      `Bearer realm="${house.issuer}", error="invalid_token"`,
+    ])
+    const revoked = await house.post('/oauth/revoke', { token })
+    expect(revoked.status).toBe(401)
+    expect(await openid.tokenIntrospection(await house.config(), token)).toMatchObject({ active: true })
   })
 
   it('lets the holder of the key delegate by its own signature, and nobody without it', async () => {
@@ -351,6 +379,67 @@ describe('refusals by the whole gateway', () => {
     expect(await refusal(child(last))).toMatchObject([400, 'invalid_request', expect.stringContaining('not delegable')])
     await house.post('/oauth/revoke', { token: dead.access_token })
     expect((await refusal(child(dead))).slice(0, 2)).toEqual([400, 'invalid_request'])
+  })
+
+  it('never are a surprise, whatever is put into a form', { timeout: 60_000 }, async () => {
+    const parent = await root()
+    const values = fc.constantFrom(
+      ...[
+        '',
+        'x',
+        'true',
+        '0',
+        '-1',
+        '1e9',
+        '[]',
+        '{}',
+        'null',
+        '[{"type":"keyless_access"}]',
+        'a b',
+        'demo:*',
+        'é“”',
+        '\u0000',
+      ],
+      ...[
+        SEARCH,
+        RESEARCH,
+        house.issuer,
+        ...Object.values(TYPES),
+        EXCHANGE,
+        'client_credentials',
+        'per-prompt',
+        'sensitive',
+      ],
+      ...[
+        parent.access_token,
+        parent.handle ?? '',
+        parent.grant,
+        `${parent.access_token}~x`,
+        'a.b.c',
+        '~',
+        'kh_',
+        'eyJ.e30.',
+      ],
+    )
+    const names = (house.as.token_request_parameters_supported as string[]).concat(
+      'token',
+      '__proto__',
+      'client_secret',
+    )
+    const forms = fc.dictionary(fc.constantFrom(...names), values, { maxKeys: 12 })
+    const path = fc.constantFrom('/oauth/token', '/oauth/token', '/oauth/revoke', '/oauth/introspect')
+    await fc.assert(
+      fc.asyncProperty(path, forms, fc.boolean(), async (to, form, isExchange) => {
+        const likely = isExchange
+          ? { grant_type: EXCHANGE, subject_token: parent.access_token, subject_token_type: TYPES.access }
+          : {}
+        const answer = await house.post(to, { ...likely, ...form })
+        expect([200, 400, 401]).toContain(answer.status)
+        const text = await answer.text()
+        if (answer.status !== 200) expect(JSON.parse(text).error).toMatch(/^[a-z_]+$/)
+      }),
+      { numRuns: 400 },
+    )
   })
 
   it('let an assertion be used once, however many try it at once', async () => {
