@@ -42,6 +42,8 @@ export interface GrantsOptions {
   /** Digest of the policies in force. */
   readonly policySet: string
   readonly clock: Clock
+  /** Key of the root token of an AAT chain. Default: nobody is trusted with one. */
+  chainKey?(issuer: string, kid: string | undefined): KeyObject | undefined | Promise<KeyObject | undefined>
   /** Take one hop of an offline delegation through the flow of instructions, as `grant.present`. */
   serveOffline(token: string, tenant: string): Promise<unknown>
   /** A grant has ended: what was leased under it can go. Not waited for; failures are the callee's to record. */
@@ -101,7 +103,7 @@ export function createGrants(o: GrantsOptions): Grants {
     })
   const authenticator = new Authenticator({ store, records, seal, agents, clock, present })
   const budgets = createBudgets(store)
-  const room = { ...o, agents, records, seal, authenticator }
+  const room = { chainKey: () => undefined, ...o, agents, records, seal, authenticator }
   return {
     defaults: { agent: o.agents[0]?.id, heartbeatS: o.heartbeatS },
     authenticate: (inbound) => authenticator.authenticate(inbound),

@@ -2,7 +2,7 @@
  * Root grants: a human's authority for one agent and one task. From the local socket; from a human's token and a workload's
  * identity that are presented together; from a workload alone, for which its registered owner answers.
  */
-import type { Agent, Confirmation, Human } from '../protocol/grant.ts'
+import type { Agent, Confirmation, Grant, Human } from '../protocol/grant.ts'
 import { uuidv7 } from '../protocol/id.ts'
 import type { PresentedToken, Workload } from '../protocol/identity.ts'
 import type { Instruction, Proposal } from '../protocol/instruction.ts'
@@ -92,15 +92,13 @@ function opening(i: Opening | Requested, root: Omit<Root, 'task'>, room: Room): 
   const nowMs = room.clock.nowMs()
   const terms = termsAsked(i.request, room, nowMs)
   const grant = draftRoot({ ...root, task: { id: `task_${uuidv7(nowMs)}`, purpose } }, terms, nowMs)
-  return {
-    kind: 'task.open',
-    grant,
-    authority: grant.authority,
-    agent: grant.agent,
-    ttlS: grant.expiresAt - grant.issuedAt,
-    heartbeat: i.kind === 'task.open' && i.heartbeat === true,
-    ...(root.workload !== undefined && { workload: root.workload }),
-  }
+  const { workload } = root
+  return opened(grant, { heartbeat: i.kind === 'task.open' && i.heartbeat === true, ...(workload && { workload }) })
+}
+
+export function opened(grant: Grant, o: { readonly heartbeat?: boolean; readonly workload?: Workload }): Proposal {
+  const { authority, agent, issuedAt, expiresAt } = grant
+  return { kind: 'task.open', grant, authority, agent, ttlS: expiresAt - issuedAt, heartbeat: false, ...o }
 }
 
 /** The key that was named for the agent, or those that it proved itself. An orchestrator's certificate is not its agent's. */

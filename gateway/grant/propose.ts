@@ -2,6 +2,7 @@
 import type { Instruction, Proposal } from '../protocol/instruction.ts'
 import { GatewayError } from '../protocol/problem.ts'
 import { proposeChild, proposeDelegation } from './propose-child.ts'
+import { proposeImported } from './propose-import.ts'
 import { proposePresented } from './propose-present.ts'
 import { proposeRevoke } from './propose-revoke.ts'
 import { proposeAuthorised, proposeAutonomous, proposeOpen } from './propose-root.ts'
@@ -47,6 +48,8 @@ async function proposeRequested(i: Extract<Instruction, { kind: 'grant.request' 
     case 'id_token':
     case 'jwt':
       return proposeAuthorised(i, subject, client, room)
+    case 'aat-chain':
+      return proposeImported(i, subject, client, room)
     default:
       throw new GatewayError(
         'subject_invalid',

@@ -1,4 +1,5 @@
 /** What the files of this room share: the parts that `createGrants` puts together once. */
+import type { KeyObject } from 'node:crypto'
 import type { Clock } from '../protocol/clock.ts'
 import type { Agent, Grant } from '../protocol/grant.ts'
 import type { Identities } from '../protocol/identity.ts'
@@ -18,6 +19,8 @@ export interface Room extends Limits {
   readonly identities: Pick<Identities, 'human' | 'workload' | 'client'>
   /** Exact `iss` of grants. */
   readonly issuer: string
+  /** Key of the root token of a chain to import; undefined for an issuer that is not trusted with any. */
+  chainKey(issuer: string, kid: string | undefined): KeyObject | undefined | Promise<KeyObject | undefined>
   /** Digest of the policies in force; attestations name it. */
   readonly policySet: string
   readonly clock: Clock

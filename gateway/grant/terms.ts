@@ -50,7 +50,7 @@ export function termsAsked(request: GrantRequest, limits: Limits, nowMs: number,
 
 /** The grant above, and how deep the one below it is. */
 export interface Bound {
-  readonly above: Grant
+  readonly above: Terms
   readonly depth: number
   /** When the request names none. */
   readonly held: readonly Authority[]
@@ -184,7 +184,7 @@ function beyond(at: string, got: number, allowed: number): readonly Excess[] {
 }
 
 /** Another step or prompt is not a part of the one above. */
-function elsewhere(above: Grant, request: GrantRequest): readonly Excess[] {
+function elsewhere(above: Terms, request: GrantRequest): readonly Excess[] {
   return (['step', 'trace'] as const).flatMap((at) => {
     const allowed = above[at]
     return allowed === undefined || request[at] === allowed

@@ -380,7 +380,7 @@ describe('on two replicas that share Redis', () => {
     await here.do({ kind: 'task.suspend', ...given(root) })
     clock.advance(1_001)
     await isDead(there, root, 'task_suspended')
-    const fresh = (await there.do({ kind: 'task.resume', ...given(root) })) as IssuedGrant
+    const fresh = (await there.do({ kind: 'task.resume', ...given(root), by: { human } })) as IssuedGrant
     expect(await uses(here, fresh)).toMatchObject({ id: fresh.grant.id })
     clock.advance(1_001)
     await isDead(here, root)
