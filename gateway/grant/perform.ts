@@ -7,6 +7,7 @@ import type { IssuedGrant, Proposal } from '../protocol/instruction.ts'
 import { GatewayError } from '../protocol/problem.ts'
 import { digestOf, newHandle } from './handle.ts'
 import type { TaskRecord } from './record.ts'
+import { remaining, remember } from './remaining.ts'
 import type { Room } from './room.ts'
 import { livingTask, marksOf, SUSPENDED_S, stepMark } from './task.ts'
 import { TOKEN_LIMIT } from './token.ts'
@@ -41,10 +42,13 @@ async function open(p: Of<'task.open'>, room: Room): Promise<IssuedGrant> {
 
 /** Of two replacements at once one is saved; the old grant is dead either way, and so is everything below it. */
 async function replace({ old, reason, ceiling, ...p }: Of<'grant.replace'>, room: Room): Promise<IssuedGrant> {
-  const { grant, token } = await signed(p.grant, room)
+  await signed(p.grant, room) // first: what is too long for a token leaves the old grant alone
   const task = await livingTask(old.tenant, old.task.id, room)
   if (task.root.id !== old.id) throw overtaken(task.id)
   await end(old.id, { grant: old, reason }, room)
+  // A new ceiling is what the human authorises anew. Without one, what was spent stays spent.
+  const authority = ceiling ? p.grant.authority : await remaining(room.store, old, p.grant.authority)
+  const { grant, token } = await signed({ ...p.grant, authority }, room)
   const { version, watched, createdAt } = task
   await save(
     { ...taskOf(grant, watched), createdAt, ceiling: ceiling ?? task.ceiling, version: version + 1 },
@@ -79,6 +83,7 @@ async function suspend(
 ): Promise<null> {
   const task = await livingTask(tenant, id, room)
   const expiresAt = Math.floor(room.clock.nowMs() / 1000) + SUSPENDED_S
+  await remember(room.store, task.root, expiresAt)
   await save({ ...task, state: 'suspended', expiresAt, version: task.version + 1 }, task.version, room)
   room.authenticator.recheck(tenant, id)
   letGo(await livingUnder(id, task.root, room), room)

@@ -7,6 +7,7 @@ import type { Workload } from '../protocol/identity.ts'
 import type { GrantRequest, Instruction, Proposal } from '../protocol/instruction.ts'
 import { GatewayError } from '../protocol/problem.ts'
 import { checkPurpose, draftRoot, registered } from './draft.ts'
+import { isBudgeted } from './remaining.ts'
 import type { Room } from './room.ts'
 import { livingTask, mandated, stepMark } from './task.ts'
 import { bindingsOf, invalid, type Terms, termsAsked, termsWithin } from './terms.ts'
@@ -56,7 +57,8 @@ export async function proposeIntent(i: Of<'task.intent'>, room: Room): Promise<P
     return { ...replacing('intent_changed', { root, terms, purpose: i.purpose, cnf }, room), ceiling: terms.authority }
   }
   const bound = {
-    above: { ...root, authority: ceiling },
+    // What was narrowed away does not come back where it had a budget: nobody knows what of it was spent.
+    above: isBudgeted(ceiling) ? root : { ...root, authority: ceiling },
     depth: 0,
     held: root.authority,
     name: `what its task was opened for`,

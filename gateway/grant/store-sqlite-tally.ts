@@ -49,7 +49,7 @@ export function createTally(database: DatabaseSync, nowMs: () => number): Tally 
       return misfit
     },
     add(tenant, charges) {
-      for (const each of charges) charge(tenant, each)
+      for (const { name, by, untilS } of charges) count.run(tenant, name, by, untilS)
     },
     left: (tenant, charge) =>
       charge.kind === 'count'

@@ -112,7 +112,7 @@ export interface GrantStore {
   grantsOf(tenant: string, task: string): Eventual<readonly StoredGrant[]>
   /** Charge all or nothing, in one step over all replicas. @returns -1, or the index of the first charge that does not fit. */
   spend(tenant: string, charges: readonly Charge[]): Eventual<number>
-  /** Charge what has happened already, fit or not. */
+  /** Charge what has happened already, fit or not. `by: 0` keeps the count until `untilS`. */
   add(tenant: string, charges: readonly CountCharge[]): Eventual<void>
   /** What would still fit now, never negative. */
   left(tenant: string, charge: Charge): Eventual<number>
