@@ -262,6 +262,7 @@ describe('name constraints of a CA', () => {
     await expect(verified(constraint('a0', '86', '.acme.test'))).rejects.toEqual(refusal('outside')) // below it only
     await expect(verified(constraint('a1', '86', 'acme.test'))).rejects.toEqual(refusal('outside'))
     expect((await verified(constraint('a0', '86', '.test'))).id).toBe(ID)
+    await expect(verified(constraint('a0', '86', '.tes'))).rejects.toEqual(refusal('outside')) // not at the end
   })
 
   it('on other forms refuse whoever has such a name', async () => {
