@@ -6,6 +6,7 @@ import { type IncomingMessage, request } from 'node:http'
 import type {
   CompletionReason,
   DelegateBody,
+  GrantBundle,
   GrantView,
   IntentBody,
   IssuedView,
@@ -60,6 +61,8 @@ export interface ControlClient {
   /** By handle, token or id, with everything below it. @throws {GatewayError} `grant_invalid`, `grant_revoked`, `grant_expired` */
   revoke(grant: string): Promise<void>
   grant(id: string): Promise<GrantView>
+  /** The grant with its chain, as signed, for `keyless grant verify`. */
+  bundle(id: string): Promise<GrantBundle>
   status(): Promise<StatusView>
   /** Public keys that verify signed grants (RFC 7517). */
   jwks(): Promise<object>
@@ -88,6 +91,7 @@ export function controlClient(socketPath: string): ControlClient {
     delegate: async (body) => (await call('POST', '/grants/delegate', body)) as IssuedView,
     revoke: async (grant) => void (await call('POST', '/grants/revoke', { grant })),
     grant: async (id) => (await call('GET', `/grants/${part(id)}`)) as GrantView,
+    bundle: async (id) => (await call('GET', `/grants/${part(id)}/bundle`)) as GrantBundle,
     tasks: async () => ((await call('GET', '/tasks')) as { tasks: TaskView[] }).tasks,
     status: async () => (await call('GET', '/status')) as StatusView,
     jwks: async () => (await call('GET', '/.well-known/jwks.json')) as object,

@@ -50,4 +50,18 @@ export function addGrantRoutes(app: FastifyInstance, door: TaskDoor): void {
     },
     async ({ params }) => grantView(await door.grants.named(tenant, params.id)),
   )
+  app.get<{ Params: { readonly id: string } }>(
+    '/grants/:id/bundle',
+    {
+      schema: {
+        summary: 'A living grant as signed, with all above it and their attestations',
+        description: 'For `keyless grant verify`. As secret as the grant itself, until it expires.',
+        tags: ['grants'],
+        params: grantParams,
+        response: { 200: answers.bundle },
+      },
+    },
+    async ({ params }, reply) =>
+      reply.header('cache-control', 'no-store').send(await door.grants.bundle(tenant, params.id)),
+  )
 }

@@ -171,12 +171,13 @@ const service = closed(
   {
     name: text,
     hosts: texts,
+    ports: { type: 'array', items: { type: 'integer' } },
     placeholders: { type: 'object', additionalProperties: text },
     base_urls: texts,
     credential_configured: flag,
     credential_problem: text,
   },
-  ['name', 'hosts', 'placeholders', 'base_urls', 'credential_configured'],
+  ['name', 'hosts', 'ports', 'placeholders', 'base_urls', 'credential_configured'],
 )
 
 export const answers = {
@@ -192,6 +193,10 @@ export const answers = {
     ...closed({ ...taskView, authorization_details: details, grants: { type: 'array', items: grant } }),
   },
   grant: { description: 'The grant', ...grant },
+  bundle: {
+    description: 'The grant and its chain, as signed',
+    ...closed({ token: text, ancestors: texts, actor_proofs: texts }),
+  },
   status: {
     description: 'The gateway as it is now',
     ...closed({

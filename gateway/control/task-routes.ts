@@ -4,7 +4,7 @@ import type { LiveTask } from '../grant/grants.ts'
 import type { TaskRecord } from '../grant/record.ts'
 import { type InstructionRooms, serveInstruction } from '../instruction.ts'
 import type { Clock } from '../protocol/clock.ts'
-import type { IssuedView, OpenTaskBody, StatusView } from '../protocol/control.ts'
+import type { GrantBundle, IssuedView, OpenTaskBody, StatusView } from '../protocol/control.ts'
 import type { Grant, Human } from '../protocol/grant.ts'
 import type { Instruction, Mandate } from '../protocol/instruction.ts'
 import { GatewayError } from '../protocol/problem.ts'
@@ -23,6 +23,7 @@ export interface ControlGrants {
   list(tenant: string): Promise<readonly TaskRecord[]>
   task(tenant: string, id: string): Promise<LiveTask>
   named(tenant: string, name: string): Promise<Grant>
+  bundle(tenant: string, id: string): Promise<GrantBundle>
   jwks(): object
 }
 

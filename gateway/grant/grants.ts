@@ -11,8 +11,9 @@ import type { Inbound } from '../protocol/message.ts'
 import type { Traffic } from '../protocol/meter.ts'
 import { Authenticator } from './authenticate.ts'
 import { type Allowance, createBudgets, type Spending } from './budget.ts'
+import { type Bundle, bundleOf } from './bundle.ts'
 import { type Introspector, introspect } from './introspect.ts'
-import { heldGrant, namedGrant } from './living.ts'
+import { chainTo, heldGrant, namedGrant } from './living.ts'
 import { perform } from './perform.ts'
 import { propose } from './propose.ts'
 import { presentChain } from './propose-present.ts'
@@ -83,6 +84,8 @@ export interface Grants {
   task(tenant: string, id: string): Promise<LiveTask>
   /** A living grant by handle, token or id. @throws {GatewayError} `grant_invalid`, `grant_expired`, `grant_revoked`, … */
   named(tenant: string, name: string): Promise<Grant>
+  /** A living grant with all above it and their attestations, for whoever verifies it elsewhere. */
+  bundle(tenant: string, id: string): Promise<Bundle>
   /** Who presents this, with the keys that were proved along. @throws {GatewayError} as `authenticate` */
   holder(token: string, proof?: Confirmation): Promise<Grant>
   /** RFC 7662 §2.2: `{active: false}` and nothing else for what is dead, unknown, or not for this caller to know. */
@@ -124,6 +127,7 @@ export function createGrants(o: GrantsOptions): Grants {
       return { task, grants: living.map((stored) => records.open(stored)) }
     },
     named: (of, name) => namedGrant(room, of, name),
+    bundle: async (of, id) => bundleOf(await chainTo(room, of, id), seal),
     holder: (token, proof) => heldGrant(room, tenant, { token, proof }),
     introspect: (token, by) => introspect(token, by, tenant, room),
     jwks: () => seal.jwks(),

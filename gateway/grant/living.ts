@@ -27,6 +27,12 @@ export async function namedGrant(room: Room, tenant: string, name: string): Prom
   throw new GatewayError('grant_invalid', 'There is no such grant here, or it ended more than an hour ago.')
 }
 
+/** A living grant below all those above it, root first. */
+export async function chainTo(room: Room, tenant: string, id: string): Promise<readonly Grant[]> {
+  const grant = await namedGrant(room, tenant, id)
+  return Promise.all([...grant.ancestry.map((above) => namedGrant(room, tenant, above.id)), grant])
+}
+
 export function isGrantId(text: string): boolean {
   return GRANT_ID.test(text)
 }

@@ -142,9 +142,18 @@ export interface GrantView {
   readonly lineage: string
 }
 
+/** `GET /grants/:id/bundle`: what `keyless grant verify` reads. As secret as the grant, until it expires. */
+export interface GrantBundle {
+  readonly token: string
+  /** Root first, parent last. */
+  readonly ancestors: readonly string[]
+  readonly actor_proofs: readonly string[]
+}
+
 export interface ServiceView {
   readonly name: string
   readonly hosts: readonly string[]
+  readonly ports: readonly number[]
   /** Environment variable → placeholder that passes the SDK's start-up check. */
   readonly placeholders: Readonly<Record<string, string>>
   /** Environment variables by which an SDK is pointed at a reverse route. */
