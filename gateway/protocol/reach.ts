@@ -50,9 +50,9 @@ export function reach(grant: Grant, facts: Facts): Reach {
  * @param operation its name, such as `github:issues.create`
  */
 export function needsBody(grant: Grant, operation: string): boolean {
-  return (
-    readsBody(grant.authority, operation) || grant.ancestry.some(({ authority }) => readsBody(authority, operation))
-  )
+  if (readsBody(grant.authority, operation)) return true
+  for (const { authority } of grant.ancestry) if (readsBody(authority, operation)) return true
+  return false
 }
 
 function readsBody(authority: readonly Authority[], operation: string): boolean {

@@ -47,7 +47,7 @@ function pairsOf(chain: readonly Authority[][]): [Authority[], Authority[]][] {
 
 describe('a child within its parent', () => {
   it('allows nothing that the parent does not allow', () => {
-    property(11_000, (draw) => {
+    property(9_000, (draw) => {
       const chain = chainOf(draw, 4)
       const usage = drawUsage(draw)
       for (const [parent, child] of pairsOf(chain)) {
@@ -62,7 +62,7 @@ describe('a child within its parent', () => {
         if (isTooMuch) expect(isSubset).toBe(false)
       }
     })
-  })
+  }, 60_000)
 
   it('is within whatever its parent is within, and everything within both ways allows the same', () => {
     property(6_000, (draw) => {
@@ -153,9 +153,9 @@ describe('details', () => {
 
 afterAll(() => {
   expect(drawn.pairs).toBeGreaterThan(100_000)
-  expect(drawn.subsets).toBeGreaterThan(20_000) // of 66 000
-  expect(drawn.allowed).toBeGreaterThan(10_000) // requests, each to one of the subsets
+  expect(drawn.subsets).toBeGreaterThan(15_000) // of 54 000
+  expect(drawn.allowed).toBeGreaterThan(6_000) // requests, each to one of the subsets
   expect(drawn.equal).toBeGreaterThan(400)
-  expect(drawn.stopped).toBeGreaterThan(5_000)
+  expect(drawn.stopped).toBeGreaterThan(4_000)
   expect(drawn.shared).toBeGreaterThan(3_000)
 })

@@ -61,6 +61,7 @@ const POOLS: { readonly [K in keyof Omit<Full, 'params'>]: readonly Full[K][] } 
   not_before: [102, 101, 100],
   not_after: [104, 105, 106],
   source: [
+    ['10.0.0.0/16'],
     ['10.1.2.0/24'],
     ['10.1.0.0/16'],
     ['10.1.2.0/24', '2001:db8::/48'],
