@@ -55,7 +55,7 @@ export async function openRig(changes: RigChanges = {}): Promise<Rig> {
   const store = openSqliteStore({ path: join(dir, 'state.sqlite'), clock })
   const grants = createGrants({
     tenant: 'acme',
-    identities: { client: unasked, human: unasked, workload: unasked },
+    identities: { client: async () => undefined, human: unasked, workload: unasked },
     maxDepth: 3,
     policySet: 'sha256:0',
     serveOffline: unasked,
@@ -171,6 +171,7 @@ export const status: StatusView = {
     {
       name: 'github',
       hosts: ['api.github.com'],
+      ports: [443],
       placeholders: { GITHUB_TOKEN: 'x' },
       base_urls: ['GITHUB_API_URL'],
       credential_configured: true,
