@@ -4,7 +4,7 @@ import type { ReadyView, StatusView } from '../protocol/control.ts'
 import { answers } from './shapes.ts'
 
 export interface PublicDoor {
-  readonly grants: { jwks(): object }
+  readonly grants: { jwks(): object | Promise<object> }
   status(): Promise<StatusView>
   ready(): Promise<ReadyView>
 }
@@ -35,7 +35,7 @@ export function addPublicRoutes(app: FastifyInstance, door: PublicDoor): void {
   app.get(
     '/.well-known/jwks.json',
     { schema: { summary: 'Keys that verify signed grants', tags: ['grants'], response: { 200: answers.jwks } } },
-    async (_request, reply) => reply.header('cache-control', 'public, max-age=300').send(door.grants.jwks()),
+    async (_request, reply) => reply.header('cache-control', 'public, max-age=300').send(await door.grants.jwks()),
   )
   app.get(
     '/ca.pem',

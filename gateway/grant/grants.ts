@@ -20,7 +20,7 @@ import { presentChain } from './propose-present.ts'
 import { createRecords, type Records, type TaskRecord } from './record.ts'
 import type { Eventual, GrantStore, StoredTask } from './store.ts'
 import { livingTask, mandated } from './task.ts'
-import { createTokenSeal, type SigningKeys } from './token.ts'
+import { createTokenSeal, SIGN_AGE_MS, type SigningKeys } from './token.ts'
 
 export interface GrantsOptions {
   /** Of the doors: whose grants `holder` and `introspect` look at. */
@@ -91,7 +91,7 @@ export interface Grants {
   /** RFC 7662 §2.2: `{active: false}` and nothing else for what is dead, unknown, or not for this caller to know. */
   introspect(token: string, by: Introspector): Promise<object>
   /** RFC 7517 key set that verifies signed grants. */
-  jwks(): object
+  jwks(): Promise<object>
 }
 
 export function createGrants(o: GrantsOptions): Grants {
@@ -130,7 +130,10 @@ export function createGrants(o: GrantsOptions): Grants {
     bundle: async (of, id) => bundleOf(await chainTo(room, of, id), seal),
     holder: (token, proof) => heldGrant(room, tenant, { token, proof }),
     introspect: (token, by) => introspect(token, by, tenant, room),
-    jwks: () => seal.jwks(),
+    async jwks() {
+      await o.signing.refresh?.(SIGN_AGE_MS) // another replica may have changed the key
+      return seal.jwks()
+    },
   }
 }
 

@@ -28,8 +28,8 @@ const TYPE = 'at+jwt'
 /** LG/1 §1.6 step 1. */
 export const TOKEN_LIMIT = 16 * 1024
 
-/** A rotation is noticed within this time. */
-const SIGN_AGE_MS = 1000
+/** A change of the key is noticed within this time. */
+export const SIGN_AGE_MS = 1000
 /** Whoever sends tokens under unknown key ids makes us look at most this often. */
 const UNKNOWN_AGE_MS = 100
 

@@ -221,7 +221,7 @@ describe('the TCP listener', () => {
       ready: true,
       checks: { audit: true, redis: true },
     })
-    expect((await ask(tcp(), { path: '/.well-known/jwks.json' })).json).toEqual(rig.grants.jwks())
+    expect((await ask(tcp(), { path: '/.well-known/jwks.json' })).json).toEqual(await rig.grants.jwks())
     const ca = await ask(tcp(), { path: '/ca.pem' })
     expect([ca.text, ca.headers['content-type']]).toEqual([status.ca_pem, 'application/x-pem-file'])
     const paths = async (where: { port: number } | { socketPath: string }) =>
