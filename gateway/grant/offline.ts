@@ -8,7 +8,7 @@ import { GatewayError, type ProblemCode } from '../protocol/problem.ts'
 import { type Attestation, checkLink, DELEGATION_TYPE, fault } from './attestation.ts'
 import { readChain } from './chain.ts'
 import { authorityOf, MAX_HOPS } from './claims.ts'
-import { hashOf, inputOf, readJws } from './jws.ts'
+import { hashOf, inputOf } from './jws.ts'
 import { childLineage, lineageHash } from './lineage.ts'
 
 export const SEPARATOR = '~'
@@ -16,16 +16,6 @@ export const SEPARATOR = '~'
 const LIMIT = 16 * 1024
 /** Seconds by which the clock of a holder may be behind that of the gateway (LG/1 §1.6 step 4). */
 const SKEW_S = 30
-
-/** Whether a token could be one of these; anything else about it is unknown. */
-export function isOffline(token: string): boolean {
-  if (token.includes(SEPARATOR)) return true
-  try {
-    return readJws(token, LIMIT).header.typ === DELEGATION_TYPE
-  } catch {
-    return false
-  }
-}
 
 /** One hop, as its delegator signed it. */
 export interface OfflineStep {
