@@ -52,7 +52,7 @@ export async function proposeIntent(i: Of<'task.intent'>, room: Room): Promise<P
   const nowMs = room.clock.nowMs()
   if ('human' in i.by) {
     checkHuman(i.by.human, root)
-    const terms = termsAsked({ ...keptTerms(root), ...i.request }, room, nowMs, root.authority)
+    const terms = termsAsked({ ...keptTerms(root, room), ...i.request }, room, nowMs, root.authority)
     const cnf = i.request.cnf ?? root.cnf
     return { ...replacing('intent_changed', { root, terms, purpose: i.purpose, cnf }, room), ceiling: terms.authority }
   }
@@ -76,7 +76,7 @@ export async function proposeResume(i: Of<'task.resume'>, room: Room): Promise<P
   const workload = 'human' in by ? undefined : await returning(await room.identities.client(by.client), root)
   if (task.state !== 'suspended') throw invalid(`the task ${task.id} is not suspended, so there is nothing to resume`)
   const cnf = 'human' in by ? root.cnf : provedAgain({ ...workload?.cnf, ...(by.jkt && { jkt: by.jkt }) }, root)
-  const request: GrantRequest = { ...keptTerms(root), ...(i.ttlS !== undefined && { ttlS: i.ttlS }) }
+  const request: GrantRequest = { ...keptTerms(root, room), ...(i.ttlS !== undefined && { ttlS: i.ttlS }) }
   const terms = termsAsked(request, room, room.clock.nowMs(), root.authority)
   return replacing('resumed', { root, terms, purpose: root.task.purpose, cnf, workload }, room)
 }
@@ -112,9 +112,9 @@ function provedAgain(cnf: Confirmation, { cnf: before, task }: Grant): Confirmat
 }
 
 /** What a grant keeps that takes the place of another, unless something else is asked for. */
-function keptTerms(root: Grant): GrantRequest {
+function keptTerms(root: Grant, room: Room): GrantRequest {
   const { delegable, maxDepth } = root
-  return { ...bindingsOf(root), delegable, maxDepth }
+  return { ...bindingsOf(root), delegable, maxDepth: Math.min(maxDepth, room.maxDepth) }
 }
 
 type Replaced = Extract<Proposal, { kind: 'grant.replace' }>
