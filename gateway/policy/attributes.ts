@@ -100,8 +100,8 @@ const callTable: Table<Ask> = {
 }
 
 /** Whether the gateway attested some hop for a holder without a key. */
-export function isOnBehalf({ lineage }: Grant): boolean {
-  return lineage.some((step) => step.on_behalf === true)
+export function isOnBehalf({ depth, lineage }: Grant): boolean {
+  return depth > 0 && lineage.some((step) => step.on_behalf === true)
 }
 
 const mintTable: Table<GrantAsk> = {

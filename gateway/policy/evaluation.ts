@@ -33,9 +33,12 @@ export function createPolicy({ bundle, tenant, regionsOf = () => [] }: PolicyPar
   /** allowing verdict → its decision under grants without budgets; both live as long as the verdict is remembered */
   const allowed = new WeakMap<Verdict, Decision>()
   const allow = (ask: Ask, verdict: Verdict, levels: readonly Level[]): Decision => {
-    const known = allowed.get(verdict) ?? allowance(digest, `Policy allows ${ask.endpoint.operation.name}.`, verdict)
-    allowed.set(verdict, known)
-    return levels.length === 0 ? known : { ...known, levels }
+    let decision = allowed.get(verdict)
+    if (decision === undefined) {
+      decision = allowance(digest, `Policy allows ${ask.endpoint.operation.name}.`, verdict)
+      allowed.set(verdict, decision)
+    }
+    return levels.length === 0 ? decision : { ...decision, levels }
   }
   return {
     digest,
