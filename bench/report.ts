@@ -68,7 +68,7 @@ function tableLines({ title, rows }: Table): string[] {
   ]
 }
 
-async function machine(): Promise<string[]> {
+export async function machine(): Promise<string[]> {
   const first = async (command: string, ...args: string[]) => {
     const ended = await run(command, args, {
       env: { ...process.env, PATH: `${process.env.PATH}:/usr/sbin:/usr/local/sbin` },

@@ -1,6 +1,7 @@
 /** The `keyless` command: one table of its subcommands. Each lives in its own file under `cli/` and loads what it needs when it runs. */
 import { Command } from 'commander'
 import { doctorCommand } from './cli/doctor.ts'
+import { grantCommand } from './cli/grant.ts'
 import { initCommand } from './cli/init.ts'
 import { keysCommand } from './cli/keys.ts'
 import { logCommand } from './cli/log.ts'
@@ -20,6 +21,7 @@ const program = new Command('keyless')
 program.addCommand(startCommand(async (settings) => (await import('./main.ts')).openGateway(settings)))
 program.addCommand(runCommand())
 program.addCommand(taskCommand())
+program.addCommand(grantCommand())
 program.addCommand(logCommand())
 program.addCommand(policyCommand())
 program.addCommand(doctorCommand())

@@ -157,6 +157,7 @@ async function viewOf(service: Service, { credentials, baseDir }: Settings): Pro
   return {
     name: service.name,
     hosts: service.hosts,
+    ports: service.ports,
     placeholders: service.placeholders,
     base_urls: service.baseUrls,
     credential_configured: config !== undefined,

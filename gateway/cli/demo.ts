@@ -13,6 +13,7 @@ import { parseDocument } from 'yaml'
 import { openReader } from '../audit/reader.ts'
 import { defaultDataDir } from '../data-directory.ts'
 import type { Settings } from '../settings.ts'
+import { localUser } from '../settings-parts.ts'
 import { chain } from './log-words.ts'
 
 const root = fileURLToPath(new URL('../..', import.meta.url))
@@ -83,6 +84,15 @@ async function end(child: ChildProcess): Promise<void> {
   await ended
 }
 
+/** The default, and those of examples/four-hops.ts. */
+const AGENTS = {
+  default: 'local work',
+  research: 'answer a question',
+  search: 'find notes',
+  extract: 'read notes',
+  call: 'fetch one note',
+}
+
 /** Real settings in real files: what the demo runs on is what a user would write. */
 async function writeSettings(dir: string, ready: Ready): Promise<string> {
   const service = parseDocument(await readFile(join(root, 'policies', 'services', 'demo.yaml'), 'utf8'))
@@ -101,6 +111,11 @@ async function settingsText(serviceFile: string, ready: Ready): Promise<string> 
     '# Written by `keyless start` for the demo, anew at each start.',
     `listen: { proxy: "127.0.0.1:${await portNear(8080)}", control: "127.0.0.1:${await portNear(8081)}" }`,
     `services: [${quote(serviceFile)}]`,
+    'agents:',
+    ...Object.entries(AGENTS).map(
+      ([name, purpose]) =>
+        `  - { id: "spiffe://keyless.local/agent/${name}", owner: ${quote(localUser())}, purpose: ${quote(purpose)} }`,
+    ),
     'credentials:',
     '  demo:',
     '    provider: oauth_client_credentials',

@@ -2,9 +2,9 @@
  * `keyless run`: a command under a task of its own. Opens the task, stands between the command and the gateway, and ends the
  * task when the command ends, whichever way. The command sees an ordinary proxy, and neither a grant nor a key.
  */
-import { Command, InvalidArgumentError } from 'commander'
+import { Command } from 'commander'
 import type { CompletionReason, OpenedTask, StatusView } from '../protocol/control.ts'
-import { GatewayError, problems } from '../protocol/problem.ts'
+import { EXIT, instruct, parseTtl } from './at-gateway.ts'
 import type { ControlClient } from './control-client.ts'
 import type { WhichGateway } from './find-socket.ts'
 
@@ -16,16 +16,6 @@ export interface RunOptions extends WhichGateway {
   readonly ttl?: number
   readonly verbose?: boolean
 }
-
-/** sysexits(3), and what shells use; everything else is the command's own exit code. */
-export const EXIT = {
-  usage: 64,
-  unavailable: 69,
-  refused: 77,
-  configuration: 78,
-  cannotExecute: 126,
-  notFound: 127,
-} as const
 
 export function runCommand(): Command {
   return new Command('run')
@@ -49,22 +39,10 @@ export function runCommand(): Command {
     })
 }
 
-/** "30s", "15m", "1h" → seconds. @throws {InvalidArgumentError} */
-export function parseTtl(text: string): number {
-  const match = /^([1-9]\d{0,4})(s|m|h)$/.exec(text)
-  if (!match) throw new InvalidArgumentError('Write a number and a unit: 30s, 15m or 1h.')
-  return Number(match[1]) * ({ s: 1, m: 60, h: 3600 }[match[2] ?? 's'] ?? 1)
-}
-
 /** @returns the exit code: the command's own, 128 + n when signal n ended it, or one of `EXIT`. */
 export async function run(command: readonly string[], options: RunOptions): Promise<number> {
-  const [{ controlClient, ControlUnreachable }, { findSocket }] = await Promise.all([
-    import('./control-client.ts'),
-    import('./find-socket.ts'),
-  ])
   const say = (text: string) => process.stderr.write(`keyless: ${text}\n`)
-  try {
-    const control = controlClient(await findSocket(options))
+  return instruct(options, async (control) => {
     const status = await control.status()
     const scope = options.scope ?? defaultScope(status)
     if (scope === '') {
@@ -82,18 +60,8 @@ export async function run(command: readonly string[], options: RunOptions): Prom
     })
     const note = options.verbose ? say : () => undefined
     note(`task ${task.task}: ${task.lineage}`)
-    return await underTask({ command, control, status, task, note, say })
-  } catch (cause) {
-    if (cause instanceof ControlUnreachable) {
-      say(cause.message)
-      return EXIT.unavailable
-    }
-    if (cause instanceof GatewayError) {
-      say(`${cause.detail} (${cause.code})`)
-      return problems[cause.code].status === 400 ? EXIT.usage : EXIT.refused
-    }
-    throw cause
-  }
+    return underTask({ command, control, status, task, note, say })
+  })
 }
 
 /** Everything that can be done with the credentials there are; policies still decide each call. */

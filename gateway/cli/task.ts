@@ -1,10 +1,10 @@
-/** `keyless task`: open, list and end tasks by hand, for agents that are not started with `keyless run`. */
+/** `keyless task`: the life of a task by hand, for agents that are not started with `keyless run`. */
 import { Command } from 'commander'
-import type { OpenedTask, OpenTaskBody, ServiceView, StatusView, TaskView } from '../protocol/control.ts'
-import { GatewayError, problems } from '../protocol/problem.ts'
+import type { IssuedView, OpenedTask, OpenTaskBody, ServiceView, StatusView, TaskView } from '../protocol/control.ts'
+import { atGateway, onGateway, parseTtl, timeOf } from './at-gateway.ts'
 import type { ControlClient } from './control-client.ts'
 import type { WhichGateway } from './find-socket.ts'
-import { EXIT, parseTtl } from './run.ts'
+import { printable } from './log-words.ts'
 
 interface OpenOptions extends WhichGateway {
   readonly task: string
@@ -15,18 +15,74 @@ interface OpenOptions extends WhichGateway {
   readonly json?: boolean
 }
 
+interface IntentOptions extends WhichGateway {
+  readonly task: string
+  readonly scope?: string
+  /** Seconds. */
+  readonly ttl?: number
+}
+
 interface ListOptions extends WhichGateway {
   readonly json?: boolean
 }
 
 export function taskCommand(): Command {
   return new Command('task')
-    .description('open, list and end tasks by hand')
+    .description('open, list, change, suspend, resume and end tasks by hand')
     .addCommand(openTaskCommand())
     .addCommand(
       onGateway(
         new Command('list').description('tasks that are alive, newest first').option('--json', 'as JSON'),
       ).action((options: ListOptions) => atGateway(options, (control) => list(control, options))),
+    )
+    .addCommand(
+      onGateway(
+        new Command('intent')
+          .description(
+            'declare another intent: the grants die, policy decides afresh, a new handle is printed, this once',
+          )
+          .argument('<task>', 'task id')
+          .requiredOption('-t, --task <purpose>', 'what it is for from now on')
+          .option('--scope <operations>', 'what it may do from now on (default: as before)')
+          .option('--ttl <duration>', 'how long at most: 30s, 15m, 1h', parseTtl),
+      ).action((task: string, options: IntentOptions) =>
+        atGateway(options, async (control) => renewed(await control.changeIntent(task, intentOf(options)))),
+      ),
+    )
+    .addCommand(
+      onGateway(
+        new Command('step-done')
+          .description('end a step of a task: the grants that belong to it die')
+          .argument('<task>', 'task id')
+          .argument('<step>', 'name of the step'),
+      ).action((task: string, step: string, options: WhichGateway) =>
+        atGateway(options, async (control) => {
+          await control.completeStep(task, step)
+          return `Step ${step} has ended. Its grants are dead.`
+        }),
+      ),
+    )
+    .addCommand(
+      onGateway(
+        new Command('suspend')
+          .description('park a task: none of its grants is good for anything until it is resumed')
+          .argument('<task>', 'task id'),
+      ).action((task: string, options: WhichGateway) =>
+        atGateway(options, async (control) => {
+          await control.suspendTask(task)
+          return `Task ${task} is suspended. \`keyless task resume\` takes it up again.`
+        }),
+      ),
+    )
+    .addCommand(
+      onGateway(
+        new Command('resume')
+          .description('take up a suspended task: policy decides again, and a new handle is printed, this once')
+          .argument('<task>', 'task id')
+          .option('--ttl <duration>', 'how long at most: 30s, 15m, 1h', parseTtl),
+      ).action((task: string, options: WhichGateway & { readonly ttl?: number }) =>
+        atGateway(options, async (control) => renewed(await control.resumeTask(task, options.ttl))),
+      ),
     )
     .addCommand(
       onGateway(
@@ -44,32 +100,6 @@ function openTaskCommand(): Command {
     .option('--ttl <duration>', 'how long at most: 30s, 15m, 1h (default: the setting grants.ttl_s)', parseTtl)
     .option('--json', 'as JSON')
   return onGateway(command).action((options: OpenOptions) => atGateway(options, (...at) => open(...at, options)))
-}
-
-function onGateway(command: Command): Command {
-  return command
-    .option('-c, --config <file>', 'settings of the gateway (default: ./keyless.yaml if there is one)')
-    .option('--data <directory>', 'data directory of the gateway (default: $KEYLESS_HOME or ~/.keyless)')
-}
-
-async function atGateway(
-  which: WhichGateway,
-  work: (control: ControlClient, socket: string) => Promise<string>,
-): Promise<void> {
-  const { controlClient, ControlUnreachable } = await import('./control-client.ts')
-  const { findSocket } = await import('./find-socket.ts')
-  try {
-    const socket = await findSocket(which)
-    process.stdout.write(`${await work(controlClient(socket), socket)}\n`)
-  } catch (cause) {
-    if (cause instanceof GatewayError) {
-      process.stderr.write(`keyless: ${cause.detail} (${cause.code})\n`)
-      process.exitCode = problems[cause.code].status === 400 ? EXIT.usage : EXIT.refused
-    } else if (cause instanceof ControlUnreachable) {
-      process.stderr.write(`keyless: ${cause.message}\n`)
-      process.exitCode = EXIT.unavailable
-    } else throw cause
-  }
 }
 
 async function open(control: ControlClient, socket: string, options: OpenOptions): Promise<string> {
@@ -132,6 +162,20 @@ function baseUrlOf({ name, hosts }: ServiceView, status: StatusView): string {
   return `  ${status.proxy}/${name}   in place of https://${hosts[0]}`
 }
 
+function intentOf({ task, scope, ttl }: IntentOptions) {
+  return { purpose: task, ...(scope !== undefined && { scope }), ...(ttl !== undefined && { ttl_s: ttl }) }
+}
+
+function renewed({ lineage, scope, expires_at, task, handle, token }: IssuedView): string {
+  return [
+    `${printable(lineage)}.`,
+    `It may use ${scope} until ${timeOf(expires_at)}. What was issued before is dead.`,
+    '',
+    `  task    ${task}`,
+    handle === undefined ? `  token   ${token}   (bound to its key)` : `  handle  ${handle}   (shown this once)`,
+  ].join('\n')
+}
+
 async function list(control: ControlClient, options: ListOptions): Promise<string> {
   const tasks = await control.tasks()
   if (options.json) return JSON.stringify(tasks, null, 2)
@@ -140,14 +184,11 @@ async function list(control: ControlClient, options: ListOptions): Promise<strin
 }
 
 function lineOf(task: TaskView): string {
-  return `${task.task}  until ${timeOf(task.expires_at)}  ${task.human} → ${task.agent}  ${task.scope}  “${task.purpose}”`
+  const state = task.state === 'suspended' ? '  suspended' : ''
+  return `${task.task}  until ${timeOf(task.expires_at)}${state}  ${task.human} → ${task.agent}  ${task.scope}  “${task.purpose}”`
 }
 
 async function end(control: ControlClient, task: string): Promise<string> {
   await control.completeTask(task, 'completed')
   return `Task ${task} has ended. Its grant is dead.`
-}
-
-function timeOf(epochS: number): string {
-  return new Date(epochS * 1000).toISOString().replace('.000Z', 'Z')
 }

@@ -110,6 +110,7 @@ function statusOf(proxy: string, dataDir: string, caPem: string): StatusView {
       {
         name: 'demo',
         hosts: ['api.demo.test'],
+        ports: [443],
         placeholders: { DEMO_API_KEY: 'demo-placeholder' },
         base_urls: [],
         credential_configured: true,
@@ -117,6 +118,7 @@ function statusOf(proxy: string, dataDir: string, caPem: string): StatusView {
       {
         name: 'other',
         hosts: ['api.other.test'],
+        ports: [443],
         placeholders: { OTHER_TOKEN: 'other-placeholder' },
         base_urls: [],
         credential_configured: false,

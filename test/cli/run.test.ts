@@ -6,7 +6,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
-import { parseTtl } from '../../gateway/cli/run.ts'
+import { parseTtl } from '../../gateway/cli/at-gateway.ts'
 import { type FixtureGateway, GRANT, HANDLE, startFixtureGateway, TASK } from './gateway.fixture.ts'
 
 const entry = fileURLToPath(new URL('./run-command.fixture.ts', import.meta.url))
