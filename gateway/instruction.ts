@@ -1,6 +1,6 @@
 /**
- * FLOW 2: one instruction to the gateway itself: open a task, end a task. Like a request, it is decided and recorded
- * before it takes effect.
+ * FLOW 2: one instruction to the gateway itself: open a task, delegate, suspend, end. Like a request, it is decided and
+ * recorded before it takes effect.
  */
 import type { InstructionEvent, Receipt } from './audit/event.ts'
 import type { Decision } from './protocol/decision.ts'
