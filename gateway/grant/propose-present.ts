@@ -22,10 +22,18 @@ export async function proposePresented(
   room: Room,
 ): Promise<Proposal> {
   const { parent, grant } = await offlineGrant(token, tenant, room)
-  if ((await knownGrant(parent.id, tenant, room)) === undefined) {
+  const above = await knownGrant(parent.id, tenant, room)
+  if (above === undefined) {
     throw new GatewayError(
       'lineage_truncated',
       'The delegation above this one has not been presented. Present the whole chain, as it was handed over.',
+    )
+  }
+  // Whoever signs chooses the id: a twin of what is known has been decided by nobody.
+  if (above.signedHash !== parent.signedHash) {
+    throw new GatewayError(
+      'lineage_duplicated',
+      `The delegation above this one has the id ${parent.id} of another grant. Delegate it again, with a fresh id.`,
     )
   }
   checkDelegable(parent)

@@ -2,8 +2,10 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { excessOf } from '../../gateway/grant/attenuate.ts'
+import { DELEGATION_TYPE } from '../../gateway/grant/attestation.ts'
 import { verifyAttestations } from '../../gateway/grant/chain.ts'
 import { signOffline } from '../../gateway/grant/holder.ts'
+import { publicJwk, readJws, signJws } from '../../gateway/grant/jws.ts'
 import { createTokenSeal } from '../../gateway/grant/token.ts'
 import { uuidv7 } from '../../gateway/protocol/id.ts'
 import type { GrantRequest, IssuedGrant } from '../../gateway/protocol/instruction.ts'
@@ -362,6 +364,26 @@ describe('a delegation that was signed offline', () => {
     await use(offline(root, newHolderKey())).toEqual(code('lineage_spliced'))
     const plain = await world.open()
     await use(offline(plain, newHolderKey())).toEqual(code('lineage_spliced'))
+  })
+
+  it('does not pass for another one of the same id, neither itself nor as the one above', async () => {
+    const world = openWorld()
+    const { root, key } = await boundRoot(world)
+    const middle = newHolderKey()
+    const known = offline(root, key, search, { cnf: { jkt: middle.jkt } })
+    await world.grants.authenticate({ ...presenting(known), proof: { jkt: middle.jkt } })
+    const { payload } = readJws(known, 16_384)
+    const wide = {
+      ...payload,
+      authorization_details: [{ type: 'keyless_access', operations: ['github:*', 'openai:*'] }],
+    }
+    const twin = signJws({ typ: DELEGATION_TYPE, jwk: publicJwk(key.key) }, wide, key.key)
+    const below = offline(twin, middle, extract, { authority: [{ operations: ['openai:*'] }] })
+    for (const token of [twin, below])
+      await expect(async () => world.grants.authenticate(presenting(token)), token).rejects.toEqual(
+        code(token === twin ? 'grant_invalid' : 'lineage_duplicated'),
+      )
+    expect(await world.store.grantsOf('acme', root.grant.task.id)).toHaveLength(2)
   })
 
   it('is refused from the future, and after its end', async () => {
