@@ -80,18 +80,12 @@ export async function buildHouse(settings: Settings, clock: Clock, outlook: Outl
     record: (kind, tenant, fields) => audit.record(kind, tenant, fields),
   })
   const store = openStore(settings, redis, clock)
-  const identities = createIdentities({
-    trust: settings.trust,
-    issuer: settings.publicUrl,
-    fetchFor: (addresses) => upstream.fetchFor(addresses),
-    once: (name, untilMs) => store.once(settings.tenant, name, untilMs),
-    clock,
-    nonceKey: keys.record,
-  })
+  const identities = buildIdentities(settings, { upstream, store, keys, clock })
   const grants = createGrants({
     tenant: settings.tenant,
     store,
     identities,
+    chainKey: (root) => identities.chainKey(root),
     issuer: settings.publicUrl,
     signing: keys.grantKeys,
     storeKey: keys.store,
@@ -159,6 +153,25 @@ async function openAudit(settings: Settings, keys: Keys, clock: Clock): Promise<
 function openStore(settings: Settings, redis: Redis | undefined, clock: Clock): GrantStore {
   if (redis !== undefined) return openRedisStore({ redis, clock })
   return openSqliteStore({ path: join(settings.dataDir, 'state.sqlite'), clock })
+}
+
+interface IdentityParts {
+  readonly upstream: Upstream
+  readonly store: GrantStore
+  readonly keys: Keys
+  readonly clock: Clock
+}
+
+/** Keys of issuers are fetched through the guarded dial; what may be shown once is remembered where grants are. */
+function buildIdentities({ trust, publicUrl, tenant }: Settings, { upstream, store, keys, clock }: IdentityParts) {
+  return createIdentities({
+    trust,
+    issuer: publicUrl,
+    fetchFor: (addresses) => upstream.fetchFor(addresses),
+    once: (name, untilMs) => store.once(tenant, name, untilMs),
+    clock,
+    nonceKey: keys.record,
+  })
 }
 
 /** Every credential in settings, as its provider. Providers reach the network only through the guarded dial. */

@@ -54,6 +54,7 @@ export async function openGateway(settings: Settings, clock: Clock = systemClock
       status,
       ready: async () => readyOf(house),
       publicUrl: settings.publicUrl,
+      takesChains: settings.trust.chains.length > 0,
       clock,
     })
     proxy = await openProxyDoor({

@@ -6,6 +6,7 @@ import { readFileSync } from 'node:fs'
 import { parseKeys } from './identity/key-set.ts'
 import { type ClientTrust, type IssuerTrust, type TrustSettings, trustSchema } from './identity/trust.ts'
 import { anchorsOf } from './identity/trust-bundle.ts'
+import type { KeySource } from './identity/trust-keys.ts'
 import type { Agent } from './protocol/grant.ts'
 import { nearest } from './settings-nearest.ts'
 import { absolutePath, type Surroundings } from './settings-parts.ts'
@@ -18,12 +19,13 @@ interface Own {
 
 /** @param written undefined: nobody is trusted, and grants come from the local socket alone. */
 export function trustOf(written: TrustSettings | undefined, own: Own, around: Surroundings): TrustSettings {
-  const { issuers, clients, x509, ...others } = written ?? trustSchema.parse({})
+  const { issuers, clients, x509, chains, ...others } = written ?? trustSchema.parse({})
   const complete = {
     ...others,
     x509: x509.map((row) => ({ ...row, bundle: { file: absolutePath(row.bundle.file, around) } })),
     issuers: issuers.map((row) => completeIssuer(row, own, around)),
     clients: clients.map((row) => ({ ...row, key: { file: absolutePath(row.key.file, around) } })),
+    chains: chains.map((row) => ({ ...row, jwks: absoluteKeys(row.jwks, around) })),
   }
   reportTwins(complete.issuers, around)
   reportStrangers(complete, own.agents, around)
@@ -38,12 +40,20 @@ export function trustOf(written: TrustSettings | undefined, own: Own, around: Su
   complete.x509.forEach((_, index) => {
     reportBundle(complete.x509, index, around)
   })
+  complete.chains.forEach(({ jwks }, index) => {
+    if ('file' in jwks) reportKeys(['trust', 'chains', String(index), 'jwks', 'file'], jwks.file, 'sig', around)
+    reportChainTwin(complete.chains, index, around)
+  })
   return complete
 }
 
 function completeIssuer(row: IssuerTrust, own: Own, around: Surroundings): IssuerTrust {
-  const jwks = 'file' in row.jwks ? { file: absolutePath(row.jwks.file, around) } : row.jwks
+  const jwks = absoluteKeys(row.jwks, around)
   return { ...row, jwks, audience: row.audience.length === 0 ? [own.publicUrl] : row.audience }
+}
+
+function absoluteKeys(jwks: KeySource, around: Surroundings): KeySource {
+  return 'file' in jwks ? { file: absolutePath(jwks.file, around) } : jwks
 }
 
 /** What a token is looked up by. People and workloads may share an issuer, because their audiences tell them apart. */
@@ -80,6 +90,16 @@ function reportClientTwin(rows: readonly ClientTrust[], index: number, around: S
     got: `${id} a second time`,
     allowed: 'every id once',
     fix: 'put both keys into one JWK Set file',
+  })
+}
+
+function reportChainTwin(rows: TrustSettings['chains'], index: number, around: Surroundings): void {
+  const issuer = rows[index]?.issuer
+  if (rows.findIndex((row) => row.issuer === issuer) === index) return
+  around.report(['trust', 'chains', String(index), 'issuer'], {
+    got: `${issuer} a second time`,
+    allowed: 'every issuer once',
+    fix: 'put the keys of both into one JWK Set',
   })
 }
 

@@ -74,6 +74,14 @@ describe('trust', () => {
       { issuer: 'https://token.actions.githubusercontent.com', algorithms: ['RS256'], max_lifetime_s: 900 },
     ])
     expect(trust.issuers[2]?.algorithms).not.toContain('Ed25519')
+    expect(parse({ chains: [{ issuer: 'https://aat.acme.test', jwks: { file: 'jwks.json' } }] }).chains).toEqual([
+      {
+        issuer: 'https://aat.acme.test',
+        jwks: { file: join(dir, 'jwks.json') },
+        addresses: [],
+        algorithms: ['Ed25519', 'ES256'],
+      },
+    ])
     expect(trust.clients).toMatchObject([{ id: 'bot', key: { file: join(dir, 'client.pem') } }])
     expect(() => Object.assign(trust.issuers[0] ?? {}, { issuer: 'x' })).toThrow(TypeError)
   })
@@ -169,6 +177,24 @@ describe('trust', () => {
       { issuers: [{ kind: 'jwt-svid', trust_domain: 'a', jwks: { file: 'jwks.json' } }] },
       'trust.issuers.0.jwks.file',
       /SPIFFE bundle/,
+    ],
+    [
+      'an issuer of chains twice',
+      { chains: [1, 2].map(() => ({ issuer: 'https://aat.acme.test', jwks: { file: 'jwks.json' } })) },
+      'trust.chains.1.issuer',
+      /once/,
+    ],
+    [
+      'chains without readable keys',
+      { chains: [{ issuer: 'x', jwks: { file: 'none' } }] },
+      'trust.chains.0.jwks.file',
+      /public keys/,
+    ],
+    [
+      'a chain signed with RSA',
+      { chains: [{ issuer: 'x', jwks: { uri }, algorithms: ['RS256'] }] },
+      'trust.chains.0.algorithms.0',
+      /Ed25519/,
     ],
     ['an unknown key', { issuers: [{ ...human, jku: 'x' }] }, 'trust.issuers.0.jku', /jwks/],
   ])('names %s', (_what, trust, path, allowed) => {

@@ -14,7 +14,7 @@ export function issuerPath(issuer: string): string {
 }
 
 /** @param issuer the setting `public_url`, repeated exactly. @param o.hasTls clients can show a certificate to this door. */
-export function metadataOf(issuer: string, o: { readonly hasTls: boolean }): object {
+export function metadataOf(issuer: string, o: { readonly hasTls: boolean; readonly takesChains: boolean }): object {
   const methods = o.hasTls ? [...AUTH_METHODS.byAssertion, ...AUTH_METHODS.byCertificate] : AUTH_METHODS.byAssertion
   return {
     issuer,
@@ -35,7 +35,12 @@ export function metadataOf(issuer: string, o: { readonly hasTls: boolean }): obj
     authorization_details_types_supported: ['keyless_access'],
     // Not registered, but a client cannot guess them.
     client_assertion_types_supported: Object.keys(ASSERTION_TYPES),
-    subject_token_types_supported: namesOf(['access_token', 'id_token', 'jwt']),
+    subject_token_types_supported: namesOf([
+      'access_token',
+      'id_token',
+      'jwt',
+      ...(o.takesChains ? (['aat-chain'] as const) : []),
+    ]),
     actor_token_types_supported: namesOf(['id_token', 'jwt', 'jwt-svid', 'aws-iam']),
     token_request_parameters_supported: Object.keys(tokenForm.properties),
   }

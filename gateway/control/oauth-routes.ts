@@ -24,6 +24,8 @@ const MAX_UNDER_WAY = 128
 export interface OauthDoor extends IntrospectionDoor {
   readonly tenant: string
   readonly rooms: InstructionRooms
+  /** Some issuer of AAT chains is trusted. Default: none. */
+  readonly takesChains?: boolean
   /** TLS on the TCP listener. Default: plain HTTP. */
   readonly tls?: TlsFiles
   /** Told of every unexpected error, with the id that the caller was given. Default: nobody. */
@@ -53,8 +55,9 @@ export function addOauthRoutes(app: FastifyInstance, door: OauthDoor, human: Hum
 }
 
 function addMetadata(app: FastifyInstance, door: OauthDoor): void {
-  const metadata = metadataOf(door.publicUrl, { hasTls: door.tls !== undefined })
-  for (const path of new Set([WELL_KNOWN, WELL_KNOWN + issuerPath(door.publicUrl)])) {
+  const { publicUrl, tls, takesChains = false } = door
+  const metadata = metadataOf(publicUrl, { hasTls: tls !== undefined, takesChains })
+  for (const path of new Set([WELL_KNOWN, WELL_KNOWN + issuerPath(publicUrl)])) {
     app.get(
       path,
       {

@@ -20,9 +20,16 @@ const MAX_TOKENS = 9
 const MAX_TOOLS = 256
 const SKEW_S = 30
 
+/** What a root token says of its own signature. */
+export interface AatRoot {
+  readonly issuer: string
+  readonly kid: string | undefined
+  readonly alg: string
+}
+
 export interface AatTrust {
-  /** The key of a root token; undefined for an issuer or key id that is not trusted. */
-  rootKey(issuer: string, kid: string | undefined): KeyObject | undefined | Promise<KeyObject | undefined>
+  /** The key of a root token; undefined for an issuer, key id or algorithm that is not trusted. */
+  rootKey(root: AatRoot): KeyObject | undefined | Promise<KeyObject | undefined>
   /** Our own name: a root that names an audience must name this one. */
   readonly audience: string
   /** Thumbprint of the key that the presenter proved (I6). */
@@ -65,7 +72,7 @@ export async function readAatChain(json: string, trust: AatTrust): Promise<AatCh
     if (ids.includes(above.id)) throw refused(`token ${i} has the jti of one above it`)
     ids.push(above.id)
   }
-  const { root, tools, expiresAt, holder, depth, maxDepth } = above as Token
+  const { root, tools, expiresAt, holder, depth, maxDepth, isDelegation } = above as Token
   if (trust.proved !== holder)
     throw refused('nobody proved the key that its newest token is bound to (I6). Send a DPoP proof made with that key')
   return {
@@ -75,7 +82,7 @@ export async function readAatChain(json: string, trust: AatTrust): Promise<AatCh
     authority: [{ operations: tools }],
     expiresAt,
     holder,
-    depthLeft: maxDepth - depth,
+    depthLeft: isDelegation ? maxDepth - depth : 0, // nothing may be below a token for execution
   }
 }
 
@@ -116,7 +123,8 @@ async function readToken(compact: string, i: number, above: Token | undefined, t
   exact(header, 'header', ['typ', 'alg'], ['kid'])
   const issuer = text(claims.iss, 'iss')
   const kid = typeof header.kid === 'string' ? header.kid : undefined
-  const key = above?.key ?? (await trust.rootKey(issuer, kid))
+  const key =
+    above?.key ?? (await trust.rootKey({ issuer, kid, alg: header.alg === 'EdDSA' ? 'Ed25519' : String(header.alg) }))
   if (key === undefined) throw refused('nobody here trusts the issuer of its root, or not this key of it')
   if (!isVerified(jws, key)) throw new JwsError('its signature is not by the key of the token above it (I1)')
   require(above === undefined || issuer === THUMBPRINT_URN + above.holder, 'iss')

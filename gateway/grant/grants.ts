@@ -9,9 +9,11 @@ import type { Identities } from '../protocol/identity.ts'
 import type { Instruction, IssuedGrant, Mandate, Proposal } from '../protocol/instruction.ts'
 import type { Inbound } from '../protocol/message.ts'
 import type { Traffic } from '../protocol/meter.ts'
+import type { AatRoot } from './aat.ts'
 import { Authenticator } from './authenticate.ts'
 import { type Allowance, createBudgets, type Spending } from './budget.ts'
 import { type Bundle, bundleOf } from './bundle.ts'
+import { createFirstSight } from './first-sight.ts'
 import { type Introspector, introspect } from './introspect.ts'
 import { chainTo, heldGrant, namedGrant } from './living.ts'
 import { perform } from './perform.ts'
@@ -44,7 +46,7 @@ export interface GrantsOptions {
   readonly policySet: string
   readonly clock: Clock
   /** Key of the root token of an AAT chain. Default: nobody is trusted with one. */
-  chainKey?(issuer: string, kid: string | undefined): KeyObject | undefined | Promise<KeyObject | undefined>
+  chainKey?(root: AatRoot): KeyObject | undefined | Promise<KeyObject | undefined>
   /** Take one hop of an offline delegation through the flow of instructions, as `grant.present`. */
   serveOffline(token: string, tenant: string): Promise<unknown>
   /** A grant has ended: what was leased under it can go. Not waited for; failures are the callee's to record. */
@@ -104,7 +106,8 @@ export function createGrants(o: GrantsOptions): Grants {
       serve: (hop) => o.serveOffline(hop, of),
       isKnown: async (id) => (await store.byId(of, id)) !== undefined,
     })
-  const authenticator = new Authenticator({ store, records, seal, agents, clock, present })
+  const firstSight = createFirstSight({ store, records, seal, issuer: o.issuer })
+  const authenticator = new Authenticator({ store, records, seal, agents, clock, firstSight, present })
   const budgets = createBudgets(store)
   const room = { chainKey: () => undefined, ...o, agents, records, seal, authenticator }
   return {

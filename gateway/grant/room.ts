@@ -3,6 +3,7 @@ import type { KeyObject } from 'node:crypto'
 import type { Clock } from '../protocol/clock.ts'
 import type { Agent, Grant } from '../protocol/grant.ts'
 import type { Identities } from '../protocol/identity.ts'
+import type { AatRoot } from './aat.ts'
 import type { Authenticator } from './authenticate.ts'
 import type { Records } from './record.ts'
 import type { GrantStore } from './store.ts'
@@ -20,7 +21,7 @@ export interface Room extends Limits {
   /** Exact `iss` of grants. */
   readonly issuer: string
   /** Key of the root token of a chain to import; undefined for an issuer that is not trusted with any. */
-  chainKey(issuer: string, kid: string | undefined): KeyObject | undefined | Promise<KeyObject | undefined>
+  chainKey(root: AatRoot): KeyObject | undefined | Promise<KeyObject | undefined>
   /** Digest of the policies in force; attestations name it. */
   readonly policySet: string
   readonly clock: Clock

@@ -6,6 +6,7 @@ import type { KeyObject } from 'node:crypto'
 import type { Clock } from '../protocol/clock.ts'
 import type { ClientEvidence, Identities, PresentedToken, Workload } from '../protocol/identity.ts'
 import { createAwsIam } from './aws-iam.ts'
+import { createChainKeys } from './chain-keys.ts'
 import { verifyClientAssertion } from './client-assertion.ts'
 import { createProofs } from './dpop.ts'
 import { verifyGithubActions } from './github-actions.ts'
@@ -19,6 +20,7 @@ import type { Once } from './once.ts'
 import { type Refuse, refusing, shown } from './refuse.ts'
 import { parseSpiffeId } from './spiffe-id.ts'
 import type { ClientTrust, IssuerTrust, TrustOf, TrustSettings } from './trust.ts'
+import type { KeySource } from './trust-keys.ts'
 import { createX509Svids, type X509Svids } from './x509-svid.ts'
 
 export interface IdentitiesOptions {
@@ -74,6 +76,7 @@ export function createIdentities(o: IdentitiesOptions): Identities {
     async client(evidence) {
       return authenticate(evidence, { workloads, clients, svids, ...o })
     },
+    chainKey: createChainKeys(o.trust.chains.map((row) => ({ row, keys: keysOf(row, 'sig', o) }))),
     ...createProofs(o),
   }
 }
@@ -143,9 +146,14 @@ function pick<Row extends IssuerTrust>(rows: readonly Trusted<Row>[], { claims }
 }
 
 function trusted<Row extends IssuerTrust>(row: Row, o: IdentitiesOptions): Trusted<Row> {
-  const { jwks } = row
-  const load = 'uri' in jwks ? download(jwks.uri, o.fetchFor(row.addresses)) : readKeys(jwks.file)
-  return { row, keys: createKeySet({ load, use: row.kind === 'jwt-svid' ? 'jwt-svid' : 'sig', clock: o.clock }) }
+  return { row, keys: keysOf(row, row.kind === 'jwt-svid' ? 'jwt-svid' : 'sig', o) }
+}
+
+type KeyPlace = { readonly jwks: KeySource; readonly addresses: readonly string[] }
+
+function keysOf({ jwks, addresses }: KeyPlace, use: 'sig' | 'jwt-svid', o: IdentitiesOptions): KeySet {
+  const load = 'uri' in jwks ? download(jwks.uri, o.fetchFor(addresses)) : readKeys(jwks.file)
+  return createKeySet({ load, use, clock: o.clock })
 }
 
 function clientKeys(row: ClientTrust, { clock }: IdentitiesOptions): Trusted<ClientTrust> {

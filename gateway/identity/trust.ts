@@ -3,10 +3,11 @@
  * files or of the machine; `settings-trust.ts` completes it. Every row names issuer, audience and algorithms exactly: nothing
  * that a token says about itself (`jku`, `x5u`, discovery) widens what is trusted (RFC 8725 §3.8).
  */
-import ipaddr from 'ipaddr.js'
 import { z } from 'zod'
 import { parseSpiffeId } from './spiffe-id.ts'
 import { awsTrustSchema } from './trust-aws.ts'
+import { chainTrustSchema } from './trust-chain.ts'
+import { check, keyFile, keyPlace } from './trust-keys.ts'
 import { x509TrustSchema } from './trust-x509.ts'
 
 /** RFC 9864: fully specified names only. No symmetric algorithm, no `none`, no `EdDSA`. */
@@ -33,41 +34,11 @@ const agentId = () =>
     .regex(/^[\x21-\x7e]+$/)
     .describe('Id of a registered agent.')
 
-function check(holds: (text: string) => boolean, allowed: string, fix: string) {
-  return (value: string, context: z.RefinementCtx): void => {
-    if (!holds(value)) context.addIssue({ code: 'custom', message: allowed, params: { allowed, fix } })
-  }
-}
-
-const file = z.strictObject({ file: z.string().min(1) })
-
-/** Only settings name the place of keys; a token never does (standards.md H28). */
-const keySource = z.union([
-  z.strictObject({
-    uri: z
-      .string()
-      .superRefine(
-        check(isPlainHttps, 'an https:// URL without user or fragment', 'write the jwks_uri of the issuer’s metadata'),
-      ),
-  }),
-  file,
-])
-
-function isPlainHttps(value: string): boolean {
-  const url = URL.canParse(value) ? new URL(value) : undefined
-  return url?.protocol === 'https:' && url.username === '' && url.password === '' && url.hash === ''
-}
-
-const addressRange = z
-  .string()
-  .superRefine(check((value) => ipaddr.isValidCIDR(value), 'an address range', 'write a CIDR such as 10.20.0.0/16'))
-
 /** A top-level claim by its name, or a JSON pointer (RFC 6901) into the claims. */
 const claim = text(128)
 
 const common = (algorithms: readonly (typeof SIGNATURES)[number][], lifetime: { defaultS: number; maxS: number }) => ({
-  jwks: keySource.describe('Where the public keys are: { uri: https://… } or { file: PATH }.'),
-  addresses: z.array(addressRange).default([]).describe('Ranges besides public ones that `jwks.uri` may resolve to.'),
+  ...keyPlace,
   algorithms: z
     .array(z.enum(algorithms))
     .min(1)
@@ -203,7 +174,7 @@ const oidc = z.strictObject({
 const client = z.strictObject({
   id: text().describe('client_id.'),
   agent: agentId().optional().describe('Agent that this client is. Default: the id.'),
-  key: file.describe('Public key of the client: PEM, JWK or JWK Set, { file: PATH }.'),
+  key: keyFile.describe('Public key of the client: PEM, JWK or JWK Set, { file: PATH }.'),
   algorithms: z
     .array(z.enum(SIGNATURES))
     .min(1)
@@ -229,13 +200,16 @@ export const trustSchema = z
       .default([])
       .describe('SPIFFE trust domains whose X.509-SVIDs clients may show over TLS (listen.control_tls).'),
     aws: awsTrustSchema.optional(),
+    chains: z
+      .array(chainTrustSchema)
+      .default([])
+      .describe('Issuers of AAT delegation chains that may be exchanged for grants. Default none.'),
   })
   .describe('Who may say who somebody is. Default: nobody, so that grants come from the local socket alone.')
 
 export type TrustSettings = z.output<typeof trustSchema>
 export type IssuerTrust = TrustSettings['issuers'][number]
 export type ClientTrust = TrustSettings['clients'][number]
-export type KeySource = z.output<typeof keySource>
 
 /** Kind → settings row. */
 export type TrustOf<Kind extends IssuerTrust['kind']> = Extract<IssuerTrust, { kind: Kind }>

@@ -1,4 +1,5 @@
 /** Who somebody is, as verified from what was presented. Made only by the room `identity`; nobody else reads tokens of others. */
+import type { KeyObject } from 'node:crypto'
 import type { Confirmation, Human } from './grant.ts'
 
 export type WorkloadKind =
@@ -58,6 +59,15 @@ export interface Identities {
    * @throws {GatewayError} `client_invalid`
    */
   client(evidence: ClientEvidence): Promise<Workload | undefined>
+  /**
+   * Key of the root token of an AAT chain, as that token names it; undefined for what nobody trusts.
+   * @throws {GatewayError} `subject_invalid` when the issuer's keys cannot be had
+   */
+  chainKey(root: {
+    readonly issuer: string
+    readonly kid: string | undefined
+    readonly alg: string
+  }): Promise<KeyObject | undefined>
   /**
    * RFC 9449 §4.3. `url` is built from settings, never from the request's Host.
    * @returns the thumbprint of the proved key. @throws {GatewayError} `dpop_invalid`, `dpop_nonce_required`

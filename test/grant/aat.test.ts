@@ -46,7 +46,7 @@ function chainOf(count: number, at = -1, change: Change = () => {}): string[] {
 }
 
 const trust = (changes: Partial<AatTrust> = {}): AatTrust => ({
-  rootKey: (issuer, kid) => (issuer === ISSUER && kid === 'k0' ? publicOf(gatewayKey) : undefined),
+  rootKey: ({ issuer, kid }) => (issuer === ISSUER && kid === 'k0' ? publicOf(gatewayKey) : undefined),
   audience: AUDIENCE,
   proved: undefined,
   nowS: NOW_S + 10,

@@ -10,7 +10,7 @@ const AAT_ISSUER = 'https://aat.acme.test'
 const root = generateKeyPairSync('ed25519').privateKey
 const holder = newHolderKey()
 const NOW_S = Date.UTC(2026, 5, 1, 12) / 1000
-const chainKey = (issuer: string) => (issuer === AAT_ISSUER ? createPublicKey(root) : undefined)
+const chainKey = ({ issuer }: { issuer: string }) => (issuer === AAT_ISSUER ? createPublicKey(root) : undefined)
 const code = (expected: string) => expect.objectContaining({ code: expected })
 
 function chain(changes: Record<string, unknown> = {}): string {
