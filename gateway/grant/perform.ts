@@ -9,6 +9,7 @@ import { digestOf, newHandle } from './handle.ts'
 import type { TaskRecord } from './record.ts'
 import { remaining, remember } from './remaining.ts'
 import type { Room } from './room.ts'
+import type { StoredGrant } from './store.ts'
 import { livingTask, marksOf, SUSPENDED_S, stepMark } from './task.ts'
 import { TOKEN_LIMIT } from './token.ts'
 
@@ -106,19 +107,22 @@ async function end(
   untilS: number = grant.expiresAt,
 ): Promise<null> {
   room.authenticator.end(grant.tenant, mark, { reason, untilS }) // first: whatever becomes of the store, it is over here
-  const below = await livingUnder(mark, grant, room)
+  // Only what lives is listed, so this is asked before; but no answer to it keeps the end from the store.
+  const [below] = await Promise.allSettled([livingUnder(mark, grant, room)])
   await room.store.end(grant.tenant, mark, { reason, untilS })
-  letGo(below, room)
+  if (below.status === 'rejected') throw below.reason
+  letGo(below.value, room)
   return null
 }
 
-async function livingUnder(mark: string, { tenant, task }: Grant, room: Room): Promise<readonly Grant[]> {
+async function livingUnder(mark: string, { tenant, task }: Grant, room: Room): Promise<readonly StoredGrant[]> {
   const living = await room.store.grantsOf(tenant, task.id)
-  return living.filter(({ marks }) => marks.includes(mark)).map((stored) => room.records.open(stored))
+  return living.filter(({ marks }) => marks.includes(mark))
 }
 
-function letGo(grants: readonly Grant[], room: Room): void {
-  for (const grant of grants) void Promise.resolve(room.onEnded(grant)).catch(() => {})
+/** A record that does not open was never of use to anyone, so nothing was leased under it. */
+function letGo(grants: readonly StoredGrant[], room: Room): void {
+  for (const grant of grants) void (async () => room.onEnded(room.records.open(grant)))().catch(() => {})
 }
 
 async function signed(draft: Grant, room: Room): Promise<{ readonly grant: Grant; readonly token: string }> {

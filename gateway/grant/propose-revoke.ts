@@ -1,17 +1,17 @@
 /** The end of a grant and of everything below it: by its holder, by the holder of one above, or from the local socket. */
-import type { Confirmation, Grant } from '../protocol/grant.ts'
+import type { Grant } from '../protocol/grant.ts'
 import type { ClientEvidence } from '../protocol/identity.ts'
 import type { Instruction, Proposal } from '../protocol/instruction.ts'
 import { GatewayError } from '../protocol/problem.ts'
-import { isGrantId, namedGrant, proofOf } from './living.ts'
-import { offlineOf } from './presented.ts'
+import { endableGrant, isGrantId, proofOf } from './living.ts'
+import { isProved, offlineOf } from './presented.ts'
 import { offlineGrant } from './propose-present.ts'
 import type { Room } from './room.ts'
 
 /** @throws {GatewayError} `grant_invalid`, `grant_expired`, `grant_revoked` for what is dead or unknown, `client_invalid` */
 export async function proposeRevoke(i: Extract<Instruction, { kind: 'grant.revoke' }>, room: Room): Promise<Proposal> {
   const { tenant, token, by } = i
-  if ('human' in by) return { kind: 'grant.revoke', grant: await namedGrant(room, tenant, token), reason: 'revoked' }
+  if ('human' in by) return { kind: 'grant.revoke', grant: await endableGrant(room, tenant, token), reason: 'revoked' }
   // An id is in every record, so naming one proves nothing.
   if (isGrantId(token))
     throw new GatewayError('grant_invalid', 'A grant is revoked here by its token or handle, not by its id.')
@@ -30,7 +30,7 @@ export async function proposeRevoke(i: Extract<Instruction, { kind: 'grant.revok
 /** A delegation that was signed offline can be revoked before anyone has presented it: its id is known beforehand. */
 async function revocable(token: string, tenant: string, room: Room): Promise<Grant> {
   try {
-    return await namedGrant(room, tenant, token)
+    return await endableGrant(room, tenant, token)
   } catch (cause) {
     const isUnknown = cause instanceof GatewayError && cause.code === 'grant_invalid'
     if (!isUnknown || offlineOf(token) === undefined) throw cause
@@ -54,9 +54,4 @@ async function holdsKey(
     if (cnf !== undefined && isProved(cnf, proof)) return true
   }
   return false
-}
-
-function isProved(cnf: Confirmation | undefined, proof: Confirmation | undefined): boolean {
-  if (cnf === undefined) return true
-  return (['jkt', 'x5t#S256'] as const).every((name) => cnf[name] === undefined || cnf[name] === proof?.[name])
 }

@@ -1,8 +1,10 @@
 /** Who may end a grant, what ends with it, and who may know of it. */
 import { describe, expect, it } from 'vitest'
 import { claimsOf } from '../../gateway/grant/claims.ts'
+import type { GrantStore } from '../../gateway/grant/store.ts'
 import { uuidv7 } from '../../gateway/protocol/id.ts'
 import type { Instruction, IssuedGrant } from '../../gateway/protocol/instruction.ts'
+import { manualClock } from '../rig/clock.ts'
 import {
   agentOf,
   asClient,
@@ -16,7 +18,7 @@ import {
   type World,
   workloadOf,
 } from './delegate.fixture.ts'
-import { human, ISSUER, presenting } from './grant.fixture.ts'
+import { freshStore, human, ISSUER, presenting } from './grant.fixture.ts'
 
 const code = (expected: string) => expect.objectContaining({ code: expected })
 type By = Extract<Instruction, { kind: 'grant.revoke' }>['by']
@@ -114,6 +116,47 @@ describe('revocation', () => {
     await world.do(revoking(root.token, { client: {} }))
     expect(await isAlive(world, child)).toBe(false)
     expect(await world.grants.list('acme')).toEqual([])
+  })
+
+  it('reaches the store at the second attempt, when the first did not get through', async () => {
+    const clock = manualClock()
+    const store = freshStore(clock)
+    let isAway = true
+    const away = () => {
+      throw new Error('the store is away')
+    }
+    const world = openWorld({ clock, store: { ...store, end: (...o) => (isAway ? away() : store.end(...o)) } })
+    const child = await world.child(await world.open(), search)
+    await expect(world.do(revoking(child.token, { client: {} }))).rejects.toThrow('away')
+    await expect(async () => world.grants.authenticate(presenting(child.token))).rejects.toEqual(code('grant_revoked'))
+    expect(await isAlive(world, child)).toBe(true) // at every other replica
+    isAway = false
+    await world.do(revoking(child.token, { client: {} }))
+    expect(await isAlive(world, child)).toBe(false)
+  })
+
+  it('reaches the store whatever else is in there, or cannot be read', async () => {
+    for (const isForged of [true, false]) {
+      const clock = manualClock()
+      const store = freshStore(clock)
+      const grantsOf: GrantStore['grantsOf'] = async (tenant, task) => {
+        if (!isForged) throw new Error('cannot be read')
+        return (await store.grantsOf(tenant, task)).map((stored) => ({ ...stored, body: 'forged' }))
+      }
+      const world = openWorld({ clock, store: { ...store, grantsOf } })
+      const child = await world.child(await world.open(), search)
+      await world.do(revoking(child.token, { human })).catch((cause) => expect(cause.message).toBe('cannot be read'))
+      expect(await isAlive(world, child)).toBe(false)
+    }
+  })
+
+  it('takes a grant that is parked with its task', async () => {
+    const world = openWorld()
+    const root = await world.open()
+    const child = await world.child(root, search)
+    await world.do({ kind: 'task.suspend', id: uuidv7(), tenant: 'acme', by: { human }, task: root.grant.task.id })
+    await world.do(revoking(child.token, { client: {} }))
+    expect(await isAlive(world, child)).toBe(false)
   })
 
   it('says which it was to those who have to answer the same to everyone', async () => {
