@@ -7,11 +7,12 @@
 import type { Clock } from '../protocol/clock.ts'
 import type { Agent, Grant } from '../protocol/grant.ts'
 import { GatewayError } from '../protocol/problem.ts'
+import type { FirstSight } from './first-sight.ts'
 import { digestOf, isHandle, isWellShaped } from './handle.ts'
 import { Liveness } from './liveness.ts'
 import { type Caller, checkProof, checkShape, invalid, type OfflineGrant, offlineOf, tokenOf } from './presented.ts'
 import type { Records } from './record.ts'
-import { type Eventual, type GrantStore, type Standing, storeUnavailable } from './store.ts'
+import { ask, type Eventual, type GrantStore, type Standing } from './store.ts'
 import type { TokenSeal } from './token.ts'
 
 /** Entries are about 1 KB; more tokens than this at once only cost their owners a look into the store. */
@@ -24,6 +25,8 @@ interface Parts {
   /** Registered agents by id. */
   readonly agents: ReadonlyMap<string, Agent>
   readonly clock: Clock
+  /** Of a delegated grant that is not remembered. */
+  readonly firstSight: FirstSight
   /** Verify a grant that was delegated offline and make it known, or refuse it. Absent: none is accepted. */
   present?(token: string, tenant: string): Promise<void>
 }
@@ -132,10 +135,12 @@ export class Authenticator {
     if (flying !== undefined) return flying
     const asked = { atMs: this.#parts.clock.elapsedMs(), rechecks: this.#rechecks }
     const found = this.#find(o)
-    if (!(found instanceof Promise)) return this.#welcome(o.digest, found, asked)
-    const flight = found
-      .then((standing) => this.#welcome(o.digest, standing, asked))
-      .finally(() => this.#flights.delete(flightKey))
+    const welcomed =
+      found instanceof Promise
+        ? found.then((standing) => this.#welcome(o, standing, asked))
+        : this.#welcome(o, found, asked)
+    if (!(welcomed instanceof Promise)) return welcomed
+    const flight = welcomed.finally(() => this.#flights.delete(flightKey))
     this.#flights.set(flightKey, flight)
     return flight
   }
@@ -182,10 +187,18 @@ export class Authenticator {
     throw invalid('The id of the delegation that was presented belongs to another grant.')
   }
 
-  #welcome(digest: string, standing: Standing, asked: { readonly atMs: number; readonly rechecks: number }): Grant {
+  #welcome(o: Question, standing: Standing, asked: Asked): Eventual<Grant> {
     const grant = this.admit(standing)
+    if (grant.depth === 0 || o.known !== undefined) return this.#keep(o.digest, grant, standing, asked)
+    return this.#parts.firstSight(grant).then(() => {
+      this.#liveness.check(grant, standing) // it may have ended meanwhile
+      return this.#keep(o.digest, grant, standing, asked)
+    })
+  }
+
+  #keep(digest: string, grant: Grant, { stored }: Standing, asked: Asked): Grant {
     if (asked.rechecks !== this.#rechecks) return grant
-    const { marks } = standing.stored
+    const { marks } = stored
     if (this.#entries.size >= CACHE_ENTRIES) this.#evict()
     const entry = { grant, marks, expiresAtMs: grant.expiresAt * 1000, askedAtMs: asked.atMs, isRefreshing: false }
     this.#entries.set(digest, entry)
@@ -206,6 +219,11 @@ export class Authenticator {
       `The agent ${grant.agent.id} of this grant is not registered any more. Add it to \`agents\` in the settings.`,
     )
   }
+}
+
+interface Asked {
+  readonly atMs: number
+  readonly rechecks: number
 }
 
 interface Question {
@@ -229,18 +247,4 @@ function known(
   if (found === undefined) throw invalid('The grant that was presented is not known to this gateway.')
   if (found.stored.tenant === tenant && isAsked(found.stored)) return found
   throw invalid('The store has another grant in the place of the one that was presented: someone else writes to it.')
-}
-
-/** A store that fails in any way is a store that cannot be relied on. */
-function ask<T>(question: () => Eventual<T>): Eventual<T> {
-  try {
-    const answer = question()
-    return answer instanceof Promise ? answer.catch(refuse) : answer
-  } catch (cause) {
-    return refuse(cause)
-  }
-}
-
-function refuse(cause: unknown): never {
-  throw cause instanceof GatewayError ? cause : storeUnavailable(cause)
 }

@@ -135,3 +135,17 @@ export function storeUnavailable(cause: unknown): GatewayError {
     },
   )
 }
+
+/** A store that fails in any way is a store that cannot be relied on. */
+export function ask<T>(question: () => Eventual<T>): Eventual<T> {
+  try {
+    const answer = question()
+    return answer instanceof Promise ? answer.catch(refuse) : answer
+  } catch (cause) {
+    return refuse(cause)
+  }
+}
+
+function refuse(cause: unknown): never {
+  throw cause instanceof GatewayError ? cause : storeUnavailable(cause)
+}

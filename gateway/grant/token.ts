@@ -31,7 +31,7 @@ export const TOKEN_LIMIT = 16 * 1024
 /** A change of the key is noticed within this time. */
 export const SIGN_AGE_MS = 1000
 /** Whoever sends tokens under unknown key ids makes us look at most this often. */
-const UNKNOWN_AGE_MS = 100
+export const UNKNOWN_AGE_MS = 100
 
 /** The keys that sign grants, as they are when they are looked at. */
 export interface SigningKeys {
@@ -65,6 +65,8 @@ export interface TokenSeal {
   jwks(): { readonly keys: readonly Record<string, string>[] }
   /** The public key of this id, if it still verifies. */
   keyOf(kid: string): KeyObject | undefined
+  /** @see SigningKeys.refresh */
+  refresh(maxAgeMs: number): Promise<void>
 }
 
 /** @param o.issuer exact value of `iss` and `aud`. */
@@ -104,6 +106,7 @@ export function createTokenSeal(o: { readonly issuer: string; readonly keys: Sig
     },
     jwks: () => ({ keys: verifying().map(({ kid, key }) => ({ ...publicJwk(key), kid, alg: ALGORITHM, use: 'sig' })) }),
     keyOf: (kid) => find(kid)?.key,
+    refresh: async (maxAgeMs) => keys.refresh?.(maxAgeMs),
   }
 }
 

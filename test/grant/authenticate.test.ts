@@ -304,6 +304,7 @@ describe('memory', () => {
       seal: createTokenSeal({ issuer: ISSUER, keys: { current: signingKey, retired: [] } }),
       agents: new Map([[triage.id, triage]]),
       clock,
+      firstSight: async () => {},
     })
     const first = newHandle()
     authenticator.authenticate(presenting(first))
@@ -429,6 +430,7 @@ describe('a store that replicas share', () => {
           seal: createTokenSeal({ issuer: ISSUER, keys: { current: signingKey, retired: [] } }),
         },
         agents: new Map([[triage.id, triage]]),
+        firstSight: async () => {},
       })
       const { grant, handle } = await openTask(grantsWith({ store: inner, clock }))
       const first = Promise.resolve(authenticator.authenticate(presenting(handle))).catch(() => undefined)
