@@ -22,6 +22,7 @@ export interface TokenForm {
   readonly actor_proof?: string
   readonly requested_actor?: string
   readonly dpop_jkt?: string
+  readonly tls_client_certificate_bound_access_tokens?: 'true' | 'false'
   readonly purpose?: string
   readonly preset?: Preset
   readonly requested_expires_in?: string
@@ -116,6 +117,7 @@ function grantRequestOf(form: TokenForm): GrantRequest {
     ...(form.max_depth !== undefined && { maxDepth: Number(form.max_depth) }),
     ...(form.step !== undefined && { step: form.step }),
     ...(form.dpop_jkt !== undefined && { cnf: { jkt: form.dpop_jkt } }),
+    ...(form.tls_client_certificate_bound_access_tokens === 'true' && { isCertificateBound: true }),
   }
 }
 

@@ -37,6 +37,7 @@ export const tokenForm = {
     actor_proof: token('an attestation signed by the holder of the subject token, at most 16 KiB'),
     requested_actor: line('the id of the agent to delegate to, at most 2048 characters', 2048),
     dpop_jkt: word('an RFC 7638 thumbprint: 43 characters of base64url', '^[A-Za-z0-9_-]{43}$'),
+    tls_client_certificate_bound_access_tokens: flag('bind the grant to the TLS certificate of the client'),
     purpose: line('a text of 1 to 500 characters that says what the task is for', 1000),
     preset: {
       type: 'string',

@@ -9,7 +9,7 @@ import { GatewayError } from '../protocol/problem.ts'
 import { checkAttestation } from './attestation.ts'
 import { draftChild, registered } from './draft.ts'
 import { heldGrant, isGrantId, namedGrant, proofOf } from './living.ts'
-import { checkExchanger, checkNamed } from './propose-root.ts'
+import { certificateAsked, checkExchanger, checkNamed } from './propose-root.ts'
 import type { Room } from './room.ts'
 import { type Terms, termsWithin } from './terms.ts'
 
@@ -27,7 +27,8 @@ export async function proposeChild(
   const workload = i.actor === undefined ? undefined : await room.identities.workload(i.actor)
   const agent = heirOf(i, workload, room.agents)
   const { attestation, request } = i
-  return delegation({ parent, agent, request, cnf: childKeys(i, parent, workload), workload, attestation }, room)
+  const certificate = certificateAsked(request, client, agent)
+  return delegation({ parent, agent, request, cnf: childKeys(i, parent, certificate), workload, attestation }, room)
 }
 
 /** From the local socket. A grant that is named by its id alone is passed on only by the human behind it. */
@@ -131,13 +132,13 @@ function heirOf(i: Requested, workload: Workload | undefined, agents: ReadonlyMa
   return agent
 }
 
-/** The child's key: as named or proved along with its identity; else the one that was proved here, if it is not the parent's. */
+/** The child's key: as named, or its certificate; else the one that was proved here, if it is not the parent's. */
 function childKeys(
   { request, jkt }: Requested,
   parent: Grant,
-  workload: Workload | undefined,
+  certificate: Confirmation | undefined,
 ): Confirmation | undefined {
-  const cnf = { ...request.cnf, ...workload?.cnf }
+  const cnf = { ...request.cnf, ...certificate }
   if (Object.keys(cnf).length > 0) return cnf
   return jkt === undefined || jkt === parent.cnf?.jkt ? undefined : { jkt }
 }

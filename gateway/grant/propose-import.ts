@@ -9,7 +9,7 @@ import type { Instruction, Proposal } from '../protocol/instruction.ts'
 import { GatewayError } from '../protocol/problem.ts'
 import { type AatChain, readAatChain } from './aat.ts'
 import { checkPurpose, draftRoot, registered } from './draft.ts'
-import { checkExchanger, checkNamed, opened } from './propose-root.ts'
+import { certificateAsked, checkExchanger, checkNamed, opened } from './propose-root.ts'
 import type { Room } from './room.ts'
 import { termsWithin } from './terms.ts'
 
@@ -42,7 +42,8 @@ export async function proposeImported(
   const { terms } = termsWithin(boundOf(chain, nowS, room.maxDepth), i.request, room, nowMs)
   const human = { iss: chain.issuer, sub: subjectOf(chain) }
   const task = { id: `task_${uuidv7(nowMs)}`, purpose }
-  const grant = draftRoot({ tenant: i.tenant, human, agent, task, cnf: { jkt: chain.holder }, workload }, terms, nowMs)
+  const cnf = { jkt: chain.holder, ...certificateAsked(i.request, client, agent) }
+  const grant = draftRoot({ tenant: i.tenant, human, agent, task, cnf, workload }, terms, nowMs)
   return opened(grant, { workload })
 }
 

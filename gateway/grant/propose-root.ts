@@ -5,7 +5,7 @@
 import type { Agent, Confirmation, Grant, Human } from '../protocol/grant.ts'
 import { uuidv7 } from '../protocol/id.ts'
 import type { PresentedToken, Workload } from '../protocol/identity.ts'
-import type { Instruction, Proposal } from '../protocol/instruction.ts'
+import type { GrantRequest, Instruction, Proposal } from '../protocol/instruction.ts'
 import { GatewayError } from '../protocol/problem.ts'
 import { checkPurpose, draftRoot, type Root, registered } from './draft.ts'
 import type { Room } from './room.ts'
@@ -45,7 +45,7 @@ export async function proposeAuthorised(
       `The subject token says in may_act who may act for ${human.sub}, and ${agent.id} is not among them. Present a token that names it.`,
     )
   }
-  return opening(i, { tenant: i.tenant, human, agent, workload, cnf: keysOf(i, client, workload) }, room)
+  return opening(i, { tenant: i.tenant, human, agent, workload, cnf: keysOf(i, client, agent) }, room)
 }
 
 /** Client credentials (RFC 6749 §4.4): nobody presents a human, so the agent's registered owner answers for it. */
@@ -62,7 +62,7 @@ export function proposeAutonomous(i: Requested, client: Workload | undefined, ro
   }
   const agent = registered(client.id, room.agents)
   const human: Human = { iss: 'registry', sub: agent.owner }
-  return opening(i, { tenant: i.tenant, human, agent, workload: client, cnf: keysOf(i, client, client) }, room)
+  return opening(i, { tenant: i.tenant, human, agent, workload: client, cnf: keysOf(i, client, agent) }, room)
 }
 
 /**
@@ -101,13 +101,24 @@ export function opened(grant: Grant, o: { readonly heartbeat?: boolean; readonly
   return { kind: 'task.open', grant, authority, agent, ttlS: expiresAt - issuedAt, heartbeat: false, ...o }
 }
 
-/** The key that was named for the agent, or those that it proved itself. An orchestrator's certificate is not its agent's. */
-function keysOf(
-  { jkt, request }: Requested,
-  client: Workload | undefined,
-  workload: Workload,
-): Confirmation | undefined {
-  const own = client?.id === workload.id ? client.cnf : undefined
-  const cnf = { ...(jkt !== undefined && { jkt }), ...own, ...workload.cnf, ...request.cnf }
+/** The key that was named for the agent, or those that it proved itself. */
+function keysOf({ jkt, request }: Requested, client: Workload | undefined, agent: Agent): Confirmation | undefined {
+  const cnf = { ...(jkt !== undefined && { jkt }), ...certificateAsked(request, client, agent), ...request.cnf }
   return Object.keys(cnf).length === 0 ? undefined : cnf
+}
+
+/**
+ * RFC 8705 §3.4: certificate-bound only where the client wants it, because not every door can see a certificate. An
+ * orchestrator's certificate is not its agent's. @throws {GatewayError} `instruction_invalid` when there is none to bind to.
+ */
+export function certificateAsked(
+  { isCertificateBound = false }: GrantRequest,
+  client: Workload | undefined,
+  agent: Agent,
+): Confirmation | undefined {
+  if (!isCertificateBound) return undefined
+  if (client?.id === agent.id && client.cnf !== undefined) return client.cnf
+  throw invalid(
+    `the grant is to be bound to a certificate, and ${agent.id} did not authenticate with one. Connect with its X.509-SVID, or leave tls_client_certificate_bound_access_tokens out`,
+  )
 }

@@ -75,7 +75,7 @@ export async function proposeResume(i: Of<'task.resume'>, room: Room): Promise<P
   if ('human' in by) checkHuman(by.human, root)
   const workload = 'human' in by ? undefined : await returning(await room.identities.client(by.client), root)
   if (task.state !== 'suspended') throw invalid(`the task ${task.id} is not suspended, so there is nothing to resume`)
-  const cnf = 'human' in by ? root.cnf : provedAgain({ ...workload?.cnf, ...(by.jkt && { jkt: by.jkt }) }, root)
+  const cnf = 'human' in by ? root.cnf : provedAgain(workload, by.jkt, root)
   const request: GrantRequest = { ...keptTerms(root, room), ...(i.ttlS !== undefined && { ttlS: i.ttlS }) }
   const terms = termsAsked(request, room, room.clock.nowMs(), root.authority)
   return replacing('resumed', { root, terms, purpose: root.task.purpose, cnf, workload }, room)
@@ -101,10 +101,19 @@ function returning(client: Workload | undefined, { agent, task }: Grant): Worklo
   throw new GatewayError('task_unknown', `There is no task ${task.id} of the client ${client.id}.`)
 }
 
-/** Coming back without a key would loosen what was bound to one. */
-function provedAgain(cnf: Confirmation, { cnf: before, task }: Grant): Confirmation | undefined {
+/**
+ * Coming back without a key would loosen what was bound to one. A certificate counts where the grant was bound to one, or where
+ * no other key is proved: a door that sees no certificates must not lose a grant that it knew.
+ */
+function provedAgain(
+  workload: Workload | undefined,
+  jkt: string | undefined,
+  { cnf: before, task }: Grant,
+): Confirmation | undefined {
+  if (before === undefined) return jkt === undefined ? undefined : { jkt }
+  const isCertified = before['x5t#S256'] !== undefined || jkt === undefined
+  const cnf = { ...(isCertified && workload?.cnf), ...(jkt !== undefined && { jkt }) }
   if (Object.keys(cnf).length > 0) return cnf
-  if (before === undefined) return undefined
   throw new GatewayError(
     'dpop_invalid',
     `The grants of task ${task.id} are bound to a key. Prove one with DPoP, or come with a client certificate.`,

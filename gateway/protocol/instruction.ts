@@ -23,6 +23,8 @@ export interface GrantRequest {
   readonly step?: string
   /** Key that the holder proved at the door; the grant is bound to it. */
   readonly cnf?: Confirmation
+  /** Bind the grant to the TLS certificate that its agent authenticated with (RFC 8705 §3). Default false. */
+  readonly isCertificateBound?: boolean
 }
 
 interface Given {

@@ -105,11 +105,15 @@ describe('a human’s token with a workload’s identity', () => {
     expect(asked).toEqual([])
   })
 
-  it('is bound to every key that was proved, and then has no handle', async () => {
+  it('is bound to every key that was proved and may be asked for, and then has no handle', async () => {
     const { jkt } = newHolderKey()
     const cnf = { 'x5t#S256': 'c'.repeat(43) }
     const world = openWorld({ identities: { ...identities, client: async () => workloadOf(research.id, { cnf }) } })
-    const issued = await world.do(authorised({ jkt }))
+    expect((await world.do(authorised({ jkt })))?.grant.cnf).toEqual({ jkt })
+    const free = await world.do(authorised())
+    expect(free?.grant.cnf).toBeUndefined()
+    expect(free?.handle).toMatch(/^kh_/)
+    const issued = await world.do(authorised({ jkt, request: { ...authorised().request, isCertificateBound: true } }))
     expect(issued?.grant.cnf).toEqual({ jkt, ...cnf })
     expect(issued).not.toHaveProperty('handle')
     const bare = presenting(issued?.token ?? '')
@@ -124,6 +128,8 @@ describe('a human’s token with a workload’s identity', () => {
     const client = workloadOf(orchestrator.id, { cnf: { 'x5t#S256': 'c'.repeat(43) } })
     const world = openWorld({ identities: { ...identities, client: async () => client } })
     expect((await world.do(authorised()))?.grant.cnf).toBeUndefined()
+    const request = { ...authorised().request, isCertificateBound: true }
+    await expect(world.do(authorised({ request }))).rejects.toEqual(code('instruction_invalid'))
   })
 })
 

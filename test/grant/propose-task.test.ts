@@ -7,7 +7,17 @@ import { uuidv7 } from '../../gateway/protocol/id.ts'
 import type { GrantRequest, Instruction, IssuedGrant, Mandate } from '../../gateway/protocol/instruction.ts'
 import { manualClock } from '../rig/clock.ts'
 import { startRedis, type TestRedis } from '../rig/redis.ts'
-import { asClient, extract, newHolderKey, openWorld, research, search, type World } from './delegate.fixture.ts'
+import {
+  asClient,
+  extract,
+  identities,
+  newHolderKey,
+  openWorld,
+  research,
+  search,
+  type World,
+  workloadOf,
+} from './delegate.fixture.ts'
 import { about, freshStore, human, presenting } from './grant.fixture.ts'
 
 const code = (expected: string) => expect.objectContaining({ code: expected })
@@ -249,6 +259,23 @@ describe('suspension', () => {
     const next = newHolderKey()
     const fresh = await world.do(resume(root, { by: { client, jkt: next.jkt } }))
     expect(fresh?.grant.cnf).toEqual({ jkt: next.jkt })
+  })
+
+  it('binds to a certificate only what was bound to one, or what no other key is proved for', async () => {
+    const certificate = { 'x5t#S256': 'c'.repeat(43) }
+    const client = async () => workloadOf(research.id, { cnf: certificate })
+    const world = openWorld({ identities: { ...identities, client } })
+    const { jkt } = newHolderKey()
+    const back = async (cnf: GrantRequest['cnf'], proved: { jkt?: string }) => {
+      const root = await world.open({ scope: 'github:*', ...(cnf && { cnf }) })
+      await world.do(suspend(root))
+      const fresh = await world.do(resume(root, { by: { client: asClient(research), ...proved } }))
+      return fresh?.grant.cnf
+    }
+    expect(await back(undefined, {})).toBeUndefined()
+    expect(await back(certificate, {})).toEqual(certificate)
+    expect(await back({ jkt }, { jkt })).toEqual({ jkt })
+    expect(await back({ jkt }, {})).toEqual(certificate)
   })
 
   it('is over after a week, and can be completed meanwhile for good', async () => {
