@@ -83,7 +83,7 @@ function errorOf(code: ProblemCode, request: FastifyRequest): { readonly error: 
   }
   // RFC 8693 §2.2.2: an actor that is unacceptable "for any reason" makes the request invalid.
   if (code === 'agent_unknown' && isExchange(request)) return { error: 'invalid_request', status: 400 }
-  const { status } = problems[code]
+  const status = code === 'client_invalid' ? 401 : problems[code].status // RFC 6749 §5.2
   if (status >= 500) return { error: ERRORS[code] ?? 'temporarily_unavailable', status }
   return { error: ERRORS[code] ?? 'invalid_request', status: KEPT.has(status) ? status : 400 }
 }

@@ -82,6 +82,7 @@ export const problems = {
 
   audit_unavailable: row(503, 'proxy_internal_error', 'retry', 'The call cannot be recorded, so it is not made'),
   store_unavailable: row(503, 'proxy_internal_error', 'retry', 'Shared state cannot be reached'),
+  clock_set_back: row(503, 'proxy_internal_error', 'fix_configuration', 'The clock of the gateway was set back'),
   too_many_requests: row(503, 'proxy_internal_error', 'retry', 'Too many requests at once or in a short time'),
   draining: row(503, 'proxy_internal_error', 'retry', 'The gateway is shutting down'),
   gateway_unreachable: row(502, 'connection_refused', 'retry', 'The gateway does not answer'),
@@ -93,7 +94,7 @@ export const problems = {
   delegation_refused: row(403, 'http_request_denied', 'ask_grantor', 'This grant cannot be delegated like that'),
   subject_invalid: row(400, 'http_request_denied', 'reauthorize', 'The subject token is not acceptable'),
   actor_invalid: row(400, 'http_request_denied', 'reauthorize', 'The actor token is not acceptable'),
-  client_invalid: row(401, 'http_request_denied', 'reauthorize', 'The client did not prove who it is'),
+  client_invalid: row(407, 'http_request_denied', 'reauthorize', 'The client did not prove who it is'),
   dpop_invalid: row(400, 'http_request_denied', 'fix_request', 'The DPoP proof is not acceptable'),
   dpop_nonce_required: row(400, 'http_request_denied', 'retry', 'The DPoP proof needs the nonce of this answer'),
   lineage_invalid: row(400, 'http_request_denied', 'fix_request', 'An attestation does not verify'),
