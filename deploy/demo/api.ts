@@ -3,7 +3,6 @@
  * purpose. `/echo` gives the caller's own headers back, the credential among them; `POST /tokens` answers with a credential.
  */
 import { createHash, randomUUID } from 'node:crypto'
-import { once } from 'node:events'
 import type { IncomingMessage, RequestListener, ServerResponse } from 'node:http'
 import { pipeline } from 'node:stream/promises'
 import { setTimeout as pause } from 'node:timers/promises'
@@ -178,9 +177,20 @@ async function sendFile({ request, response, url }: Call): Promise<void> {
   while (left > 0 && !response.destroyed) {
     const chunk = left < CHUNK.length ? CHUNK.subarray(0, left) : CHUNK
     left -= chunk.length
-    if (!response.write(chunk)) await Promise.race([once(response, 'drain'), once(response, 'close')])
+    if (!response.write(chunk)) await roomIn(response)
   }
   response.end()
+}
+
+/** Until it takes more, or is gone. */
+function roomIn(response: ServerResponse): Promise<void> {
+  return new Promise((resolve) => {
+    const done = () => {
+      response.off('drain', done).off('close', done)
+      resolve()
+    }
+    response.once('drain', done).once('close', done)
+  })
 }
 
 function oddRoutes(options: ApiOptions): Record<string, Route> {
