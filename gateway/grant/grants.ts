@@ -13,6 +13,7 @@ import type { AatRoot } from './aat.ts'
 import { Authenticator } from './authenticate.ts'
 import { type Allowance, createBudgets, type Spending } from './budget.ts'
 import { type Bundle, bundleOf } from './bundle.ts'
+import { watchClock } from './clock-watch.ts'
 import { createFirstSight } from './first-sight.ts'
 import { type Introspector, introspect } from './introspect.ts'
 import { chainTo, heldGrant, namedGrant } from './living.ts'
@@ -109,7 +110,8 @@ export function createGrants(o: GrantsOptions): Grants {
   const firstSight = createFirstSight({ store, records, seal, issuer: o.issuer })
   const authenticator = new Authenticator({ store, records, seal, agents, clock, firstSight, present })
   const budgets = createBudgets(store)
-  const room = { chainKey: () => undefined, ...o, agents, records, seal, authenticator }
+  const clockWatch = watchClock(clock)
+  const room = { chainKey: () => undefined, ...o, agents, records, seal, authenticator, clockWatch }
   return {
     defaults: { agent: o.agents[0]?.id, heartbeatS: o.heartbeatS },
     authenticate: (inbound) => authenticator.authenticate(inbound),

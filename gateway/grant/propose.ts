@@ -10,7 +10,16 @@ import { proposeComplete, proposeIntent, proposeResume, proposeStepComplete, pro
 import type { Room } from './room.ts'
 import { invalid } from './terms.ts'
 
+/** Instructions that only take away. */
+const TAKING: ReadonlySet<Instruction['kind']> = new Set([
+  'grant.revoke',
+  'task.complete',
+  'task.step_complete',
+  'task.suspend',
+])
+
 export function propose(i: Instruction, room: Room): Proposal | Promise<Proposal> {
+  if (!TAKING.has(i.kind)) room.clockWatch.check()
   switch (i.kind) {
     case 'task.open':
       return proposeOpen(i, room)

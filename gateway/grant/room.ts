@@ -5,6 +5,7 @@ import type { Agent, Grant } from '../protocol/grant.ts'
 import type { Identities } from '../protocol/identity.ts'
 import type { AatRoot } from './aat.ts'
 import type { Authenticator } from './authenticate.ts'
+import type { ClockWatch } from './clock-watch.ts'
 import type { Records } from './record.ts'
 import type { GrantStore } from './store.ts'
 import type { Limits } from './terms.ts'
@@ -25,6 +26,7 @@ export interface Room extends Limits {
   /** Digest of the policies in force; attestations name it. */
   readonly policySet: string
   readonly clock: Clock
+  readonly clockWatch: ClockWatch
   /** A grant has ended: what was leased under it can go. Not waited for; failures are the callee's to record. */
   onEnded(grant: Grant): void | Promise<void>
 }
