@@ -41,9 +41,14 @@ export async function instruct<T>(which: WhichGateway, work: Work<T>): Promise<T
       return EXIT.unavailable
     }
     if (!(cause instanceof GatewayError)) throw cause
-    process.stderr.write(`keyless: ${cause.detail} (${cause.code})\n`)
-    return problems[cause.code].status === 400 ? EXIT.usage : EXIT.refused
+    return refused(cause)
   }
+}
+
+/** Say a refusal. @returns the exit code that goes with it. */
+export function refused({ code, detail }: GatewayError): number {
+  process.stderr.write(`keyless: ${detail} (${code})\n`)
+  return problems[code].status === 400 ? EXIT.usage : EXIT.refused
 }
 
 /** The same for a command whose result is a text. */

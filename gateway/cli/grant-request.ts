@@ -1,28 +1,42 @@
-/** Options by which every command that asks for a grant says what should be in it. */
+/** Options by which every command that makes a grant says what should be in it. */
+import { createPublicKey } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import { type Command, InvalidArgumentError, Option } from 'commander'
+import { thumbprintOf } from '../grant/jws.ts'
 import type { GrantBody } from '../protocol/control.ts'
 import type { Preset } from '../protocol/grant.ts'
 import { parseStrictJson } from '../protocol/strict-json.ts'
 import { parseTtl } from './at-gateway.ts'
 
-export interface GrantOptions {
+/** What a grant holds, whoever makes it. */
+export interface Contents {
   readonly scope?: string
   readonly details?: readonly unknown[]
   /** Seconds. */
   readonly ttl?: number
-  readonly preset?: Preset
   readonly trace?: string
   readonly step?: string
   /** False with `--no-delegate`. */
   readonly delegate: boolean
   readonly maxDepth?: number
   readonly dpopJkt?: string
+  /** Thumbprint of the key in the file that was named. */
+  readonly bind?: string
+}
+
+export interface GrantOptions extends Contents {
+  readonly preset?: Preset
 }
 
 const PRESETS = ['per-task', 'per-session', 'per-prompt', 'training-batch', 'sensitive'] satisfies Preset[]
 
 export function asksForGrant(command: Command): Command {
+  return saysWhat(command).addOption(
+    new Option('--preset <kind>', 'table of lifetimes (default: per-task)').choices(PRESETS),
+  )
+}
+
+export function saysWhat(command: Command): Command {
   return command
     .option('--scope <operations>', 'what it may do, as in "github:issues.read openai:*"')
     .option(
@@ -30,13 +44,15 @@ export function asksForGrant(command: Command): Command {
       'authorization_details with paths and constraints: a JSON array, or @FILE with one',
       parseDetails,
     )
-    .option('--ttl <duration>', 'how long at most: 30s, 15m, 1h (default: that of the preset)', parseTtl)
-    .addOption(new Option('--preset <kind>', 'table of lifetimes (default: per-task)').choices(PRESETS))
+    .option('--ttl <duration>', 'how long at most: 30s, 15m, 1h', parseTtl)
     .option('--trace <id>', 'W3C trace id (32 hex digits) that requests must carry')
     .option('--step <name>', 'step of the task that the grant dies with')
     .option('--no-delegate', 'it cannot be delegated')
-    .option('--max-depth <n>', 'delegations below it', parseDepth)
-    .option('--dpop-jkt <thumbprint>', 'bind it to a key (RFC 7638); it then has no handle')
+    .option('--max-depth <n>', 'how many delegations deep the chain may become, from the root grant on', parseDepth)
+    .option('--bind <file>', 'bind it to this key (PEM, Ed25519 or P-256); it then has no handle', parseBinding)
+    .addOption(
+      new Option('--dpop-jkt <thumbprint>', 'bind it to the key of this thumbprint (RFC 7638)').conflicts('bind'),
+    )
 }
 
 /** Only what was given: the gateway knows the defaults. */
@@ -50,8 +66,12 @@ export function grantBodyOf(o: GrantOptions): GrantBody {
     ...(o.step !== undefined && { step: o.step }),
     ...(!o.delegate && { delegable: false }),
     ...(o.maxDepth !== undefined && { max_depth: o.maxDepth }),
-    ...(o.dpopJkt !== undefined && { dpop_jkt: o.dpopJkt }),
+    ...keyOf(o),
   }
+}
+
+function keyOf({ bind, dpopJkt = bind }: GrantOptions): { readonly dpop_jkt?: string } {
+  return dpopJkt === undefined ? {} : { dpop_jkt: dpopJkt }
 }
 
 function parseDetails(text: string): readonly unknown[] {
@@ -64,6 +84,15 @@ function parseDetails(text: string): readonly unknown[] {
     throw new InvalidArgumentError(`It is not JSON: ${cause.message}.`)
   }
   throw new InvalidArgumentError('It must be a JSON array: [{"type": "keyless_access", "operations": ["…"]}]')
+}
+
+function parseBinding(file: string): string {
+  const text = read(file)
+  try {
+    return thumbprintOf(createPublicKey(text))
+  } catch (cause) {
+    throw new InvalidArgumentError(`${file} holds no key that can be used (${(cause as Error).message}).`)
+  }
 }
 
 function read(file: string): string {

@@ -1,10 +1,11 @@
-/** `keyless grant`: issue, delegate, look at, export, verify and revoke grants by hand. */
+/** `keyless grant`: issue, delegate, sign, look at, export, verify and revoke grants by hand. */
 import { Command } from 'commander'
 import type { GrantView, IssuedView } from '../protocol/control.ts'
 import { atGateway, onGateway, timeOf } from './at-gateway.ts'
 import type { ControlClient } from './control-client.ts'
 import type { WhichGateway } from './find-socket.ts'
 import { asksForGrant, type GrantOptions, grantBodyOf } from './grant-request.ts'
+import { grantSignCommand } from './grant-sign.ts'
 import { grantVerifyCommand } from './grant-verify.ts'
 import { printable, printableJson } from './log-words.ts'
 
@@ -29,9 +30,10 @@ interface ShowOptions extends Printed {
 
 export function grantCommand(): Command {
   return new Command('grant')
-    .description('issue, delegate, show, verify and revoke grants')
+    .description('issue, delegate, sign, show, verify and revoke grants')
     .addCommand(issueCommand())
     .addCommand(delegateCommand())
+    .addCommand(grantSignCommand())
     .addCommand(showCommand())
     .addCommand(grantVerifyCommand())
     .addCommand(revokeCommand())

@@ -7,7 +7,7 @@ import { detailsOf } from '../protocol/details.ts'
 import type { Authority, Confirmation } from '../protocol/grant.ts'
 import { holderName, opening, statement } from './attest.ts'
 import { DELEGATION_TYPE, type Link, PROOF_TYPE, readAttestation } from './attestation.ts'
-import { authorityHash, grantOf, VERSION } from './claims.ts'
+import { authorityHash, authorityOf, grantOf, VERSION } from './claims.ts'
 import { hashOf, inputOf, publicJwk, readJws, signJws } from './jws.ts'
 import { SEPARATOR } from './offline.ts'
 import { TOKEN_LIMIT } from './token.ts'
@@ -71,32 +71,51 @@ export function signOffline(o: OfflineDelegation): string {
   return isOffline ? own + SEPARATOR + o.parent : own
 }
 
-interface Below {
-  /** Id of the parent. */
+/** What the holder's own token says that it has. Nothing here is verified: holders know whom they got it from. */
+export interface Held {
   readonly id: string
+  /** Delegated offline; otherwise signed by the gateway. */
   readonly isOffline: boolean
-  readonly link: Link
+  readonly issuer: string
+  readonly task: string
+  readonly depth: number
+  /** Absent where an offline hop leaves it as it was above. */
+  readonly maxDepth?: number
+  readonly delegable: boolean
+  readonly authority: readonly Authority[]
+  /** Epoch seconds. */
+  readonly expiresAt: number
+  readonly cnf: Confirmation | undefined
+  /** What its children name as `par_hash` and `prh`. */
+  readonly parentHash: string
+  readonly previous: string | undefined
 }
 
-function below({ parent, agent, authority, cnf }: Delegation): Below {
-  const [newest = ''] = parent.split(SEPARATOR, 1)
-  const child = { agent, authorityHash: authorityHash(authority), delegator: undefined, ...(cnf && { cnf }) }
+/** @throws {JwsError | ClaimError | GatewayError} for a text that is no grant. */
+export function readHeld(token: string): Held {
+  const [newest = ''] = token.split(SEPARATOR, 1)
   const jws = readJws(newest, TOKEN_LIMIT)
   const parentHash = hashOf(inputOf(newest))
   if (jws.header.typ === DELEGATION_TYPE) {
-    const { id, issuer, task, depth } = readAttestation(newest, 1)
-    const link = { ...child, issuer, task, depth: depth + 1, parentHash, previous: hashOf(newest) }
-    return { id, isOffline: true, link }
+    const { id, issuer, task, depth, expiresAt, cnf, claims } = readAttestation(newest, 1)
+    const { del_max_depth: maxDepth } = claims
+    return {
+      ...{ id, isOffline: true, issuer, task, depth, expiresAt, cnf, parentHash, previous: hashOf(newest) },
+      ...(maxDepth !== undefined && { maxDepth: maxDepth as number }),
+      delegable: claims.delegable === undefined,
+      authority: authorityOf(claims.authorization_details),
+    }
   }
   const issuer = String(jws.payload.iss)
-  const { id, task, depth, lin } = grantOf(jws.payload, issuer)
-  const link = {
-    ...child,
-    issuer,
-    task: task.id,
-    depth: depth + 1,
-    parentHash,
-    previous: depth === 0 ? undefined : lin,
-  }
-  return { id, isOffline: false, link }
+  const { id, task, depth, maxDepth, delegable, authority, expiresAt, cnf, lin } = grantOf(jws.payload, issuer)
+  const previous = depth === 0 ? undefined : lin
+  const own = { depth, maxDepth, delegable, authority, expiresAt, cnf }
+  return { id, isOffline: false, issuer, task: task.id, ...own, parentHash, previous }
+}
+
+function below({ parent, agent, authority, cnf }: Delegation): Held & { readonly link: Link } {
+  const held = readHeld(parent)
+  const { issuer, task, depth, parentHash, previous } = held
+  const child = { agent, authorityHash: authorityHash(authority), delegator: undefined, ...(cnf && { cnf }) }
+  return { ...held, link: { ...child, issuer, task, depth: depth + 1, parentHash, previous } }
 }

@@ -179,7 +179,7 @@ function depthAsked(maxDepth: number, own: number, allowed: number): number {
   throw invalid(`a maximum depth of ${maxDepth} was asked for; allowed are ${own} to ${most}`)
 }
 
-function beyond(at: string, got: number, allowed: number): readonly Excess[] {
+export function beyond(at: string, got: number, allowed: number): readonly Excess[] {
   return got <= allowed ? [] : [{ at, got: String(got), allowed: `at most ${allowed}` }]
 }
 
@@ -202,17 +202,20 @@ function settle(o: {
 }): { readonly authority: readonly Authority[]; readonly cut: readonly string[] } {
   const { above, wanted, excess, name, mayCut } = o
   if (excess.length === 0) return { authority: wanted, cut: [] }
-  if (!mayCut || excess.some(({ at }) => at === 'step' || at === 'trace')) throw tooWide(name, excess)
+  if (!mayCut || excess.some(({ at }) => at === 'step' || at === 'trace')) throw tooWide(name, excess, OR_CUT)
   const narrowed = narrow(above, wanted)
   if (narrowed.authority.length === 0) throw tooWide(name, excess)
   return narrowed
 }
 
-export function tooWide(name: string, excess: readonly Excess[]): GatewayError {
+const OR_CUT = 'Ask for less, or send allow_narrowing (`--narrow`) to have it cut.'
+
+/** @param advice for whoever can have it cut. */
+export function tooWide(name: string, excess: readonly Excess[], advice = 'Ask for less.'): GatewayError {
   const shown = excess.slice(0, FAULTS_SHOWN).map(({ at, got, allowed }) => `${at}: got ${got}, allowed ${allowed}`)
   const more = excess.length > FAULTS_SHOWN ? `; and ${excess.length - FAULTS_SHOWN} more` : ''
   return new GatewayError(
     'invalid_scope',
-    `The grant asked for is wider than ${name}. ${shown.join('; ')}${more}. Ask for less, or send allow_narrowing to have it cut.`,
+    `The grant asked for is wider than ${name}. ${shown.join('; ')}${more}. ${advice}`,
   )
 }

@@ -17,7 +17,7 @@ export interface GrantBody {
   readonly step?: string
   /** Default true. */
   readonly delegable?: boolean
-  /** Delegations below; default and upper bound: the parent's, or the setting `grants.max_depth`. */
+  /** How many delegations deep the chain may become; default and upper bound: the parent's, or the setting `grants.max_depth`. */
   readonly max_depth?: number
   /** RFC 7638 thumbprint of the key that the grant is to be bound to; it then has no handle. */
   readonly dpop_jkt?: string

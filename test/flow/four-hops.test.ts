@@ -1,4 +1,5 @@
 /** The shipped example and `keyless grant`, as a user runs them beside `npm start`. */
+import { generateKeyPairSync } from 'node:crypto'
 import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -25,6 +26,16 @@ afterAll(async () => {
 
 const keyless = (...args: string[]) =>
   run(process.execPath, [join(ROOT, 'bin', 'keyless.mjs'), ...args], { env, cwd: home })
+
+/** Status of the answer and of the tunnel, of a call through the proxy. */
+async function call(credential: string, path: string): Promise<string> {
+  const [, proxy] = /proxy +http:\/\/(\S+)/.exec(gateway.stdout) ?? []
+  const [api] = /https:\/\/api\.keyless\.test:\d+/.exec(gateway.stdout) ?? []
+  const shape = ['-s', '-o', '/dev/null', '-w', '%{http_code} %{http_connect}']
+  const ca = join(home, 'data', 'keys', 'ca.pem')
+  return (await run('curl', [...shape, '--cacert', ca, '-x', `http://agent:${credential}@${proxy}`, `${api}${path}`]))
+    .stdout
+}
 
 /** @returns what the command printed as JSON. */
 async function json(...args: string[]): Promise<Record<string, string>> {
@@ -93,9 +104,33 @@ describe('keyless grant', () => {
     const refused = await keyless(...wider, ...scope)
     expect(refused.code).toBe(64)
     expect(refused.stderr).toContain('got demo:files.read, allowed demo:notes.read')
+    expect(refused.stderr).toContain('`--narrow`')
     const cut = await json(...wider, ...scope, '--narrow')
     expect(cut.scope).toBe('demo:notes.read')
     expect(cut.narrowed?.[0]).toContain('demo:files.read')
+  })
+
+  it('lets the holder of a key sign a child without the gateway, which decides about it at first use', {
+    timeout: 60_000,
+  }, async () => {
+    const key = join(home, 'research.pem')
+    await writeFile(key, generateKeyPairSync('ed25519').privateKey.export({ format: 'pem', type: 'pkcs8' }))
+    const bound = [...['grant', 'issue', '-t', 'read one note', '--as', agent('research')], '--bind', key]
+    const root = await keyless(...bound, '--scope', 'demo:notes.*', '--json')
+    await writeFile(join(home, 'root.json'), root.stdout)
+    const holder = ['grant', 'sign', '--parent', join(home, 'root.json'), '--key', key, '--to', agent('search')]
+    const signed = await keyless(...holder, '--scope', 'demo:notes.read', '--ttl', '1m')
+    const [, id = ''] = /as grant ([0-9a-f-]{36})/.exec(signed.stderr) ?? []
+    expect((await keyless('grant', 'show', id)).stderr).toContain('grant_invalid') // not seen yet
+
+    expect(await call(JSON.parse(root.stdout).token, '/notes/1')).toBe('000 407') // no proof of the key
+    expect(await call(signed.stdout.trim(), '/notes/1')).toBe('200 200')
+    expect(await call(signed.stdout.trim(), '/notes')).toBe('403 200')
+    await writeFile(join(home, 'offline.json'), (await keyless('grant', 'show', id, '--bundle')).stdout)
+    const verified = await keyless('grant', 'verify', join(home, 'offline.json'))
+    expect(verified.stdout).toContain(`${agent('search')}, attested by its delegator`)
+    await keyless('grant', 'revoke', JSON.parse(root.stdout).grant)
+    expect(await call(signed.stdout.trim(), '/notes/1')).toBe('000 407')
   })
 
   it('refuses options that mean nothing', async () => {
