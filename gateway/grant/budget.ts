@@ -5,12 +5,12 @@
  * interrupts are not counted.
  */
 import type { Decision } from '../protocol/decision.ts'
-import type { Grant } from '../protocol/grant.ts'
+import type { Grant, Level } from '../protocol/grant.ts'
 import type { Traffic } from '../protocol/meter.ts'
 import { GatewayError } from '../protocol/problem.ts'
-import type { Level } from '../protocol/reach.ts'
 import type { Endpoint } from '../protocol/service.ts'
 import type { Charge, CountCharge, Eventual, GrantStore } from './store.ts'
+import { SUSPENDED_S } from './task.ts'
 
 /** No grant lives longer, so none above this one outlives it by more. */
 const LONGEST_LIFE_S = 3600
@@ -50,8 +50,13 @@ export function chargesOf(
   const untilOf = (owner: string) => grant.expiresAt + (owner === grant.id ? 0 : LONGEST_LIFE_S)
   const charges = levels.flatMap((level) => chargesAt(level, untilOf(level.grant)))
   if (!o.isSingleUse) return charges
-  const owners = [...grant.ancestry.map(({ id }) => id), grant.id]
-  const uses = owners.map((owner) => once(`${owner}/once/${o.operation}`, untilOf(owner)))
+  const [root = grant] = grant.ancestry
+  const ids = [...grant.ancestry.map(({ id }) => id), grant.id]
+  const owners = root.succession === undefined ? ids : [root.succession.origin, ...ids]
+  // The oldest outlives a suspension: whoever is resumed has used it still.
+  const uses = owners.map((owner, i) =>
+    once(`${owner}/once/${o.operation}`, untilOf(owner) + (i === 0 ? SUSPENDED_S : 0)),
+  )
   return [...charges, ...uses]
 }
 

@@ -3,7 +3,7 @@ import type { Agent, Confirmation, Grant, Human, Task } from '../protocol/grant.
 import { uuidv7 } from '../protocol/id.ts'
 import type { Workload } from '../protocol/identity.ts'
 import { GatewayError } from '../protocol/problem.ts'
-import { childLineage, lineageHash, rootLineage } from './lineage.ts'
+import { ancestryBelow, childLineage, lineageHash, rootLineage } from './lineage.ts'
 import { invalid, quote, type Terms } from './terms.ts'
 
 const PURPOSE_LIMIT = 500
@@ -65,7 +65,7 @@ export function draftChild(
     lineage,
     lineageHash: lineageHash(lineage),
     depth: parent.depth + 1,
-    ancestry: [...parent.ancestry, { id: parent.id, authority: parent.authority }],
+    ancestry: ancestryBelow(parent),
     attestations: parent.attestations,
     ...(parent.signedHash !== undefined && { parentHash: parent.signedHash }),
     ...evidence(cnf, workload),

@@ -1,7 +1,7 @@
 /** The chain of authority of a grant: human first, current agent last. Pure. */
 import { hash } from 'node:crypto'
 import canonicalize from 'canonicalize'
-import type { Grant, Human, LineageStep } from '../protocol/grant.ts'
+import type { Ancestor, Grant, Human, LineageStep } from '../protocol/grant.ts'
 
 /** Lineage of a root grant: the human authorised this agent, nobody stands between. */
 export function rootLineage(human: Human, agentId: string, grantId: string): readonly LineageStep[] {
@@ -23,6 +23,11 @@ export function childLineage(
 ): readonly LineageStep[] {
   const step = { n: parent.lineage.length, type: 'ai_agent', id: agentId, grant: grantId } as const
   return [...parent.lineage, onBehalf ? { ...step, on_behalf: true } : step]
+}
+
+/** Root first: what a child of `parent` has above it. */
+export function ancestryBelow({ ancestry, id, authority, succession }: Grant): readonly Ancestor[] {
+  return [...ancestry, { id, authority, ...(succession !== undefined && { succession }) }]
 }
 
 /** base64url SHA-256 over the JCS bytes (RFC 8785) of the steps. */

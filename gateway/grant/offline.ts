@@ -9,7 +9,7 @@ import { type Attestation, checkLink, DELEGATION_TYPE, fault } from './attestati
 import { readChain } from './chain.ts'
 import { authorityOf, MAX_HOPS } from './claims.ts'
 import { hashOf, inputOf } from './jws.ts'
-import { childLineage, lineageHash } from './lineage.ts'
+import { ancestryBelow, childLineage, lineageHash } from './lineage.ts'
 
 export const SEPARATOR = '~'
 /** LG/1 §1.6 step 1: what a client can send in one header. */
@@ -84,7 +84,7 @@ export function offlineChild(parent: Grant, o: OfflineStep, agent: Agent): Grant
     depth: parent.depth + 1,
     maxDepth,
     delegable,
-    ancestry: [...parent.ancestry, { id: parent.id, authority: parent.authority }],
+    ancestry: ancestryBelow(parent),
     attestations: [...parent.attestations, attestation],
     ...(parent.signedHash !== undefined && { parentHash: parent.signedHash }),
     signedHash,

@@ -48,8 +48,8 @@ async function replace({ old, reason, ceiling, ...p }: Of<'grant.replace'>, room
   if (task.root.id !== old.id) throw overtaken(task.id)
   await end(old.id, { grant: old, reason }, room)
   // A new ceiling is what the human authorises anew. Without one, what was spent stays spent.
-  const authority = ceiling ? p.grant.authority : await remaining(room.store, old, p.grant.authority)
-  const { grant, token } = await signed({ ...p.grant, authority }, room)
+  const left = ceiling ? {} : await remaining(room.store, old, p.grant.authority)
+  const { grant, token } = await signed({ ...p.grant, ...left }, room)
   const { version, watched, createdAt } = task
   await save(
     { ...taskOf(grant, watched), createdAt, ceiling: ceiling ?? task.ceiling, version: version + 1 },

@@ -3,35 +3,49 @@
  * cannot get its calls back by changing its intent or by being suspended.
  */
 import { hasBudget } from '../protocol/constraint.ts'
-import type { Authority, Constraints, Grant } from '../protocol/grant.ts'
+import type { Authority, Constraints, Grant, Level, Succession } from '../protocol/grant.ts'
 import { GatewayError } from '../protocol/problem.ts'
 import { excessOf } from './attenuate.ts'
 import { chargesOf } from './budget.ts'
 import type { CountCharge, GrantStore } from './store.ts'
 
+type Remaining = Pick<Grant, 'authority'> & { readonly succession: Succession }
+
 /**
- * The authority, less what the old grant spent; entries with nothing left are dropped. Rates start anew.
- * @param authority within the old grant's. To be asked once the old grant has ended, so that nothing is spent meanwhile.
+ * The authority, less what the old grant spent; entries with nothing left are dropped. What is left of a rate or a single use,
+ * and what another replica spends while it has not heard of the end, is counted where the old grant counted it.
+ * @param authority within the old grant's. To be asked once the old grant has ended.
  * @throws {GatewayError} `limit_exceeded` when nothing is left at all, `store_unavailable`
  */
 export async function remaining(
   store: Pick<GrantStore, 'left'>,
   old: Grant,
   authority: readonly Authority[],
-): Promise<readonly Authority[]> {
-  if (!isBudgeted(old.authority)) return authority
+): Promise<Remaining> {
   const left = await Promise.all(authority.map((entry) => leftOf(store, old, entry)))
   const kept = left.filter((entry) => entry !== undefined)
-  if (kept.length > 0) return kept
+  if (kept.length > 0) {
+    const origin = old.succession?.origin ?? old.id
+    return { authority: kept, succession: { origin, levels: kept.map((entry) => levelBefore(old, entry)) } }
+  }
   throw new GatewayError(
     'limit_exceeded',
     `Every budget of grant ${old.id} is used up, so there is nothing to go on with. Ask the grantor for a new task.`,
   )
 }
 
+/** Where the budgets of an entry were counted first. Two entries that come from one go on spending that one's. */
+function levelBefore({ id, authority, succession }: Grant, entry: Authority): Level | null {
+  const i = authority.findIndex((held) => isBudgeted([held]) && excessOf([held], [entry]).length === 0)
+  if (i === -1) return null
+  return succession?.levels[i] ?? { grant: id, entry: i, constraints: authority[i]?.constraints }
+}
+
 /** Keep what a grant spent in mind until then, because another one may take its place that late. @param untilS epoch seconds */
 export async function remember(store: Pick<GrantStore, 'add'>, grant: Grant, untilS: number): Promise<void> {
-  const spent = grant.authority.flatMap((_, i) => countsOf(grant, i))
+  const { authority, succession } = grant
+  const before = (succession?.levels ?? []).filter((level) => level !== null)
+  const spent = [...authority.flatMap((_, i) => countsOf(grant, i)), ...countsAt(grant, before)]
   if (spent.length === 0) return
   await store.add(
     grant.tenant,
@@ -57,8 +71,9 @@ async function leftOf(store: Pick<GrantStore, 'left'>, old: Grant, entry: Author
 }
 
 function countsOf(grant: Grant, entry: number): readonly CountCharge[] {
-  const constraints = grant.authority[entry]?.constraints
-  return chargesOf(grant, [{ grant: grant.id, entry, constraints }], { operation: '', isSingleUse: false }).filter(
-    (charge) => charge.kind === 'count',
-  )
+  return countsAt(grant, [{ grant: grant.id, entry, constraints: grant.authority[entry]?.constraints }])
+}
+
+function countsAt(grant: Grant, levels: readonly Level[]): readonly CountCharge[] {
+  return chargesOf(grant, levels, { operation: '', isSingleUse: false }).filter((charge) => charge.kind === 'count')
 }

@@ -4,8 +4,9 @@
  */
 
 import type { Ask, Decision } from '../protocol/decision.ts'
+import type { Level } from '../protocol/grant.ts'
 import type { Proposal } from '../protocol/instruction.ts'
-import { type Level, reach } from '../protocol/reach.ts'
+import { reach } from '../protocol/reach.ts'
 import type { Endpoint } from '../protocol/service.ts'
 import type { Bundle } from './bundle.ts'
 import { createEngine, type Verdict } from './engine.ts'

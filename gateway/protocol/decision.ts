@@ -1,7 +1,6 @@
 /** The policy decision point's answer and what it obliges the gateway to do. */
-import type { Grant } from './grant.ts'
+import type { Grant, Level } from './grant.ts'
 import type { ProblemCode } from './problem.ts'
-import type { Level } from './reach.ts'
 import type { Endpoint } from './service.ts'
 
 /** Strictest wins over all policies that decided; `undefined` means that no policy said anything. */

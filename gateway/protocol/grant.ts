@@ -102,11 +102,29 @@ export interface Confirmation {
 /** How long and for what a grant lives; each has its row in the table of lifetimes (`grant/preset.ts`). */
 export type Preset = 'per-task' | 'per-session' | 'per-prompt' | 'training-batch' | 'sensitive'
 
+/** An entry of a grant's authority, with the budgets that it sets. */
+export interface Level {
+  /** `jti` */
+  readonly grant: string
+  /** Place in the authority of that grant. */
+  readonly entry: number
+  readonly constraints: Constraints | undefined
+}
+
+/** What a root grant in the place of another goes on spending: the budgets that the human set, counted where they were. */
+export interface Succession {
+  /** `jti` of the root that the human authorised last. */
+  readonly origin: string
+  /** By entry of the authority; null where the origin set no budget. */
+  readonly levels: readonly (Level | null)[]
+}
+
 /** A grant above another. */
 export interface Ancestor {
   /** `jti` */
   readonly id: string
   readonly authority: readonly Authority[]
+  readonly succession?: Succession
 }
 
 export interface Grant {
@@ -139,6 +157,8 @@ export interface Grant {
   readonly parentHash?: string
   /** base64url SHA-256 of the signing input of this grant's own JWS: what its children name as `par_hash`. Absent before it is signed; no claim. */
   readonly signedHash?: string
+  /** Of a root grant that took the place of another without the human; no claim. */
+  readonly succession?: Succession
   readonly cnf?: Confirmation
   /** Which running instance of the agent: pod uid, run id. */
   readonly instance?: string

@@ -4,7 +4,7 @@
  */
 import { type Entry, entriesFor, isPlaceOf, patternCovers } from './authority.ts'
 import type { Circumstances } from './constraint.ts'
-import type { Authority, Constraints, Grant } from './grant.ts'
+import type { Ancestor, Authority, Grant, Level } from './grant.ts'
 import type { ProblemCode } from './problem.ts'
 
 /** One request, as far as grants look at it. */
@@ -14,15 +14,7 @@ export interface Facts extends Circumstances {
   readonly traceId?: string
 }
 
-/** The entry that lets a request through at one level of the chain; its budgets are the ones to be spent. */
-export interface Level {
-  /** `jti` */
-  readonly grant: string
-  /** Place in the authority of that grant. */
-  readonly entry: number
-  readonly constraints: Constraints | undefined
-}
-
+/** `levels`: the entry that lets the request through at each level of the chain; their budgets are the ones to be spent. */
 export type Reach =
   | { readonly isWithin: true; readonly levels: readonly Level[] }
   | { readonly isWithin: false; readonly code: ProblemCode; readonly detail: string }
@@ -40,7 +32,7 @@ export function reach(grant: Grant, facts: Facts): Reach {
   const own = entryAt(grant.authority, facts)
   if (own === undefined) return refusal(grant.authority, facts, 'This grant')
   if (grant.ancestry.length === 0) {
-    return own.hasBudget ? { isWithin: true, levels: [levelOf(grant.id, own)] } : UNBUDGETED
+    return own.hasBudget ? { isWithin: true, levels: levelsOf(grant, own) } : UNBUDGETED
   }
   return reachAbove(grant, own, facts)
 }
@@ -63,13 +55,13 @@ function readsBody(authority: readonly Authority[], operation: string): boolean 
 function reachAbove(grant: Grant, own: Entry, facts: Facts): Reach {
   const levels: Level[] = []
   let hasBudget = own.hasBudget
-  for (const { id, authority } of grant.ancestry) {
-    const entry = entryAt(authority, facts)
-    if (entry === undefined) return refusal(authority, facts, `A grant above this one (${id})`)
+  for (const above of grant.ancestry) {
+    const entry = entryAt(above.authority, facts)
+    if (entry === undefined) return refusal(above.authority, facts, `A grant above this one (${above.id})`)
     hasBudget ||= entry.hasBudget
-    levels.push(levelOf(id, entry))
+    levels.push(...levelsOf(above, entry))
   }
-  return hasBudget ? { isWithin: true, levels: [...levels, levelOf(grant.id, own)] } : UNBUDGETED
+  return hasBudget ? { isWithin: true, levels: [...levels, ...levelsOf(grant, own)] } : UNBUDGETED
 }
 
 function entryAt(authority: readonly Authority[], facts: Facts): Entry | undefined {
@@ -92,8 +84,11 @@ function unmet(entry: Entry, facts: Facts): string | undefined {
   return undefined
 }
 
-function levelOf(grant: string, { index, constraints }: Entry): Level {
-  return { grant, entry: index, constraints }
+/** Its own, below the one whose budgets it took over. */
+function levelsOf({ id, succession }: Pick<Ancestor, 'id' | 'succession'>, { index, constraints }: Entry): Level[] {
+  const own = { grant: id, entry: index, constraints }
+  const before = succession?.levels[index]
+  return before ? [before, own] : [own]
 }
 
 /** Why no entry let the request through: the one that came closest speaks. */

@@ -200,7 +200,7 @@ describe('charges', () => {
       { name: `${parent.id}/0/bytes`, kind: 'count', limit: 9, by: 0, untilS: own + 3600 },
       { name: `${grant.id}/0/use`, kind: 'count', limit: 1, by: 1, untilS: own },
       { name: `${grant.id}/0/rate`, kind: 'rate', n: 2, perS: 10, untilS: own },
-      { name: `${parent.id}/once/github:a`, kind: 'count', limit: 1, by: 1, untilS: own + 3600 },
+      { name: `${parent.id}/once/github:a`, kind: 'count', limit: 1, by: 1, untilS: own + 3600 + 7 * 24 * 3600 },
       { name: `${grant.id}/once/github:a`, kind: 'count', limit: 1, by: 1, untilS: own },
     ])
     expect(chargesOf(grant, [], { operation: 'github:a', isSingleUse: false })).toEqual([])
