@@ -38,7 +38,7 @@ async function verify(file: string, jwks: string | undefined): Promise<number> {
   let text: string
   let keys: ReadonlyMap<string, KeyObject>
   try {
-    text = await readFile(file === '-' ? '/dev/stdin' : file, 'utf8')
+    text = await readBundle(file)
     keys = readKeySet(await readJwks(jwks), jwks ?? 'The gateway')
   } catch (cause) {
     process.stderr.write(`keyless: ${(cause as Error).message}\n`)
@@ -56,6 +56,16 @@ async function verify(file: string, jwks: string | undefined): Promise<number> {
     if (!(cause instanceof GatewayError)) throw cause
     process.stdout.write(`Does not verify (${cause.code}). ${cause.detail}\n`)
     return EXIT.refused
+  }
+}
+
+async function readBundle(file: string): Promise<string> {
+  try {
+    return await readFile(file === '-' ? '/dev/stdin' : file, 'utf8')
+  } catch (cause) {
+    const why = (cause as NodeJS.ErrnoException).code
+    const message = `${file} cannot be read (${why}). Write it with \`keyless grant show ID --bundle > ${file}\`.`
+    throw new Error(message, { cause })
   }
 }
 

@@ -6,6 +6,9 @@ import type { LogReader } from '../audit/reader.ts'
 import type { Verdict } from '../audit/verify.ts'
 import type { WhichLog } from './find-audit.ts'
 
+/** Entries that are searched for the last call. */
+const LOOK_BACK = 1000
+
 interface TailOptions extends WhichLog {
   readonly lines: number
   readonly follow?: boolean
@@ -31,8 +34,8 @@ export function logCommand(): Command {
     .action((id: string, options: TailOptions) => withReader(options, (reader) => showCall(reader, id, options)))
   const lineage = new Command('lineage')
     .description('who authorised a call, through whom, for which task')
-    .argument('<id>', 'id of the call, or an entry number')
-    .action((id: string, options: WhichLog) => withReader(options, (reader) => showLineage(reader, id)))
+    .argument('[id]', 'id of the call, or an entry number (default: the last call whose caller is known)')
+    .action((id: string | undefined, options: WhichLog) => withReader(options, (reader) => showLineage(reader, id)))
   const verify = new Command('verify')
     .description(
       'prove offline that no entry was changed, removed or added; exit code 0 sound, 1 tampered, 2 unreadable',
@@ -102,10 +105,22 @@ async function showCall(reader: LogReader, id: string, options: TailOptions): Pr
   else if (entries.length > 0) await print(whole(entries))
 }
 
-async function showLineage(reader: LogReader, id: string): Promise<void> {
+async function showLineage(reader: LogReader, id: string | undefined): Promise<void> {
   const { chain } = await import('./log-words.ts')
-  const entries = await find(reader, id)
+  const call = id ?? (await lastCall(reader))
+  if (call === undefined)
+    return complain(
+      `no call is among the last ${LOOK_BACK} entries. Name one by its id; "keyless log tail" lists them.`,
+    )
+  const entries = await find(reader, call)
   if (entries.length > 0) await print(chain(entries, await reader.makers(entries[0])))
+}
+
+async function lastCall(reader: LogReader): Promise<string | undefined> {
+  let call: string | undefined
+  for await (const { kind, lineage, req } of reader.tail(LOOK_BACK))
+    if (kind === 'call.decision' && lineage !== undefined) call = req
+  return call
 }
 
 /** By number or by call; an entry of a call brings the others. */

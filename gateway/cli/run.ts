@@ -116,7 +116,8 @@ async function refusalTeller(say: (text: string) => void): Promise<(target: stri
     const { code, detail } = problemIn(body)
     if (detail === undefined || code === undefined || said.has(code)) return
     said.add(code)
-    say(printable(`${target} was refused: ${detail} (${code})`))
+    const advice = code === 'grant_expired' ? ' Run the command again with a longer --ttl.' : ''
+    say(printable(`${target} was refused: ${detail}${advice} (${code})`))
   }
 }
 

@@ -104,7 +104,7 @@ it('exits with 2 when there is nothing to check with', async () => {
   const twice = seal.jwks().keys
   await writeFile(join(dir, 'twice.json'), JSON.stringify({ keys: [...twice, ...twice] }))
   const cases: [string[], RegExp][] = [
-    [[join(dir, 'absent.json'), '--jwks', jwks], /ENOENT/],
+    [[join(dir, 'absent.json'), '--jwks', jwks], /absent\.json cannot be read \(ENOENT\)\. .*grant show ID --bundle/],
     [[bundle, '--jwks', join(dir, 'empty.json')], /holds no Ed25519 key/],
     [[bundle, '--jwks', bundle], /holds no Ed25519 key/],
     [[bundle, '--jwks', join(dir, 'twice.json')], /two keys of the id/],

@@ -232,6 +232,25 @@ describe('keyless log lineage', () => {
     expect(out).toContain('    └ ai_agent agent:child  under grant g-2, attested by the gateway')
   })
 
+  it('is about the last call of a known caller when none is named', async () => {
+    const audit = testAudit(await openTestLog(dir))
+    await call(audit)
+    const last = await call(audit)
+    const unknown = audit.openCall(inbound())
+    await unknown.refused(new GatewayError('grant_missing', 'Present a grant.'))
+    await audit.close()
+    const { out } = await keyless('lineage')
+    expect(out).toBe((await keyless('lineage', last)).out)
+    expect(out).toContain('ana authorised')
+  })
+
+  it('says how to name a call when there is none', async () => {
+    await (await openTestLog(dir)).close()
+    const { code, err } = await keyless('lineage')
+    expect(code).toBe(1)
+    expect(err).toContain('"keyless log tail" lists them')
+  })
+
   it('says so when nobody was known', async () => {
     const audit = testAudit(await openTestLog(dir))
     const event = audit.openCall(inbound())

@@ -119,7 +119,9 @@ describe('the command', () => {
     const twice = 'for (let i = 0; i < 2; i++) await fetch("https://api.demo.test/").catch(() => console.log("failed"))'
     const { out, err } = await run([node, '--input-type=module', '-e', twice])
     expect(out).toBe('failed\nfailed\n')
-    expect(err).toBe('keyless: api.demo.test:443 was refused: The grant expired at 12:15. (grant_expired)\n')
+    expect(err).toBe(
+      'keyless: api.demo.test:443 was refused: The grant expired at 12:15. Run the command again with a longer --ttl. (grant_expired)\n',
+    )
   })
 
   it('finds its own flags, not run’s', async () => {
