@@ -63,6 +63,8 @@ export async function openGateway(settings: Settings, clock: Clock = systemClock
       rooms: house,
       route: (name) => house.catalogue.service(name),
       authority: house.authority,
+      ...(settings.listen.proxyUrl !== undefined && { url: settings.listen.proxyUrl }),
+      proofs: house.identities,
       onTlsError: ({ text }) => process.stderr.write(`keyless: warning: ${text}\n`),
       clock,
     })

@@ -11,6 +11,8 @@ import type { WrittenSettings } from './settings-schema.ts'
 export interface Doors {
   /** Default 127.0.0.1:8080. */
   readonly proxy: ListenAddress
+  /** As agents see it, no trailing slash. Undefined: `http://<proxy>`, with the port that is listened on. */
+  readonly proxyUrl?: string
   /** Default 127.0.0.1:8081. */
   readonly control: ListenAddress
   /** Absolute PEM files, read anew when they change. Undefined: the control door speaks plain HTTP. */
@@ -25,6 +27,7 @@ export function doorsOf(written: WrittenListen, dataDir: string, around: Surroun
   checkSocketPath(controlSocket, around)
   return {
     proxy: written.proxy ?? { host: '127.0.0.1', port: 8080 },
+    ...(written.proxy_url !== undefined && { proxyUrl: written.proxy_url }),
     control: written.control ?? { host: '127.0.0.1', port: 8081 },
     ...(written.control_tls && { controlTls: controlTlsOf(written.control_tls, around) }),
     controlSocket,

@@ -29,6 +29,14 @@ const listenAddress = (port: number) =>
     }),
   )
 
+/** An http(s) URL as a prefix: without trailing slash. */
+export function cleanUrl(text: string): string | null {
+  if (!URL.canParse(text)) return null
+  const url = new URL(text)
+  const plain = (url.protocol === 'http:' || url.protocol === 'https:') && url.search === '' && url.hash === ''
+  return plain && url.username === '' && url.password === '' ? text.replace(/\/+$/, '') : null
+}
+
 const path = () => z.string().min(1)
 
 const controlTls = z
@@ -52,6 +60,18 @@ export const listenSchema = z
       .optional()
       .describe(
         'Where agents connect. Default 127.0.0.1:8080. Write 0.0.0.0:8080 to serve other machines; the proxy door is plain HTTP, so do that only inside a trusted network.',
+      ),
+    proxy_url: z
+      .string()
+      .transform(
+        read(cleanUrl, {
+          allowed: 'an http(s) URL without user, query or fragment',
+          fix: 'write "https://proxy.keyless.example.com"',
+        }),
+      )
+      .optional()
+      .describe(
+        'Where agents find the proxy door: what DPoP proofs on reverse routes are about. Default http://<listen.proxy>.',
       ),
     control: listenAddress(8081)
       .optional()

@@ -8,17 +8,10 @@ import { trustSchema } from './identity/trust.ts'
 import { regionsSchema } from './policy/regions.ts'
 import { credentialSchema } from './provider/registry.ts'
 import { read } from './settings-advice.ts'
-import { listenSchema } from './settings-listen.ts'
+import { cleanUrl, listenSchema } from './settings-listen.ts'
 
 /** Ceiling of a grant's life, seconds: a person's attention span, and the longest a stolen grant can be of use (DESIGN §2). */
 export const HARD_TTL_S = 3600
-
-function cleanUrl(text: string): string | null {
-  if (!URL.canParse(text)) return null
-  const url = new URL(text)
-  const plain = (url.protocol === 'http:' || url.protocol === 'https:') && url.search === '' && url.hash === ''
-  return plain && url.username === '' && url.password === '' ? text.replace(/\/+$/, '') : null
-}
 
 function redisUrl(text: string): string | null {
   if (!URL.canParse(text)) return null

@@ -3,7 +3,7 @@
  * the only place that writes one of these answers.
  */
 import type { FastifyError, FastifyReply, FastifyRequest } from 'fastify'
-import { DPOP_ALGORITHMS } from '../identity/dpop.ts'
+import { DPOP_ALGORITHMS } from '../protocol/identity.ts'
 import { type GatewayError, type ProblemCode, problems } from '../protocol/problem.ts'
 import { refusalOf } from './problem.ts'
 

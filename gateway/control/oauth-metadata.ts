@@ -1,7 +1,6 @@
 /** Authorization server metadata (RFC 8414), built from settings once: what a client needs to know before it asks. */
-import { DPOP_ALGORITHMS } from '../identity/dpop.ts'
 import { SIGNATURES } from '../identity/trust.ts'
-import type { TokenType } from '../protocol/identity.ts'
+import { DPOP_ALGORITHMS, type TokenType } from '../protocol/identity.ts'
 import { ASSERTION_TYPES, AUTH_METHODS } from './oauth-client.ts'
 import { GRANT_TYPES, TOKEN_TYPES } from './oauth-request.ts'
 import { tokenForm } from './oauth-shapes.ts'

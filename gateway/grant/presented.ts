@@ -86,6 +86,8 @@ function where(caller: Caller): string {
       return ' as Basic password'
     case 'bearer':
       return ' as Bearer token'
+    case 'dpop':
+      return ' as DPoP token'
     default:
       return ' in the credential slot of the service'
   }

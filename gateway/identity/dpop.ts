@@ -5,14 +5,12 @@
 import { createHmac, hash, type KeyObject, timingSafeEqual } from 'node:crypto'
 import { calculateJwkThumbprint, type JWK } from 'jose'
 import type { Clock } from '../protocol/clock.ts'
+import { DPOP_ALGORITHMS } from '../protocol/identity.ts'
 import { GatewayError } from '../protocol/problem.ts'
 import { type Claims, checkHeader, checkSignature, checkTimes, readJwt, textOf } from './jwt.ts'
 import { canMake, isRecord, publicKeyOf } from './key-set.ts'
 import { type Once, useOnce } from './once.ts'
 import { type Refuse, refusing, shown } from './refuse.ts'
-
-/** What clients may sign with; the metadata's `dpop_signing_alg_values_supported`. */
-export const DPOP_ALGORITHMS: readonly string[] = ['ES256', 'Ed25519', 'RS256', 'PS256', 'ES384']
 
 /** Seconds before or after now at which a proof may say it was made. */
 const MAX_AGE_S = 60

@@ -14,6 +14,7 @@ import { unreadInbound } from './inbound.ts'
 import type { Interceptor } from './intercept.ts'
 import type { Door, Line, Tunnel } from './line.ts'
 import { placeOf } from './place.ts'
+import { unprovable } from './proof.ts'
 import { draining, turnAway } from './refusal.ts'
 
 /** Browsers open tunnels ahead of need; one that stays silent this long is closed. */
@@ -76,6 +77,7 @@ async function admit(door: Door, line: Line, reply: ServerResponse): Promise<Inb
       )
     inbound = connectInbound(door, line, reply)
     if (door.isDraining) throw draining()
+    if (inbound.presented?.scheme === 'dpop') throw unprovable()
   } catch (cause) {
     await turnAway(unreadInbound(door, line, reply), cause, door.rooms)
     return undefined

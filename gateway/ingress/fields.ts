@@ -8,6 +8,8 @@ export interface Fields {
   contentLength: string | undefined
   transferEncoding: string | undefined
   userAgent: string | undefined
+  /** A DPoP proof; read only where the grant comes with that scheme, and then it must be the only one. */
+  dpop: string | undefined
 }
 
 const FIELD_NAMES: ReadonlyMap<string, keyof Fields> = new Map<string, keyof Fields>([
@@ -16,6 +18,7 @@ const FIELD_NAMES: ReadonlyMap<string, keyof Fields> = new Map<string, keyof Fie
   ['content-length', 'contentLength'],
   ['transfer-encoding', 'transferEncoding'],
   ['user-agent', 'userAgent'],
+  ['dpop', 'dpop'],
 ])
 
 /** Memo of a pure function: name as received, any case → field. Agents choose names, so it is bounded. */
@@ -34,6 +37,7 @@ export function readFields(rawHeaders: readonly string[]): Fields {
     contentLength: undefined,
     transferEncoding: undefined,
     userAgent: undefined,
+    dpop: undefined,
   }
   for (let i = 0; i + 1 < rawHeaders.length; i += 2) {
     const name = rawHeaders[i] as string
@@ -41,7 +45,7 @@ export function readFields(rawHeaders: readonly string[]): Fields {
     if (field === undefined) field = learnName(name)
     if (field === null) continue
     if (fields[field] === undefined) fields[field] = rawHeaders[i + 1] as string
-    else if (field !== 'userAgent') throw twice(name)
+    else if (field !== 'userAgent' && field !== 'dpop') throw twice(name)
   }
   return fields
 }
@@ -85,14 +89,16 @@ export function hasBody({ contentLength, transferEncoding }: Fields): boolean {
 }
 
 /**
- * The credential in a Proxy-Authorization or Authorization value: `Bearer <grant>` (RFC 6750 §2.1) or `Basic` with the
- * grant or handle as password (RFC 7617). Where the password is empty, the user name is it. Null if it is neither.
+ * The credential in a Proxy-Authorization or Authorization value: `Bearer <grant>` (RFC 6750 §2.1), `DPoP <grant>` (RFC 9449
+ * §7.1), or `Basic` with the grant or handle as password (RFC 7617). Where the password is empty, the user name is it. Null if
+ * it is none of them.
  */
 export function parseCredentials(text: string): Presented | null {
-  const parts = /^(basic|bearer) +([A-Za-z0-9\-._~+/]+=*)$/i.exec(text.trim())
+  const parts = /^(basic|bearer|dpop) +([A-Za-z0-9\-._~+/]+=*)$/i.exec(text.trim())
   if (parts === null) return null
   const [, scheme, value] = parts as unknown as [string, string, string]
   if (scheme.length === 'bearer'.length) return { token: value, scheme: 'bearer' }
+  if (scheme.length === 'dpop'.length) return { token: value, scheme: 'dpop' }
   const pair = Buffer.from(value, 'base64').toString('utf8')
   const colon = pair.indexOf(':')
   if (colon === -1) return null
@@ -100,4 +106,11 @@ export function parseCredentials(text: string): Presented | null {
   const password = pair.slice(colon + 1)
   const token = password === '' ? user : password
   return token === '' ? null : { token, scheme: 'basic', user: password === '' ? '' : user }
+}
+
+/** On a reverse route: the grant in Authorization, whatever slot the service has, when a DPoP proof comes with it. */
+export function presentedWithProof({ dpop }: Fields, rawHeaders: readonly string[]): Presented | null {
+  const value = dpop === undefined ? undefined : fieldValue(rawHeaders, 'authorization')
+  const presented = value === undefined ? null : parseCredentials(value)
+  return presented?.scheme === 'dpop' ? presented : null
 }

@@ -4,7 +4,7 @@
  */
 import type { IncomingMessage } from 'node:http'
 import type { Presented } from '../protocol/message.ts'
-import type { Fields } from './fields.ts'
+import { type Fields, presentedWithProof } from './fields.ts'
 import type { Door } from './line.ts'
 import { cutAbsolute, placeOf, requirePlace, type Target } from './place.ts'
 import { reverseTarget } from './reverse.ts'
@@ -15,7 +15,8 @@ export function forwardTarget(door: Door, req: IncomingMessage, fields: Fields, 
   const { host, port } = placeOf(authority, scheme)
   if (fields.host !== undefined && fields.host !== authority) requirePlace(fields.host, { scheme, host, port })
   // A base URL that leads to us, sent through the proxy setting that leads to us too (clients.md §2, trap 29).
-  if (port === door.port && scheme === 'http' && isOurs(host, req)) return reverseTarget(door, req, rawPath, presented)
+  if (port === door.port && scheme === 'http' && isOurs(host, req))
+    return reverseTarget(door, req, rawPath, presented ?? presentedWithProof(fields, req.rawHeaders))
   return { mode: 'forward', scheme, host, port, rawPath, hostHeader: fields.host, presented }
 }
 

@@ -6,7 +6,7 @@ import type { IncomingMessage, ServerResponse } from 'node:http'
 import { uuidv7 } from '../protocol/id.ts'
 import type { Inbound, Presented } from '../protocol/message.ts'
 import { GatewayError } from '../protocol/problem.ts'
-import { type Fields, hasBody, parseCredentials, readFields } from './fields.ts'
+import { type Fields, hasBody, parseCredentials, presentedWithProof, readFields } from './fields.ts'
 import { forwardTarget } from './forward.ts'
 import type { Door, Line } from './line.ts'
 import type { Target } from './place.ts'
@@ -46,7 +46,10 @@ export function readInbound(door: Door, line: Line, reply: ServerResponse): Inbo
 function targetOf(door: Door, line: Line, req: IncomingMessage, fields: Fields): Target {
   const url = req.url as string
   if (line.tunnel !== null) return tunnelTarget(line, line.tunnel, url, fields)
-  if (url.charCodeAt(0) === 0x2f) return reverseTarget(door, req, url, presentedOn(line, fields))
+  if (url.charCodeAt(0) === 0x2f) {
+    const presented = presentedOn(line, fields) ?? presentedWithProof(fields, req.rawHeaders)
+    return reverseTarget(door, req, url, presented)
+  }
   return forwardTarget(door, req, fields, presentedOn(line, fields))
 }
 

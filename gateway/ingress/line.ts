@@ -38,6 +38,14 @@ export interface Line {
   agreedHost: string | undefined
 }
 
+/** DPoP (RFC 9449), as the room of identities reads it. */
+export interface Proofs {
+  /** @throws {GatewayError} `dpop_invalid`, `dpop_nonce_required` */
+  proof(dpop: string, request: { method: string; url: string; accessToken?: string }): Promise<{ readonly jkt: string }>
+  /** A nonce for the next proof (§8). */
+  nonce(): string
+}
+
 /** What the parts of a proxy door share. */
 export interface Door {
   readonly tenant: string
@@ -46,6 +54,10 @@ export interface Door {
   route(name: string): Service | undefined
   /** Milliseconds since the Unix epoch. */
   nowMs(): number
+  /** Verifies what comes with grants that are bound to a key. Absent: none of them counts here. */
+  readonly proofs: Proofs | undefined
+  /** Where agents find this door, without trailing slash: what their proofs on reverse routes are about, whatever Host says. */
+  url: string
   /** Our own port: an absolute-form request to it is a reverse route that came through the proxy setting. */
   port: number
   isDraining: boolean

@@ -8,12 +8,14 @@ import type { Clock } from '../protocol/clock.ts'
 import type { Inbound } from '../protocol/message.ts'
 import { GatewayError } from '../protocol/problem.ts'
 import type { Service } from '../protocol/service.ts'
+import { formatAuthority } from '../protocol/target.ts'
 import { type RequestRooms, serveRequest } from '../request.ts'
 import type { CertificateAuthority } from './certificate.ts'
 import { openTunnel } from './connect.ts'
 import { readInbound, unreadInbound } from './inbound.ts'
 import { createInterceptor, type TlsComplaint } from './intercept.ts'
-import { type Door, newLine, type Tunnel } from './line.ts'
+import { type Door, newLine, type Proofs, type Tunnel } from './line.ts'
+import { isProvable, serveProved } from './proof.ts'
 import { draining, turnAway, writeBadRequest } from './refusal.ts'
 
 export interface ProxyDoorParts {
@@ -25,6 +27,10 @@ export interface ProxyDoorParts {
   route(name: string): Service | undefined
   readonly authority: CertificateAuthority
   readonly clock: Clock
+  /** Where agents find this door. Default: http:// and the address that is listened on. */
+  readonly url?: string
+  /** Default: grants that are bound to a key cannot be used here. */
+  readonly proofs?: Proofs
   /** A client's TLS handshake failed; once per host and reason. Default: a process warning. */
   onTlsError?(complaint: TlsComplaint): void
 }
@@ -54,6 +60,8 @@ export async function openProxyDoor(parts: ProxyDoorParts): Promise<ProxyDoor> {
     rooms: parts.rooms,
     route: parts.route,
     nowMs: () => parts.clock.nowMs(),
+    proofs: parts.proofs,
+    url: '',
     port: 0,
     isDraining: false,
     lines: new Map(),
@@ -86,6 +94,7 @@ export async function openProxyDoor(parts: ProxyDoorParts): Promise<ProxyDoor> {
   server.on('connect', (req, stream, head) => void openTunnel(door, interceptor, req, [stream, head]))
   server.on('clientError', (error: NodeJS.ErrnoException, socket) => onBrokenRequest(door, error, socket as Socket))
   door.port = await listen(server, parts)
+  door.url = parts.url ?? `http://${formatAuthority({ host: parts.host, port: door.port })}`
   let drained: Promise<void> | undefined
   return {
     port: door.port,
@@ -165,6 +174,7 @@ function serve(door: Door, reply: ServerResponse): void {
   }
   const refusal = door.isDraining ? draining() : isWebSocket(req) ? upgradeRefused() : undefined
   if (refusal !== undefined) void turnAway(inbound, refusal, door.rooms)
+  else if (isProvable(inbound)) void serveProved(door, inbound, reply)
   else serveRequest(inbound, door.rooms).catch(() => reply.destroy())
 }
 

@@ -4,6 +4,7 @@
  */
 import type { Socket } from 'node:net'
 import type { Readable } from 'node:stream'
+import { DPOP_ALGORITHMS } from '../protocol/identity.ts'
 import type { Inbound, Reply } from '../protocol/message.ts'
 import { asGatewayError, GatewayError, type ProblemCode, problems } from '../protocol/problem.ts'
 import type { Dialect, Endpoint } from '../protocol/service.ts'
@@ -19,6 +20,11 @@ const LINGER_MS = 5_000
 
 const PROXY_CHALLENGE = 'Basic realm="keyless"'
 const SLOT_CHALLENGE = 'Basic realm="keyless", Bearer'
+/** RFC 9449 §7.1, §9. */
+const PROOF_ERRORS: Partial<Record<ProblemCode, string>> = {
+  dpop_nonce_required: 'use_dpop_nonce',
+  dpop_invalid: 'invalid_dpop_proof',
+}
 
 /**
  * Answer `inbound` with a refusal. Never throws; does nothing when the answer is complete or the client is gone.
@@ -85,7 +91,7 @@ function rawProblem({ code, detail }: GatewayError): { text: string; head: strin
 function compose(inbound: Inbound, refusal: GatewayError, dialect: Dialect) {
   const { code, detail } = refusal
   const { title, remedy, proxyError, status: tabled } = problems[code]
-  const status = tabled === 407 ? adapted(inbound) : tabled
+  const status = tabled === 407 || code in PROOF_ERRORS ? adapted(inbound) : tabled
   const body = { type: typeOf(code), title, status, detail, code, remedy, instance: inbound.id }
   const rendered = renderProblem(body, dialect)
   const headers = [
@@ -101,10 +107,16 @@ function compose(inbound: Inbound, refusal: GatewayError, dialect: Dialect) {
     proxyStatus(proxyError, code),
   ]
   if (remedy !== 'retry') headers.push('x-should-retry', 'false')
-  if (rendered.status === 407) headers.push('Proxy-Authenticate', PROXY_CHALLENGE)
-  if (rendered.status === 401) headers.push('WWW-Authenticate', SLOT_CHALLENGE)
+  if (rendered.status === 407) headers.push('Proxy-Authenticate', proofChallenge(inbound, code) ?? PROXY_CHALLENGE)
+  if (rendered.status === 401) headers.push('WWW-Authenticate', proofChallenge(inbound, code) ?? SLOT_CHALLENGE)
   if (rendered.status === 405) headers.push('Allow', 'GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS') // RFC 9110 §15.5.6
   return { status: rendered.status, headers, text: rendered.text }
+}
+
+/** For whoever tried DPoP where it can be used. */
+function proofChallenge({ method, presented }: Inbound, code: ProblemCode): string | undefined {
+  if (presented?.scheme !== 'dpop' || method === 'CONNECT') return undefined
+  return `DPoP realm="keyless", error="${PROOF_ERRORS[code] ?? 'invalid_token'}", algs="${DPOP_ALGORITHMS.join(' ')}"`
 }
 
 /** Inside a tunnel 401 starts logins and 407 is a network error, so identity is a 403 there (clients.md §0.2). */

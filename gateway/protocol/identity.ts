@@ -11,6 +11,9 @@ export type WorkloadKind =
   | 'aws-iam'
   | 'private_key_jwt'
 
+/** What DPoP proofs may be signed with; the metadata's `dpop_signing_alg_values_supported`. */
+export const DPOP_ALGORITHMS: readonly string[] = ['ES256', 'Ed25519', 'RS256', 'PS256', 'ES384']
+
 /** A verified workload. */
 export interface Workload {
   /** Agent id that the identity maps to; by preference the SPIFFE ID itself. Whether it is registered is for `grant`. */

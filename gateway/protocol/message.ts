@@ -17,7 +17,8 @@ export type Mode = 'forward' | 'intercept' | 'reverse'
 /** What the caller presented to say who it is. `user` is what came before the colon of Basic, a hint for logs only. */
 export interface Presented {
   readonly token: string
-  readonly scheme: 'basic' | 'bearer' | 'slot'
+  /** `dpop`: along with a proof of the key that it is bound to (RFC 9449 §7.1). */
+  readonly scheme: 'basic' | 'bearer' | 'dpop' | 'slot'
   readonly user?: string
 }
 

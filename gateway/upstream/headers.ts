@@ -52,6 +52,7 @@ const FIXED: ReadonlyMap<string, Action> = new Map<string, Action>([
   ['expect', 'drop'], // answered by the ingress
   ['content-length', 'content-length'],
   ['authorization', 'drop'],
+  ['dpop', 'drop'], // a proof for what Authorization held
   ['x-http-method-override', 'drop'], // policy decided on the method in the request line
   ['x-http-method', 'drop'],
   ['x-method-override', 'drop'],
