@@ -9,6 +9,7 @@ import type { Authority } from '../protocol/grant.ts'
 import { GatewayError } from '../protocol/problem.ts'
 import { parseStrictJson } from '../protocol/strict-json.ts'
 import { THUMBPRINT_URN } from './attestation.ts'
+import { SKEW_S } from './claims.ts'
 import { hashOf, inputOf, isSignedBy, type Jws, JwsError, keyOf, readJws, thumbprintOf } from './jws.ts'
 import { ClaimError, exact, type Members, require, seconds, text } from './members.ts'
 
@@ -18,7 +19,6 @@ const CHAIN_LIMIT = 256 * 1024
 const TOKEN_LIMIT = 64 * 1024
 const MAX_TOKENS = 9
 const MAX_TOOLS = 256
-const SKEW_S = 30
 
 /** What a root token says of its own signature. */
 export interface AatRoot {

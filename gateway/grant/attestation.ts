@@ -5,7 +5,7 @@
 import type { KeyObject } from 'node:crypto'
 import type { Confirmation, Grant } from '../protocol/grant.ts'
 import { GatewayError, type ProblemCode } from '../protocol/problem.ts'
-import { authorityHash, authorityOf, confirmationOf, VERSION } from './claims.ts'
+import { authorityHash, authorityOf, confirmationOf, SKEW_S, VERSION } from './claims.ts'
 import { hashOf, isReencoded, isSignedBy, type Jws, JwsError, keyOf, readJws, thumbprintOf } from './jws.ts'
 import { ClaimError, exact, type Members, require, seconds, text } from './members.ts'
 
@@ -17,8 +17,6 @@ export const ON_BEHALF = 'gateway-on-behalf'
 /** LG/1 §1.6 step 1. */
 export const ATTESTATION_LIMIT = 16 * 1024
 const TEXT_LIMIT = 500
-/** Seconds by which the clock of whoever signed may differ from ours (LG/1 §1.6 step 4). */
-const SKEW_S = 30
 
 /** One delegation, as the gateway is about to issue it. */
 export interface Hop {

@@ -8,13 +8,10 @@ import { excessOf } from './attenuate.ts'
 import { type Attestation, DELEGATION_TYPE, fault, type Link } from './attestation.ts'
 import { broken, readBundle } from './bundle.ts'
 import { checkChain, readChain } from './chain.ts'
-import { authorityHash, authorityOf, type ClaimedGrant, grantOf } from './claims.ts'
+import { authorityHash, authorityOf, type ClaimedGrant, grantOf, SKEW_S } from './claims.ts'
 import { hashOf, inputOf, JwsError, readInput } from './jws.ts'
 import { ClaimError } from './members.ts'
 import { readGrant, TOKEN_LIMIT } from './token.ts'
-
-/** Seconds by which the clock of an offline signer may be behind that of the gateway (LG/1 §1.6 step 4). */
-const SKEW_S = 30
 
 export interface Verified {
   readonly issuer: string

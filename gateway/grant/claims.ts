@@ -14,6 +14,8 @@ export const VERSION = 'lg/1'
 const HASH = /^[A-Za-z0-9_-]{43}$/
 /** LG/1 §1.6 step 1. */
 export const MAX_HOPS = 8
+/** Seconds by which the clocks of gateways, replicas and holders may differ (LG/1 §1.6 step 4). */
+export const SKEW_S = 30
 
 /**
  * A grant as its claims tell it. What is known of the agent beyond its id is in the registry; ids and authority of the grants

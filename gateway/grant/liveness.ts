@@ -5,11 +5,9 @@
 import type { Clock } from '../protocol/clock.ts'
 import type { Grant } from '../protocol/grant.ts'
 import { GatewayError } from '../protocol/problem.ts'
+import { SKEW_S } from './claims.ts'
 import { invalid } from './presented.ts'
 import type { Standing } from './store.ts'
-
-/** Seconds by which the clock of the replica that issued a grant may be ahead of ours (LG/1 §1.6 step 4). */
-const SKEW_S = 30
 
 export class Liveness {
   readonly #clock: Clock

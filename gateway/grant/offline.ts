@@ -7,15 +7,14 @@ import type { Agent, Authority, Confirmation, Grant } from '../protocol/grant.ts
 import { GatewayError, type ProblemCode } from '../protocol/problem.ts'
 import { type Attestation, checkLink, DELEGATION_TYPE, fault } from './attestation.ts'
 import { readChain } from './chain.ts'
-import { authorityOf, MAX_HOPS } from './claims.ts'
+import { authorityOf, MAX_HOPS, SKEW_S } from './claims.ts'
+import { draftChild } from './draft.ts'
 import { hashOf, inputOf } from './jws.ts'
-import { ancestryBelow, childLineage, lineageHash } from './lineage.ts'
+import { bindingsOf } from './terms.ts'
 
 export const SEPARATOR = '~'
 /** LG/1 §1.6 step 1: what a client can send in one header. */
 const LIMIT = 16 * 1024
-/** Seconds by which the clock of a holder may be behind that of the gateway (LG/1 §1.6 step 4). */
-const SKEW_S = 30
 
 /** One hop, as its delegator signed it. */
 export interface OfflineStep {
@@ -68,29 +67,14 @@ export async function readOffline(
 
 /** The child grant that a hop makes. */
 export function offlineChild(parent: Grant, o: OfflineStep, agent: Agent): Grant {
-  const { id, authority, issuedAt, expiresAt, maxDepth, delegable, attestation, signedHash, cnf, step, trace } = o
-  const lineage = childLineage(parent, agent.id, id, false)
+  const { id, authority, issuedAt, expiresAt, maxDepth, delegable, attestation, signedHash, cnf } = o
+  const { preset } = parent
+  const bindings = bindingsOf({ ...o, ...(preset !== undefined && { preset }) })
+  const terms = { authority, issuedAt, expiresAt, maxDepth, delegable, ...bindings }
   return {
-    id,
-    tenant: parent.tenant,
-    human: parent.human,
-    agent,
-    task: parent.task,
-    authority,
-    issuedAt,
-    expiresAt,
-    lineage,
-    lineageHash: lineageHash(lineage),
-    depth: parent.depth + 1,
-    maxDepth,
-    delegable,
-    ancestry: ancestryBelow(parent),
+    ...draftChild({ parent, agent, cnf, onBehalf: false, id }, terms, issuedAt * 1000),
     attestations: [...parent.attestations, attestation],
-    ...(parent.signedHash !== undefined && { parentHash: parent.signedHash }),
     signedHash,
-    ...(cnf !== undefined && { cnf }),
-    ...(step !== undefined && { step }),
-    ...(trace !== undefined && { trace }),
   }
 }
 

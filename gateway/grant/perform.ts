@@ -6,7 +6,7 @@ import type { Grant } from '../protocol/grant.ts'
 import type { IssuedGrant, Proposal } from '../protocol/instruction.ts'
 import { GatewayError } from '../protocol/problem.ts'
 import { digestOf, newHandle } from './handle.ts'
-import type { TaskRecord } from './record.ts'
+import { firstRecord, type TaskRecord } from './record.ts'
 import { remaining, remember } from './remaining.ts'
 import type { Room } from './room.ts'
 import type { StoredGrant } from './store.ts'
@@ -37,7 +37,7 @@ export async function perform(p: Proposal, room: Room): Promise<IssuedGrant | nu
 async function open(p: Of<'task.open'>, room: Room): Promise<IssuedGrant> {
   const { grant, token } = await signed(p.grant, room)
   // The grant last: a crash before it leaves a task that nobody can use.
-  await save(taskOf(grant, p.heartbeat === true), undefined, room)
+  await save(firstRecord(grant, p.heartbeat === true), undefined, room)
   return issue(grant, token, room)
 }
 
@@ -52,7 +52,7 @@ async function replace({ old, reason, ceiling, ...p }: Of<'grant.replace'>, room
   const { grant, token } = await signed({ ...p.grant, ...left }, room)
   const { version, watched, createdAt } = task
   await save(
-    { ...taskOf(grant, watched), createdAt, ceiling: ceiling ?? task.ceiling, version: version + 1 },
+    { ...firstRecord(grant, watched), createdAt, ceiling: ceiling ?? task.ceiling, version: version + 1 },
     version,
     room,
   )
@@ -159,12 +159,6 @@ async function checkSame({ tenant, id, attestations }: Grant, room: Room): Promi
 async function checkAlive({ tenant, id }: Grant, room: Room): Promise<void> {
   const standing = await room.store.byId(tenant, id)
   if (standing !== undefined) room.authenticator.admit(standing)
-}
-
-/** The task as its root grant says. */
-function taskOf(root: Grant, watched: boolean): TaskRecord {
-  const { tenant, task, authority: ceiling, issuedAt: createdAt, expiresAt } = root
-  return { id: task.id, tenant, root, ceiling, state: 'active', watched, createdAt, expiresAt, version: 0 }
 }
 
 async function save(task: TaskRecord, expected: number | undefined, room: Room): Promise<void> {

@@ -11,7 +11,7 @@ import { draftChild, registered } from './draft.ts'
 import { heldGrant, isGrantId, namedGrant, proofOf } from './living.ts'
 import { certificateAsked, checkExchanger, checkNamed } from './propose-root.ts'
 import type { Room } from './room.ts'
-import { type Terms, termsWithin } from './terms.ts'
+import { termsWithin } from './terms.ts'
 
 type Requested = Extract<Instruction, { kind: 'grant.request' }>
 
@@ -71,7 +71,8 @@ function delegation({ parent, request, attestation, ...heir }: Delegation, room:
     )
   }
   const nowMs = room.clock.nowMs()
-  const { terms, cut } = termsBelow(parent, request, room, nowMs)
+  const bound = { above: parent, depth: parent.depth + 1, held: parent.authority, name: `its parent ${parent.id}` }
+  const { terms, cut } = termsWithin(bound, request, room, nowMs)
   const grant = draftChild({ parent, ...heir, onBehalf: attestation === undefined }, terms, nowMs)
   if (attestation !== undefined)
     checkAttestation(attestation, { parent, child: grant, issuer: room.issuer, policy: room.policySet })
@@ -85,16 +86,6 @@ export function checkDelegable(parent: Grant): void {
   if (!parent.delegable) throw refusal('it was issued as not delegable')
   if (parent.depth >= parent.maxDepth)
     throw refusal(`it is at depth ${parent.depth}, and ${parent.maxDepth} is the deepest of its chain`)
-}
-
-export function termsBelow(
-  parent: Grant,
-  request: GrantRequest,
-  room: Room,
-  nowMs: number,
-): { readonly terms: Terms; readonly cut: readonly string[] } {
-  const bound = { above: parent, depth: parent.depth + 1, held: parent.authority, name: `its parent ${parent.id}` }
-  return termsWithin(bound, request, room, nowMs)
 }
 
 export function delegated(d: {

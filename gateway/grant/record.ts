@@ -75,7 +75,7 @@ export function createRecords(key: KeyObject): Records {
     openTask(stored) {
       const before = taskBodyOfVersion1(stored.body)
       const task = before
-        ? rootTask(openGrant(before.handleDigest, before.body).grant, stored.watched)
+        ? firstRecord(openGrant(before.handleDigest, before.body).grant, stored.watched)
         : (tasks.open('', stored.body) as TaskRecord)
       const isIt = task.tenant === stored.tenant && task.id === stored.id && task.version === stored.version
       if (!isIt || (task.state === 'suspended') !== stored.isSuspended) throw forged()
@@ -85,7 +85,7 @@ export function createRecords(key: KeyObject): Records {
 }
 
 /** The first record of a task: what its root grant says. */
-function rootTask(root: Grant, watched: boolean): TaskRecord {
+export function firstRecord(root: Grant, watched: boolean): TaskRecord {
   const { tenant, task, authority: ceiling, issuedAt: createdAt, expiresAt } = root
   return { id: task.id, tenant, root, ceiling, state: 'active', watched, createdAt, expiresAt, version: 0 }
 }
