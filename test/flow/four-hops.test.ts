@@ -1,10 +1,10 @@
 /** The shipped example and `keyless grant`, as a user runs them beside `npm start`. */
 import { generateKeyPairSync } from 'node:crypto'
-import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { ROOT, type Running, run, start } from '../rig/process.ts'
+import { ROOT, type Running, run, runOk, start } from '../rig/process.ts'
 
 const agent = (name: string) => `spiffe://keyless.local/agent/${name}`
 
@@ -148,6 +148,19 @@ describe('keyless grant', () => {
       expect(ended.stderr).toContain(said)
     }
   }, 60_000)
+})
+
+it('the page about grants does what it says', { timeout: 60_000 }, async () => {
+  const page = await readFile(join(ROOT, 'docs', 'grants.md'), 'utf8')
+  const blocks = [...page.matchAll(/^```sh\n([\s\S]*?)^```$/gm)].map(([, script = '']) => script)
+  const command = `keyless() { "${process.execPath}" "${join(ROOT, 'bin', 'keyless.mjs')}" "$@"; }\n`
+  const script = command + blocks.join('echo ----\n').replace('keyless grant revoke', 'echo "$CHILD"\necho ----\n$&')
+  const printed = await runOk('bash', ['-euc', script], { env, cwd: home, timeoutMs: 50_000 })
+  const [shown, , verified, child, revoked] = printed.split('----\n')
+  expect(shown).toContain(`${agent('research')} delegated to ${agent('search')}`)
+  expect(verified).toMatch(/^Verified: /)
+  expect(await call(child?.trim() ?? '', '/notes/1')).toBe('200 200')
+  expect(revoked).toMatch(/has ended, and everything derived from it/)
 })
 
 it('keyless task changes intent, suspends and resumes; what was issued before is dead', {
