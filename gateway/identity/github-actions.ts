@@ -3,7 +3,7 @@
  * decides nothing, because its format is the repository's to choose.
  */
 import type { Workload } from '../protocol/identity.ts'
-import { INERT_HEADERS, type Jwt, type JwtTools, textOf, verifyJwt } from './jwt.ts'
+import { INERT_HEADERS, type Jwt, type JwtTools, rulesOf, textOf, verifyJwt } from './jwt.ts'
 import { agentOf, attributesOf, scalarAt } from './mapping.ts'
 import type { TrustOf } from './trust.ts'
 
@@ -27,20 +27,7 @@ export async function verifyGithubActions(
   tools: JwtTools,
 ): Promise<Workload> {
   const { refuse } = tools
-  const expiresAt = await verifyJwt(
-    jwt,
-    {
-      typ: ['jwt'],
-      inert: INERT_HEADERS,
-      algorithms: row.algorithms,
-      issuer: row.issuer,
-      audience: row.audience,
-      audiences: 'one',
-      skewS: row.clock_skew_s,
-      maxLifetimeS: row.max_lifetime_s,
-    },
-    tools,
-  )
+  const expiresAt = await verifyJwt(jwt, { ...rulesOf(row), typ: ['jwt'], inert: INERT_HEADERS }, tools)
   return {
     id: agentOf(row.agents, (name) => scalarAt(jwt.claims, name), refuse),
     kind: 'github-actions',

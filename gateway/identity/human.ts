@@ -3,7 +3,7 @@
  * `nonce` belonged to the login and is not looked at; a nested `act` decides nothing (RFC 8693 §4.1).
  */
 import type { Human } from '../protocol/grant.ts'
-import { type Claims, INERT_HEADERS, type Jwt, type JwtTools, PLAIN_JWT, textOf, verifyJwt } from './jwt.ts'
+import { type Claims, INERT_HEADERS, type Jwt, type JwtTools, PLAIN_JWT, rulesOf, textOf, verifyJwt } from './jwt.ts'
 import { isRecord } from './key-set.ts'
 import { type Refuse, shown } from './refuse.ts'
 import type { TrustOf } from './trust.ts'
@@ -22,20 +22,7 @@ export async function verifyHuman(
 ): Promise<KnownHuman> {
   const { refuse } = tools
   const { claims } = jwt
-  await verifyJwt(
-    jwt,
-    {
-      typ: PLAIN_JWT,
-      inert: INERT_HEADERS,
-      algorithms: row.algorithms,
-      issuer: row.issuer,
-      audience: row.audience,
-      audiences: 'all',
-      skewS: row.clock_skew_s,
-      maxLifetimeS: row.max_lifetime_s,
-    },
-    tools,
-  )
+  await verifyJwt(jwt, { ...rulesOf(row), typ: PLAIN_JWT, inert: INERT_HEADERS, audiences: 'all' }, tools)
   // Keycloak types its access and refresh tokens only here.
   if (claims.typ !== undefined && claims.typ !== 'ID') throw refuse(`its claim typ is ${shown(claims.typ)}, not "ID"`)
   checkParty(claims, row.authorized_parties ?? row.audience, refuse)

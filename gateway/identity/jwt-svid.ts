@@ -3,7 +3,7 @@
  * Workload API hands out one SVID many times, so it is not held to a single use; its short life and single audience bound it.
  */
 import type { Workload } from '../protocol/identity.ts'
-import { type Jwt, type JwtTools, verifyJwt } from './jwt.ts'
+import { type Jwt, type JwtTools, rulesOf, verifyJwt } from './jwt.ts'
 import { agentOf, attributesOf, scalarAt } from './mapping.ts'
 import { shown } from './refuse.ts'
 import { parseSpiffeId } from './spiffe-id.ts'
@@ -18,13 +18,8 @@ export async function verifyJwtSvid(jwt: Jwt, row: TrustOf<'jwt-svid'>, tools: J
   const expiresAt = await verifyJwt(
     jwt,
     {
+      ...rulesOf(row),
       typ: [undefined, 'jwt', 'jose'],
-      algorithms: row.algorithms,
-      issuer: row.issuer,
-      audience: row.audience,
-      audiences: 'one',
-      skewS: row.clock_skew_s,
-      maxLifetimeS: row.max_lifetime_s,
       isIssuedAtOptional: true, // §3 requires only sub, aud and exp
     },
     tools,

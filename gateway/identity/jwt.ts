@@ -48,6 +48,20 @@ export const PLAIN_JWT: readonly (string | undefined)[] = [undefined, 'jwt']
 /** Thumbprints of the signing certificate that identity providers add; nothing here looks at them. */
 export const INERT_HEADERS: readonly string[] = ['x5t', 'x5t#S256']
 
+/** A row of settings about one issuer, as far as all kinds of token have it in common. */
+interface IssuerRow {
+  readonly algorithms: readonly string[]
+  readonly issuer?: string | undefined
+  readonly audience: readonly string[]
+  readonly clock_skew_s: number
+  readonly max_lifetime_s: number
+}
+
+export function rulesOf(row: IssuerRow): Omit<JwtRules, 'typ'> {
+  const { algorithms, issuer, audience, clock_skew_s: skewS, max_lifetime_s: maxLifetimeS } = row
+  return { algorithms, issuer, audience, audiences: 'one', skewS, maxLifetimeS }
+}
+
 /** Split and parse, in one way only. */
 export function readJwt(token: string, refuse: Refuse): Jwt {
   if (token.length > TOKEN_LIMIT) throw refuse(`it is longer than ${TOKEN_LIMIT} characters`)

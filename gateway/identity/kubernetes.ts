@@ -3,7 +3,7 @@
  * out of a pod is seen to be that pod's. Legacy tokens from secrets have no expiry, audience or pod, and are refused.
  */
 import type { Workload } from '../protocol/identity.ts'
-import { type Claims, type Jwt, type JwtTools, PLAIN_JWT, textOf, verifyJwt } from './jwt.ts'
+import { type Claims, type Jwt, type JwtTools, PLAIN_JWT, rulesOf, textOf, verifyJwt } from './jwt.ts'
 import { isRecord } from './key-set.ts'
 import { agentOf, attributesOf } from './mapping.ts'
 import type { Refuse } from './refuse.ts'
@@ -13,19 +13,7 @@ export async function verifyKubernetes(jwt: Jwt, row: TrustOf<'kubernetes'>, too
   const { refuse } = tools
   if (Object.keys(jwt.claims).some((name) => name.startsWith('kubernetes.io/')))
     throw refuse('it is a legacy token from a secret; mount a projected one (serviceAccountToken with this audience)')
-  const expiresAt = await verifyJwt(
-    jwt,
-    {
-      typ: PLAIN_JWT,
-      algorithms: row.algorithms,
-      issuer: row.issuer,
-      audience: row.audience,
-      audiences: 'one',
-      skewS: row.clock_skew_s,
-      maxLifetimeS: row.max_lifetime_s,
-    },
-    tools,
-  )
+  const expiresAt = await verifyJwt(jwt, { ...rulesOf(row), typ: PLAIN_JWT }, tools)
   const pod = podOf(jwt.claims, refuse)
   const { instance, ...facts } = pod
   return {

@@ -1,6 +1,6 @@
 /** Tokens of any other OIDC issuer that vouches for workloads: Google, Entra, AWS `GetWebIdentityToken`, GitLab, Buildkite. */
 import type { Workload } from '../protocol/identity.ts'
-import { INERT_HEADERS, type Jwt, type JwtTools, PLAIN_JWT, textOf, verifyJwt } from './jwt.ts'
+import { INERT_HEADERS, type Jwt, type JwtTools, PLAIN_JWT, rulesOf, textOf, verifyJwt } from './jwt.ts'
 import { agentOf, attributesOf, scalarAt } from './mapping.ts'
 import type { TrustOf } from './trust.ts'
 
@@ -8,16 +8,7 @@ export async function verifyOidc(jwt: Jwt, row: TrustOf<'oidc'>, tools: JwtTools
   const { refuse } = tools
   const expiresAt = await verifyJwt(
     jwt,
-    {
-      typ: row.typ === 'JWT' ? PLAIN_JWT : [row.typ],
-      inert: INERT_HEADERS,
-      algorithms: row.algorithms,
-      issuer: row.issuer,
-      audience: row.audience,
-      audiences: 'one',
-      skewS: row.clock_skew_s,
-      maxLifetimeS: row.max_lifetime_s,
-    },
+    { ...rulesOf(row), typ: row.typ === 'JWT' ? PLAIN_JWT : [row.typ], inert: INERT_HEADERS },
     tools,
   )
   return {
