@@ -9,6 +9,7 @@ import type { Human } from '../protocol/grant.ts'
 import type { Instruction, Mandate } from '../protocol/instruction.ts'
 import { mandateOf } from './holder.ts'
 import { evidenceOf, provedKey } from './oauth-client.ts'
+import { orRecord } from './refused.ts'
 import { answers, completeTaskBody, emptyBody, intentBody, resumeBody, stepParams, taskParams } from './shapes.ts'
 import { issue, type TaskDoor } from './task-routes.ts'
 import { requestOf } from './task-views.ts'
@@ -17,62 +18,78 @@ interface OfTask {
   Params: { readonly id: string }
 }
 
-interface Given {
+/** The part of an instruction that its request names. */
+interface About {
   readonly id: string
   readonly tenant: string
   readonly task: string
-  readonly by: Mandate
+}
+
+interface Life {
+  readonly door: TaskDoor
+  /** Owner of the socket; undefined over TCP. */
+  readonly human: Human | undefined
+  about(request: FastifyRequest<OfTask>): About
+  /** The instruction by whoever gives it. Who cannot say who it is, is refused in the log too. */
+  given(request: FastifyRequest<OfTask>, reply: FastifyReply, as: (by: Mandate) => Instruction): Promise<Instruction>
 }
 
 /** @param human owner of the socket; undefined over TCP. */
 export function addLifeRoutes(app: FastifyInstance, door: TaskDoor, human: Human | undefined): void {
-  const given = async (request: FastifyRequest<OfTask>, reply: FastifyReply): Promise<Given> => ({
-    id: request.id,
-    tenant: door.tenant,
-    task: request.params.id,
-    by: await mandateOf(request, reply, { door, human }),
-  })
-  const end = async (instruction: Instruction) => void (await serveInstruction(instruction, door.rooms))
+  const life: Life = {
+    door,
+    human,
+    about: ({ id, params }) => ({ id, tenant: door.tenant, task: params.id }),
+    given: (request, reply, as) =>
+      orRecord(as({ client: {} }), door.rooms, async () => as(await mandateOf(request, reply, { door, human }))),
+  }
   app.post<OfTask>(
     '/tasks/:id/heartbeat',
     { schema: { ...of('Say that a task is alive'), body: emptyBody, response: { 200: answers.heartbeat } } },
-    async (request, reply) => ({
-      expires_at: (await door.grants.heartbeat(await given(request, reply))).expiresAt,
-    }),
+    async (request, reply) => {
+      const by = await mandateOf(request, reply, life)
+      return { expires_at: (await door.grants.heartbeat({ ...life.about(request), by })).expiresAt }
+    },
   )
+  addEndings(app, life)
+  addRenewals(app, life)
+}
+
+/** What only takes away. */
+function addEndings(app: FastifyInstance, { door, about, given }: Life): void {
+  const end = async (reply: FastifyReply, instruction: Instruction) => {
+    await serveInstruction(instruction, door.rooms)
+    return reply.status(204).send()
+  }
   app.post<OfTask & { Params: { readonly step: string } }>(
     '/tasks/:id/steps/:step/complete',
     { schema: { ...of('End a step: its grants die at once'), params: stepParams, ...ENDING } },
     async (request, reply) => {
-      await end({ kind: 'task.step_complete', ...(await given(request, reply)), step: request.params.step })
-      return reply.status(204).send()
+      const { step } = request.params
+      return end(
+        reply,
+        await given(request, reply, (by) => ({ kind: 'task.step_complete', ...about(request), by, step })),
+      )
     },
   )
   app.post<OfTask>(
     '/tasks/:id/suspend',
     { schema: { ...of('Suspend a task: its grants are parked, its credentials dropped'), ...ENDING } },
-    async (request, reply) => {
-      await end({ kind: 'task.suspend', ...(await given(request, reply)) })
-      return reply.status(204).send()
-    },
+    async (request, reply) =>
+      end(reply, await given(request, reply, (by) => ({ kind: 'task.suspend', ...about(request), by }))),
   )
   app.post<OfTask & { Body: { readonly reason: CompletionReason } }>(
     '/tasks/:id/complete',
     { schema: { ...of('End a task: all its grants die at once'), ...ENDING, body: completeTaskBody } },
     async (request, reply) => {
-      await end({ kind: 'task.complete', ...(await given(request, reply)), reason: request.body.reason })
-      return reply.status(204).send()
+      const { reason } = request.body
+      return end(reply, await given(request, reply, (by) => ({ kind: 'task.complete', ...about(request), by, reason })))
     },
   )
-  addRenewals(app, door, { human, given })
 }
 
 /** What ends the root grant and puts a fresh one in its place, after policy has decided afresh. */
-function addRenewals(
-  app: FastifyInstance,
-  door: TaskDoor,
-  o: { readonly human: Human | undefined; given(request: FastifyRequest<OfTask>, reply: FastifyReply): Promise<Given> },
-): void {
+function addRenewals(app: FastifyInstance, { door, human, about, given }: Life): void {
   app.post<OfTask & { Body: IntentBody }>(
     '/tasks/:id/intent',
     {
@@ -81,11 +98,17 @@ function addRenewals(
     async (request, reply) => {
       const { purpose } = request.body
       const asked = requestOf(request.body)
-      const issued = await issue(
-        { kind: 'task.intent', ...(await o.given(request, reply)), purpose, request: asked },
-        door,
-      )
-      return reply.status(201).header('cache-control', 'no-store').send(issued)
+      const instruction = await given(request, reply, (by) => ({
+        kind: 'task.intent',
+        ...about(request),
+        by,
+        purpose,
+        request: asked,
+      }))
+      return reply
+        .status(201)
+        .header('cache-control', 'no-store')
+        .send(await issue(instruction, door))
     },
   )
   app.post<OfTask & { Body: ResumeBody | null }>(
@@ -99,12 +122,18 @@ function addRenewals(
       },
     },
     async (request, reply) => {
-      const { id, params, body } = request
+      const { body } = request
       if (request.headers.dpop !== undefined) void reply.header('dpop-nonce', door.identities.nonce())
-      const by = await returnerOf(request, door, o.human)
       const ttl = body?.ttl_s === undefined ? {} : { ttlS: body.ttl_s }
-      const issued = await issue({ kind: 'task.resume', id, tenant: door.tenant, task: params.id, by, ...ttl }, door)
-      return reply.status(201).header('cache-control', 'no-store').send(issued)
+      const bare = { kind: 'task.resume', ...about(request), ...ttl, by: { client: {} } } as const
+      const instruction = await orRecord(bare, door.rooms, async () => ({
+        ...bare,
+        by: await returnerOf(request, door, human),
+      }))
+      return reply
+        .status(201)
+        .header('cache-control', 'no-store')
+        .send(await issue(instruction, door))
     },
   )
 }

@@ -6,7 +6,7 @@ import type { FastifyInstance, FastifyRequest } from 'fastify'
 import { type InstructionRooms, serveInstruction } from '../instruction.ts'
 import type { Human } from '../protocol/grant.ts'
 import type { Instruction } from '../protocol/instruction.ts'
-import { asGatewayError, GatewayError, type ProblemCode } from '../protocol/problem.ts'
+import { GatewayError, type ProblemCode } from '../protocol/problem.ts'
 import { tokenAnswer } from './oauth-answer.ts'
 import { evidenceOf, provedKey } from './oauth-client.ts'
 import { oauthRefusalOf, writeOauthError } from './oauth-error.ts'
@@ -16,6 +16,7 @@ import { issuerPath, metadataOf, WELL_KNOWN } from './oauth-metadata.ts'
 import { grantTypeOf, readTokenForm, type TokenForm } from './oauth-request.ts'
 import { aboutTokenForm, FORM, oauthAnswers, REFUSALS, tokenForm } from './oauth-shapes.ts'
 import { createGate, type Gate } from './pace.ts'
+import { orRecord } from './refused.ts'
 import type { TlsFiles } from './tls.ts'
 
 /** Requests of all callers together, between the end of the body and the end of the answer. */
@@ -154,21 +155,6 @@ function revocationOf(
     if (human !== undefined && Object.keys(client).length === 0) return { ...bare, by: { human } }
     return { ...bare, by: { client, ...(jkt !== undefined && { jkt }) } }
   })
-}
-
-/** A refusal before the instruction is complete is in the log like one after it. Asking for a nonce is no refusal. */
-async function orRecord(
-  bare: Instruction,
-  rooms: InstructionRooms,
-  work: () => Promise<Instruction>,
-): Promise<Instruction> {
-  try {
-    return await work()
-  } catch (cause) {
-    const refusal = asGatewayError(cause)
-    if (refusal.code === 'dpop_nonce_required') throw refusal
-    throw await rooms.audit.openInstruction(bare).refused(refusal)
-  }
 }
 
 /** RFC 6749 §3.2: "The client MUST use the HTTP "POST" method". */

@@ -38,12 +38,14 @@ export async function livingTask(tenant: string, id: string, room: Shelf): Promi
 
 /**
  * The task, for the owner of the socket or the holder of its root grant. Whoever holds a grant of another task learns nothing.
- * @throws {GatewayError} `task_unknown`, `delegation_refused`
+ * @throws {GatewayError} `grant_missing`, `task_unknown`, `delegation_refused`
  */
 export async function mandated(
   i: { readonly tenant: string; readonly task: string; readonly by: Mandate },
   room: Shelf,
 ): Promise<TaskRecord> {
+  if ('client' in i.by)
+    throw new GatewayError('grant_missing', 'Nobody is known to give this instruction. Send the grant of the task.')
   const holder = 'holder' in i.by ? i.by.holder : undefined
   if (holder !== undefined && holder.task.id !== i.task) throw unknown('There is no such task.')
   const task = await livingTask(i.tenant, i.task, room)

@@ -38,8 +38,11 @@ interface Local extends Given {
   readonly human: Human
 }
 
-/** Who acts on a task or grant: the owner of the socket, or a holder that presents its grant. */
-export type Mandate = { readonly human: Human } | { readonly holder: Grant }
+/**
+ * Who acts on a task or grant: the owner of the socket, or a holder that presents its grant. A client that shows neither is
+ * refused; it is named so that its refusal can be recorded.
+ */
+export type Mandate = { readonly human: Human } | { readonly holder: Grant } | { readonly client: ClientEvidence }
 
 export type TaskEnd = 'completed' | 'crashed' | 'heartbeat_missed' | 'revoked'
 

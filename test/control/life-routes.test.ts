@@ -165,6 +165,28 @@ describe('a holder over TCP', () => {
     expect(await rig.client.tasks()).toHaveLength(2)
   })
 
+  it('is in the log when it cannot say who it is, whatever it asks to have done', async () => {
+    const { task } = await rig.client.openTask(good)
+    const asked: readonly (readonly [string, object, string])[] = [
+      ['complete', { reason: 'completed' }, 'task.complete'],
+      ['suspend', {}, 'task.suspend'],
+      ['steps/one/complete', {}, 'task.step_complete'],
+      ['intent', { purpose: 'something else' }, 'task.intent'],
+    ]
+    for (const headers of [{}, bearer('kh_unknown'), { authorization: 'Basic eDp5' }]) {
+      for (const [path, body, kind] of asked) {
+        const before = rig.record.length
+        const { status, json } = await post(`/tasks/${task}/${path}`, body, headers)
+        expect(status, path).toBe(401)
+        expect(rig.record.slice(before), path).toEqual([`open ${kind} ${json.instance}`, `refused ${json.code}`])
+      }
+    }
+    const before = rig.record.length
+    const { json } = await post(`/tasks/${task}/resume`, {}, { authorization: 'Basic eDp5' })
+    expect(rig.record.slice(before)).toEqual([`open task.resume ${json.instance}`, 'refused client_invalid'])
+    expect(await rig.client.tasks()).toMatchObject([{ state: 'active' }])
+  })
+
   it('cannot resume with a parked grant, nor by asking', async () => {
     const { task, handle } = await rig.client.openTask(good)
     await rig.client.suspendTask(task)
