@@ -6,15 +6,14 @@ import type { Grant } from '../protocol/grant.ts'
 import type { Instruction, Proposal } from '../protocol/instruction.ts'
 import { GatewayError } from '../protocol/problem.ts'
 import { excessOf } from './attenuate.ts'
+import { readChain } from './chain.ts'
+import { MAX_HOPS, SKEW_S } from './claims.ts'
 import { registered } from './draft.ts'
 import { offlineChild, readOffline, SEPARATOR } from './offline.ts'
 import { offlineOf } from './presented.ts'
 import { checkDelegable, delegated } from './propose-child.ts'
 import type { Room } from './room.ts'
 import { tooWide } from './terms.ts'
-
-/** Seconds by which the clock of whoever signed may be ahead of ours (LG/1 §1.6 step 4). */
-const SKEW_S = 30
 
 /** @throws {GatewayError} `lineage_…`, `invalid_scope`, `delegation_refused`, `agent_unknown`, `grant_invalid`, `grant_expired` */
 export async function proposePresented(
@@ -43,12 +42,16 @@ export async function proposePresented(
   return delegated({ parent, grant, attestation: grant.attestations.at(-1) })
 }
 
-/** Present what is not known yet of a chain, oldest hop first: each is decided and recorded by itself. */
+/**
+ * Present what is not known yet of a chain, oldest hop first: each is decided and recorded by itself.
+ * @throws {GatewayError} `lineage_…` before any hop is presented, when together they are no chain
+ */
 export async function presentChain(
   token: string,
   o: { serve(hop: string): Promise<unknown>; isKnown(id: string): Promise<boolean> },
 ): Promise<void> {
-  const hops = token.split(SEPARATOR)
+  const hops = token.split(SEPARATOR, MAX_HOPS + 2)
+  readChain(hops.toReversed(), { count: undefined, first: undefined })
   for (let i = hops.length - 1; i >= 0; i--) {
     const chain = hops.slice(i).join(SEPARATOR)
     const own = offlineOf(chain)
@@ -66,12 +69,7 @@ export async function offlineGrant(
   const { parent: root, steps } = await readOffline(token, known, room.issuer)
   const chain = [root]
   for (const step of steps) {
-    const above = chain.at(-1) as Grant
-    const { preset } = above
-    chain.push({
-      ...offlineChild(above, step, registered(step.agent, room.agents)),
-      ...(preset !== undefined && { preset }),
-    })
+    chain.push(offlineChild(chain.at(-1) as Grant, step, registered(step.agent, room.agents)))
   }
   return { parent: chain.at(-2) as Grant, grant: chain.at(-1) as Grant }
 }
