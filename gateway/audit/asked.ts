@@ -3,6 +3,7 @@
  * only the kind is told, and a parent or grant is named only when it is an id.
  */
 import type { Authority } from '../protocol/grant.ts'
+import { isUuidv7 } from '../protocol/id.ts'
 import type { ClientEvidence } from '../protocol/identity.ts'
 import type { GrantRequest, Instruction } from '../protocol/instruction.ts'
 import type { JsonValue } from './canonical.ts'
@@ -108,5 +109,5 @@ function evidence({ clientId, assertion, certificates, dpop }: ClientEvidence): 
 
 /** A handle and a signed grant are secrets; ids are UUIDs. */
 function idOnly(text: string): string | undefined {
-  return /^[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$/.test(text) ? text : undefined
+  return isUuidv7(text) ? text : undefined
 }

@@ -4,6 +4,7 @@
  */
 import type { KeyObject } from 'node:crypto'
 import type { Confirmation, Grant } from '../protocol/grant.ts'
+import { isUuidv7 } from '../protocol/id.ts'
 import { GatewayError, type ProblemCode } from '../protocol/problem.ts'
 import { authorityHash, authorityOf, confirmationOf, SKEW_S, VERSION } from './claims.ts'
 import { hashOf, isReencoded, isSignedBy, type Jws, JwsError, keyOf, readJws, thumbprintOf } from './jws.ts'
@@ -15,7 +16,7 @@ export const DELEGATION_TYPE = 'keyless-delegation+jwt'
 export const THUMBPRINT_URN = 'urn:ietf:params:oauth:jwk-thumbprint:sha-256:'
 export const ON_BEHALF = 'gateway-on-behalf'
 /** LG/1 §1.6 step 1. */
-export const ATTESTATION_LIMIT = 16 * 1024
+const ATTESTATION_LIMIT = 16 * 1024
 const TEXT_LIMIT = 500
 
 /** One delegation, as the gateway is about to issue it. */
@@ -121,8 +122,6 @@ const MEMBERS: Readonly<Record<Attestation['type'], { always: readonly string[];
     sometimes: 'cnf prh reason del_max_depth delegable step trace'.split(' '),
   },
 }
-/** Ids of grants are also names under which their end is remembered; nobody may choose the name of something else. */
-const UUID_V7 = /^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/
 const SHORT = ['jti', 'reason', 'pol', 'par', 'step', 'trace']
 
 /**
@@ -169,7 +168,8 @@ function attestationOf(jws: Jws, type: Attestation['type'], signer: string | und
   require(signer !== undefined || claims.iss === aud, 'iss')
   for (const name of SHORT.filter((name) => claims[name] !== undefined))
     require(text(claims[name], name).length <= TEXT_LIMIT, name)
-  require(type === PROOF_TYPE || UUID_V7.test(claims.jti as string), 'jti')
+  // Ids of grants are also names under which their end is remembered; nobody may choose the name of something else.
+  require(type === PROOF_TYPE || isUuidv7(claims.jti as string), 'jti')
   require(type === PROOF_TYPE || claims.ver === VERSION, 'ver')
   require(claims.delegable === undefined || claims.delegable === false, 'delegable')
   const depth = seconds(claims.del_depth, 'del_depth')

@@ -12,7 +12,7 @@ import { ClaimError, exact, require } from './members.ts'
 import type { TokenSeal } from './token.ts'
 
 /** Characters of JSON (LG/1 §1.6 step 1). */
-export const BUNDLE_LIMIT = 256 * 1024
+const BUNDLE_LIMIT = 256 * 1024
 
 /** Spelled as on the wire. */
 export interface Bundle {

@@ -1,14 +1,13 @@
 /** The living grant behind what is presented at an instruction door, or named by its id from the local socket. */
 import { hash } from 'node:crypto'
 import type { Confirmation, Grant } from '../protocol/grant.ts'
+import { isUuidv7 } from '../protocol/id.ts'
 import type { ClientEvidence } from '../protocol/identity.ts'
 import { GatewayError } from '../protocol/problem.ts'
 import { digestOf, isHandle } from './handle.ts'
 import { offlineOf } from './presented.ts'
 import type { Room } from './room.ts'
 import type { Standing } from './store.ts'
-
-const GRANT_ID = /^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}$/
 
 /** As at the proxy door: with the keys that were proved along. @throws {GatewayError} as `Authenticator.authenticate` */
 export async function heldGrant(
@@ -43,7 +42,7 @@ export async function chainTo(room: Room, tenant: string, id: string): Promise<r
 }
 
 export function isGrantId(text: string): boolean {
-  return GRANT_ID.test(text)
+  return isUuidv7(text)
 }
 
 /** What the door saw proved: a DPoP key, and the certificate of the connection (RFC 8705 §3). */

@@ -6,7 +6,7 @@
 import type { Ask, Decision } from '../protocol/decision.ts'
 import type { Level } from '../protocol/grant.ts'
 import type { Proposal } from '../protocol/instruction.ts'
-import { reach } from '../protocol/reach.ts'
+import { asked, reach } from '../protocol/reach.ts'
 import type { Endpoint } from '../protocol/service.ts'
 import type { Bundle } from './bundle.ts'
 import { createEngine, type Verdict } from './engine.ts'
@@ -64,11 +64,6 @@ export function createPolicy({ bundle, tenant, regionsOf = () => [] }: PolicyPar
     evaluateInstruction: (proposal) =>
       'ttlS' in proposal ? decideIssuing(digest, engine, proposal) : allowLess(digest),
   }
-}
-
-function asked({ method, endpoint }: Ask): string {
-  const path = endpoint.path.length > 200 ? `${endpoint.path.slice(0, 200)}…` : endpoint.path
-  return `\`${method} ${path}\` on ${endpoint.host} is the operation ${endpoint.operation.name}`
 }
 
 function tooFarDown(ask: Ask, most: number): string {

@@ -5,10 +5,11 @@
 import type { Decision } from '../protocol/decision.ts'
 import type { Authority } from '../protocol/grant.ts'
 import type { Proposal } from '../protocol/instruction.ts'
+import { listed } from '../protocol/reach.ts'
 import { type GrantAsk, isOnBehalf } from './attributes.ts'
 import type { Engine, Verdict } from './engine.ts'
 import { combine, NO_OBLIGATIONS } from './obligation.ts'
-import { allowance, listed, refusal } from './ruling.ts'
+import { allowance, refusal } from './ruling.ts'
 
 export type Issuing = Extract<Proposal, { readonly ttlS: number }>
 

@@ -35,9 +35,3 @@ export function refusal(policySet: string, code: ProblemCode, detail: string, ve
     levels: NO_LEVELS,
   }
 }
-
-/** The first eight, and how many more there are. */
-export function listed(all: readonly string[]): string {
-  if (all.length === 0) return 'nothing'
-  return all.length > 8 ? `${all.slice(0, 8).join(', ')} and ${all.length - 8} more` : all.join(', ')
-}

@@ -13,6 +13,13 @@ let used = pool.length
 let stampMs = -1
 let stamp = ''
 
+const SHAPE = /^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/
+
+/** Whether the text could be an id of ours. */
+export function isUuidv7(text: string): boolean {
+  return SHAPE.test(text)
+}
+
 /**
  * A new id: 36 lower-case characters.
  * @param nowMs milliseconds since the Unix epoch, 0 to 2^48-1. Default: the wall clock.

@@ -93,19 +93,19 @@ function levelsOf({ id, succession }: Pick<Ancestor, 'id' | 'succession'>, { ind
 
 /** Why no entry let the request through: the one that came closest speaks. */
 function refusal(authority: readonly Authority[], facts: Facts, whose: string): Reach {
-  const asked = entriesFor(authority, facts.endpoint.operation.name).filter((entry) => isAsked(entry, facts))
-  const fault = asked.map((entry) => unmet(entry, facts))
-  const awaiting = asked[fault.indexOf(undefined)]
+  const near = entriesFor(authority, facts.endpoint.operation.name).filter((entry) => isAsked(entry, facts))
+  const fault = near.map((entry) => unmet(entry, facts))
+  const awaiting = near[fault.indexOf(undefined)]
   if (awaiting !== undefined) {
     const who = awaiting.constraints?.approval === 'quorum' ? 'Several people have' : 'Somebody has'
     return refused(
       'approval_required',
-      `${request(facts)}. ${whose} covers it only with approval. ${who} to approve it first.`,
+      `${asked(facts)}. ${whose} covers it only with approval. ${who} to approve it first.`,
     )
   }
   if (fault[0] !== undefined)
-    return refused('constraint_unmet', `${request(facts)}. ${whose} sets a condition: ${fault[0]}`)
-  return refused('scope_exceeded', `${request(facts)}. ${beyond(authority, facts, whose)}`)
+    return refused('constraint_unmet', `${asked(facts)}. ${whose} sets a condition: ${fault[0]}`)
+  return refused('scope_exceeded', `${asked(facts)}. ${beyond(authority, facts, whose)}`)
 }
 
 function beyond(authority: readonly Authority[], { endpoint, method }: Facts, whose: string): string {
@@ -123,12 +123,14 @@ function beyond(authority: readonly Authority[], { endpoint, method }: Facts, wh
   return `${whose} covers it only at: ${listed(places)}. Ask the grantor for a grant that covers this path.`
 }
 
-function request({ method, endpoint }: Facts): string {
+/** What is asked, as refusals begin. */
+export function asked({ method, endpoint }: Pick<Facts, 'method' | 'endpoint'>): string {
   const path = endpoint.path.length > 200 ? `${endpoint.path.slice(0, 200)}…` : endpoint.path
   return `\`${method} ${path}\` on ${endpoint.host} is the operation ${endpoint.operation.name}`
 }
 
-function listed(all: readonly string[]): string {
+/** The first eight, and how many more there are. */
+export function listed(all: readonly string[]): string {
   if (all.length === 0) return 'nothing'
   return all.length > 8 ? `${all.slice(0, 8).join(', ')} and ${all.length - 8} more` : all.join(', ')
 }
