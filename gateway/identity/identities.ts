@@ -20,7 +20,7 @@ import type { Once } from './once.ts'
 import { type Refuse, refusing, shown } from './refuse.ts'
 import { parseSpiffeId } from './spiffe-id.ts'
 import type { ClientTrust, IssuerTrust, TrustOf, TrustSettings } from './trust.ts'
-import type { KeySource } from './trust-keys.ts'
+import type { KeySource } from './trust-parts.ts'
 import { createX509Svids, type X509Svids } from './x509-svid.ts'
 
 export interface IdentitiesOptions {

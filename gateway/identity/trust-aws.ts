@@ -1,13 +1,6 @@
 /** The part `trust.aws` of settings: AWS roles and users that say who they are by a signed GetCallerIdentity. */
-import ipaddr from 'ipaddr.js'
 import { z } from 'zod'
-
-const addressRange = z.string().superRefine((value, context) => {
-  if (ipaddr.isValidCIDR(value)) return
-  const allowed = 'an address range'
-  const fix = 'write a CIDR such as 10.20.0.0/16'
-  context.addIssue({ code: 'custom', message: allowed, params: { allowed, fix } })
-})
+import { addressRange, agentId } from './trust-parts.ts'
 
 export const awsTrustSchema = z
   .strictObject({
@@ -30,11 +23,7 @@ export const awsTrustSchema = z
               .regex(/^[A-Z0-9]{16,128}$/)
               .optional(),
           }),
-          agent: z
-            .string()
-            .max(255)
-            .regex(/^[\x21-\x7e]+$/)
-            .describe('Id of a registered agent.'),
+          agent: agentId,
         }),
       )
       .min(1)

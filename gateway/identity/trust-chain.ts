@@ -1,6 +1,6 @@
 /** The part `trust.chains` of settings: issuers of root tokens of AAT chains, which may be exchanged for grants. */
 import { z } from 'zod'
-import { keyPlace } from './trust-keys.ts'
+import { keyPlace } from './trust-parts.ts'
 
 /** What a chain's tokens may be signed with. `EdDSA`, as older drafts call it, counts as Ed25519. */
 export const CHAIN_SIGNATURES = ['Ed25519', 'ES256'] as const

@@ -1,13 +1,6 @@
 /** The part `trust.x509` of settings: SPIFFE trust domains whose X.509-SVIDs are accepted on connections. */
 import { z } from 'zod'
-import { parseSpiffeId } from './spiffe-id.ts'
-
-const spiffeId = z.string().superRefine((id, context) => {
-  if (parseSpiffeId(id) !== undefined) return
-  const allowed = 'a SPIFFE ID'
-  const fix = 'write spiffe://<trust domain>/<path>'
-  context.addIssue({ code: 'custom', message: allowed, params: { allowed, fix } })
-})
+import { agentId, spiffeId } from './trust-parts.ts'
 
 export const x509TrustSchema = z.strictObject({
   trust_domain: z
@@ -24,11 +17,7 @@ export const x509TrustSchema = z.strictObject({
     .array(
       z.strictObject({
         match: z.strictObject({ spiffe_id: spiffeId }),
-        agent: z
-          .string()
-          .max(255)
-          .regex(/^[\x21-\x7e]+$/)
-          .describe('Id of a registered agent.'),
+        agent: agentId,
       }),
     )
     .min(1)

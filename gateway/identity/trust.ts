@@ -4,10 +4,9 @@
  * that a token says about itself (`jku`, `x5u`, discovery) widens what is trusted (RFC 8725 §3.8).
  */
 import { z } from 'zod'
-import { parseSpiffeId } from './spiffe-id.ts'
 import { awsTrustSchema } from './trust-aws.ts'
 import { chainTrustSchema } from './trust-chain.ts'
-import { check, keyFile, keyPlace } from './trust-keys.ts'
+import { agentId, keyFile, keyPlace, spiffeId } from './trust-parts.ts'
 import { x509TrustSchema } from './trust-x509.ts'
 
 /** RFC 9864: fully specified names only. No symmetric algorithm, no `none`, no `EdDSA`. */
@@ -27,13 +26,6 @@ export const SIGNATURES = [
 const SVID_SIGNATURES = SIGNATURES.filter((name) => name !== 'Ed25519')
 
 const text = (max = 255) => z.string().trim().min(1).max(max)
-const agentId = () =>
-  z
-    .string()
-    .max(255)
-    .regex(/^[\x21-\x7e]+$/)
-    .describe('Id of a registered agent.')
-
 /** A top-level claim by its name, or a JSON pointer (RFC 6901) into the claims. */
 const claim = text(128)
 
@@ -67,18 +59,14 @@ const attributes = z
   .describe('Attribute for policy and record: claim it is read from (a name, or a JSON pointer).')
 
 /** Which agent a workload is: the first row whose claims are all equal. */
-const mapping = <Match extends z.ZodType>(match: Match) => z.array(z.strictObject({ match, agent: agentId() })).min(1)
+const mapping = <Match extends z.ZodType>(match: Match) => z.array(z.strictObject({ match, agent: agentId })).min(1)
 
 const human = z.strictObject({
   kind: z.literal('human'),
   issuer: issuer(),
   audience: audience().describe('Client ids whose ID tokens are accepted; every `aud` of a token must be among them.'),
   authorized_parties: z.array(text()).min(1).optional().describe('Accepted values of `azp`. Default: the audience.'),
-  agents: z
-    .array(agentId())
-    .min(1)
-    .optional()
-    .describe('Agents that people of this issuer may authorise. Default: any.'),
+  agents: z.array(agentId).min(1).optional().describe('Agents that people of this issuer may authorise. Default: any.'),
   ...common(SIGNATURES, { defaultS: 3600, maxS: 86_400 }),
 })
 
@@ -93,11 +81,7 @@ const jwtSvid = z.strictObject({
   audience: ownAudience(),
   agents: mapping(
     z.strictObject({
-      sub: z
-        .string()
-        .superRefine(
-          check((id) => parseSpiffeId(id) !== undefined, 'a SPIFFE ID', 'write spiffe://<trust domain>/<path>'),
-        ),
+      sub: spiffeId,
     }),
   )
     .optional()
@@ -173,7 +157,7 @@ const oidc = z.strictObject({
 /** A client that signs its own assertions (RFC 7523). */
 const client = z.strictObject({
   id: text().describe('client_id.'),
-  agent: agentId().optional().describe('Agent that this client is. Default: the id.'),
+  agent: agentId.optional().describe('Agent that this client is. Default: the id.'),
   key: keyFile.describe('Public key of the client: PEM, JWK or JWK Set, { file: PATH }.'),
   algorithms: z
     .array(z.enum(SIGNATURES))

@@ -1,13 +1,28 @@
-/** Where the keys of an issuer are, in settings: a URL or a file, and the addresses that the URL may lead to. */
+/** What rows of the settings part `trust` share: agents, ids, ranges of addresses, and where the keys of an issuer are. */
 import ipaddr from 'ipaddr.js'
 import { z } from 'zod'
+import { parseSpiffeId } from './spiffe-id.ts'
 
 /** A check of one text, as an issue that says what is allowed and how to get there. */
-export function check(holds: (text: string) => boolean, allowed: string, fix: string) {
+function check(holds: (text: string) => boolean, allowed: string, fix: string) {
   return (value: string, context: z.RefinementCtx): void => {
     if (!holds(value)) context.addIssue({ code: 'custom', message: allowed, params: { allowed, fix } })
   }
 }
+
+export const agentId = z
+  .string()
+  .max(255)
+  .regex(/^[\x21-\x7e]+$/)
+  .describe('Id of a registered agent.')
+
+export const spiffeId = z
+  .string()
+  .superRefine(check((id) => parseSpiffeId(id) !== undefined, 'a SPIFFE ID', 'write spiffe://<trust domain>/<path>'))
+
+export const addressRange = z
+  .string()
+  .superRefine(check((value) => ipaddr.isValidCIDR(value), 'an address range', 'write a CIDR such as 10.20.0.0/16'))
 
 export const keyFile = z.strictObject({ file: z.string().min(1) })
 
@@ -27,10 +42,6 @@ function isPlainHttps(value: string): boolean {
   const url = URL.canParse(value) ? new URL(value) : undefined
   return url?.protocol === 'https:' && url.username === '' && url.password === '' && url.hash === ''
 }
-
-const addressRange = z
-  .string()
-  .superRefine(check((value) => ipaddr.isValidCIDR(value), 'an address range', 'write a CIDR such as 10.20.0.0/16'))
 
 export const keyPlace = {
   jwks: keySource.describe('Where the public keys are: { uri: https://… } or { file: PATH }.'),
