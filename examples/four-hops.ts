@@ -58,6 +58,8 @@ if (refused.status !== 400) fail('The wider request was not refused.')
 say('5  The human ends the task, and with it everything that was derived from it.')
 await control.completeTask(research.task, 'completed')
 report('/notes/1', await get('/notes/1', call.handle))
+
+say('Who stood behind it, from the log:  npx keyless log lineage')
 process.exit()
 
 async function delegate(token: string, to: string, what: Record<string, string>): Promise<Issued> {

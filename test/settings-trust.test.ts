@@ -229,6 +229,14 @@ describe('trust', () => {
     expect(trust.issuers.map(({ kind }) => kind)).toEqual(['human', 'jwt-svid', 'kubernetes', 'github-actions', 'oidc'])
   })
 
+  it('is written in docs/oauth.md as it may be written', async () => {
+    const page = await readFile(new URL('../docs/oauth.md', import.meta.url), 'utf8')
+    const [, example = ''] = /```yaml\n([\s\S]+?)```/.exec(page) ?? []
+    const { trust, agents, publicUrl } = parseSettings(example.replace('research.pub.pem', 'client.pem'), dir)
+    expect(publicUrl).toBe('https://keyless.acme.test')
+    expect(trust.clients[0]?.id).toBe(agents[0]?.id)
+  })
+
   it('does not repeat a password that someone wrote into the address of a key set', () => {
     const problems = problemsOf({ issuers: [{ ...human, jwks: { uri: 'https://ana:canary@id.acme.test/jwks' } }] })
     expect(problems).toHaveLength(1)

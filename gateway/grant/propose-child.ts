@@ -67,7 +67,7 @@ function delegation({ parent, request, attestation, ...heir }: Delegation, room:
   if (attestation === undefined && parent.cnf?.jkt !== undefined) {
     throw new GatewayError(
       'lineage_truncated',
-      `The holder of grant ${parent.id} has a key and signs its delegations itself. Send the attestation as actor_proof.`,
+      `The holder of grant ${parent.id} has a key and signs its delegations itself. Send the attestation as actor_proof, or sign the child: \`keyless grant sign\`.`,
     )
   }
   const nowMs = room.clock.nowMs()
