@@ -14,11 +14,17 @@ export interface Root {
   readonly agent: Agent
   readonly task: Task
   readonly cnf?: Confirmation | undefined
+  /** Epoch seconds: end of the certificate that it is bound to. */
+  readonly until?: number | undefined
   /** Proved who it is; absent when the human merely named the agent. */
   readonly workload?: Workload | undefined
 }
 
-export function draftRoot({ tenant, human, agent, task, cnf, workload }: Root, terms: Terms, nowMs: number): Grant {
+export function draftRoot(
+  { tenant, human, agent, task, cnf, until, workload }: Root,
+  terms: Terms,
+  nowMs: number,
+): Grant {
   const id = uuidv7(nowMs)
   const lineage = rootLineage(human, agent.id, id)
   return {
@@ -33,7 +39,7 @@ export function draftRoot({ tenant, human, agent, task, cnf, workload }: Root, t
     ancestry: [],
     attestations: [],
     ...evidence(cnf, workload),
-    ...terms,
+    ...ending(terms, until),
   }
 }
 
@@ -41,6 +47,7 @@ export interface Child {
   readonly parent: Grant
   readonly agent: Agent
   readonly cnf?: Confirmation | undefined
+  readonly until?: number | undefined
   readonly workload?: Workload | undefined
   /** The gateway attests the delegation for a holder without a key. */
   readonly onBehalf: boolean
@@ -50,7 +57,7 @@ export interface Child {
 
 /** Its attestations are the parent's: the one of this hop is added by whoever makes or has checked it. */
 export function draftChild(
-  { parent, agent, cnf, workload, onBehalf, id: given }: Child,
+  { parent, agent, cnf, until, workload, onBehalf, id: given }: Child,
   terms: Terms,
   nowMs: number,
 ): Grant {
@@ -69,8 +76,14 @@ export function draftChild(
     attestations: parent.attestations,
     ...(parent.signedHash !== undefined && { parentHash: parent.signedHash }),
     ...evidence(cnf, workload),
-    ...terms,
+    ...ending(terms, until),
   }
+}
+
+/** At use only its key is proved: a certificate that has run out by then would be looked at by nobody. */
+function ending(terms: Terms, until: number = terms.expiresAt): Terms {
+  if (until > terms.issuedAt) return { ...terms, expiresAt: Math.min(terms.expiresAt, until) }
+  throw new GatewayError('client_invalid', 'The certificate that the grant would be bound to has run out. Renew it.')
 }
 
 function evidence(cnf: Confirmation | undefined, workload: Workload | undefined) {

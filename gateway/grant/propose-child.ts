@@ -28,7 +28,8 @@ export async function proposeChild(
   const agent = heirOf(i, workload, room.agents)
   const { attestation, request } = i
   const certificate = certificateAsked(request, client, agent)
-  return delegation({ parent, agent, request, cnf: childKeys(i, parent, certificate), workload, attestation }, room)
+  const cnf = childKeys(i, parent, certificate?.cnf)
+  return delegation({ parent, agent, request, cnf, until: certificate?.until, workload, attestation }, room)
 }
 
 /** From the local socket. A grant that is named by its id alone is passed on only by the human behind it. */
@@ -56,6 +57,7 @@ interface Delegation {
   readonly agent: Agent
   readonly request: GrantRequest
   readonly cnf?: Confirmation | undefined
+  readonly until?: number | undefined
   readonly workload?: Workload | undefined
   /** Signed by the parent's key. */
   readonly attestation?: string | undefined

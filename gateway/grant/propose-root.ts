@@ -2,7 +2,7 @@
  * Root grants: a human's authority for one agent and one task. From the local socket; from a human's token and a workload's
  * identity that are presented together; from a workload alone, for which its registered owner answers.
  */
-import type { Agent, Confirmation, Grant, Human } from '../protocol/grant.ts'
+import type { Agent, Grant, Human } from '../protocol/grant.ts'
 import { uuidv7 } from '../protocol/id.ts'
 import type { PresentedToken, Workload } from '../protocol/identity.ts'
 import type { GrantRequest, Instruction, Proposal } from '../protocol/instruction.ts'
@@ -45,7 +45,7 @@ export async function proposeAuthorised(
       `The subject token says in may_act who may act for ${human.sub}, and ${agent.id} is not among them. Present a token that names it.`,
     )
   }
-  return opening(i, { tenant: i.tenant, human, agent, workload, cnf: keysOf(i, client, agent) }, room)
+  return opening(i, { tenant: i.tenant, human, agent, workload, ...keysOf(i, client, agent) }, room)
 }
 
 /** Client credentials (RFC 6749 §4.4): nobody presents a human, so the agent's registered owner answers for it. */
@@ -62,7 +62,7 @@ export function proposeAutonomous(i: Requested, client: Workload | undefined, ro
   }
   const agent = registered(client.id, room.agents)
   const human: Human = { iss: 'registry', sub: agent.owner }
-  return opening(i, { tenant: i.tenant, human, agent, workload: client, cnf: keysOf(i, client, agent) }, room)
+  return opening(i, { tenant: i.tenant, human, agent, workload: client, ...keysOf(i, client, agent) }, room)
 }
 
 /**
@@ -101,10 +101,14 @@ export function opened(grant: Grant, o: { readonly heartbeat?: boolean; readonly
   return { kind: 'task.open', grant, authority, agent, ttlS: expiresAt - issuedAt, heartbeat: false, ...o }
 }
 
+/** What a grant is to be bound to, and until when that is good. */
+type Binding = Pick<Root, 'cnf' | 'until'>
+
 /** The key that was named for the agent, or those that it proved itself. */
-function keysOf({ jkt, request }: Requested, client: Workload | undefined, agent: Agent): Confirmation | undefined {
-  const cnf = { ...(jkt !== undefined && { jkt }), ...certificateAsked(request, client, agent), ...request.cnf }
-  return Object.keys(cnf).length === 0 ? undefined : cnf
+function keysOf({ jkt, request }: Requested, client: Workload | undefined, agent: Agent): Binding {
+  const certificate = certificateAsked(request, client, agent)
+  const cnf = { ...(jkt !== undefined && { jkt }), ...certificate?.cnf, ...request.cnf }
+  return Object.keys(cnf).length === 0 ? {} : { cnf, until: certificate?.until }
 }
 
 /**
@@ -115,9 +119,9 @@ export function certificateAsked(
   { isCertificateBound = false }: GrantRequest,
   client: Workload | undefined,
   agent: Agent,
-): Confirmation | undefined {
+): Binding | undefined {
   if (!isCertificateBound) return undefined
-  if (client?.id === agent.id && client.cnf !== undefined) return client.cnf
+  if (client?.id === agent.id && client.cnf !== undefined) return { cnf: client.cnf, until: client.expiresAt }
   throw invalid(
     `the grant is to be bound to a certificate, and ${agent.id} did not authenticate with one. Connect with its X.509-SVID, or leave tls_client_certificate_bound_access_tokens out`,
   )

@@ -76,9 +76,10 @@ export async function proposeResume(i: Of<'task.resume'>, room: Room): Promise<P
   const workload = 'human' in by ? undefined : await returning(await room.identities.client(by.client), root)
   if (task.state !== 'suspended') throw invalid(`the task ${task.id} is not suspended, so there is nothing to resume`)
   const cnf = 'human' in by ? root.cnf : provedAgain(workload, by.jkt, root)
+  const until = cnf?.['x5t#S256'] === undefined ? undefined : workload?.expiresAt
   const request: GrantRequest = { ...keptTerms(root, room), ...(i.ttlS !== undefined && { ttlS: i.ttlS }) }
   const terms = termsAsked(request, room, room.clock.nowMs(), root.authority)
-  return replacing('resumed', { root, terms, purpose: root.task.purpose, cnf, workload }, room)
+  return replacing('resumed', { root, terms, purpose: root.task.purpose, cnf, until, workload }, room)
 }
 
 /** Another human cannot give in this one's name. */
@@ -133,15 +134,16 @@ interface Replacement {
   readonly terms: Terms
   readonly purpose: string
   readonly cnf: Confirmation | undefined
+  readonly until?: number | undefined
   readonly workload?: Workload | undefined
 }
 
 function replacing(reason: Replaced['reason'], r: Replacement, room: Room): Replaced {
-  const { root: old, terms, purpose, cnf, workload } = r
+  const { root: old, terms, purpose, cnf, until, workload } = r
   const { tenant, human, instance, attested } = old
   const agent = registered(old.agent.id, room.agents)
   const task = { id: old.task.id, purpose }
-  const draft = draftRoot({ tenant, human, agent, task, cnf, workload }, terms, room.clock.nowMs())
+  const draft = draftRoot({ tenant, human, agent, task, cnf, until, workload }, terms, room.clock.nowMs())
   const isSame = workload === undefined // the workload goes on, so what it proved stands
   const grant: Grant = {
     ...draft,

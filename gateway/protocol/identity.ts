@@ -25,7 +25,7 @@ export interface Workload {
   readonly instance?: string
   /** Claims as the issuer's table maps them; short strings, for policy and record. */
   readonly attributes: Readonly<Record<string, string>>
-  /** Epoch seconds after which the evidence is void. */
+  /** Epoch seconds after which the evidence is void. A grant may outlive it, unless it is bound to `cnf`. */
   readonly expiresAt: number
   /** Key proved along with the identity: the certificate of an X.509-SVID. */
   readonly cnf?: Confirmation

@@ -2,6 +2,7 @@
 import { describe, expect, it } from 'vitest'
 import type { Grant } from '../../gateway/protocol/grant.ts'
 import type { GrantRequest, Instruction } from '../../gateway/protocol/instruction.ts'
+import { manualClock } from '../rig/clock.ts'
 import {
   agentOf,
   asClient,
@@ -122,6 +123,25 @@ describe('a human’s token with a workload’s identity', () => {
     expect(await world.grants.authenticate(proved)).toMatchObject({ id: issued?.grant.id })
     const half = { ...bare, proof: { jkt } }
     await expect(async () => world.grants.authenticate(half)).rejects.toEqual(code('grant_invalid'))
+  })
+
+  it('ends with the certificate that it is bound to, and outlives every other evidence', async () => {
+    const cnf = { 'x5t#S256': 'c'.repeat(43) }
+    const clock = manualClock()
+    const nowS = clock.nowMs() / 1000
+    const asking = (isCertificateBound: boolean) =>
+      authorised({ request: { ...authorised().request, isCertificateBound } })
+    const lifeOf = async (expiresAt: number, isBound: boolean) => {
+      const client = workloadOf(research.id, { cnf, expiresAt })
+      const world = openWorld({ clock, identities: { ...identities, client: async () => client } })
+      const issued = await world.do(asking(isBound))
+      return (issued?.grant.expiresAt ?? 0) - nowS
+    }
+    expect(await lifeOf(nowS + 100, true)).toBe(100)
+    expect(await lifeOf(nowS + 1, true)).toBe(1)
+    expect(await lifeOf(nowS + 5000, true)).toBe(900)
+    expect(await lifeOf(nowS + 100, false)).toBe(900)
+    await expect(lifeOf(nowS, true)).rejects.toEqual(code('client_invalid')) // within the skew of its CA
   })
 
   it('is not bound to the certificate of the orchestrator that asked for it', async () => {
