@@ -20,6 +20,8 @@ export interface Pair {
   readonly upstream: EchoUpstream
   readonly redis: TestRedis
   readonly replicas: readonly [TestGateway, TestGateway]
+  /** Settings of both. */
+  readonly yaml: string
   stop(): Promise<void>
 }
 
@@ -59,6 +61,7 @@ export async function openPair(changes: Partial<Wanted> = {}): Promise<Pair> {
     upstream,
     redis,
     replicas,
+    yaml,
     async stop() {
       redis.resume?.()
       for (const replica of replicas) await replica.stop()
