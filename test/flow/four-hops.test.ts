@@ -1,6 +1,6 @@
-/** The shipped example and `keyless grant`, as a user runs them beside `npm start`. */
+/** The shipped example, `keyless grant`, and what the pages show of them, as a user runs them beside `npm start`. */
 import { generateKeyPairSync } from 'node:crypto'
-import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
+import { mkdtemp, readFile, rm, symlink, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
@@ -26,6 +26,11 @@ afterAll(async () => {
 
 const keyless = (...args: string[]) =>
   run(process.execPath, [join(ROOT, 'bin', 'keyless.mjs'), ...args], { env, cwd: home })
+
+async function newKey(name: string): Promise<string> {
+  await writeFile(join(home, name), generateKeyPairSync('ed25519').privateKey.export({ format: 'pem', type: 'pkcs8' }))
+  return join(home, name)
+}
 
 /** Status of the answer and of the tunnel, of a call through the proxy. */
 async function call(credential: string, path: string): Promise<string> {
@@ -113,8 +118,7 @@ describe('keyless grant', () => {
   it('lets the holder of a key sign a child without the gateway, which decides about it at first use', {
     timeout: 60_000,
   }, async () => {
-    const key = join(home, 'research.pem')
-    await writeFile(key, generateKeyPairSync('ed25519').privateKey.export({ format: 'pem', type: 'pkcs8' }))
+    const key = await newKey('lead.pem')
     const bound = [...['grant', 'issue', '-t', 'read one note', '--as', agent('research')], '--bind', key]
     const root = await keyless(...bound, '--scope', 'demo:notes.*', '--json')
     await writeFile(join(home, 'root.json'), root.stdout)
@@ -162,6 +166,18 @@ it('the page about grants does what it says', { timeout: 60_000 }, async () => {
   expect(await call(child?.trim() ?? '', '/notes/1')).toBe('200 200')
   expect(revoked).toMatch(/has ended, and everything derived from it/)
 })
+
+it('a client of RFC 9449 calls under a bound grant as the page about OAuth shows', async () => {
+  const page = await readFile(join(ROOT, 'docs', 'oauth.md'), 'utf8')
+  const [, script = ''] = /```js\n([\s\S]*?)```/.exec(page) ?? []
+  const [, proxy = ''] = /proxy +(http:\S+)/.exec(gateway.stdout) ?? []
+  await newKey('agent.pem')
+  const bound = await keyless(...'grant issue -t list --scope demo:notes.list --bind agent.pem --json'.split(' '))
+  await writeFile(join(home, 'bound.json'), bound.stdout)
+  await writeFile(join(home, 'call.mjs'), script.replace('http://127.0.0.1:8080', proxy))
+  await symlink(join(ROOT, 'node_modules'), join(home, 'node_modules'))
+  expect(await runOk(process.execPath, ['call.mjs'], { cwd: home })).toMatch(/^200 \[/)
+}, 60_000)
 
 it('keyless task changes intent, suspends and resumes; what was issued before is dead', {
   timeout: 60_000,
