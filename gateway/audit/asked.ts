@@ -54,17 +54,18 @@ function tokenRequest(instruction: Extract<Instruction, { kind: 'grant.request' 
     jkt,
     subject: subject?.type,
     actor: actor?.type,
-    requested_actor: requestedActor,
+    requested_actor: cut(requestedActor),
     attested: attestation !== undefined,
-    purpose,
+    purpose: cut(purpose),
     ...requested(request),
   }
 }
 
 function requested(request: GrantRequest): Fields {
-  const { scope, details, ttlS, allowNarrowing, preset, trace, delegable, maxDepth, step, cnf } = request
+  const { scope, details, ttlS, allowNarrowing, preset, trace, delegable, maxDepth, step, cnf, isCertificateBound } =
+    request
   return {
-    scope,
+    scope: cut(scope),
     authorization_details: outline(details),
     ttl_s: ttlS,
     allow_narrowing: allowNarrowing,
@@ -74,21 +75,40 @@ function requested(request: GrantRequest): Fields {
     max_depth: maxDepth,
     step,
     cnf: cnf && { ...cnf },
+    certificate_bound: isCertificateBound,
   }
 }
 
 const LISTS = ['operations', 'actions', 'locations', 'paths'] as const satisfies readonly (keyof Authority)[]
 
+/** Nobody need have proved anything to be refused, and the log keeps every refusal for good: what is asked fills no disk. */
+const TEXT_LIMIT = 1024
+const OUTLINE_LIMIT = 4096
+
+function cut(text: string | undefined): string | undefined {
+  return text !== undefined && text.length > TEXT_LIMIT ? `${text.slice(0, TEXT_LIMIT)}…` : text
+}
+
 /** The members that say what may be done; of anything else that was sent there is only the name. */
 function outline(details: unknown): JsonValue | undefined {
   if (details === undefined) return undefined
   if (!Array.isArray(details)) return typeof details
-  return details.slice(0, 64).map((entry: unknown) => {
-    if (typeof entry !== 'object' || entry === null) return typeof entry
-    const members = entry as Partial<Record<string, unknown>>
-    const lists = LISTS.map((name) => [name, texts(members[name])] as const).filter(([, list]) => list !== undefined)
-    return { ...Object.fromEntries(lists), members: Object.keys(members).slice(0, 32) }
-  })
+  let left = OUTLINE_LIMIT
+  const told: JsonValue[] = []
+  for (const entry of details) {
+    const outlined = outlineOf(entry)
+    left -= JSON.stringify(outlined).length
+    if (left < 0) return [...told, `${details.length - told.length} more`]
+    told.push(outlined)
+  }
+  return told
+}
+
+function outlineOf(entry: unknown): JsonValue {
+  if (typeof entry !== 'object' || entry === null) return typeof entry
+  const members = entry as Partial<Record<string, unknown>>
+  const lists = LISTS.map((name) => [name, texts(members[name])] as const).filter(([, list]) => list !== undefined)
+  return { ...Object.fromEntries(lists), members: Object.keys(members).slice(0, 32) }
 }
 
 function texts(list: unknown): string[] | undefined {
@@ -104,7 +124,7 @@ function mandate(by: By): Fields {
 
 function evidence({ clientId, assertion, certificates, dpop }: ClientEvidence): Fields {
   const kinds = [assertion?.type, certificates && 'certificate', dpop && 'dpop'].filter((kind) => kind !== undefined)
-  return { client_id: clientId, evidence: kinds }
+  return { client_id: cut(clientId), evidence: kinds }
 }
 
 /** A handle and a signed grant are secrets; ids are UUIDs. */

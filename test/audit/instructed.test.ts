@@ -277,6 +277,18 @@ describe('what is refused', () => {
     ])
   })
 
+  it('takes no more room than what was asked is worth, however much was sent', async () => {
+    const entries = Array.from({ length: 64 }, (_, i) => ({ operations: [`github:op${i}.${'x'.repeat(200)}`] }))
+    const request = { scope: 'y'.repeat(4096), details: entries }
+    const entry = await recorded({ ...delegate, request } as Instruction, undefined, no)
+    const told = entry.facts?.authorization_details as unknown[]
+    expect(told.at(-1)).toBe(`${64 - (told.length - 1)} more`)
+    expect(told.slice(0, -1)).toEqual(
+      entries.slice(0, told.length - 1).map((one) => ({ ...one, members: ['operations'] })),
+    )
+    expect(JSON.stringify(entry).length).toBeLessThan(8192)
+  })
+
   it('holds the lineage that it would have had, once that is known', async () => {
     const entry = await recorded(delegate, { ...made, kind: 'grant.delegate', parent: root }, no)
     expect(entry).toMatchObject({ kind: 'grant.denied', lineage_hash: child.lineageHash, grant: { id: child.id } })
