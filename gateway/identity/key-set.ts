@@ -19,6 +19,8 @@ const RETRY_MS = 5_000
 /** How long an old set serves while its issuer does not answer. */
 const STALE_MS = 3_600_000
 const TIMEOUT_MS = 5_000
+/** Tokens that wait for one issuer's answer: half of what the token endpoint works on at once, so that the rest go on. */
+const MAX_WAITING = 64
 const MAX_BYTES = 512 * 1024
 const MAX_KEYS = 64
 
@@ -45,11 +47,12 @@ export interface KeySetOptions {
   readonly clock: Clock
 }
 
-/** State: what is held, when it was last asked for, and the question that is out now. Written only by `ask()`. */
+/** State: what is held, when it was last asked for, the question that is out now (written only by `ask()`), and who waits for it. */
 export function createKeySet(o: KeySetOptions): KeySet {
   let held: { readonly keys: readonly PublicKey[]; readonly atMs: number } | undefined
   let asked: { readonly atMs: number; readonly failure?: unknown } | undefined
   let flight: Promise<void> | undefined
+  let waiting = 0
 
   const ageOf = (event: { atMs: number } | undefined) =>
     event === undefined ? Number.POSITIVE_INFINITY : o.clock.elapsedMs() - event.atMs
@@ -71,6 +74,13 @@ export function createKeySet(o: KeySetOptions): KeySet {
     return flight
   }
 
+  async function waitFor(answered: Promise<void>): Promise<void> {
+    if (waiting >= MAX_WAITING) throw new Error('it takes its time to answer, and many wait for it already')
+    waiting += 1
+    await answered
+    waiting -= 1
+  }
+
   return {
     async find(kid, alg) {
       const isOld = ageOf(held) >= FRESH_MS
@@ -78,7 +88,8 @@ export function createKeySet(o: KeySetOptions): KeySet {
       if ((isOld || known === undefined) && ageOf(asked) >= (isOld ? RETRY_MS : COOLDOWN_MS)) {
         const answered = refresh()
         // While an issuer is silent, nobody whose key is known waits for it.
-        if (known === undefined || asked?.failure === undefined) await answered
+        const isUrgent = known === undefined || (asked?.failure === undefined && waiting < MAX_WAITING)
+        if (isUrgent) await waitFor(answered)
       }
       if (ageOf(held) >= STALE_MS) throw asked?.failure ?? new Error('no keys')
       return pick(held?.keys, kid, alg)

@@ -122,6 +122,23 @@ describe('an issuer that does not answer', () => {
     expect(issuer.requests()).toBe(3)
   })
 
+  it('has 64 tokens wait while it takes its time, and sends the others away at once', async () => {
+    const { issuer, clock, keys } = await open()
+    await keys.find('first', 'ES256')
+    clock.advance(30_000)
+    const { promise: asked, resolve } = Promise.withResolvers<() => void>()
+    const { answer } = issuer
+    issuer.answer = (request, response) => resolve(() => answer?.(request, response))
+    const waiting = Array.from({ length: 64 }, (_, n) => keys.find(`made-up-${n}`, 'ES256'))
+    await expect(keys.find('one-more', 'ES256')).rejects.toThrow('many wait')
+    expect(await keys.find('first', 'ES256')).toBeDefined()
+    const go = await asked
+    go()
+    await Promise.all(waiting)
+    expect(await keys.find('one-more', 'ES256')).toBeUndefined()
+    expect(issuer.requests()).toBe(2)
+  })
+
   it.each<[string, NonNullable<Issuer['answer']>, RegExp]>([
     ['a redirect', (_, response) => response.writeHead(302, { location: 'https://elsewhere.test/jwks' }).end(), /./],
     ['more than 512 KiB', (_, response) => response.end(`{"keys":[${' '.repeat(512 * 1024)}]}`), /complete|524288/],
