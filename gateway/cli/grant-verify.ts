@@ -5,7 +5,7 @@
 import { createPublicKey, type KeyObject } from 'node:crypto'
 import { readFile } from 'node:fs/promises'
 import { Command } from 'commander'
-import { type Level, type Verified, verifyBundle } from '../grant/bundle-verify.ts'
+import { type Verified, type VerifiedGrant, verifyBundle } from '../grant/bundle-verify.ts'
 import { lineageSentence } from '../grant/lineage.ts'
 import { GatewayError } from '../protocol/problem.ts'
 import { controlClient } from './control-client.ts'
@@ -119,15 +119,15 @@ function jwksIn(text: string): readonly unknown[] {
   return []
 }
 
-function told({ human, task, tenant, issuer, levels }: Verified, nowS: number): string {
-  const steps = levels.map(({ agent }, i) => ({ n: i + 1, type: 'ai_agent' as const, id: agent }))
+function told({ human, task, tenant, issuer, grants }: Verified, nowS: number): string {
+  const steps = grants.map(({ agent }, i) => ({ n: i + 1, type: 'ai_agent' as const, id: agent }))
   const lineage = [{ n: 0, type: 'human' as const, id: human.sub }, ...steps]
   return [
     `Verified: ${lineageSentence({ human, task, lineage })}.`,
     `  human   ${human.sub} (${human.iss})`,
     `  task    ${task.id}, tenant ${tenant}, issued by ${issuer}`,
-    ...levels.map((level, i) => `  grant ${i} ${level.id}  ${level.agent}${by(level)}, ${lifetime(level, nowS)}`),
-    `  may     ${levels
+    ...grants.map((grant, i) => `  grant ${i} ${grant.id}  ${grant.agent}${by(grant)}, ${lifetime(grant, nowS)}`),
+    `  may     ${grants
       .at(-1)
       ?.authority.flatMap(({ operations }) => operations)
       .join(' ')}`,
@@ -137,13 +137,13 @@ function told({ human, task, tenant, issuer, levels }: Verified, nowS: number): 
     .join('\n')
 }
 
-function by({ attestedBy }: Level): string {
+function by({ attestedBy }: VerifiedGrant): string {
   if (attestedBy === undefined) return ''
   return attestedBy === 'delegator'
     ? ', attested by its delegator'
     : ', attested by the gateway on behalf of a delegator without a key'
 }
 
-function lifetime({ expiresAt }: Level, nowS: number): string {
+function lifetime({ expiresAt }: VerifiedGrant, nowS: number): string {
   return `${expiresAt <= nowS ? 'expired' : 'until'} ${new Date(expiresAt * 1000).toISOString()}`
 }

@@ -19,11 +19,11 @@ export interface Verified {
   readonly task: Grant['task']
   readonly tenant: string
   /** Root first, the grant itself last. */
-  readonly levels: readonly Level[]
+  readonly grants: readonly VerifiedGrant[]
 }
 
 /** One grant of the chain. */
-export interface Level {
+export interface VerifiedGrant {
   readonly id: string
   readonly agent: string
   readonly authority: Grant['authority']
@@ -61,7 +61,7 @@ export function verifyBundle(text: string, keyOf: (kid: string) => KeyObject | u
   if (at > depth) throw broken('lineage_grafted', `there are ${at} grants above one of depth ${depth}`)
   const shape = { count: ancestors.length, first: 1, task: task.id, gatewayKey: keyOf }
   const chain = readChain(proofs, shape)
-  const levels: Level[] = []
+  const grants: VerifiedGrant[] = []
   for (const [i, each] of texts.entries()) {
     // A second signature would be one that nobody checks.
     if ((i === at || i === ancestors.length) !== isComplete(each))
@@ -69,26 +69,26 @@ export function verifyBundle(text: string, keyOf: (kid: string) => KeyObject | u
         'grant_invalid',
         `grant ${i} stands there with a signature that is not looked for, or without its own`,
       )
-    levels.push(levelOf(each, { i, issuer, above: levels[i - 1] }, chain[i - 1]))
+    grants.push(grantAt(each, { i, issuer, above: grants[i - 1] }, chain[i - 1]))
   }
   if (at < ancestors.length && token !== proofs.at(-1))
     throw fault('lineage_reencoded', ancestors.length, 'it is not the delegation that is presented')
-  for (const [i, level] of levels.entries()) checkParent(level, levels[i - 1], i)
-  checkChain(chain, proofs, (i) => linkAt(i, levels, { issuer, task: task.id }))
-  for (const [i, level] of levels.entries()) {
-    if (level.claims !== undefined) checkClaims(level.claims, levels.slice(0, i), { anchor, proof: proofs[i - 1] })
-    if (i > 0) checkBounds(level, levels[i - 1] as Level, { i, attestation: chain[i - 1] as Attestation })
+  for (const [i, grant] of grants.entries()) checkParent(grant, grants[i - 1], i)
+  checkChain(chain, proofs, (i) => linkAt(i, grants, { issuer, task: task.id }))
+  for (const [i, grant] of grants.entries()) {
+    if (grant.claims !== undefined) checkClaims(grant.claims, grants.slice(0, i), { anchor, proof: proofs[i - 1] })
+    if (i > 0) checkBounds(grant, grants[i - 1] as VerifiedGrant, { i, attestation: chain[i - 1] as Attestation })
   }
-  return { issuer, human, task, tenant, levels }
+  return { issuer, human, task, tenant, grants }
 }
 
 interface Place {
   readonly i: number
   readonly issuer: string
-  readonly above: Level | undefined
+  readonly above: VerifiedGrant | undefined
 }
 
-function levelOf(text: string, { i, issuer, above }: Place, attestation: Attestation | undefined): Level {
+function grantAt(text: string, { i, issuer, above }: Place, attestation: Attestation | undefined): VerifiedGrant {
   const { header, payload, input } = partsOf(text)
   const attestedBy = attestation && (attestation.signer === undefined ? 'gateway' : 'delegator')
   if (header.typ !== DELEGATION_TYPE) {
@@ -121,13 +121,17 @@ function claimsAt(i: number, payload: unknown, issuer: string): ClaimedGrant {
 }
 
 /** Everything above the gateway's newest signature is vouched for by these hashes alone. */
-function checkParent({ parent, parentHash }: Level, above: Level | undefined, i: number): void {
+function checkParent({ parent, parentHash }: VerifiedGrant, above: VerifiedGrant | undefined, i: number): void {
   if (parentHash === above?.hash && parent === above?.id) return
   throw broken('lineage_grafted', `grant ${i} does not hang on the one that stands above it`)
 }
 
-function linkAt(i: number, levels: readonly Level[], o: { issuer: string; task: string }): Omit<Link, 'previous'> {
-  const [above, child] = [levels[i], levels[i + 1]] as [Level, Level]
+function linkAt(
+  i: number,
+  grants: readonly VerifiedGrant[],
+  o: { issuer: string; task: string },
+): Omit<Link, 'previous'> {
+  const [above, child] = [grants[i], grants[i + 1]] as [VerifiedGrant, VerifiedGrant]
   return {
     ...o,
     depth: i + 1,
@@ -143,7 +147,7 @@ function linkAt(i: number, levels: readonly Level[], o: { issuer: string; task: 
 /** What the gateway signed of a grant, against the grants above it and the newest one that it signed. */
 function checkClaims(
   claims: ClaimedGrant,
-  above: readonly Level[],
+  above: readonly VerifiedGrant[],
   { anchor, proof }: { readonly anchor: ClaimedGrant; readonly proof: string | undefined },
 ): void {
   const { actors, depth, human, lin, missionHash, task, tenant } = claims
@@ -160,18 +164,22 @@ function checkClaims(
 }
 
 /** A child can only lose. */
-function checkBounds(level: Level, above: Level, { i, attestation }: { i: number; attestation: Attestation }): void {
+function checkBounds(
+  grant: VerifiedGrant,
+  above: VerifiedGrant,
+  { i, attestation }: { i: number; attestation: Attestation },
+): void {
   const why =
     (!above.delegable && 'the grant above it cannot be delegated') ||
-    ((i > above.maxDepth || level.maxDepth > above.maxDepth) &&
+    ((i > above.maxDepth || grant.maxDepth > above.maxDepth) &&
       `it goes deeper than ${above.maxDepth}, the most that the grant above it allows`)
   if (why) throw broken('delegation_refused', `of grant ${i}, ${why}`)
-  if (level.expiresAt > above.expiresAt) throw broken('grant_invalid', `grant ${i} outlives the one above it`)
-  if (level.issuedAt < above.issuedAt - SKEW_S)
+  if (grant.expiresAt > above.expiresAt) throw broken('grant_invalid', `grant ${i} outlives the one above it`)
+  if (grant.issuedAt < above.issuedAt - SKEW_S)
     throw broken('grant_invalid', `grant ${i} is older than the one above it`)
-  if (level.expiresAt > attestation.expiresAt)
+  if (grant.expiresAt > attestation.expiresAt)
     throw fault('lineage_invalid', i, 'it ends before the grant below it does')
-  const [excess] = excessOf(above.authority, level.authority)
+  const [excess] = excessOf(above.authority, grant.authority)
   if (excess !== undefined)
     throw broken(
       'invalid_scope',

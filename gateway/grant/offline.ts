@@ -17,7 +17,7 @@ export const SEPARATOR = '~'
 const LIMIT = 16 * 1024
 
 /** One hop, as its delegator signed it. */
-export interface OfflineStep {
+export interface OfflineHop {
   /** `jti`, UUIDv7, chosen by the delegator: when a grant of this id is known, it is this one only if its newest attestation is equal. */
   readonly id: string
   readonly agent: string
@@ -44,7 +44,7 @@ export async function readOffline(
   token: string,
   known: (id: string) => Promise<Grant | undefined>,
   issuer: string,
-): Promise<{ readonly parent: Grant; readonly steps: readonly OfflineStep[] }> {
+): Promise<{ readonly parent: Grant; readonly hops: readonly OfflineHop[] }> {
   if (token.length > LIMIT) throw refused('grant_invalid', `it is longer than ${LIMIT} characters`)
   const texts = token.split(SEPARATOR, MAX_HOPS + 2).reverse()
   const chain = readChain(texts, { count: undefined, first: undefined })
@@ -55,18 +55,18 @@ export async function readOffline(
       chain[0]?.depth ?? 1,
       'the grant above it is neither known here nor presented along',
     )
-  const steps: OfflineStep[] = []
+  const hops: OfflineHop[] = []
   let above: Above = { ...parent, previous: parent.attestations.at(-1) }
   for (const [i, attestation] of chain.entries()) {
-    const step = stepOf(attestation, texts[i] as string, above, issuer)
-    steps.push(step)
-    above = { ...step, task: parent.task, depth: attestation.depth, previous: step.attestation }
+    const hop = hopOf(attestation, texts[i] as string, above, issuer)
+    hops.push(hop)
+    above = { ...hop, task: parent.task, depth: attestation.depth, previous: hop.attestation }
   }
-  return { parent, steps }
+  return { parent, hops }
 }
 
 /** The child grant that a hop makes. */
-export function offlineChild(parent: Grant, o: OfflineStep, agent: Agent): Grant {
+export function offlineChild(parent: Grant, o: OfflineHop, agent: Agent): Grant {
   const { id, authority, issuedAt, expiresAt, maxDepth, delegable, attestation, signedHash, cnf } = o
   const { preset } = parent
   const bindings = bindingsOf({ ...o, ...(preset !== undefined && { preset }) })
@@ -94,7 +94,7 @@ interface Above {
   readonly previous: string | undefined
 }
 
-function stepOf(a: Attestation, own: string, above: Above, issuer: string): OfflineStep {
+function hopOf(a: Attestation, own: string, above: Above, issuer: string): OfflineHop {
   const depth = above.depth + 1
   checkLink(a, {
     issuer,

@@ -66,10 +66,10 @@ export async function offlineGrant(
   room: Room,
 ): Promise<{ readonly parent: Grant; readonly grant: Grant }> {
   const known = (id: string) => knownGrant(id, tenant, room)
-  const { parent: root, steps } = await readOffline(token, known, room.issuer)
+  const { parent: root, hops } = await readOffline(token, known, room.issuer)
   const chain = [root]
-  for (const step of steps) {
-    chain.push(offlineChild(chain.at(-1) as Grant, step, registered(step.agent, room.agents)))
+  for (const hop of hops) {
+    chain.push(offlineChild(chain.at(-1) as Grant, hop, registered(hop.agent, room.agents)))
   }
   return { parent: chain.at(-2) as Grant, grant: chain.at(-1) as Grant }
 }

@@ -61,8 +61,8 @@ describe('keyless grant sign', () => {
       ...['--details', details, '--ttl', '1m', '--max-depth', '2', '--step', 's1', '--bind', files.other],
     )
     expect(code).toBeUndefined()
-    const { steps } = await read(token)
-    expect(steps).toEqual([
+    const { hops } = await read(token)
+    expect(hops).toEqual([
       expect.objectContaining({
         agent: agentOf(1).id,
         authority: [{ operations: ['github:issues.read'], constraints: { max_calls: 2 } }],
@@ -74,13 +74,13 @@ describe('keyless grant sign', () => {
         cnf: boundTo(es256),
       }),
     ])
-    expect(err).toContain(`${agentOf(1).id} may use it until 2026-06-01T12:01:05Z, as grant ${steps[0]?.id}.`)
+    expect(err).toContain(`${agentOf(1).id} may use it until 2026-06-01T12:01:05Z, as grant ${hops[0]?.id}.`)
     expect(err).not.toContain(token)
   })
 
   it('gives the child all that its parent has when nothing is asked for', async () => {
-    const { steps } = await read((await sign()).token)
-    expect(steps[0]).toMatchObject({ authority: held.grant.authority, expiresAt: held.grant.expiresAt })
+    const { hops } = await read((await sign()).token)
+    expect(hops[0]).toMatchObject({ authority: held.grant.authority, expiresAt: held.grant.expiresAt })
   })
 
   it('reads the parent out of the answer that it came in, and goes on from what was signed offline', async () => {
@@ -90,7 +90,7 @@ describe('keyless grant sign', () => {
     const second = await run(
       ['--parent', child, '--key', files.other, '--to', agentOf(2).id].concat('--scope', 'github:issues.read'),
     )
-    expect((await read(second.token)).steps.map(({ agent }) => agent)).toEqual([agentOf(1).id, agentOf(2).id])
+    expect((await read(second.token)).hops.map(({ agent }) => agent)).toEqual([agentOf(1).id, agentOf(2).id])
   })
 
   it('refuses what is wider than the parent, and names it', async () => {

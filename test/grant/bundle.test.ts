@@ -33,9 +33,9 @@ describe('a bundle', () => {
     await fc.assert(
       fc.asyncProperty(kinds(8), async (hops) => {
         const chain = await chainOf(hops)
-        const { levels, human, task } = verify(exported(chain))
-        expect(levels.map(({ id }) => id)).toEqual(chain.map(({ grant }) => grant.id))
-        expect(levels.map(({ authority }) => authority)).toEqual(chain.map(({ grant }) => grant.authority))
+        const { grants, human, task } = verify(exported(chain))
+        expect(grants.map(({ id }) => id)).toEqual(chain.map(({ grant }) => grant.id))
+        expect(grants.map(({ authority }) => authority)).toEqual(chain.map(({ grant }) => grant.authority))
         expect([human, task]).toEqual([chain[0]?.grant.human, chain[0]?.grant.task])
       }),
       runs,
@@ -69,7 +69,7 @@ describe('a bundle', () => {
     })
     const grandchild = await delegate(child, {}, after)
     const bundle = bundleOf(grantsOf([chain[1] as Held, child, grandchild]), after)
-    expect(verifyBundle(JSON.stringify(bundle), (kid) => after.keyOf(kid)).levels).toHaveLength(3)
+    expect(verifyBundle(JSON.stringify(bundle), (kid) => after.keyOf(kid)).grants).toHaveLength(3)
     expect(() => bundleOf(grantsOf([chain[1] as Held, child]), after)).toThrow(/cannot be told any more/)
   })
 

@@ -85,8 +85,8 @@ export async function delegate(parent: Held, o: ChildOptions = {}, by: TokenSeal
   const said = { parent: parent.token, agent: agent.id, authority, issuedAt, expiresAt, ...(cnf && { cnf }) }
   if (o.isOffline) {
     const token = signOffline({ ...said, key: parent.key as KeyObject })
-    const { parent: known, steps } = await readOffline(token, async (id) => knownAbove(parent.grant, id), ISSUER)
-    const grant = steps.reduce((above, step, i) => offlineChild(above, step, agentOf(known.depth + 1 + i)), known)
+    const { parent: known, hops } = await readOffline(token, async (id) => knownAbove(parent.grant, id), ISSUER)
+    const grant = hops.reduce((above, hop, i) => offlineChild(above, hop, agentOf(known.depth + 1 + i)), known)
     return { grant, token, key: o.key }
   }
   const id = uuidv7(issuedAt * 1000)

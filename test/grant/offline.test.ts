@@ -39,9 +39,9 @@ describe('an offline delegation', () => {
     const first = await root(ed25519)
     const one = hop(first, { cnf: boundTo(es256), maxDepth: 4, step: 's1' })
     const two = hop({ ...first, token: one, key: es256 }, { agent: agentOf(2).id, expiresAt: NOW_S + 500 })
-    const { parent, steps } = await read(two, first)
+    const { parent, hops } = await read(two, first)
     expect(parent).toBe(first.grant)
-    expect(steps).toEqual([
+    expect(hops).toEqual([
       {
         id: readJws(one, 20_000).payload.jti,
         agent: agentOf(1).id,
@@ -69,9 +69,9 @@ describe('an offline delegation', () => {
     const first = await root(ed25519)
     const second = await delegate(first, { key: es256, isOffline: true })
     const two = hop(second, { agent: agentOf(2).id, expiresAt: NOW_S + 500 })
-    expect((await read(two, first)).steps).toHaveLength(2)
+    expect((await read(two, first)).hops).toHaveLength(2)
     const alone = two.split('~')[0] as string
-    expect((await read(alone, second)).steps).toHaveLength(1)
+    expect((await read(alone, second)).hops).toHaveLength(1)
     await expect(read(alone, first)).rejects.toMatchObject({ code: 'lineage_truncated' })
     await expect(read(two)).rejects.toMatchObject({ code: 'lineage_truncated' })
   })
@@ -79,8 +79,8 @@ describe('an offline delegation', () => {
   it('goes on from a grant that the gateway delegated', async () => {
     const first = await root()
     const second = await delegate(first, { key: es256 })
-    const { steps } = await read(hop(second, { agent: agentOf(2).id, expiresAt: NOW_S + 500 }), second)
-    expect(steps).toHaveLength(1)
+    const { hops } = await read(hop(second, { agent: agentOf(2).id, expiresAt: NOW_S + 500 }), second)
+    expect(hops).toHaveLength(1)
   })
 
   it('is refused as soon as the grant above allows less, whoever signed it', async () => {
