@@ -95,12 +95,10 @@ function levelsOf({ id, succession }: Pick<Ancestor, 'id' | 'succession'>, { ind
 function refusal(authority: readonly Authority[], facts: Facts, whose: string): Reach {
   const near = entriesFor(authority, facts.endpoint.operation.name).filter((entry) => isAsked(entry, facts))
   const fault = near.map((entry) => unmet(entry, facts))
-  const awaiting = near[fault.indexOf(undefined)]
-  if (awaiting !== undefined) {
-    const who = awaiting.constraints?.approval === 'quorum' ? 'Several people have' : 'Somebody has'
+  if (fault.includes(undefined)) {
     return refused(
       'approval_required',
-      `${asked(facts)}. ${whose} covers it only with approval. ${who} to approve it first.`,
+      `${asked(facts)}. ${whose} covers it only with approval, and no approval can be given here yet. Ask the grantor for a grant without that condition.`,
     )
   }
   if (fault[0] !== undefined)
