@@ -38,11 +38,11 @@ export function letterhead(o: {
 /** Canonical text between the members that differ from call to call. */
 interface Chain {
   readonly tenant: string
-  /** From `gw` to the value of `req`, without its quotes. */
+  /** From the comma before `gw` to the opening quote of the value of `req`. */
   readonly decided: string
-  /** From `gw` to `outcome`. */
+  /** From the comma before `gw` to `outcome`. */
   readonly ended: string
-  /** From `task` to the value of `ts`. */
+  /** From the comma before `task` to the opening quote of the value of `ts`. */
   readonly rest: string
 }
 
@@ -94,18 +94,20 @@ function writeDecision(paper: Letterhead, facts: CallFacts, limits: Limits): Dra
   const chain = chainOf(paper, inbound, grant, limits)
   const opening = JSON.stringify({ client: client(inbound, limits), decision: verdict(facts, limits) })
   return {
-    head: `${opening.slice(0, -1)},${chain.decided}${inbound.id}","seq":`,
-    middle: `,"target":${JSON.stringify(target(paper, facts, limits))},${chain.rest}`,
+    head: [opening.slice(0, -1), chain.decided, inbound.id, '","seq":'],
+    middle: [',"target":', JSON.stringify(target(paper, facts, limits)), chain.rest],
   }
 }
 
 function writeOutcome(paper: Letterhead, result: CallResult, limits: Limits): Draft {
   const { inbound, grant, lease } = result
   const chain = chainOf(paper, inbound, grant, limits)
-  const opening = lease ? `{"cred":${JSON.stringify(credential(lease, limits))},` : '{'
+  const end = [chain.ended, JSON.stringify(ending(result, limits)), ',"req":"', inbound.id, '","seq":']
   return {
-    head: `${opening}${chain.ended}${JSON.stringify(ending(result, limits))},"req":"${inbound.id}","seq":`,
-    middle: `,${chain.rest}`,
+    head: lease
+      ? ['{"cred":', JSON.stringify(credential(lease, limits)), ...end]
+      : ['{', chain.ended.slice(1), ...end.slice(1)],
+    middle: [chain.rest],
   }
 }
 
@@ -195,7 +197,7 @@ function chainOf(paper: Letterhead, inbound: Inbound, grant: Grant | undefined, 
 }
 
 function writeChain(paper: Letterhead, tenant: string, grant: Grant | undefined, limits: Limits): Chain {
-  const gw = `"gw":${JSON.stringify(paper.gw)},`
+  const gw = `,"gw":${JSON.stringify(paper.gw)},`
   const human = grant ? `"human":${JSON.stringify(humanOf(grant.human, limits))},` : ''
   const lineage = grant
     ? `"lineage":${JSON.stringify(steps(grant.lineage, limits))},"lineage_hash":${JSON.stringify(cut(grant.lineageHash, limits.name))},`
@@ -208,7 +210,7 @@ function writeChain(paper: Letterhead, tenant: string, grant: Grant | undefined,
     tenant,
     decided: `${gw}${human}"kind":"call.decision",${lineage}${log}"req":"`,
     ended: `${gw}${human}"kind":"call.outcome",${lineage}${log}"outcome":`,
-    rest: `${task}"tenant":${JSON.stringify(cut(tenant, limits.name))},"ts":"`,
+    rest: `,${task}"tenant":${JSON.stringify(cut(tenant, limits.name))},"ts":"`,
   }
 }
 

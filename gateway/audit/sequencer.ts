@@ -5,7 +5,7 @@
  */
 import type { Clock } from '../protocol/clock.ts'
 import type { Anchor } from './anchor.ts'
-import { type Draft, draftFrom, MAX_ENTRY_BYTES, place } from './canonical.ts'
+import { type Draft, draftFrom, MAX_ENTRY_BYTES, writeEntry } from './canonical.ts'
 import { nameOf, unavailable } from './cause.ts'
 import type { Disk } from './disk.ts'
 import { type Frontier, leafHash } from './merkle.ts'
@@ -169,7 +169,7 @@ export class Sequencer {
     const ends: number[] = []
     let [seq, used] = [this.#frontier.size, 0]
     const put = (draft: Draft) => {
-      used += this.#buffer.write(place(draft, seq++, ts), used, 'utf8')
+      used = writeEntry(this.#buffer, used, draft, { seq: seq++, ts })
       ends.push(used)
       this.#buffer[used++] = 0x0a
     }

@@ -2,7 +2,7 @@ import { createSecretKey } from 'node:crypto'
 import canonicalize from 'canonicalize'
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
-import { type Draft, draftFrom, MAX_ENTRY_BYTES, place } from '../../gateway/audit/canonical.ts'
+import { type Draft, draftFrom, MAX_ENTRY_BYTES, writeEntry } from '../../gateway/audit/canonical.ts'
 import { parseEntry } from '../../gateway/audit/entry.ts'
 import { type CallFacts, type CallResult, decisionDraft, letterhead, outcomeDraft } from '../../gateway/audit/record.ts'
 import type { LineageStep } from '../../gateway/protocol/grant.ts'
@@ -14,7 +14,9 @@ import { decision, endpoint, grant, inbound, leaseFacts, outcome } from './log.f
 const hmacKey = createSecretKey(Buffer.alloc(32, 7))
 const paper = letterhead({ node: 'gw-1', version: '0.1.0', boot: 'boot', origin: 'keyless.test/default', hmacKey })
 const TS = '2026-11-21T23:04:05.123Z'
-const write = (draft: Draft, seq = 42) => place(draft, seq, TS)
+const paperSpace = Buffer.alloc(8 * MAX_ENTRY_BYTES)
+const write = (draft: Draft, seq = 42) =>
+  paperSpace.toString('utf8', 0, writeEntry(paperSpace, 0, draft, { seq, ts: TS }))
 const known = { endpoint: endpoint(), grant: grant(), decision: decision(), refusal: undefined }
 
 /** Everything a string can be: ASCII, latin1 header bytes, astral, lone surrogates, control characters. */
