@@ -17,7 +17,7 @@ import { addGrantRoutes } from './grant-routes.ts'
 import { addLifeRoutes } from './life-routes.ts'
 import { addOauthRoutes, type OauthDoor } from './oauth-routes.ts'
 import { refusalOf, writeProblem } from './problem.ts'
-import { addPublicRoutes } from './public-routes.ts'
+import { addPublicRoutes, type PublicDoor } from './public-routes.ts'
 import { clearSocketPath, listenOnSocket } from './socket.ts'
 import { addTaskRoutes, type TaskDoor } from './task-routes.ts'
 import { renewTls, type TlsFiles, tlsOptions } from './tls.ts'
@@ -35,7 +35,7 @@ export interface ControlDoorOptions extends TaskDoor, OauthDoor {
   readonly socketPath: string
   /** TLS on the TCP listener. Default: plain HTTP. */
   readonly tls?: TlsFiles
-  readonly grants: TaskDoor['grants'] & OauthDoor['grants']
+  readonly grants: TaskDoor['grants'] & OauthDoor['grants'] & PublicDoor['grants']
   readonly identities: OauthDoor['identities']
   ready(): Promise<ReadyView>
 }

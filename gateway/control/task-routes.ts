@@ -24,7 +24,6 @@ export interface ControlGrants {
   task(tenant: string, id: string): Promise<LiveTask>
   named(tenant: string, name: string): Promise<Grant>
   bundle(tenant: string, id: string): Promise<GrantBundle>
-  jwks(): object
 }
 
 export interface TaskDoor extends HolderDoor {
