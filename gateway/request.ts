@@ -38,6 +38,8 @@ export interface RequestRooms {
 
 interface Allowance {
   readonly bytes: number
+  /** Whether these fit beside what other calls are carrying. */
+  take(bytes: number): boolean
 }
 
 export async function serveRequest(inbound: Inbound, house: RequestRooms): Promise<void> {
@@ -83,7 +85,12 @@ function ask(inbound: Inbound, grant: Grant, endpoint: Endpoint, house: RequestR
 
 /** Undefined when no budget above this call counts bytes. */
 function meterOf(permit: Permit, allowance: Allowance | undefined, { grants }: RequestRooms): Meter | undefined {
-  return allowance && new Meter(allowance.bytes, (traffic) => grants.settle(permit, traffic))
+  if (allowance === undefined) return undefined
+  return new Meter(
+    allowance.bytes,
+    (traffic) => grants.settle(permit, traffic),
+    (bytes) => allowance.take(bytes),
+  )
 }
 
 /**

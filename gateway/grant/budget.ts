@@ -1,14 +1,15 @@
 /**
  * Budgets are a tree: a call spends from its grant and from every grant above it, all of them in one step or none. Calls are
- * spent before they are made: a crash after that loses a call, never gives one back. Bytes are counted after the fact, and a
- * call is cut at what was left when it began: k calls at once may carry k times that, and the bytes of calls that a crash
- * interrupts are not counted.
+ * spent before they are made: a crash after that loses a call, never gives one back. Bytes are counted as they pass, over all
+ * calls of this process (`bytes.ts`), and told to the store when a call is over: each replica may carry what was left when its
+ * calls began, and the bytes of calls that a crash interrupts are not counted.
  */
 import type { Decision } from '../protocol/decision.ts'
 import type { Grant, Level } from '../protocol/grant.ts'
 import type { Traffic } from '../protocol/meter.ts'
 import { GatewayError } from '../protocol/problem.ts'
 import type { Endpoint } from '../protocol/service.ts'
+import { type Allowance, Purses } from './bytes.ts'
 import type { Charge, CountCharge, Eventual, GrantStore } from './store.ts'
 import { SUSPENDED_S } from './task.ts'
 
@@ -20,11 +21,6 @@ export interface Spending {
   readonly grant: Grant
   readonly endpoint: { readonly operation: Pick<Endpoint['operation'], 'name'> }
   readonly decision: Pick<Decision, 'levels' | 'obligations'>
-}
-
-export interface Allowance {
-  /** Bytes of bodies, both directions together, that the call may carry: the least that is left in any budget above it. */
-  readonly bytes: number
 }
 
 export interface Budgets {
@@ -64,6 +60,7 @@ export function createBudgets(store: Pick<GrantStore, 'spend' | 'add' | 'left'>)
   /** Bytes of calls that are over, oldest first; written only by `settle` and `tell` */
   const untold: { readonly tenant: string; readonly charges: readonly CountCharge[] }[] = []
   let telling: Promise<void> | undefined
+  const purses = new Purses()
 
   const tell = async () => {
     for (let next = untold[0]; next !== undefined; next = untold[0]) {
@@ -73,10 +70,11 @@ export function createBudgets(store: Pick<GrantStore, 'spend' | 'add' | 'left'>)
   }
   const spend = (spending: Spending, charges: readonly Charge[]): Eventual<Allowance | undefined> => {
     const { tenant } = spending.grant
-    const answers = [store.spend(tenant, charges), ...charges.filter(isBytes).map((each) => store.left(tenant, each))]
+    const bytes = charges.filter(isBytes)
+    const answers = [store.spend(tenant, charges), ...bytes.map((each) => store.left(tenant, each))]
     const judge = ([misfit, ...left]: readonly number[]) => {
       if (misfit !== -1) throw refusal(charges[misfit ?? 0] as Charge, spending)
-      return left.length === 0 ? undefined : { bytes: Math.min(...left) }
+      return left.length === 0 ? undefined : purses.open(namesOf(tenant, bytes), left)
     }
     return answers.every((answer) => typeof answer === 'number') ? judge(answers) : Promise.all(answers).then(judge)
   }
@@ -94,8 +92,9 @@ export function createBudgets(store: Pick<GrantStore, 'spend' | 'add' | 'left'>)
     },
     settle(spending, { sentBytes, receivedBytes }) {
       const by = sentBytes + receivedBytes
-      const charges = by === 0 ? [] : chargesFor(spending).filter(isBytes)
-      if (charges.length === 0) return
+      const charges = chargesFor(spending).filter(isBytes)
+      purses.close(namesOf(spending.grant.tenant, charges), by)
+      if (charges.length === 0 || by === 0) return
       const bill = { tenant: spending.grant.tenant, charges: charges.map((charge) => ({ ...charge, by })) }
       try {
         const added = store.add(bill.tenant, bill.charges)
@@ -126,6 +125,10 @@ function chargesAt({ grant, entry, constraints }: Level, untilS: number): Charge
 
 function once(name: string, untilS: number): CountCharge {
   return { name, kind: 'count', limit: 1, by: 1, untilS }
+}
+
+function namesOf(tenant: string, charges: readonly Charge[]): readonly string[] {
+  return charges.map(({ name }) => `${tenant} ${name}`)
 }
 
 function isBytes(charge: Charge): charge is CountCharge {

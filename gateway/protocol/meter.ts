@@ -9,13 +9,18 @@ export interface Traffic {
 export class Meter implements Disposable, Traffic {
   readonly #limit: number
   readonly #settle: (traffic: Traffic) => void
+  readonly #take: (bytes: number) => boolean
   #sent = 0
   #received = 0
 
-  /** @param limit bytes. @param settle called once, on disposal; must not throw. */
-  constructor(limit: number, settle: (traffic: Traffic) => void) {
+  /**
+   * @param limit bytes. @param settle called once, on disposal; must not throw.
+   * @param take whether so many bytes more fit beside what other calls are carrying now. Default: there are no others.
+   */
+  constructor(limit: number, settle: (traffic: Traffic) => void, take: (bytes: number) => boolean = () => true) {
     this.#limit = limit
     this.#settle = settle
+    this.#take = take
   }
 
   get sentBytes(): number {
@@ -28,14 +33,14 @@ export class Meter implements Disposable, Traffic {
 
   /** Whether these bytes may go up; only then are they counted. */
   send(bytes: number): boolean {
-    if (this.#isBeyond(bytes)) return false
+    if (!this.#fits(bytes)) return false
     this.#sent += bytes
     return true
   }
 
   /** Whether these bytes may go down; only then are they counted. */
   receive(bytes: number): boolean {
-    if (this.#isBeyond(bytes)) return false
+    if (!this.#fits(bytes)) return false
     this.#received += bytes
     return true
   }
@@ -51,7 +56,7 @@ export class Meter implements Disposable, Traffic {
     this.#settle(this)
   }
 
-  #isBeyond(bytes: number): boolean {
-    return this.#sent + this.#received + bytes > this.#limit
+  #fits(bytes: number): boolean {
+    return this.#sent + this.#received + bytes <= this.#limit && this.#take(bytes)
   }
 }

@@ -193,6 +193,37 @@ describe('bytes', () => {
   })
 })
 
+describe('bytes, carried by many calls at once', () => {
+  const pour = async (proxyPort: number, handle: string, bytes: number) => {
+    const answer = await fetch(`http://127.0.0.1:${proxyPort}/notes/stream?bytes=${bytes}`, {
+      headers: { authorization: `Bearer ${handle}` },
+    })
+    let carried = 0
+    if (answer.status !== 200 || answer.body === null) return carried
+    try {
+      for await (const chunk of answer.body) carried += chunk.length
+    } catch {
+      // cut at what was left
+    }
+    return carried
+  }
+
+  it('are no more than were authorised, whoever of the tree asks for them', async () => {
+    const root = await pair.replicas[0].control.openTask({
+      agent: idOf('lead'),
+      purpose: 'pour',
+      authorization_details: detailsOf({ operations: ['notes:*'], constraints: { max_bytes: 1_000_000 } }),
+    })
+    const children = await times(4, () => delegate(replica(0), root))
+    const all = [root, ...children]
+    const carried = await times(25, (i) =>
+      pour(pair.replicas[0].proxyPort, handleOf(all[i % 5] as IssuedView), 900_000),
+    )
+    expect(carried.reduce((sum, bytes) => sum + bytes, 0)).toBeLessThanOrEqual(1_000_000)
+    expect(Math.max(...carried)).toBeGreaterThan(0)
+  })
+})
+
 describe('a rate', () => {
   it('holds over two gateways and all grants below, in any window', async () => {
     const root = await openWith({ rate: { n: 7, per: 60 } })
