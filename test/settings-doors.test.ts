@@ -76,6 +76,20 @@ describe('listen.control_tls', () => {
   })
 })
 
+describe('listen.proxy_url', () => {
+  const proxyUrl = (url: string) => parse({ listen: { proxy_url: url } }).listen.proxyUrl
+
+  it('is a prefix without a trailing slash, and left to the address that is listened on by default', () => {
+    expect(proxyUrl('https://proxy.acme.test/agents/')).toBe('https://proxy.acme.test/agents')
+    expect(parse({}).listen).not.toHaveProperty('proxyUrl')
+  })
+
+  it('is nothing that a request could not be about', () => {
+    for (const url of ['proxy.acme.test', 'ftp://acme.test', 'https://a:b@acme.test', 'https://acme.test/?a', 'x'])
+      expect(problemsOf({ listen: { proxy_url: url } }), url).toHaveLength(1)
+  })
+})
+
 describe('trust.x509', () => {
   const x509 = (...rows: object[]) => ({
     trust: { x509: rows.map((row) => ({ trust_domain: 'acme.test', bundle: { file: 'ca.pem' }, ...row })) },

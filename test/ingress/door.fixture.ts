@@ -8,6 +8,7 @@ import { pipeline } from 'node:stream/promises'
 import type { CallEvent, Receipt } from '../../gateway/audit/event.ts'
 import { type CertificateAuthority, loadAuthority } from '../../gateway/ingress/certificate.ts'
 import type { TlsComplaint } from '../../gateway/ingress/intercept.ts'
+import type { Proofs } from '../../gateway/ingress/line.ts'
 import { openProxyDoor, type ProxyDoor } from '../../gateway/ingress/listener.ts'
 import { writeRefusal } from '../../gateway/ingress/refusal.ts'
 import type { Lease } from '../../gateway/lease/lease.ts'
@@ -77,9 +78,15 @@ function service(name: string, hosts: readonly string[], dialect: Dialect, slots
   return { name, hosts, dialect, slots, scheme: 'https', ...rest }
 }
 
-export async function openDoor(options: { clock?: Clock } = {}): Promise<OpenDoor> {
+interface DoorOptions {
+  readonly clock?: Clock
+  readonly url?: string
+  readonly proofs?: Proofs
+}
+
+export async function openDoor(options: DoorOptions = {}): Promise<OpenDoor> {
   const dir = await mkdtemp(join(tmpdir(), 'keyless-ingress-'))
-  const clock = options.clock ?? systemClock
+  const { clock = systemClock, ...more } = options
   const authority = await loadAuthority(dir, clock)
   const upstream = await openUpstream()
   const calls: Inbound[] = []
@@ -94,6 +101,7 @@ export async function openDoor(options: { clock?: Clock } = {}): Promise<OpenDoo
     route: (name) => services.find((candidate) => candidate.name === name),
     authority,
     clock,
+    ...more,
     onTlsError: (complaint) => complaints.push(complaint),
   })
   return {
