@@ -7,6 +7,8 @@ import { ancestryBelow, childLineage, lineageHash, rootLineage } from './lineage
 import { invalid, quote, type Terms } from './terms.ts'
 
 const PURPOSE_LIMIT = 500
+/** A refusal is short, however many agents there are. */
+const KNOWN_SHOWN = 8
 
 export interface Root {
   readonly tenant: string
@@ -94,12 +96,14 @@ function evidence(cnf: Confirmation | undefined, workload: Workload | undefined)
   }
 }
 
-/** @throws {GatewayError} `agent_unknown` naming those that are registered. */
+/** @throws {GatewayError} `agent_unknown` naming some that are registered. */
 export function registered(id: string, agents: ReadonlyMap<string, Agent>): Agent {
   const agent = agents.get(id)
   if (agent !== undefined) return agent
   const known = [...agents.keys()]
-  const list = known.length === 0 ? 'none is registered' : `registered: ${known.join(', ')}`
+  const more = known.length > KNOWN_SHOWN ? ` and ${known.length - KNOWN_SHOWN} more` : ''
+  const list =
+    known.length === 0 ? 'none is registered' : `registered: ${known.slice(0, KNOWN_SHOWN).join(', ')}${more}`
   throw new GatewayError(
     'agent_unknown',
     `The agent ${quote(id)} is not registered (${list}). Name one of these, or add it to \`agents\` in the settings.`,
