@@ -30,17 +30,33 @@ export interface AwsIamOptions {
 }
 
 const TIMEOUT_MS = 5_000
+/** Questions to STS at once. Anyone can have one asked; more would take the places of those that need no STS, and tire it. */
+const MAX_ASKING = 32
 
 export function createAwsIam(o: AwsIamOptions): AwsIam {
   const { trust } = o
   const fetch: GuardedFetch | undefined = trust && o.fetchFor(trust.addresses)
+  let asking = 0
+  async function answerTo(request: CallerRequest, send: GuardedFetch, refuse: Refuse): Promise<string> {
+    if (asking >= MAX_ASKING)
+      throw new GatewayError(
+        'too_many_requests',
+        'STS is being asked about many callers already. Try again in a moment.',
+      )
+    asking += 1
+    try {
+      return await ask(request, send, refuse)
+    } finally {
+      asking -= 1
+    }
+  }
   return {
     async verify(token) {
       const refuse = refusing('actor_invalid', 'The actor token')
       if (trust === undefined || fetch === undefined) throw refuse('no AWS account is configured under trust.aws')
       const rules = { hosts: trust.hosts, issuer: o.issuer, nowMs: o.clock.nowMs() }
       const request = readCallerRequest(token, rules, refuse)
-      const caller = readCaller(await ask(request, fetch, refuse), refuse)
+      const caller = readCaller(await answerTo(request, fetch, refuse), refuse)
       if (!trust.accounts.includes(caller.account))
         throw refuse(`its AWS account ${caller.account} is not one of trust.aws.accounts`)
       // After STS: a request that it never answered may be sent again.

@@ -70,6 +70,20 @@ describe('a signed GetCallerIdentity', () => {
     expect(sts.seen).toMatchObject([{ body: BODY, headers: { host: sts.host, 'x-keyless-server-id': ISSUER } }])
   })
 
+  it('is one of 32 that STS is asked about at once, and the next has to come again', async () => {
+    const held: (() => void)[] = []
+    sts.answer = (response) => void held.push(() => response.writeHead(403).end())
+    const aws = room()
+    const token = encode(await sign())
+    const waiting = Array.from({ length: 32 }, () => aws.verify(token))
+    await expect(aws.verify(token)).rejects.toMatchObject({ code: 'too_many_requests' })
+    await expect.poll(() => held.length).toBe(32)
+    for (const answer of held) answer()
+    expect((await Promise.allSettled(waiting)).every(({ status }) => status === 'rejected')).toBe(true)
+    sts.answer = undefined
+    expect(await aws.verify(token)).toMatchObject({ id: ROLE })
+  })
+
   it('is a user, who has no session', async () => {
     const arn = `arn:aws:iam::${ACCOUNT}:user/ops/ana`
     const keys = { accessKeyId: 'AKIAEXAMPLEEXAMPLE12', secretAccessKey: 'made-up' }
