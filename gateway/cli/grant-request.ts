@@ -17,7 +17,7 @@ export interface Contents {
   readonly trace?: string
   readonly step?: string
   /** False with `--no-delegate`. */
-  readonly delegate: boolean
+  readonly delegate?: boolean
   readonly maxDepth?: number
   readonly dpopJkt?: string
   /** Thumbprint of the key in the file that was named. */
@@ -31,9 +31,7 @@ export interface GrantOptions extends Contents {
 const PRESETS = ['per-task', 'per-session', 'per-prompt', 'training-batch', 'sensitive'] satisfies Preset[]
 
 export function asksForGrant(command: Command): Command {
-  return saysWhat(command).addOption(
-    new Option('--preset <kind>', 'table of lifetimes (default: per-task)').choices(PRESETS),
-  )
+  return saysPreset(saysHowFar(saysWhat(command)))
 }
 
 export function saysWhat(command: Command): Command {
@@ -47,6 +45,15 @@ export function saysWhat(command: Command): Command {
     .option('--ttl <duration>', 'how long at most: 30s, 15m, 1h', parseTtl)
     .option('--trace <id>', 'W3C trace id (32 hex digits) that requests must carry')
     .option('--step <name>', 'step of the task that the grant dies with')
+}
+
+export function saysPreset(command: Command): Command {
+  return command.addOption(new Option('--preset <kind>', 'table of lifetimes (default: per-task)').choices(PRESETS))
+}
+
+/** To whom it may go. */
+export function saysHowFar(command: Command): Command {
+  return command
     .option('--no-delegate', 'it cannot be delegated')
     .option('--max-depth <n>', 'how many delegations deep the chain may become, from the root grant on', parseDepth)
     .option('--bind <file>', 'bind it to this key (PEM, Ed25519 or P-256); it then has no handle', parseBinding)
@@ -64,7 +71,7 @@ export function grantBodyOf(o: GrantOptions): GrantBody {
     ...(o.preset !== undefined && { preset: o.preset }),
     ...(o.trace !== undefined && { trace: o.trace }),
     ...(o.step !== undefined && { step: o.step }),
-    ...(!o.delegate && { delegable: false }),
+    ...(o.delegate === false && { delegable: false }),
     ...(o.maxDepth !== undefined && { max_depth: o.maxDepth }),
     ...keyOf(o),
   }

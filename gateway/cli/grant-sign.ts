@@ -14,7 +14,7 @@ import { parseDetails } from '../protocol/details.ts'
 import type { Authority } from '../protocol/grant.ts'
 import { GatewayError, type ProblemCode } from '../protocol/problem.ts'
 import { refused, timeOf } from './at-gateway.ts'
-import { type Contents, saysWhat } from './grant-request.ts'
+import { type Contents, saysHowFar, saysWhat } from './grant-request.ts'
 
 interface SignOptions extends Contents {
   readonly parent: string
@@ -31,7 +31,7 @@ export function grantSignCommand(nowMs: () => number = Date.now): Command {
     .requiredOption('--key <file>', 'private key that it is bound to (PEM, Ed25519 or P-256)')
     .requiredOption('--to <agent>', 'registered agent that gets it')
     .option('--reason <text>', 'why, for the record; at most 500 characters')
-  return saysWhat(command)
+  return saysHowFar(saysWhat(command))
     .addHelpText(
       'after',
       '\nWithout --scope and --details the child may do what its parent may; without --ttl, as long.',
@@ -47,7 +47,7 @@ export function grantSignCommand(nowMs: () => number = Date.now): Command {
 }
 
 async function sign(options: SignOptions, nowS: number): Promise<void> {
-  const { to: agent, reason, step, trace, maxDepth, delegate: delegable } = options
+  const { to: agent, reason, step, trace, maxDepth, delegate: delegable = true } = options
   const parent = await readParent(options.parent)
   const held = heldIn(parent, options.parent)
   const key = await readKey(options.key)

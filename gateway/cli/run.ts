@@ -4,33 +4,31 @@
  */
 import { Command } from 'commander'
 import type { CompletionReason, OpenedTask, StatusView } from '../protocol/control.ts'
-import { EXIT, instruct, parseTtl } from './at-gateway.ts'
+import { EXIT, instruct } from './at-gateway.ts'
 import type { ControlClient } from './control-client.ts'
 import type { WhichGateway } from './find-socket.ts'
+import { type GrantOptions, grantBodyOf, saysPreset, saysWhat } from './grant-request.ts'
 
-export interface RunOptions extends WhichGateway {
+export interface RunOptions extends WhichGateway, Omit<GrantOptions, 'bind' | 'dpopJkt'> {
   readonly task: string
   readonly as?: string
-  readonly scope?: string
-  /** Seconds. */
-  readonly ttl?: number
   readonly verbose?: boolean
 }
 
 export function runCommand(): Command {
-  return new Command('run')
+  const command = new Command('run')
     .description('run a command whose API calls go through the gateway, under a task of its own')
     .usage('--task "…" [options] -- COMMAND [ARGS…]')
     .requiredOption('-t, --task <purpose>', 'what the command is to do, in plain words; policies and records carry it')
     .option('--as <agent>', 'registered agent that acts (default: the first one of the settings)')
-    .option(
-      '--scope <operations>',
-      'what it may do, as in "github:issues.read openai:*" (default: every service that has a credential)',
-    )
-    .option('--ttl <duration>', 'how long at most: 30s, 15m, 1h (default: the setting grants.ttl_s)', parseTtl)
+  return saysPreset(saysWhat(command))
     .option('-c, --config <file>', 'settings of the gateway (default: ./keyless.yaml if there is one)')
     .option('--data <directory>', 'data directory of the gateway (default: $KEYLESS_HOME or ~/.keyless)')
     .option('-v, --verbose', 'say on stderr which task this is and how it ended')
+    .addHelpText(
+      'after',
+      '\nWithout --scope and --details it may do everything at every service that has a credential, as far as policy lets it.',
+    )
     .argument('<command...>', 'the command and its arguments')
     .passThroughOptions()
     .action(async (command: string[], options: RunOptions) => {
@@ -44,7 +42,7 @@ export async function run(command: readonly string[], options: RunOptions): Prom
   const say = (text: string) => process.stderr.write(`keyless: ${text}\n`)
   return instruct(options, async (control) => {
     const status = await control.status()
-    const scope = options.scope ?? defaultScope(status)
+    const { scope = options.details ? undefined : defaultScope(status) } = options
     if (scope === '') {
       say(
         'No service has a credential configured, so there is nothing to grant. Add one under `credentials` in keyless.yaml, or name operations with --scope.',
@@ -52,11 +50,10 @@ export async function run(command: readonly string[], options: RunOptions): Prom
       return EXIT.configuration
     }
     const task = await control.openTask({
+      ...grantBodyOf({ ...options, ...(scope !== undefined && { scope }) }),
       purpose: options.task,
-      scope,
       heartbeat: true,
-      ...(options.as === undefined ? {} : { agent: options.as }),
-      ...(options.ttl === undefined ? {} : { ttl_s: options.ttl }),
+      ...(options.as !== undefined && { agent: options.as }),
     })
     const note = options.verbose ? say : () => undefined
     note(`task ${task.task}: ${task.lineage}`)

@@ -82,6 +82,19 @@ describe('the command', () => {
     expect(completion()).toEqual(['completed'])
   })
 
+  it('can be given paths, constraints and a preset, and then nothing besides', async () => {
+    const details = [{ type: 'keyless_access', operations: ['demo:read'], constraints: { max_calls: 2 } }]
+    const flags = ['--details', JSON.stringify(details), '--preset', 'training-batch', '--step', 'batch-1']
+    expect((await run([node, '-e', ''], { flags })).code).toBe(0)
+    expect(gateway.instructions.find(({ path }) => path === 'POST /tasks')?.body).toEqual({
+      purpose: 'triage issue 42',
+      authorization_details: details,
+      preset: 'training-batch',
+      step: 'batch-1',
+      heartbeat: true,
+    })
+  })
+
   it('may use every service that has a credential unless told otherwise', async () => {
     await run([node, '-e', ''])
     expect(gateway.instructions.find(({ path }) => path === 'POST /tasks')?.body.scope).toBe('demo:*')
