@@ -237,6 +237,22 @@ describe('suspension', () => {
     await expect(world.do(resume(root))).rejects.toEqual(code('instruction_invalid'))
   })
 
+  it('and every other change is refused to a client that shows neither socket nor grant', async () => {
+    const world = openWorld()
+    const root = await world.open({ scope: 'github:*', step: 'one' })
+    const nobody: Mandate = { client: asClient(research) }
+    const told = given(root, nobody)
+    for (const instruction of [
+      suspend(root, nobody),
+      intent(root, 'something else', {}, nobody),
+      { kind: 'task.complete', ...told, reason: 'completed' },
+      { kind: 'task.step_complete', ...told, step: 'one' },
+    ] as const)
+      await expect(world.do(instruction), instruction.kind).rejects.toEqual(code('grant_missing'))
+    await expect(world.grants.heartbeat(told)).rejects.toEqual(code('grant_missing'))
+    expect(await uses(world, root)).toMatchObject({ id: root.grant.id })
+  })
+
   it('does not end without the workload proving itself again', async () => {
     const world = openWorld()
     const root = await world.open()

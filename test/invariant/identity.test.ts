@@ -339,6 +339,34 @@ describe('a refusal', () => {
     expect(refused.filter(({ body }) => !ids.has(body.instance)).map(({ body }) => body)).toEqual([])
   })
 
+  it('of an instruction about a task is there too, whoever did not say who it is', async () => {
+    const [replica] = place.replicas
+    const { task } = await replica.openTask('demo:*')
+    const stranger = await place.grant(RESEARCH)
+    const instruct = async (path: string, body: object, authorization?: string) => {
+      const headers = { 'content-type': 'application/json', ...(authorization && { authorization }) }
+      const url = `${replica.gateway.control}/tasks/${task}/${path}`
+      const answer = await fetch(url, { method: 'POST', headers, body: JSON.stringify(body) })
+      return { status: answer.status, ...((await answer.json()) as { code: string; instance: string }) }
+    }
+    const asked: readonly (readonly [string, object])[] = [
+      ['complete', { reason: 'completed' }],
+      ['suspend', {}],
+      ['steps/one/complete', {}],
+      ['intent', { purpose: 'something else' }],
+      ['resume', {}],
+    ]
+    const shown = [undefined, 'Bearer kh_unknown', `Bearer ${stranger.handle}`, 'DPoP x.y.z', 'Basic eDp5']
+    const refused = []
+    for (const [path, body] of asked)
+      for (const authorization of shown) refused.push({ path, ...(await instruct(path, body, authorization)) })
+    for (const { status, path, code } of refused) expect([401, 404], `${path} ${code}`).toContain(status)
+    const entries = new Map((await place.entries()).map((entry) => [entry.req, entry]))
+    for (const { instance, code } of refused)
+      expect(entries.get(instance)).toMatchObject({ kind: 'grant.denied', decision: { code }, facts: { task } })
+    expect(await replica.control.tasks()).toContainEqual(expect.objectContaining({ task, state: 'active' }))
+  })
+
   it('says nothing of what was presented beyond its first words, and nothing that could begin a line', async () => {
     const nasty = `ana\r\nset-cookie: a=b\u202e${randomUUID()}`
     const answer = await ask(await forAna({ subject_token: await place.idToken({ iss: nasty }) }))
