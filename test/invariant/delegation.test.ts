@@ -4,7 +4,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import type { Constraints } from '../../gateway/protocol/grant.ts'
 import type { GatewayError } from '../../gateway/protocol/problem.ts'
 import { type EchoUpstream, startEcho } from '../rig/echo.ts'
-import { basic, codeOf, reverse, say } from './agent.fixture.ts'
+import { basic, codeOf, forward, reverse, say } from './agent.fixture.ts'
 import { type OpenSite, openSite } from './services.fixture.ts'
 
 const IDS = ['issues.read', 'issues.write', 'pulls.read'] as const
@@ -98,9 +98,17 @@ async function delegated(levels: readonly object[], allowNarrowing: boolean): Pr
   return chain
 }
 
-function call(handle: string, method: string, path: string) {
+/** On the reverse route and in absolute form: the door makes no difference. */
+async function call(handle: string, method: string, path: string) {
   const fields = `Proxy-Authorization: ${basic(handle)}\r\nContent-Length: 0\r\n`
-  return reverse(port, handle, { method, path, fields })
+  const host = `hub.keyless.test:${echo.tlsPort}`
+  const url = `https://${host}${path.slice('/hub'.length)}`
+  const [one, other] = await Promise.all([
+    reverse(port, handle, { method, path, fields }),
+    forward(port, handle, { method, url, host, fields: 'Content-Length: 0\r\n' }),
+  ])
+  expect([other.status, codeOf(other)], `${method} ${path}`).toEqual([one.status, codeOf(one)])
+  return one
 }
 
 describe('a child of a child', () => {
