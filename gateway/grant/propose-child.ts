@@ -82,7 +82,7 @@ function delegation({ parent, request, attestation, ...heir }: Delegation, room:
 }
 
 /** @throws {GatewayError} `delegation_refused` */
-export function checkDelegable(parent: Grant): void {
+function checkDelegable(parent: Grant): void {
   const refusal = (why: string) =>
     new GatewayError('delegation_refused', `The grant ${parent.id} cannot be delegated: ${why}. Ask its grantor.`)
   if (!parent.delegable) throw refusal('it was issued as not delegable')

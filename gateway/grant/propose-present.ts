@@ -11,7 +11,7 @@ import { MAX_HOPS, SKEW_S } from './claims.ts'
 import { registered } from './draft.ts'
 import { offlineChild, readOffline, SEPARATOR } from './offline.ts'
 import { offlineOf } from './presented.ts'
-import { checkDelegable, delegated } from './propose-child.ts'
+import { delegated } from './propose-child.ts'
 import type { Room } from './room.ts'
 import { tooWide } from './terms.ts'
 
@@ -35,7 +35,6 @@ export async function proposePresented(
       `The delegation above this one has the id ${parent.id} of another grant. Delegate it again, with a fresh id.`,
     )
   }
-  checkDelegable(parent)
   checkTime(grant, room.clock.nowMs() / 1000)
   const excess = excessOf(parent.authority, grant.authority)
   if (excess.length > 0) throw tooWide(`its parent ${parent.id}`, excess)

@@ -7,6 +7,7 @@ import { verifyAttestations } from '../../gateway/grant/chain.ts'
 import { signOffline } from '../../gateway/grant/holder.ts'
 import { publicJwk, readJws, signJws } from '../../gateway/grant/jws.ts'
 import { createTokenSeal } from '../../gateway/grant/token.ts'
+import type { Human } from '../../gateway/protocol/grant.ts'
 import { uuidv7 } from '../../gateway/protocol/id.ts'
 import type { GrantRequest, IssuedGrant } from '../../gateway/protocol/instruction.ts'
 import {
@@ -258,6 +259,24 @@ async function boundRoot(world: World): Promise<{ readonly root: IssuedGrant; re
   return { key, root: await world.open({ scope: 'github:*', cnf: { jkt: key.jkt } }) }
 }
 
+describe('a grant that is named by its id', () => {
+  it('is passed on by the human behind it, and by nobody else who owns a socket', async () => {
+    const world = openWorld()
+    const root = await world.open()
+    const naming = (who: Human) =>
+      world.do({
+        ...{ kind: 'grant.delegate', id: uuidv7(), tenant: 'acme', human: who },
+        ...{ parent: root.grant.id, agent: search.id, request: {} },
+      })
+    expect((await naming(human))?.grant.ancestry).toMatchObject([{ id: root.grant.id }])
+    for (const other of [
+      { ...human, sub: 'bo' },
+      { ...human, iss: 'https://id.acme.test' },
+    ])
+      await expect(naming(other)).rejects.toEqual(code('delegation_refused'))
+  })
+})
+
 describe('a holder with a key', () => {
   it('proves it, signs its delegation, and names the key of the child', async () => {
     const world = openWorld()
@@ -384,6 +403,22 @@ describe('a delegation that was signed offline', () => {
         code(token === twin ? 'grant_invalid' : 'lineage_duplicated'),
       )
     expect(await world.store.grantsOf('acme', root.grant.task.id)).toHaveLength(2)
+    expect(await world.grants.introspect(twin, { human })).toEqual({ active: false })
+  })
+
+  it('is made once of two that have one id, whoever comes first', async () => {
+    const world = openWorld()
+    const { root, key } = await boundRoot(world)
+    const one = offline(root, key)
+    const wide = {
+      ...readJws(one, 16_384).payload,
+      authorization_details: [{ type: 'keyless_access', operations: ['github:*'] }],
+    }
+    const twin = signJws({ typ: DELEGATION_TYPE, jwk: publicJwk(key.key) }, wide, key.key)
+    const present = (token: string) => world.propose({ kind: 'grant.present', id: uuidv7(), tenant: 'acme', token })
+    const [first, second] = [await present(one), await present(twin)]
+    await world.grants.perform(first, {})
+    await expect(world.grants.perform(second, {})).rejects.toEqual(code('lineage_duplicated'))
   })
 
   it('is refused from the future, and after its end', async () => {

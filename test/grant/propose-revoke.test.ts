@@ -1,7 +1,7 @@
 /** Who may end a grant, what ends with it, and who may know of it. */
 import { describe, expect, it } from 'vitest'
 import { claimsOf } from '../../gateway/grant/claims.ts'
-import type { GrantStore } from '../../gateway/grant/store.ts'
+import { type GrantStore, storeUnavailable } from '../../gateway/grant/store.ts'
 import { uuidv7 } from '../../gateway/protocol/id.ts'
 import type { Instruction, IssuedGrant } from '../../gateway/protocol/instruction.ts'
 import { manualClock } from '../rig/clock.ts'
@@ -221,11 +221,11 @@ describe('introspection', () => {
       store: {
         ...world.store,
         byId: () => {
-          throw Object.assign(new Error('away'))
+          throw storeUnavailable(new Error('away'))
         },
       },
     })
-    await expect(away.grants.introspect(root.token, { human })).rejects.toThrow('away')
+    await expect(away.grants.introspect(root.token, { human })).rejects.toEqual(code('store_unavailable'))
   })
 })
 
