@@ -131,6 +131,14 @@ describe.each([
   })
 })
 
+it('`npm start` stops the gateway when npm is told to stop, not only the shell between them', async () => {
+  const { scripts } = JSON.parse(await readFile(join(ROOT, 'package.json'), 'utf8'))
+  const child = start('sh', ['-c', scripts.start.replace(/start$/, 'stay')], { cwd: clone, env: environment() })
+  await child.says(/ready/)
+  child.kill('SIGTERM')
+  expect(await child.ended).toMatchObject({ code: 5, stdout: 'ready\ngot SIGTERM\n' })
+})
+
 it('asks only for what runs where the development tools were left out', async () => {
   await mkdir(join(clone, 'node_modules'))
   const { 'node_modules/b': _tool, ...without } = LOCK.packages
