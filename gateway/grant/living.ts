@@ -56,7 +56,7 @@ export function proofOf({ certificates }: ClientEvidence, jkt: string | undefine
 }
 
 async function standingNamed(room: Room, tenant: string, name: string): Promise<Standing> {
-  const standing = isGrantId(name) ? await room.store.byId(tenant, name) : await standingOf(room, tenant, name)
+  const standing = isGrantId(name) ? await standingOfId(room, tenant, name) : await standingOf(room, tenant, name)
   if (standing !== undefined) return standing
   throw new GatewayError('grant_invalid', 'There is no such grant here, or it ended more than an hour ago.')
 }
@@ -69,11 +69,17 @@ async function standingOf(room: Room, tenant: string, token: string): Promise<St
   }
   const offline = offlineOf(token)
   if (offline !== undefined) {
-    const standing = await room.store.byId(tenant, offline.id)
+    const standing = await standingOfId(room, tenant, offline.id)
     // Its id was chosen by whoever signed it: it is the known grant only if that was made by this very text.
     const newest = standing === undefined ? undefined : room.records.open(standing.stored).attestations.at(-1)
     return newest === offline.delegation ? standing : undefined
   }
   const claimed = await room.seal.verify(token)
-  return claimed.tenant === tenant ? room.store.byId(tenant, claimed.id) : undefined
+  return claimed.tenant === tenant ? standingOfId(room, tenant, claimed.id) : undefined
+}
+
+/** A store may be written to by others: what it has under an id must be of that id, and of this tenant. */
+async function standingOfId(room: Room, tenant: string, id: string): Promise<Standing | undefined> {
+  const standing = await room.store.byId(tenant, id)
+  return standing?.stored.id === id && standing.stored.tenant === tenant ? standing : undefined
 }

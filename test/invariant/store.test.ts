@@ -94,6 +94,19 @@ describe('in Redis', () => {
     expect(await fresh(all.narrow.handle, READ, 'DELETE')).toMatch(/^(grant_invalid|store_unavailable)$/)
   })
 
+  it('an id that leads to another grant delegates, shows and exports nothing of it', async () => {
+    const { narrow, wide } = await two()
+    await redis.del(grantKey(narrow.grant))
+    await redis.copy(grantKey(wide.grant), grantKey(narrow.grant))
+    const { control } = pair.replicas[1]
+    for (const parent of [narrow.grant, narrow.token])
+      await expect(control.delegate({ parent, agent: idOf('mid') })).rejects.toMatchObject({ code: 'grant_invalid' })
+    await expect(control.grant(narrow.grant)).rejects.toMatchObject({ code: 'grant_invalid' })
+    await expect(control.bundle(narrow.grant)).rejects.toMatchObject({ code: 'grant_invalid' })
+    await control.revoke(narrow.grant).catch(() => {})
+    expect(await fresh(wide.handle)).toBe(200)
+  })
+
   it('marks of its own beside the seal do not keep a child alive whose parent was revoked', async () => {
     const { wide, child } = await two()
     await redis.hset(grantKey(child.grant), 'marks', JSON.stringify([child.grant]))
