@@ -114,8 +114,8 @@ function compose(inbound: Inbound, refusal: GatewayError, dialect: Dialect) {
 }
 
 /** For whoever tried DPoP where it can be used. */
-function proofChallenge({ method, presented }: Inbound, code: ProblemCode): string | undefined {
-  if (presented?.scheme !== 'dpop' || method === 'CONNECT') return undefined
+function proofChallenge({ presented }: Inbound, code: ProblemCode): string | undefined {
+  if (presented?.scheme !== 'dpop') return undefined
   return `DPoP realm="keyless", error="${PROOF_ERRORS[code] ?? 'invalid_token'}", algs="${DPOP_ALGORITHMS.join(' ')}"`
 }
 

@@ -13,6 +13,7 @@ import { run } from '../rig/process.ts'
 import { startUpstream, type TestUpstream } from '../rig/upstream.ts'
 
 const CHAINS = 'https://chains.acme.test'
+const STRICT = 'https://strict.acme.test'
 const AGENT = 'spiffe://acme.test/agents/research'
 const URL_OF_GATEWAY = 'http://127.0.0.1:8081'
 const TYPE = 'urn:keyless:token-type:aat-chain'
@@ -36,7 +37,10 @@ beforeAll(async () => {
   }
   const set = { keys: [{ ...publicJwk(createPublicKey(rootKey)), kid: 'chains-1' }] }
   const trust = {
-    chains: [{ issuer: CHAINS, jwks: file('chains.json', JSON.stringify(set)) }],
+    chains: [
+      { issuer: CHAINS, jwks: file('chains.json', JSON.stringify(set)) },
+      { issuer: STRICT, jwks: file('strict.json', JSON.stringify(set)), algorithms: ['ES256'] },
+    ],
     clients: [{ id: AGENT, key: file('agent.json', JSON.stringify(publicJwk(createPublicKey(agentKey)))) }],
   }
   const agents = [{ id: AGENT, owner: 'ana@acme.test', purpose: 'answer questions' }]
@@ -155,6 +159,11 @@ describe('a chain of three hops', () => {
     ['signed by somebody else', () => chainOf({ 1: { signer: newKey() } }), /I1/],
     ['without its middle', () => [chainOf()[0] ?? '', chainOf()[2] ?? ''], /I1|iss/],
     ['from an issuer that nobody trusts', () => chainOf({ 0: { claims: { iss: 'https://evil.test' } } }), /trusts/],
+    [
+      'signed by an algorithm that its issuer does not use',
+      () => chainOf({ 0: { claims: { iss: STRICT } } }),
+      /trusts/,
+    ],
     ['with a root that its issuer did not sign', () => chainOf({ 0: { signer: newKey() } }), /I1/],
     ['meant for somebody else', () => chainOf({ 0: { claims: { aud: 'https://other.test' } } }), /aud/],
   ])('that is %s is refused', async (_what, make, why) => {
