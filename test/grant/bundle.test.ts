@@ -8,7 +8,7 @@ import { inputOf } from '../../gateway/grant/jws.ts'
 import { createTokenSeal } from '../../gateway/grant/token.ts'
 import type { Grant } from '../../gateway/protocol/grant.ts'
 import { GatewayError } from '../../gateway/protocol/problem.ts'
-import { chainOf, delegate, ed25519, es256, type Held, ISSUER, kinds, root, seal } from './chain.fixture.ts'
+import { chainOf, delegate, ed25519, es256, type Held, ISSUER, kinds, POLICY, root, seal } from './chain.fixture.ts'
 
 const grantsOf = (chain: readonly Held[]) => chain.map(({ grant }) => grant)
 const exported = (chain: readonly Held[]): Bundle => bundleOf(grantsOf(chain), seal)
@@ -182,9 +182,25 @@ describe('a gateway that lies is found out by', () => {
   })
 
   it('a mission that nobody authorised', async () => {
+    const above = await first()
+    const ancestry = [{ id: above.grant.id, authority: [{ operations: ['github:*'] }] }]
+    const below = await delegate(above, { changes: { ancestry } })
+    expect(() => verify(exported([above, below]))).toThrow(/grant 1 names another mission/)
+  })
+
+  it('a parent that it never was', async () => {
     expect(await forged({ ancestry: [{ id: 'other', authority: [{ operations: ['github:*'] }] }] })).toBe(
       'lineage_grafted',
     )
+  })
+
+  it('an attestation that says the same, and is not the one that it signed over', async () => {
+    const above = await first()
+    const below = await delegate(above)
+    const child = { ...below.grant, attestations: above.grant.attestations }
+    const again = await seal.attest({ parent: above.grant, child, issuer: ISSUER, policy: POLICY })
+    expect(again).not.toBe(below.grant.attestations.at(-1))
+    expect(codeFor({ ...exported([above, below]), actor_proofs: [again] })).toBe('lineage_reencoded')
   })
 })
 

@@ -39,6 +39,18 @@ describe('a chain of attestations', () => {
     )
   })
 
+  it('does not cover a grant that lives longer than its newest one', async () => {
+    await fc.assert(
+      fc.asyncProperty(kinds(4, 1), async (hops) => {
+        const chain = await chainOf(hops)
+        const grant = leafOf(chain)
+        const longer = { ...grant, expiresAt: grant.expiresAt + 1 }
+        expect(() => verifyAttestations(longer, keysOf(chain))).toThrow(/it ends before the grant does/)
+      }),
+      runs,
+    )
+  })
+
   it('is truncated with any one removed', async () => {
     await fc.assert(
       fc.asyncProperty(kinds(6, 1), fc.nat(), async (hops, at) => {
