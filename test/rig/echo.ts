@@ -204,7 +204,10 @@ function say(socket: Socket, ...parts: readonly (string | Buffer)[]): boolean {
 
 async function flush(socket: Socket, bytes: Buffer): Promise<void> {
   if (socket.destroyed || socket.write(bytes)) return
-  await Promise.race([once(socket, 'drain'), once(socket, 'close')])
+  const { promise, resolve } = Promise.withResolvers<void>()
+  socket.once('drain', resolve).once('close', resolve)
+  await promise
+  socket.off('drain', resolve).off('close', resolve)
 }
 
 async function listen(server: Server): Promise<number> {
