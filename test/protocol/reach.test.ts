@@ -266,7 +266,11 @@ describe('a refusal', () => {
       /query\.state is "open"; allowed: \{"equals":"all"\}/,
     ],
     [constrained({ params: { 'query.page': { max: 5 } } }), facts(), /query\.page is absent; allowed: \{"max":5\}/],
-    [constrained({ approval: 'quorum' }), facts(), /only with approval, and no approval can be given here yet\. Ask the grantor/],
+    [
+      constrained({ approval: 'quorum' }),
+      facts(),
+      /only with approval, and no approval can be given here yet\. Ask the grantor/,
+    ],
   ])('by %j says what was got and what is allowed', (authority, request, expected) => {
     expect(detailOf([authority], request)).toMatch(expected)
   })
