@@ -109,9 +109,10 @@ export function createGrants(o: GrantsOptions): Grants {
       isKnown: async (id) => (await store.byId(of, id)) !== undefined,
     })
   const firstSight = createFirstSight({ store, records, seal, issuer: o.issuer })
-  const authenticator = new Authenticator({ store, records, seal, agents, clock, firstSight, present })
-  const budgets = createBudgets(store)
   const clockWatch = watchClock(clock)
+  const steady = { nowMs: () => clockWatch.nowMs(), elapsedMs: () => clock.elapsedMs() }
+  const authenticator = new Authenticator({ store, records, seal, agents, clock: steady, firstSight, present })
+  const budgets = createBudgets(store)
   const room = { chainKey: () => undefined, ...o, agents, records, seal, authenticator, clockWatch }
   return {
     defaults: { agent: o.agents[0]?.id, heartbeatS: o.heartbeatS },

@@ -91,4 +91,18 @@ describe('a gateway whose clock was set back', () => {
     await world.do({ kind: 'grant.revoke', id: uuidv7(), tenant: 'acme', token: root.token, by: { human } })
     expect(await world.grants.list('acme')).toEqual([])
   })
+
+  it.each(['remembered', 'not remembered'])('brings no expired grant back, %s or not', async (known) => {
+    const clock = settable()
+    const world = openWorld({ clock })
+    const { token, grant } = await world.open()
+    const { token: other } = await world.open()
+    await world.grants.holder(token)
+    clock.advance((grant.expiresAt - grant.issuedAt) * 1000)
+    const expired = expect.objectContaining({ code: 'grant_expired' })
+    await expect(world.grants.holder(token)).rejects.toEqual(expired)
+    clock.set(-3_600_000)
+    clock.advance(60_000) // as much as a clock may be behind
+    await expect(world.grants.holder(known === 'remembered' ? token : other)).rejects.toEqual(expired)
+  })
 })
