@@ -47,7 +47,7 @@ export interface House extends RequestRooms, InstructionRooms {
   readonly authority: CertificateAuthority
   readonly keys: Keys
   readonly redis: Redis | undefined
-  /** Close in reverse order of opening; the log last, so that it records what the others still had to say. */
+  /** Close in reverse order of opening. */
   close(): Promise<void>
 }
 
@@ -69,17 +69,22 @@ export async function buildHouse(settings: Settings, clock: Clock, outlook: Outl
   const policy = createPolicy({ bundle, tenant: settings.tenant, regionsOf: createRegions(settings.regions) })
   const keys = await loadKeys(settings.keysDir, clock)
   const authority = await loadAuthority(settings.keysDir, clock)
-  const audit = await openAudit(settings, keys, clock)
+  // Closed in reverse order, also when a later room cannot be built: the log last, so that it records what the others still say.
+  await using opening = new AsyncDisposableStack()
+  const audit = opening.adopt(await openAudit(settings, keys, clock), (room) => room.close())
   const redis = settings.redis ? await connectRedis(settings.redis.url) : undefined
-  const upstream = createUpstream({ ...settings.upstream, clock, isClosed: outlook.isControlAddress })
-  const leases = createLeases({
+  opening.defer(() => redis?.disconnect())
+  const store = opening.adopt(openStore(settings, redis, clock), async (room) => room.close())
+  const made = createUpstream({ ...settings.upstream, clock, isClosed: outlook.isControlAddress })
+  const upstream = opening.adopt(made, (room) => room.close())
+  const leasing = createLeases({
     providers: buildProviders(settings, upstream, clock),
     cache: redis ? createRedisCache({ redis }) : createMemoryCache({ clock }),
     sealKey: keys.lease,
     clock,
     record: (kind, tenant, fields) => audit.record(kind, tenant, fields),
   })
-  const store = openStore(settings, redis, clock)
+  const leases = opening.adopt(leasing, (room) => room.close())
   const identities = buildIdentities(settings, { upstream, store, keys, clock })
   const grants = createGrants({
     tenant: settings.tenant,
@@ -102,6 +107,7 @@ export async function buildHouse(settings: Settings, clock: Clock, outlook: Outl
     policy_set: policy.digest,
     services: catalogue.services.map((service) => service.name),
   })
+  const opened = opening.move()
   return {
     audit,
     authority,
@@ -117,13 +123,7 @@ export async function buildHouse(settings: Settings, clock: Clock, outlook: Outl
       write: (inbound, refusal, endpoint) => writeRefusal(inbound, refusal, endpoint ?? placeOf(catalogue, inbound)),
     },
     nowMs: () => clock.nowMs(),
-    async close() {
-      await leases.close()
-      await upstream.close()
-      await store.close()
-      redis?.disconnect()
-      await audit.close()
-    },
+    close: () => opened.disposeAsync(),
   }
 }
 

@@ -1,5 +1,5 @@
 /** SECURITY.md 7: an error in policy, provider, store or certificate means a refusal with a reason, never a bare forward. */
-import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -308,6 +308,20 @@ describe('a gateway that cannot be sound', () => {
   it('does not start without the Redis it was given, and says which setting', async () => {
     const port = await freePort()
     expect(await start(`redis: { url: "redis://127.0.0.1:${port}" }\n`)).toMatch(/Redis at .*ECONNREFUSED.*redis\.url/)
+  })
+
+  it('lets go of what it had opened, so that the next start finds everything free', async () => {
+    const dir = await mkdtemp(join(tmpdir(), 'keyless-half-'))
+    try {
+      const port = await freePort()
+      await expect(startGateway(`redis: { url: "redis://127.0.0.1:${port}" }\n`, { dir })).rejects.toThrow('Redis')
+      await mkdir(join(dir, 'data', 'state.sqlite'))
+      await expect(startGateway('', { dir })).rejects.toThrow('EISDIR')
+      await rm(join(dir, 'data', 'state.sqlite'), { recursive: true })
+      await (await startGateway('', { dir })).stop()
+    } finally {
+      await rm(dir, { recursive: true, force: true })
+    }
   })
 })
 
