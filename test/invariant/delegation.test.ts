@@ -136,10 +136,10 @@ describe('a child of a child', () => {
           }
         },
       ),
-      { numRuns: 150 },
+      { numRuns: 300 },
     )
     // All three happen, or the property says nothing.
-    expect(Math.min(made, refused, passed)).toBeGreaterThan(0)
+    expect(Math.min(made, refused, passed)).toBeGreaterThan(5)
   })
 })
 
