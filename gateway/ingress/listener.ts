@@ -2,21 +2,18 @@
  * The proxy door: one port that takes every shape clients really send (clients.md §0.6). Owns the HTTP server, which also
  * parses what comes out of tunnels, knows every connection, and drains. What a request means is settled elsewhere.
  */
-import { createServer, IncomingMessage, type Server, type ServerResponse } from 'node:http'
+import { createServer, type Server } from 'node:http'
 import { Server as NetServer, type Socket } from 'node:net'
 import type { Clock } from '../protocol/clock.ts'
-import type { Inbound } from '../protocol/message.ts'
-import { GatewayError } from '../protocol/problem.ts'
 import type { Service } from '../protocol/service.ts'
 import { formatAuthority } from '../protocol/target.ts'
-import { type RequestRooms, serveRequest } from '../request.ts'
+import type { RequestRooms } from '../request.ts'
 import type { CertificateAuthority } from './certificate.ts'
 import { openTunnel } from './connect.ts'
-import { readInbound, unreadInbound } from './inbound.ts'
 import { createInterceptor, type TlsComplaint } from './intercept.ts'
 import { type Door, newLine, type Proofs, type Tunnel } from './line.ts'
-import { isProvable, serveProved } from './proof.ts'
-import { draining, turnAway, writeBadRequest } from './refusal.ts'
+import { writeBadRequest } from './refusal.ts'
+import { continueOnFirstRead, serve } from './serve.ts'
 
 export interface ProxyDoorParts {
   readonly host: string
@@ -47,8 +44,6 @@ export interface ProxyDoor {
 /** A request head larger than this is refused; a grant is below 2 KB, cookies and SDK headers rarely pass 24 KB. */
 const MAX_HEAD_BYTES = 64 * 1024
 const HEADERS_TIMEOUT_MS = 60_000
-/** Requests on one connection that wait for their answer. Clients send one; each costs a socket upstream, so it must not be free. */
-const MAX_UNANSWERED = 64
 /** Above the idle time of common clients, so that they close first and never write into a closing connection. */
 const KEEP_ALIVE_MS = 120_000
 
@@ -145,61 +140,6 @@ function addLine(door: Door, socket: Socket, tunnel: Tunnel | null): void {
   const address = tunnel?.address ?? (socket.remoteAddress ?? '').replace(/^::ffff:/, '')
   door.lines.set(socket, newLine(tunnel, address))
   if (!isKnown) socket.once('close', () => door.lines.delete(socket))
-}
-
-/** One request, whichever way it came. Never throws, never rejects. */
-function serve(door: Door, reply: ServerResponse): void {
-  const { req } = reply
-  const line = door.lines.get(req.socket)
-  if (line === undefined) {
-    reply.destroy() // its connection is closing
-    return
-  }
-  if (line.busy >= MAX_UNANSWERED) {
-    req.socket.destroy() // the answers before this one would have to come first, and the flood goes on meanwhile
-    return
-  }
-  line.busy += 1
-  line.reply = reply
-  reply.on('close', () => {
-    line.busy -= 1
-    if (door.isDraining && line.busy === 0) req.socket.destroySoon()
-  })
-  let inbound: Inbound
-  try {
-    inbound = readInbound(door, line, reply)
-  } catch (cause) {
-    void turnAway(unreadInbound(door, line, reply), cause, door.rooms)
-    return
-  }
-  const refusal = door.isDraining ? draining() : isWebSocket(req) ? upgradeRefused() : undefined
-  if (refusal !== undefined) void turnAway(inbound, refusal, door.rooms)
-  else if (isProvable(inbound)) void serveProved(door, inbound, reply)
-  else serveRequest(inbound, door.rooms).catch(() => reply.destroy())
-}
-
-/** RFC 9110 §7.8: an offer to upgrade may be ignored; only WebSocket clients depend on it, and must hear that it is not taken. */
-function isWebSocket({ headers: { upgrade } }: IncomingMessage): boolean {
-  return upgrade !== undefined && /\bwebsocket\b/i.test(upgrade)
-}
-
-function upgradeRefused(): GatewayError {
-  return new GatewayError(
-    'upgrade_refused',
-    'WebSocket connections are not carried. Use the HTTP form of this API, such as server-sent events.',
-  )
-}
-
-/**
- * `Expect: 100-continue`: the body is asked for when somebody reads it, which is after the call was allowed and while it is
- * sent upstream. A refusal therefore goes out before the client has sent anything.
- */
-function continueOnFirstRead(req: IncomingMessage, reply: ServerResponse): void {
-  req._read = (size) => {
-    req._read = IncomingMessage.prototype._read
-    if (!reply.headersSent && !reply.destroyed && req.readableLength === 0) reply.writeContinue()
-    req._read(size)
-  }
 }
 
 /** What the parser refuses, and connections that break. */

@@ -12,6 +12,7 @@ import { PATTERN_FORM, parsePattern } from './pattern.ts'
 const NAME = /^[a-z][a-z0-9-]*$/
 const OPERATION_ID = /^[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*$/
 const TOKEN = /^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/
+const POINTER = /^(?:\/(?:[^~/]|~[01])+)+$/
 const ENVIRONMENT_NAME = /^[A-Za-z_][A-Za-z0-9_]*$/
 
 const slot = z.discriminatedUnion('in', [
@@ -33,6 +34,9 @@ const operation = z.strictObject({
   sensitivity: z.enum(['public', 'internal', 'confidential', 'restricted']).default('internal'),
   returns_secret: z.boolean().default(false),
   irreversible: z.boolean().default(false),
+  websocket: z.boolean().default(false),
+  /** Where in the JSON of its answer the credentials are: JSON pointers, `*` for any member or element. */
+  captures: z.array(z.string().regex(POINTER, 'a JSON pointer such as /token or /keys/*/secret')).default([]),
   /** Where the credential goes for this operation, if elsewhere than in the first slot (git wants Basic, its API Bearer). */
   attach: slot.optional(),
   dialect: dialect.optional(),

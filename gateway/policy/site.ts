@@ -36,7 +36,8 @@ export const UNMANAGED: Service = Object.freeze({
 })
 
 function strange(service: string, id: string, access: Access): Operation {
-  return { id, name: `${service}:${id}`, access, sensitivity: 'restricted', returnsSecret: false, irreversible: false }
+  const never = { returnsSecret: false, irreversible: false, websocket: false, captures: [] }
+  return { id, name: `${service}:${id}`, access, sensitivity: 'restricted', ...never }
 }
 
 /** Compile a description; mistakes that need the whole of it (foreign hosts, two owners of one pattern) go to `faults`. */
@@ -49,6 +50,8 @@ export function assembleService(description: ServiceDescription, faults: Fault[]
       sensitivity: entry.sensitivity,
       returnsSecret: entry.returns_secret,
       irreversible: entry.irreversible,
+      websocket: entry.websocket,
+      captures: entry.captures,
     }),
   )
   const service = plainService(description, operations)

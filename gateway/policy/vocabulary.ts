@@ -31,6 +31,8 @@ export function namedOperations(service: Service): readonly Operation[] {
     sensitivity: 'restricted',
     returnsSecret: false,
     irreversible: false,
+    websocket: false,
+    captures: [],
   }
   return [...service.operations, unlisted]
 }

@@ -3,8 +3,8 @@
  * Headers are flat lists (`name, value, name, value`) in the order and case received, as Node and undici use them.
  */
 import type { ServerResponse } from 'node:http'
-import type { Readable } from 'node:stream'
-import type { Confirmation } from './grant.ts'
+import type { Duplex, Readable } from 'node:stream'
+import type { Confirmation, Grant } from './grant.ts'
 import type { Meter } from './meter.ts'
 import type { Secret } from './secret.ts'
 import type { Service } from './service.ts'
@@ -40,6 +40,13 @@ export type Reply = Pick<
   | 'flushHeaders'
 >
 
+/** A request that asks for its connection (RFC 9110 §7.8). Refused or answered like any other, or taken over by `accept`. */
+export interface Upgrade {
+  readonly protocol: 'websocket'
+  /** Answer 101 with these fields, and have the connection. Once, and only while `reply` has sent nothing. */
+  accept(headers: RawHeaders): Duplex
+}
+
 /** One request as it came in. Everything here is controlled by the agent until `locate()` and `authenticate()` have run. */
 export interface Inbound {
   /** UUIDv7. Request id, event id and the `instance` of a refusal. */
@@ -65,6 +72,7 @@ export interface Inbound {
   readonly body: Readable | null
   /** Only where a grant looks into bodies: `body`, read whole before the decision. Exactly these bytes are sent. */
   readonly content?: Content
+  readonly upgrade?: Upgrade
   readonly reply: Reply
 }
 
@@ -87,6 +95,10 @@ export interface Outbound {
   readonly body: Readable | Buffer | null
   /** What the call may still carry; absent: as much as it likes. */
   readonly meter?: Meter
+  /** Present: the connection is asked for; what flows on it afterwards is frames. */
+  readonly upgrade?: Upgrade
+  /** Under which it is made. What outlasts its head is cut when this ends. */
+  readonly grant: Grant
   /** Upstream sockets are shared only between requests with equal keys: tenant and grant. */
   readonly isolation: string
   /** Values that must not come back to the agent, in any encoding. */

@@ -44,6 +44,12 @@ export const problems = {
   approval_required: row(403, 'http_request_denied', 'request_approval', 'Somebody has to approve this call first'),
   task_suspended: row(403, 'http_request_denied', 'renew_grant', 'The task is suspended'),
   host_unmanaged: row(403, 'http_request_denied', 'fix_configuration', 'No service covers this host'),
+  foreign_credential: row(
+    403,
+    'http_request_denied',
+    'fix_request',
+    'The request carries a credential that is not ours',
+  ),
   address_forbidden: row(
     403,
     'destination_ip_prohibited',
@@ -55,7 +61,7 @@ export const problems = {
   method_refused: row(405, 'http_request_error', 'fix_request', 'The method is never forwarded'),
   target_mismatch: row(421, 'http_request_error', 'fix_request', 'Host, SNI and CONNECT target differ'),
   path_ambiguous: row(400, 'http_request_error', 'fix_request', 'The path could be read as two places'),
-  upgrade_refused: row(403, 'http_request_denied', 'fix_request', 'Upgraded connections are not carried'),
+  upgrade_refused: row(426, 'http_request_denied', 'fix_request', 'The operation is not carried as a WebSocket'),
   route_unknown: row(404, 'http_request_error', 'fix_request', 'No reverse route of this name'),
 
   upstream_unresolved: row(502, 'dns_error', 'retry', 'The host name could not be resolved'),
@@ -70,6 +76,12 @@ export const problems = {
     'The answer uses a coding that cannot be scrubbed',
   ),
 
+  answer_withheld: row(
+    502,
+    'http_response_incomplete',
+    'ask_grantor',
+    'The credential in the answer cannot be held back',
+  ),
   credential_unavailable: row(502, 'http_request_error', 'retry', 'No upstream credential could be obtained'),
   credential_rejected: row(502, 'http_request_error', 'fix_configuration', 'The issuer refused to give a credential'),
   credential_unconfigured: row(

@@ -21,6 +21,10 @@ export interface Operation {
   /** The answer is itself a credential: denied unless a policy names the operation. */
   readonly returnsSecret: boolean
   readonly irreversible: boolean
+  /** It may be asked for as a WebSocket. Default no: frames are not decided one by one. */
+  readonly websocket: boolean
+  /** JSON pointers (RFC 6901, `*` for any member) to the credentials in its answer, where `returnsSecret`. */
+  readonly captures: readonly string[]
 }
 
 /** How refusals are shaped so that the service's clients display them (clients.md §3). */

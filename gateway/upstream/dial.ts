@@ -30,6 +30,8 @@ export interface DialTarget {
   readonly port: number
   /** CIDR ranges allowed besides public addresses. */
   readonly allowed: readonly string[]
+  /** Protocols to offer in TLS, best first. Default HTTP/1.1 alone. */
+  readonly alpn?: readonly string[]
   /** TLS session to resume; sessions are never shared between isolation keys. */
   readonly session?: Buffer | undefined
   readonly onSession?: (session: Buffer) => void
@@ -39,6 +41,8 @@ export interface Dialled {
   readonly socket: Socket
   /** The address that was dialled. */
   readonly address: string
+  /** What the upstream chose of those offered; undefined: it knows no ALPN, or there was no TLS. */
+  readonly protocol: string | undefined
 }
 
 /**
@@ -46,6 +50,8 @@ export interface Dialled {
  * @throws {GatewayError} `address_forbidden`, `upstream_unresolved`, `upstream_refused`, `upstream_timeout`, `upstream_tls`.
  */
 export type Dial = (target: DialTarget, signal: AbortSignal) => Promise<Dialled>
+
+const HTTP_1 = ['http/1.1']
 
 export function createDial(options: DialOptions): Dial {
   const { connectTimeoutMs, clock, hosts } = options
@@ -68,14 +74,14 @@ export function createDial(options: DialOptions): Dial {
       ...(isIP(target.host) === 0 ? { servername: target.host } : {}), // RFC 6066 §3: no SNI for addresses
       ...(target.session === undefined ? {} : { session: target.session }),
       secureContext,
-      ALPNProtocols: ['http/1.1'],
+      ALPNProtocols: [...(target.alpn ?? HTTP_1)],
     })
     if (target.onSession !== undefined) tls.on('session', target.onSession)
     await opened(tls, 'secureConnect', leftMs(), signal).catch((cause) => {
       plain.socket.destroy()
       throw explainTls(target, cause)
     })
-    return { socket: tls, address: plain.address }
+    return { socket: tls, address: plain.address, protocol: tls.alpnProtocol || undefined }
   }
 }
 
@@ -148,7 +154,7 @@ async function openFirst(
     try {
       // A silent address may not use up the time of those after it.
       await opened(socket, 'connect', leftMs() / (addresses.length - i), signal)
-      return { socket, address }
+      return { socket, address, protocol: undefined }
     } catch (cause) {
       failure = cause
       if (signal.aborted) break

@@ -97,6 +97,8 @@ export function cleanse(inbound: Inbound, endpoint: Endpoint, grant: Grant, mete
     path: cleansePath(endpoint.rawPath, plan),
     headers: cleanseHeaders(inbound, endpoint, plan),
     body: content?.bytes ?? body,
+    ...(inbound.upgrade !== undefined && { upgrade: inbound.upgrade }),
+    grant,
     ...(meter !== undefined && { meter }),
     isolation: `${grant.tenant}\n${grant.id}`,
     secrets: [],

@@ -136,6 +136,8 @@ export function endpoint(change: Partial<Endpoint> = {}): Endpoint {
       sensitivity: 'internal',
       returnsSecret: false,
       irreversible: false,
+      websocket: false,
+      captures: [],
     },
     scheme: 'https',
     host: 'api.github.com',

@@ -202,6 +202,8 @@ function locate(inbound: Inbound): Endpoint {
     sensitivity: 'public',
     returnsSecret: false,
     irreversible: false,
+    websocket: false,
+    captures: [],
   } as const
   const { scheme, host, port, rawPath } = inbound
   return { service: known, operation, scheme, host, port, path: rawPath.split('?')[0] ?? '', rawPath, params: {} }

@@ -83,6 +83,8 @@ export function permit(o: { grant?: Grant; service?: Service; ttlS?: number; sin
     sensitivity: 'internal',
     returnsSecret: false,
     irreversible: false,
+    websocket: false,
+    captures: [],
   } as const
   const endpoint: Endpoint = {
     service: to,
@@ -112,6 +114,7 @@ export const receipt = { event: 'event', seq: 0 } as unknown as Receipt
 export function plain(o: Partial<Outbound> = {}): Outbound {
   return {
     method: 'GET',
+    grant: grant(),
     service: service(),
     scheme: 'https',
     host: 'api.billing.test',

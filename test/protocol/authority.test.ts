@@ -21,6 +21,8 @@ function endpoint(name: string, place: Partial<Endpoint> = {}): Endpoint {
     sensitivity: 'internal',
     returnsSecret: false,
     irreversible: false,
+    websocket: false,
+    captures: [],
   }
   return {
     service: { name: 'github' } as Service,

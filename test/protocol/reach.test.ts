@@ -11,6 +11,8 @@ const operation: Operation = {
   sensitivity: 'internal',
   returnsSecret: false,
   irreversible: false,
+  websocket: false,
+  captures: [],
 }
 
 function facts(some: Partial<Facts> = {}, more: Partial<Operation> = {}): Facts {

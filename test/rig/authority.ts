@@ -254,6 +254,8 @@ function endpointAt(draw: Draw, entry: Authority, origin: URL, path: string): En
       sensitivity: SENSITIVITIES[draw(most, most, 0, 3)] ?? 'public',
       returnsSecret: false,
       irreversible: false,
+      websocket: false,
+      captures: [],
     },
     scheme,
     host: origin.hostname,

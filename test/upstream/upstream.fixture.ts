@@ -60,6 +60,8 @@ export function endpoint(change: Partial<Endpoint> = {}): Endpoint {
     sensitivity: 'internal',
     returnsSecret: false,
     irreversible: false,
+    websocket: false,
+    captures: [],
   } as const
   return {
     service: service(),

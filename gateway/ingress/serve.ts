@@ -1,0 +1,67 @@
+/** One request on its way from the parser into the flow, whichever way it came: counted on its line, read, and handed over. */
+import { IncomingMessage, type ServerResponse } from 'node:http'
+import type { Inbound } from '../protocol/message.ts'
+import { GatewayError } from '../protocol/problem.ts'
+import { serveRequest } from '../request.ts'
+import { readInbound, unreadInbound } from './inbound.ts'
+import type { Door } from './line.ts'
+import { isProvable, serveProved } from './proof.ts'
+import { draining, turnAway } from './refusal.ts'
+
+/** Requests on one connection that wait for their answer. Clients send one; each costs a socket upstream, so it must not be free. */
+const MAX_UNANSWERED = 64
+
+/** One request, whichever way it came. Never throws, never rejects. */
+export function serve(door: Door, reply: ServerResponse): void {
+  const { req } = reply
+  const line = door.lines.get(req.socket)
+  if (line === undefined) {
+    reply.destroy() // its connection is closing
+    return
+  }
+  if (line.busy >= MAX_UNANSWERED) {
+    req.socket.destroy() // the answers before this one would have to come first, and the flood goes on meanwhile
+    return
+  }
+  line.busy += 1
+  line.reply = reply
+  reply.on('close', () => {
+    line.busy -= 1
+    if (door.isDraining && line.busy === 0) req.socket.destroySoon()
+  })
+  let inbound: Inbound
+  try {
+    inbound = readInbound(door, line, reply)
+  } catch (cause) {
+    void turnAway(unreadInbound(door, line, reply), cause, door.rooms)
+    return
+  }
+  const refusal = door.isDraining ? draining() : isWebSocket(req) ? upgradeRefused() : undefined
+  if (refusal !== undefined) void turnAway(inbound, refusal, door.rooms)
+  else if (isProvable(inbound)) void serveProved(door, inbound, reply)
+  else serveRequest(inbound, door.rooms).catch(() => reply.destroy())
+}
+
+/** RFC 9110 §7.8: an offer to upgrade may be ignored; only WebSocket clients depend on it, and must hear that it is not taken. */
+function isWebSocket({ headers: { upgrade } }: IncomingMessage): boolean {
+  return upgrade !== undefined && /\bwebsocket\b/i.test(upgrade)
+}
+
+function upgradeRefused(): GatewayError {
+  return new GatewayError(
+    'upgrade_refused',
+    'WebSocket connections are not carried. Use the HTTP form of this API, such as server-sent events.',
+  )
+}
+
+/**
+ * `Expect: 100-continue`: the body is asked for when somebody reads it, which is after the call was allowed and while it is
+ * sent upstream. A refusal therefore goes out before the client has sent anything.
+ */
+export function continueOnFirstRead(req: IncomingMessage, reply: ServerResponse): void {
+  req._read = (size) => {
+    req._read = IncomingMessage.prototype._read
+    if (!reply.headersSent && !reply.destroyed && req.readableLength === 0) reply.writeContinue()
+    req._read(size)
+  }
+}
