@@ -79,7 +79,7 @@ export const problems = {
   answer_withheld: row(
     502,
     'http_response_incomplete',
-    'ask_grantor',
+    'fix_configuration',
     'The credential in the answer cannot be held back',
   ),
   credential_unavailable: row(502, 'http_request_error', 'retry', 'No upstream credential could be obtained'),
