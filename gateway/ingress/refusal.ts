@@ -10,6 +10,7 @@ import { asGatewayError, GatewayError, type ProblemCode, problems } from '../pro
 import type { Dialect, Endpoint } from '../protocol/service.ts'
 import type { RequestRooms } from '../request.ts'
 import { renderProblem } from './dialect.ts'
+import { dialectFor } from './dialect-choice.ts'
 import { fieldValue } from './fields.ts'
 
 /** A body of up to this many bytes is read to its end, so that the connection stays usable. */
@@ -38,8 +39,7 @@ export function writeRefusal(inbound: Inbound, refusal: GatewayError, endpoint: 
     reply.destroy()
     return
   }
-  const dialect = inbound.client.userAgent?.startsWith('git/') ? 'git' : (endpoint?.service.dialect ?? 'problem')
-  const { status, headers, text } = compose(inbound, refusal, dialect)
+  const { status, headers, text } = compose(inbound, refusal, dialectFor(inbound, endpoint))
   if (body === null || body.readableEnded) {
     send(inbound, status, headers)
     reply.end(text)

@@ -5,6 +5,7 @@
 import ipaddr from 'ipaddr.js'
 import { LineCounter, parseDocument } from 'yaml'
 import { z } from 'zod'
+import { DIALECTS } from '../protocol/service.ts'
 import { parseAuthority } from '../protocol/target.ts'
 import type { Fault } from './fault.ts'
 import { PATTERN_FORM, parsePattern } from './pattern.ts'
@@ -26,7 +27,7 @@ const slot = z.discriminatedUnion('in', [
   z.strictObject({ in: z.literal('cookie'), name: z.string().regex(TOKEN) }),
 ])
 
-const dialect = z.enum(['problem', 'openai', 'anthropic', 'github', 'slack', 'stripe', 'git'])
+const dialect = z.enum(DIALECTS)
 
 const operation = z.strictObject({
   match: z.array(z.string().refine((text) => typeof parsePattern(text) === 'object', PATTERN_FORM)).min(1),

@@ -27,8 +27,26 @@ export interface Operation {
   readonly captures: readonly string[]
 }
 
-/** How refusals are shaped so that the service's clients display them (clients.md §3). */
-export type Dialect = 'problem' | 'openai' | 'anthropic' | 'github' | 'slack' | 'stripe' | 'git'
+/** How refusals are shaped so that the service's clients display them. */
+export const DIALECTS = [
+  'problem',
+  'openai',
+  'anthropic',
+  'google',
+  'github',
+  'slack',
+  'stripe',
+  'aws-xml',
+  'aws-query',
+  'aws-json',
+  'kubernetes',
+  'docker',
+  'npm',
+  'mcp',
+  'git',
+] as const
+
+export type Dialect = (typeof DIALECTS)[number]
 
 export interface Service {
   /** Short name: `github`. */

@@ -5,14 +5,13 @@ import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { controlClient } from '../../gateway/cli/control-client.ts'
 import type { OpenedTask } from '../../gateway/protocol/control.ts'
-import type { Dialect } from '../../gateway/protocol/service.ts'
+import { DIALECTS } from '../../gateway/protocol/service.ts'
 import { type Answer, forward, openTunnel, reverse } from '../invariant/agent.fixture.ts'
 import { entriesOf, type OpenSite, openSite, type Site, writeSite } from '../invariant/services.fixture.ts'
 import { type EchoUpstream, startEcho } from '../rig/echo.ts'
 import { freePort } from '../rig/ports.ts'
 import { ROOT, run, start } from '../rig/process.ts'
 
-const DIALECTS: readonly Dialect[] = ['problem', 'github', 'openai', 'anthropic', 'slack', 'stripe', 'git']
 const KEY = 'a-standing-key-of-some-length'
 
 let echo: EchoUpstream
@@ -75,8 +74,12 @@ function expectDocumented(answer: Answer, code: string, status = documented.get(
 
 /** The members of the problem, wherever the dialect put them. */
 function problemIn(body: string): Record<string, unknown> {
-  const parsed = JSON.parse(body) as Record<string, unknown>
-  return typeof parsed.error === 'object' ? (parsed.error as Record<string, unknown>) : parsed
+  const found: Record<string, unknown>[] = []
+  JSON.parse(body, (_, value) => {
+    if (value !== null && typeof value === 'object' && 'remedy' in value) found.push(value)
+    return value
+  })
+  return found.at(-1) ?? {}
 }
 
 describe('each dialect', () => {
@@ -86,7 +89,19 @@ describe('each dialect', () => {
     expect(answer.bytes.toString()).toMatch(/"error":\{[^}]*"code":"grant_invalid"/)
   })
 
-  it.each(DIALECTS.filter((one) => one !== 'git'))(
+  it.each(['aws-xml', 'aws-query', 'git'] as const)(
+    '%s tells code, detail and the id of the record',
+    async (dialect) => {
+      const answer = await reverse(port(), task.handle, { method: 'DELETE', path: `/${dialect}/echo` })
+      expectDocumented(answer, 'policy_denied')
+      const [, instance] = /\(keyless policy_denied, ([\w-]+)\)/.exec(bodyOf(answer)) ?? []
+      expect(bodyOf(answer)).toContain(`${dialect}:erase`)
+      const entries = await entriesOf(site.gateway.settings.dataDir)
+      expect(entries.find((entry) => entry.req === instance)?.decision?.code).toBe('policy_denied')
+    },
+  )
+
+  it.each(DIALECTS.filter((one) => !['aws-xml', 'aws-query', 'git'].includes(one)))(
     '%s carries code, remedy, detail and the id of the record',
     async (dialect) => {
       const answer = await reverse(port(), task.handle, { method: 'DELETE', path: `/${dialect}/echo` })

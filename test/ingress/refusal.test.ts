@@ -4,7 +4,7 @@ import { renderProblem } from '../../gateway/ingress/dialect.ts'
 import { writeRefusal } from '../../gateway/ingress/refusal.ts'
 import type { Inbound, Mode } from '../../gateway/protocol/message.ts'
 import { GatewayError, type ProblemCode, problems } from '../../gateway/protocol/problem.ts'
-import type { Dialect, Endpoint } from '../../gateway/protocol/service.ts'
+import { DIALECTS, type Dialect, type Endpoint } from '../../gateway/protocol/service.ts'
 
 interface Written {
   status: number
@@ -15,7 +15,8 @@ interface Written {
 }
 
 const codes = Object.keys(problems) as ProblemCode[]
-const dialects: readonly Dialect[] = ['problem', 'openai', 'anthropic', 'github', 'slack', 'stripe', 'git']
+/** Those whose body is not JSON. */
+const TEXT: readonly Dialect[] = ['git', 'aws-xml', 'aws-query']
 
 function write(
   code: ProblemCode,
@@ -24,6 +25,7 @@ function write(
     dialect?: Dialect
     method?: string
     userAgent?: string
+    rawHeaders?: readonly string[]
     detail?: string
     state?: object
   } = {},
@@ -53,7 +55,7 @@ function write(
     id: 'event-1',
     mode: options.mode ?? 'forward',
     method: options.method ?? 'GET',
-    rawHeaders: [],
+    rawHeaders: options.rawHeaders ?? [],
     client,
     body: null,
     reply,
@@ -80,7 +82,7 @@ test('every code, mode and dialect carries its code, Proxy-Status and remedy, an
     fc.property(
       fc.constantFrom(...codes),
       fc.constantFrom('forward', 'reverse', 'intercept'),
-      fc.constantFrom(...dialects),
+      fc.constantFrom(...DIALECTS),
       (code, mode, dialect) => {
         const { status, headers, text } = write(code, { mode: mode as Mode, dialect })
         expect(headers.get('keyless-error')).toBe(code)
@@ -100,7 +102,7 @@ test('any detail survives as itself in every JSON dialect, and never reaches a h
   fc.assert(
     fc.property(
       fc.string({ unit: 'binary' }),
-      fc.constantFrom(...dialects.filter((dialect) => dialect !== 'git')),
+      fc.constantFrom(...DIALECTS.filter((dialect) => !TEXT.includes(dialect))),
       (detail, dialect) => {
         const { headers, text } = write('policy_denied', { dialect, detail })
         expect(JSON.stringify(JSON.parse(text))).toContain(JSON.stringify(detail).slice(1, -1))
@@ -140,8 +142,79 @@ test.each([
   ['github', { message: SENTENCE, documentation_url: problem.type, code: 'policy_denied' }],
   ['stripe', { error: { message: SENTENCE, type: 'invalid_request_error', code: 'policy_denied' } }],
   ['slack', { ok: false, error: 'policy_denied', response_metadata: { messages: [`[ERROR] ${SENTENCE}`] } }],
+  [
+    'google',
+    {
+      error: {
+        code: 403,
+        message: SENTENCE,
+        status: 'PERMISSION_DENIED',
+        details: [{ reason: 'POLICY_DENIED', domain: 'keyless', metadata: { remedy: 'ask_grantor', instance: 'I' } }],
+      },
+    },
+  ],
+  ['npm', { error: SENTENCE, code: 'policy_denied' }],
+  [
+    'kubernetes',
+    { kind: 'Status', apiVersion: 'v1', status: 'Failure', message: SENTENCE, reason: 'Forbidden', code: 403 },
+  ],
+  ['docker', { errors: [{ code: 'DENIED', message: SENTENCE, detail: problem }] }],
+  ['aws-json', { __type: 'AccessDeniedException', message: SENTENCE, keyless: problem }],
+  ['mcp', { jsonrpc: '2.0', id: null, error: { code: -32001, message: SENTENCE, data: problem } }],
 ] as const)('the %s dialect has the shape its clients display', (dialect, shape) => {
   expect(JSON.parse(renderProblem(problem, dialect).text)).toMatchObject(shape)
+})
+
+test('XML has the shape of each of the two AWS protocols, whatever the detail', () => {
+  const said = { ...problem, detail: '<a>&"\0\ud800\'' }
+  const error =
+    '<Error><Type>Sender</Type><Code>AccessDenied</Code><Message>T: &#60;a&#62;&#38;&#34;\ufffd\ufffd&#39; (keyless policy_denied, I)</Message><RequestId>I</RequestId></Error>'
+  const start = '<?xml version="1.0" encoding="UTF-8"?>\n'
+  expect(renderProblem(said, 'aws-xml')).toEqual({
+    status: 403,
+    contentType: 'application/xml',
+    text: `${start}${error}`,
+  })
+  expect(renderProblem(said, 'aws-query').text).toBe(
+    `${start}<ErrorResponse>${error}<RequestId>I</RequestId></ErrorResponse>`,
+  )
+})
+
+test.each([
+  ['OpenAI/Python 3.54.0', [], 'openai'],
+  ['AsyncAnthropic/Python 2.12.0', [], 'anthropic'],
+  ['claude-cli/2.1.197 (external, cli)', [], 'anthropic'],
+  ['google-api-nodejs-client/9.15.1', [], 'google'],
+  ['google-genai-sdk/1.2 gl-python/3.11', [], 'google'],
+  ['GitHub CLI 2.23.0', [], 'github'],
+  ['octokit-core.js/7.0.0 Node.js/26', [], 'github'],
+  ['npm/11.6.0 node/v26.10.0 linux x64', [], 'npm'],
+  ['kubectl/v1.32.4 (linux/amd64) kubernetes/59526cd', [], 'kubernetes'],
+  ['docker/28.0.0 go/go1.24 UpstreamClient(Docker-Client/28.0.0 (linux))', [], 'docker'],
+  ['skopeo/1.9.3', [], 'docker'],
+  ['Boto3/1.44.5 md/Botocore#1.44.5', ['Content-Type', 'application/x-amz-json-1.0'], 'aws-json'],
+  ['Boto3/1.44.5 md/Botocore#1.44.5', ['Content-Type', 'application/x-www-form-urlencoded'], 'aws-query'],
+  ['aws-sdk-js/3.1169.0', [], 'aws-xml'],
+  ['python-httpx2/2.16.2', ['Accept', 'application/json, text/event-stream'], 'mcp'],
+  ['node', ['MCP-Protocol-Version', '2025-06-18'], 'mcp'],
+  ['curl/7.88.1', ['Accept', '*/*'], 'problem'],
+] as const)('%s is answered in its own words where the service has none: %s %s', (userAgent, rawHeaders, dialect) => {
+  const { headers, text } = write('policy_denied', { mode: 'intercept', userAgent, rawHeaders })
+  const stated = { ...problem, title: problems.policy_denied.title, detail: 'Because.', instance: 'event-1' }
+  expect(text).toBe(renderProblem(stated, dialect).text)
+  // What the service says comes first.
+  expect(write('policy_denied', { mode: 'intercept', userAgent, rawHeaders, dialect: 'stripe' }).text).toBe(
+    renderProblem(stated, 'stripe').text,
+  )
+  expect(headers.get('content-type')).toBe(renderProblem(stated, dialect).contentType)
+})
+
+test('git-lfs gets the shape of its own API, whatever the service', () => {
+  const { text } = write('policy_denied', {
+    dialect: 'git',
+    userAgent: 'git-lfs/3.3.0 (GitHub; linux amd64; go 1.19.8)',
+  })
+  expect(JSON.parse(text).message).toBe('Policy does not allow this call: Because. (keyless policy_denied, event-1)')
 })
 
 test('Slack clients get a 200, except for challenges and our own failures', () => {
