@@ -31,6 +31,7 @@ const HEIGHTS: Readonly<Record<string, number>> = {
   upstream: 2,
   audit: 2,
   protocol: 1,
+  'door-tls.ts': 0,
   'private-file.ts': 0,
   'version.ts': 0,
 }

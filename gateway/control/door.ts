@@ -7,6 +7,7 @@ import type { AddressInfo } from 'node:net'
 import { networkInterfaces } from 'node:os'
 import swagger from '@fastify/swagger'
 import Fastify, { type FastifyInstance, type FastifyRequest } from 'fastify'
+import { renewTls, type TlsFiles, tlsOptions } from '../door-tls.ts'
 import type { Clock } from '../protocol/clock.ts'
 import type { ReadyView } from '../protocol/control.ts'
 import { uuidv7 } from '../protocol/id.ts'
@@ -20,7 +21,6 @@ import { refusalOf, writeProblem } from './problem.ts'
 import { addPublicRoutes, type PublicDoor } from './public-routes.ts'
 import { clearSocketPath, listenOnSocket } from './socket.ts'
 import { addTaskRoutes, type TaskDoor } from './task-routes.ts'
-import { renewTls, type TlsFiles, tlsOptions } from './tls.ts'
 
 const BODY_LIMIT_BYTES = 64 * 1024
 /** A whole request must have arrived by then. Also the patience with a connection that says nothing. */

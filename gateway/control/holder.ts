@@ -1,12 +1,12 @@
 /** Who gives an instruction about a task: the owner of the socket, or a holder that presents its grant. */
 import type { FastifyReply, FastifyRequest } from 'fastify'
+import { certificatesOf } from '../door-tls.ts'
 import { proofOf } from '../grant/living.ts'
 import type { Confirmation, Grant, Human } from '../protocol/grant.ts'
 import type { Identities } from '../protocol/identity.ts'
 import type { Mandate } from '../protocol/instruction.ts'
 import { GatewayError } from '../protocol/problem.ts'
 import { type Prover, presentedGrant, provedKey } from './oauth-client.ts'
-import { certificatesOf } from './tls.ts'
 
 export interface HolderDoor extends Prover {
   readonly identities: Pick<Identities, 'proof' | 'nonce'>
@@ -26,7 +26,7 @@ export async function holderOf(request: FastifyRequest, door: HolderDoor): Promi
   if (held === undefined) return undefined
   const [path = ''] = request.url.split('?', 1)
   const jkt = await provedKey(request, path, door, held.token)
-  const certificates = certificatesOf(request)
+  const certificates = certificatesOf(request.raw.socket)
   const proof = proofOf({ ...(certificates && { certificates }) }, held.scheme === 'dpop' ? jkt : undefined)
   return door.grants.holder(held.token, proof)
 }

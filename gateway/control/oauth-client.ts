@@ -3,10 +3,10 @@
  * are no client secrets here, so whoever sends one is told so instead of being asked for a better one.
  */
 import type { FastifyRequest } from 'fastify'
+import { certificatesOf } from '../door-tls.ts'
 import type { ClientEvidence, Identities } from '../protocol/identity.ts'
 import { GatewayError } from '../protocol/problem.ts'
 import type { Form } from './oauth-form.ts'
-import { certificatesOf } from './tls.ts'
 
 /** RFC 7523 §2.2 and draft-ietf-oauth-spiffe-client-auth. */
 export const ASSERTION_TYPES = {
@@ -36,7 +36,7 @@ export function evidenceOf(request: FastifyRequest, form: Form): ClientEvidence 
     )
   const clientId = text(form.client_id)
   const assertion = assertionOf(text(form.client_assertion_type), text(form.client_assertion))
-  const certificates = certificatesOf(request)
+  const certificates = certificatesOf(request.raw.socket)
   const dpop = proofOf(request)
   return {
     ...(clientId && { clientId }),

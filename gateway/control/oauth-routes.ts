@@ -3,6 +3,7 @@
  * metadata (RFC 8414). On both listeners. Grants are made and ended by `serveInstruction` alone, so every refusal is in the log.
  */
 import type { FastifyInstance, FastifyRequest } from 'fastify'
+import type { TlsFiles } from '../door-tls.ts'
 import { type InstructionRooms, serveInstruction } from '../instruction.ts'
 import type { Human } from '../protocol/grant.ts'
 import type { Instruction } from '../protocol/instruction.ts'
@@ -17,7 +18,6 @@ import { grantTypeOf, readTokenForm, type TokenForm } from './oauth-request.ts'
 import { aboutTokenForm, FORM, oauthAnswers, REFUSALS, tokenForm } from './oauth-shapes.ts'
 import { createGate, type Gate } from './pace.ts'
 import { orRecord } from './refused.ts'
-import type { TlsFiles } from './tls.ts'
 
 /** Requests of all callers together, between the end of the body and the end of the answer. */
 const MAX_UNDER_WAY = 128

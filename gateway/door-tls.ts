@@ -1,13 +1,12 @@
 /**
- * TLS on the TCP listener of the control door. A client may show a certificate, and the handshake proves that it has the key
+ * TLS on the TCP listeners of both doors. A client may show a certificate, and the handshake proves that it has the key
  * (RFC 8446 §4.4.3); whose certificate that is, and whether it counts, is for the room `identity`. A header that claims to carry
- * a certificate is never looked at (RFC 8705 §6.5): whoever ends TLS in front of this door ends mTLS there.
+ * a certificate is never looked at (RFC 8705 §6.5): whoever ends TLS in front of a door ends mTLS there.
  */
 import { constants } from 'node:crypto'
 import { readFileSync } from 'node:fs'
-import type { Server, ServerOptions } from 'node:https'
-import { createSecureContext, TLSSocket } from 'node:tls'
-import type { FastifyRequest } from 'fastify'
+import type { Socket } from 'node:net'
+import { createSecureContext, type Server, TLSSocket, type TlsOptions } from 'node:tls'
 
 /** PEM files, absolute. */
 export interface TlsFiles {
@@ -30,8 +29,8 @@ interface Material {
   readonly ca?: string[]
 }
 
-/** What the listener is made with. @throws {Error} that says which file of `listen.control_tls` cannot be used. */
-export function tlsOptions(files: TlsFiles): ServerOptions {
+/** What the listener is made with. @throws {Error} that says which file of `files` cannot be used. */
+export function tlsOptions(files: TlsFiles): TlsOptions {
   return { ...RULES, ...materialOf(files), handshakeTimeout: HANDSHAKE_TIMEOUT_MS }
 }
 
@@ -39,7 +38,11 @@ export function tlsOptions(files: TlsFiles): ServerOptions {
  * Take over renewed files while the door is open. Files that cannot be used are reported and change nothing.
  * @returns what ends it.
  */
-export function renewTls(server: Server, files: TlsFiles, report: (cause: unknown) => void): () => void {
+export function renewTls(
+  server: Pick<Server, 'setSecureContext'>,
+  files: TlsFiles,
+  report: (cause: unknown) => void,
+): () => void {
   let last = JSON.stringify(materialOf(files))
   const timer = setInterval(() => {
     try {
@@ -60,7 +63,7 @@ export function renewTls(server: Server, files: TlsFiles, report: (cause: unknow
  * The certificates that the client of this connection proved to hold the key of: DER, leaf first. Undefined without TLS and
  * when it showed none. Nothing but possession is verified.
  */
-export function certificatesOf({ raw: { socket } }: FastifyRequest): readonly Buffer[] | undefined {
+export function certificatesOf(socket: Socket): readonly Buffer[] | undefined {
   if (!(socket instanceof TLSSocket)) return undefined
   const chain: Buffer[] = []
   let next = socket.getPeerX509Certificate()
@@ -77,7 +80,7 @@ const RULES = {
   rejectUnauthorized: false,
   // A resumed session has the leaf without its intermediates; and who is on a connection must not change while it lasts.
   secureOptions: constants.SSL_OP_NO_TICKET | constants.SSL_OP_NO_RENEGOTIATION,
-} as const satisfies ServerOptions
+} as const satisfies TlsOptions
 
 function materialOf({ cert, key, clientCa }: TlsFiles): Material {
   const material = {
