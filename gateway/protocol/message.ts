@@ -2,10 +2,10 @@
  * The two sides of a proxied request. All ingress shapes become one `Inbound`; what leaves is an `Outbound`.
  * Headers are flat lists (`name, value, name, value`) in the order and case received, as Node and undici use them.
  */
-import type { ServerResponse } from 'node:http'
 import type { Duplex, Readable } from 'node:stream'
 import type { Confirmation, Grant } from './grant.ts'
 import type { Meter } from './meter.ts'
+import type { GatewayError } from './problem.ts'
 import type { Secret } from './secret.ts'
 import type { Service } from './service.ts'
 
@@ -22,23 +22,31 @@ export interface Presented {
   readonly user?: string
 }
 
-/** The part of Node's response that a reply needs; `http2` compatibility responses have the same shape. */
-export type Reply = Pick<
-  ServerResponse,
-  | 'writeHead'
-  | 'write'
-  | 'end'
-  | 'destroy'
-  | 'on'
-  | 'once'
-  | 'off'
-  | 'addTrailers'
-  | 'headersSent'
-  | 'writableEnded'
-  | 'destroyed'
-  | 'writableNeedDrain'
-  | 'flushHeaders'
->
+type ReplyEvent = 'close' | 'drain' | 'finish'
+
+/** The part of Node's `ServerResponse` that a reply needs; over HTTP/2 it is `ingress/http2-reply.ts`. */
+export interface Reply {
+  readonly headersSent: boolean
+  readonly writableEnded: boolean
+  readonly writableNeedDrain: boolean
+  readonly destroyed: boolean
+  /** The answer may be complete before the request is (RFC 9113 §8.1). Absent over HTTP/1.1, where the connection would be lost. */
+  readonly mayAnswerEarly?: boolean
+  writeHead(status: number, headers: string[]): unknown
+  writeHead(status: number, reason: string, headers: string[]): unknown
+  flushHeaders(): void
+  write(bytes: Buffer | string): boolean
+  addTrailers(pairs: [string, string][]): void
+  end(): unknown
+  end(bytes: Buffer | string): unknown
+  end(text: string, encoding: BufferEncoding): unknown
+  /** Cut it: whoever reads it must see that something is missing. */
+  destroy(): unknown
+  /** `close` comes once, also when the agent leaves before the end. */
+  on(event: ReplyEvent, listener: () => void): unknown
+  once(event: ReplyEvent, listener: () => void): unknown
+  off(event: ReplyEvent, listener: () => void): unknown
+}
 
 /** A request that asks for its connection (RFC 9110 §7.8). Refused or answered like any other, or taken over by `accept`. */
 export interface Upgrade {
@@ -103,7 +111,43 @@ export interface Outbound {
   readonly isolation: string
   /** Values that must not come back to the agent, in any encoding. */
   readonly secrets: readonly Secret[]
+  /** Codings that the agent can undo, as it said; the upstream is asked for `identity`. Absent: it said nothing. */
+  readonly acceptEncoding?: string
+  /** Present: the answer is itself a credential, and the agent gets something that stands for it. */
+  readonly capture?: Capture
+  /** Looks at every piece of the body before it leaves. */
+  readonly censor?: Censor
 }
+
+/** What becomes of an answer that holds credentials (`upstream/capture.ts`). */
+export interface Capture {
+  /** Where they are: JSON pointers, `*` for any member. */
+  readonly pointers: readonly string[]
+  /**
+   * Keep these values for the grant, recorded and sealed.
+   * @returns what stands for each, in the same order.
+   * @throws {GatewayError} `answer_withheld`, `grant_revoked`, as rejection.
+   */
+  keep(found: readonly Captive[]): Promise<readonly string[]>
+}
+
+/** A credential in an answer. */
+export interface Captive {
+  readonly secret: Secret
+  /** Beginning of what stands for it, so that clients take it for one of its kind; tells nothing that is secret. */
+  readonly look: string
+  /** Epoch seconds, as the answer says it; undefined: it says nothing. */
+  readonly expiresAt: number | undefined
+}
+
+/** Told of a body as it passes, in order. */
+export interface Censor {
+  /** @returns the refusal if these bytes, together with those before, must not leave. */
+  look(chunk: Buffer): GatewayError | undefined
+}
+
+/** Where in an answer credentials were found, and how many. */
+export type Leaks = Readonly<Partial<Record<'head' | 'body' | 'trailer' | 'frame', number>>>
 
 /** How a forwarded call ended; written into the outcome entry. */
 export interface Outcome {
@@ -114,6 +158,8 @@ export interface Outcome {
   readonly receivedBytes: number
   /** Times a credential was found in the answer and removed. */
   readonly scrubbed: number
+  /** The same by place; absent when there was none. */
+  readonly leaks?: Leaks
   /** Address that was dialled. */
   readonly address: string | undefined
   /** Stable code when the exchange broke off after the head was sent; `client_left` when the agent went away. */
