@@ -73,11 +73,13 @@ export interface Inbound {
   readonly hostHeader: string | undefined
   readonly presented: Presented | null
   /** Keys that the caller proved to have with this very request: by DPoP, by its TLS certificate. */
-  readonly proof?: Confirmation
+  readonly proof?: Confirmation | undefined
   /** In reverse mode, the service named by the route; the agent's credential sat in its slot. */
   readonly route?: string
   readonly client: { readonly address: string; readonly userAgent: string | undefined }
   readonly body: Readable | null
+  /** It came over HTTP/2, and goes on over HTTP/2 where the upstream offers that. */
+  readonly isHttp2?: boolean
   /** Only where a grant looks into bodies: `body`, read whole before the decision. Exactly these bytes are sent. */
   readonly content?: Content
   readonly upgrade?: Upgrade
@@ -101,6 +103,8 @@ export interface Outbound {
   readonly path: string
   readonly headers: RawHeaders
   readonly body: Readable | Buffer | null
+  /** To be sent over HTTP/2 where the upstream offers that; otherwise, and by default, over HTTP/1.1. */
+  readonly isHttp2?: boolean
   /** What the call may still carry; absent: as much as it likes. */
   readonly meter?: Meter
   /** Present: the connection is asked for; what flows on it afterwards is frames. */

@@ -97,6 +97,7 @@ export function cleanse(inbound: Inbound, endpoint: Endpoint, grant: Grant, mete
     path: cleansePath(endpoint.rawPath, plan),
     headers: cleanseHeaders(inbound, endpoint, plan),
     body: content?.bytes ?? body,
+    isHttp2: inbound.isHttp2 === true,
     ...(inbound.upgrade !== undefined && { upgrade: inbound.upgrade }),
     grant,
     ...(meter !== undefined && { meter }),
