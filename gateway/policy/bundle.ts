@@ -12,7 +12,7 @@ import type { GrantAction } from './attributes.ts'
 import type { Catalogue } from './catalogue.ts'
 import { type Fault, throwFaults } from './fault.ts'
 import { lineAt, type Policy, readPolicies } from './policy-file.ts'
-import { appliesTo, plainUid, readingsOfAll, type Slice, type Subject } from './slice.ts'
+import { appliesTo, namesServices, plainUid, readingsOfAll, type Slice, type Subject } from './slice.ts'
 import { groupsOf, namedOperations, schemaText } from './vocabulary.ts'
 
 export interface Bundle {
@@ -39,19 +39,40 @@ export async function loadBundle(source: BundleSource): Promise<Bundle> {
   const base = await readFile(SCHEMA_FILE, 'utf8')
   const policies = await readPolicies(source.paths, faults)
   const { vocabulary } = source.catalogue
-  const schema = schemaText(base, spokenOf(policies, source.catalogue))
-  faults.push(...schemaFaults(policies, schema), ...policies.flatMap((policy) => foreignNames(policy, vocabulary)))
+  faults.push(
+    ...schemaFaults(policies, base, source.catalogue),
+    ...policies.flatMap((policy) => foreignNames(policy, vocabulary)),
+  )
   throwFaults(faults)
   return cut(policies, base, source.catalogue)
 }
 
-/** Selected services, and of the others only those that a policy names: validation time grows with every action. */
-function spokenOf(policies: readonly Policy[], { services, vocabulary }: Catalogue): Service[] {
-  const text = policies.map((policy) => policy.text).join('\n')
-  return vocabulary.filter((service) => services.includes(service) || text.includes(`"${service.name}:`))
+/** Validation time grows with every action of the schema, so each policy meets those of the services that it speaks of. */
+function schemaFaults(policies: readonly Policy[], base: string, catalogue: Catalogue): Fault[] {
+  const general = spokenOf(policies, catalogue)
+  const groups = new Map<string, { services: readonly Service[]; members: Policy[] }>()
+  for (const policy of policies) {
+    const own = namesServices(policy) ? mentioned(policy.text, catalogue.vocabulary) : []
+    const services = own.length > 0 ? own : general // of none that exists: Cedar says which name comes closest
+    const key = services.map((service) => service.name).join()
+    const group = groups.get(key) ?? { services, members: [] }
+    groups.set(key, group)
+    group.members.push(policy)
+  }
+  return [...groups.values()].flatMap(({ services, members }) => groupFaults(members, schemaText(base, services)))
 }
 
-function schemaFaults(policies: readonly Policy[], schema: string): Fault[] {
+/** Selected services, and of the others only those that a policy names. */
+function spokenOf(policies: readonly Policy[], { services, vocabulary }: Catalogue): Service[] {
+  const named = mentioned(policies.map((policy) => policy.text).join('\n'), vocabulary)
+  return vocabulary.filter((service) => services.includes(service) || named.includes(service))
+}
+
+function mentioned(text: string, vocabulary: readonly Service[]): Service[] {
+  return vocabulary.filter((service) => text.includes(`"${service.name}:`))
+}
+
+function groupFaults(policies: readonly Policy[], schema: string): Fault[] {
   // By number: two policies under one id are both validated.
   const staticPolicies = Object.fromEntries(policies.map((policy, n) => [String(n), policy.text]))
   const answer = validate({ schema, validationSettings: { mode: 'strict' }, policies: { staticPolicies } })

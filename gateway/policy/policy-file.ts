@@ -84,8 +84,9 @@ function splitFile(file: SourceFile, faults: Fault[]): Policy[] {
     }
     return []
   }
+  const lineOf = lineFinder(file.text)
   for (const template of parts.policy_templates) {
-    const line = lineAt(file.text, byteIndex(file.text, template))
+    const line = lineOf(template)
     faults.push({
       where: `${file.label}:${line}`,
       got: 'a template',
@@ -93,11 +94,17 @@ function splitFile(file: SourceFile, faults: Fault[]): Policy[] {
       fix: 'write principal and resource out',
     })
   }
-  return parts.policies.flatMap((text) => readPolicy(file, text, faults)).sort((a, b) => a.line - b.line)
+  return parts.policies
+    .flatMap((text) => readPolicy(file, { text, line: lineOf(text) }, faults))
+    .sort((a, b) => a.line - b.line)
 }
 
-function readPolicy(file: SourceFile, text: string, faults: Fault[]): Policy[] {
-  const line = lineAt(file.text, byteIndex(file.text, text))
+interface Part {
+  readonly text: string
+  readonly line: number
+}
+
+function readPolicy(file: SourceFile, { text, line }: Part, faults: Fault[]): Policy[] {
   const where = `${file.label}:${line}`
   const parsed = policyToJson(text)
   if (parsed.type === 'failure') {
@@ -121,8 +128,28 @@ function readPolicy(file: SourceFile, text: string, faults: Fault[]): Policy[] {
   return [{ id: unique, owner, text, json: parsed.json, obligations, file: file.label, line }]
 }
 
-function byteIndex(source: string, part: string): number {
-  return Buffer.byteLength(source.slice(0, Math.max(0, source.indexOf(part))))
+/** The line from 1 on which a part begins. Parts come about in the order of the file, so each is looked for behind the last. */
+function lineFinder(source: string): (part: string) => number {
+  const starts = [0]
+  for (let at = source.indexOf('\n'); at !== -1; at = source.indexOf('\n', at + 1)) starts.push(at + 1)
+  let from = 0
+  return (part) => {
+    const behind = source.indexOf(part, from)
+    const index = behind === -1 ? source.indexOf(part) : behind
+    if (index !== -1) from = index + part.length
+    return Math.max(1, upperBound(starts, index))
+  }
+}
+
+/** How many of these ascending numbers are not above `limit`. */
+function upperBound(ascending: readonly number[], limit: number): number {
+  let [low, high] = [0, ascending.length]
+  while (low < high) {
+    const middle = (low + high) >> 1
+    if ((ascending[middle] as number) <= limit) low = middle + 1
+    else high = middle
+  }
+  return low
 }
 
 /** Line from 1 of a byte offset: Cedar counts in UTF-8. */

@@ -40,6 +40,12 @@ export function names(policy: Policy, action: string): boolean {
   return scopeActions(policy.json).includes(action)
 }
 
+/** Whether its scope names operations, or groups of operations of one service, and nothing that reaches further. */
+export function namesServices(policy: Policy): boolean {
+  const actions = scopeActions(policy.json)
+  return actions.length > 0 && actions.every((action) => action.includes(':'))
+}
+
 function actionMatches(policy: PolicyJson, subject: Subject): boolean {
   if (policy.action.op === 'All') return true
   const wanted = scopeActions(policy)

@@ -29,6 +29,30 @@ describe('a bundle', () => {
     ])
   })
 
+  it('knows the line of each of many policies, whatever order Cedar gives them back in', async () => {
+    const texts = Array.from(
+      { length: 120 },
+      (_, n) => `// number ${n}: “é”\n${permit(`p${n}`, 'principal, action, resource')}`,
+    )
+    const source = texts.join('\n\n')
+    const bundle = await bundleOf(notes, { 'many.cedar': source })
+    const lines = source.split('\n')
+    for (const policy of bundle.policies) {
+      const id = policy.id.replace(/^.*#/, '')
+      expect(lines[policy.line - 1]).toContain(`@id("${id}")`)
+    }
+    expect(bundle.policies).toHaveLength(120)
+  })
+
+  it('finds the fault in a policy about one service among policies about others', async () => {
+    await faultsOf({
+      'a.cedar': [
+        permit('general', 'principal, action, resource'),
+        `@id("own") @owner("o") permit (principal, action == Action::"notes:read", resource) when { context.nothing == 1 };`,
+      ].join('\n'),
+    }).toThrow(/a\.cedar:\d+[\s\S]*nothing/)
+  })
+
   it('has the same digest for other comments and layout, and another for other content', async () => {
     const files = { 'a.cedar': permit('one', 'principal, action, resource') }
     const base = await policyDir(files)
