@@ -48,7 +48,7 @@ describe('a bundle', () => {
     await faultsOf({
       'a.cedar': [
         permit('general', 'principal, action, resource'),
-        `@id("own") @owner("o") permit (principal, action == Action::"notes:read", resource) when { context.nothing == 1 };`,
+        `@id("own") @owner("o") permit (principal, action == Action::"notes:notes.read", resource) when { context.nothing == 1 };`,
       ].join('\n'),
     }).toThrow(/a\.cedar:\d+[\s\S]*nothing/)
   })
