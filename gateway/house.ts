@@ -75,7 +75,8 @@ export async function buildHouse(settings: Settings, clock: Clock, outlook: Outl
   const redis = settings.redis ? await connectRedis(settings.redis.url) : undefined
   opening.defer(() => redis?.disconnect())
   const store = opening.adopt(openStore(settings, redis, clock), async (room) => room.close())
-  const made = createUpstream({ ...settings.upstream, clock, isClosed: outlook.isControlAddress })
+  const watch: Grants['watch'] = (grant, cut) => grants.watch(grant, cut) // built below: identities need the upstream first
+  const made = createUpstream({ ...settings.upstream, clock, isClosed: outlook.isControlAddress, watch })
   const upstream = opening.adopt(made, (room) => room.close())
   const leasing = createLeases({
     providers: buildProviders(settings, upstream, clock),
@@ -86,7 +87,7 @@ export async function buildHouse(settings: Settings, clock: Clock, outlook: Outl
   })
   const leases = opening.adopt(leasing, (room) => room.close())
   const identities = buildIdentities(settings, { upstream, store, keys, clock })
-  const grants = createGrants({
+  const grants: Grants = createGrants({
     tenant: settings.tenant,
     store,
     identities,
@@ -119,11 +120,15 @@ export async function buildHouse(settings: Settings, clock: Clock, outlook: Outl
     policy,
     redis,
     upstream,
-    refusals: {
-      write: (inbound, refusal, endpoint) => writeRefusal(inbound, refusal, endpoint ?? placeOf(catalogue, inbound)),
-    },
+    refusals: refusalsIn(catalogue),
     nowMs: () => clock.nowMs(),
     close: () => opened.disposeAsync(),
+  }
+}
+
+function refusalsIn(catalogue: Catalogue): RequestRooms['refusals'] {
+  return {
+    write: (inbound, refusal, endpoint) => writeRefusal(inbound, refusal, endpoint ?? placeOf(catalogue, inbound)),
   }
 }
 

@@ -9,7 +9,7 @@ import type { Agent, Grant } from '../protocol/grant.ts'
 import { GatewayError } from '../protocol/problem.ts'
 import type { FirstSight } from './first-sight.ts'
 import { digestOf, isHandle, isWellShaped } from './handle.ts'
-import { Liveness } from './liveness.ts'
+import type { Liveness } from './liveness.ts'
 import { type Caller, checkProof, checkShape, invalid, type OfflineGrant, offlineOf, tokenOf } from './presented.ts'
 import type { Records } from './record.ts'
 import { ask, type Eventual, type GrantStore, type Standing } from './store.ts'
@@ -25,6 +25,7 @@ interface Parts {
   /** Registered agents by id. */
   readonly agents: ReadonlyMap<string, Agent>
   readonly clock: Clock
+  readonly liveness: Liveness
   /** Of a delegated grant that is not remembered. */
   readonly firstSight: FirstSight
   /** Verify a grant that was delegated offline and make it known, or refuse it. Absent: none is accepted. */
@@ -52,7 +53,7 @@ export class Authenticator {
 
   constructor(parts: Parts) {
     this.#parts = parts
-    this.#liveness = new Liveness(parts.clock)
+    this.#liveness = parts.liveness
   }
 
   /** Tokens remembered, at most 10,000. */
@@ -76,19 +77,17 @@ export class Authenticator {
     return found instanceof Promise ? found.then((grant) => proved(grant, caller)) : proved(found, caller)
   }
 
-  /**
-   * From here on every grant that carries the mark is dead in this process, even if the store should fail to say so.
-   * @param o.untilS epoch seconds; not before the expiry of any grant that carries it.
-   */
+  /** From here on every grant that carries the mark is dead in this process, even if the store should fail to say so. @see Liveness.end */
   end(tenant: string, mark: string, o: { readonly reason: string; readonly untilS: number }): void {
-    this.#liveness.end(tenant, mark, o)
     this.#forget(tenant, mark)
+    this.#liveness.end(tenant, mark, o)
   }
 
   /** Something about the grants that carry the mark has changed in the store, which is asked again before their next use. */
   recheck(tenant: string, mark: string): void {
     this.#rechecks += 1
     this.#forget(tenant, mark)
+    this.#liveness.changed(tenant, mark)
   }
 
   /** A grant from a store, checked as it must be on any use. */

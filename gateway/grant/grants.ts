@@ -9,6 +9,7 @@ import type { Identities } from '../protocol/identity.ts'
 import type { Instruction, IssuedGrant, Mandate, Proposal } from '../protocol/instruction.ts'
 import type { Inbound } from '../protocol/message.ts'
 import type { Traffic } from '../protocol/meter.ts'
+import type { GatewayError } from '../protocol/problem.ts'
 import type { AatRoot } from './aat.ts'
 import { Authenticator } from './authenticate.ts'
 import { createBudgets, type Spending } from './budget.ts'
@@ -17,6 +18,7 @@ import type { Allowance } from './bytes.ts'
 import { watchClock } from './clock-watch.ts'
 import { createFirstSight } from './first-sight.ts'
 import { type Introspector, introspect } from './introspect.ts'
+import { Liveness } from './liveness.ts'
 import { chainTo, heldGrant, namedGrant } from './living.ts'
 import { perform } from './perform.ts'
 import { propose } from './propose.ts'
@@ -25,6 +27,7 @@ import { createRecords, type Records, type TaskRecord } from './record.ts'
 import type { Eventual, GrantStore, StoredTask } from './store.ts'
 import { livingTask, mandated } from './task.ts'
 import { createTokenSeal, SIGN_AGE_MS, type SigningKeys } from './token.ts'
+import { Watch } from './watch.ts'
 
 export interface GrantsOptions {
   /** Of the doors: whose grants `holder` and `introspect` look at. */
@@ -66,6 +69,8 @@ export interface Grants {
   readonly defaults: { readonly agent: string | undefined; readonly heartbeatS: number }
   /** @see Authenticator.authenticate */
   authenticate(inbound: Inbound): Grant | Promise<Grant>
+  /** @see Watch.watch */
+  watch(grant: Grant, cut: (why: GatewayError) => void): () => void
   /** @see Budgets.debit */
   debit(permit: Spending): Eventual<Allowance | undefined>
   /** @see Budgets.settle */
@@ -74,12 +79,8 @@ export interface Grants {
   propose(instruction: Instruction): Proposal | Promise<Proposal>
   /** @param receipt proof that the decision is in the log; only its presence counts here. */
   perform(proposal: Proposal, receipt: unknown): Promise<IssuedGrant | null>
-  /** A sign of life of a task. @returns its expiry, epoch seconds. @throws {GatewayError} `task_unknown`, `delegation_refused` */
-  heartbeat(i: {
-    readonly tenant: string
-    readonly task: string
-    readonly by: Mandate
-  }): Promise<{ readonly expiresAt: number }>
+  /** A sign of life of a task. @returns the task as it is now. @throws {GatewayError} `task_unknown`, `delegation_refused` */
+  heartbeat(i: { readonly tenant: string; readonly task: string; readonly by: Mandate }): Promise<TaskRecord>
   /** Root grants of tasks whose promised heartbeats have stayed away for twice `heartbeatS`. Each is returned to one replica. */
   overdue(): Promise<readonly Grant[]>
   /** Living tasks of a tenant, newest first. */
@@ -111,20 +112,32 @@ export function createGrants(o: GrantsOptions): Grants {
   const firstSight = createFirstSight({ store, records, seal, issuer: o.issuer })
   const clockWatch = watchClock(clock)
   const steady = { nowMs: () => clockWatch.nowMs(), elapsedMs: () => clock.elapsedMs() }
-  const authenticator = new Authenticator({ store, records, seal, agents, clock: steady, firstSight, present })
+  const liveness = new Liveness(steady)
+  const authenticator = new Authenticator({
+    store,
+    records,
+    seal,
+    agents,
+    clock: steady,
+    liveness,
+    firstSight,
+    present,
+  })
+  const watch = new Watch({ store, liveness, clock: steady })
   const budgets = createBudgets(store)
   const room = { chainKey: () => undefined, ...o, agents, records, seal, authenticator, clockWatch }
   return {
     defaults: { agent: o.agents[0]?.id, heartbeatS: o.heartbeatS },
     authenticate: (inbound) => authenticator.authenticate(inbound),
+    watch: (grant, cut) => watch.watch(grant, cut),
     debit: (permit) => budgets.debit(permit),
     settle: (permit, traffic) => budgets.settle(permit, traffic),
     propose: (i) => propose(i, room),
     perform: (p) => perform(p, room),
     async heartbeat(i) {
-      const { expiresAt } = await mandated(i, room)
+      const task = await mandated(i, room)
       await store.beat(i.tenant, i.task)
-      return { expiresAt }
+      return task
     },
     overdue: async () => readable(await store.overdue(2000 * o.heartbeatS), records).map(({ root }) => root),
     list: async (of) => readable(await store.tasks(of), records),

@@ -7,17 +7,33 @@ import type { Grant } from '../protocol/grant.ts'
 import { GatewayError } from '../protocol/problem.ts'
 import { SKEW_S } from './claims.ts'
 import { invalid } from './presented.ts'
-import type { Standing } from './store.ts'
+import type { GrantState, StoredGrant } from './store.ts'
+
+/** A grant's state in the store, and what it hangs on. */
+interface Stands extends GrantState {
+  readonly stored: Pick<StoredGrant, 'tenant' | 'marks'>
+}
 
 export class Liveness {
   readonly #clock: Clock
   /** tenant and mark → reason; written only by `end` */
   readonly #ended = new Map<string, { readonly reason: string; readonly untilS: number }>()
+  #tell: (tenant: string, mark: string) => void = () => {}
 
   constructor(clock: Clock) {
     this.#clock = clock
   }
 
+  /** Whom to tell that this process ended a mark, or changed in the store what it says of it. One at most. */
+  onChange(tell: (tenant: string, mark: string) => void): void {
+    this.#tell = tell
+  }
+
+  changed(tenant: string, mark: string): void {
+    this.#tell(tenant, mark)
+  }
+
+  /** @param o.untilS epoch seconds; not before the expiry of any grant that carries the mark. */
   end(tenant: string, mark: string, o: { readonly reason: string; readonly untilS: number }): void {
     const nowS = this.#clock.nowMs() / 1000
     for (const [known, { untilS }] of this.#ended) {
@@ -25,10 +41,11 @@ export class Liveness {
       this.#ended.delete(known)
     }
     this.#ended.set(`${tenant} ${mark}`, o)
+    this.#tell(tenant, mark)
   }
 
   /** @throws {GatewayError} `grant_revoked`, `task_suspended`, `grant_expired`, `grant_invalid` */
-  check(grant: Grant, { stored, ended, isSuspended }: Standing): void {
+  check(grant: Grant, { stored, ended, isSuspended }: Stands): void {
     const reason = ended ?? this.#endedHere(stored.tenant, stored.marks)
     if (reason !== undefined) {
       throw new GatewayError(

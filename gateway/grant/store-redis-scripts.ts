@@ -30,6 +30,15 @@ end`
 export const BY_ID = `${STANDING}
 return standing(KEYS[1], ARGV[1])`
 
+/** KEYS grants; ARGV prefix. @returns for each reason and '1' when suspended, or nil. */
+export const STATES = `${STANDING}
+local states = {}
+for i, key in ipairs(KEYS) do
+  local found = standing(key, ARGV[1])
+  states[i] = found and { found[2], found[3] }
+end
+return states`
+
 /** KEYS handle; ARGV prefix. */
 export const BY_HANDLE = `${STANDING}
 local id = redis.call('GET', KEYS[1])

@@ -8,6 +8,7 @@ import type { Clock } from '../protocol/clock.ts'
 import {
   type Charge,
   type Eventual,
+  type GrantState,
   type GrantStore,
   type KnownTask,
   REMEMBER_S,
@@ -26,6 +27,7 @@ import {
   RECENT,
   SAVE_TASK,
   SPEND,
+  STATES,
   TASKS,
 } from './store-redis-scripts.ts'
 
@@ -33,6 +35,11 @@ import {
 const TRUST_MS = 1_000
 /** A Redis that takes longer is as good as gone: the call is refused instead of held. */
 const ANSWER_MS = 1_000
+/** Looked up in one step: Redis serves nobody else meanwhile. */
+const MAX_KEYS = 500
+
+/** Reason and whether it is suspended; null for a grant that is not there. */
+type State = readonly [string | null, string | null] | null
 
 /** @param o.prefix first part of every key, default `keyless`. @param o.redis stays the caller's to close. */
 export function openRedisStore(o: {
@@ -57,6 +64,7 @@ export function openRedisStore(o: {
     byHandle: async (tenant, digest) =>
       standingOf(await run(BY_HANDLE, [keys.handle(tenant, digest)], keys.of(tenant))),
     byId: async (tenant, id) => standingOf(await run(BY_ID, [keys.grant(tenant, id)], keys.of(tenant))),
+    states: (tenant, ids) => states(run, keys, tenant, ids),
     async end(tenant, mark, { reason, untilS }) {
       const names = [keys.ended(tenant, mark), keys.tasks(tenant), keys.beats(tenant)]
       return (await run(END, names, reason, lifeMs(untilS), mark)) === 1
@@ -147,6 +155,21 @@ function standingOf(found: readonly [string, string | null, string | null] | nul
   if (found === null) return undefined
   const [stored, ended, suspended] = found
   return { stored: JSON.parse(stored) as StoredGrant, ended: ended ?? undefined, isSuspended: suspended === '1' }
+}
+
+function stateOf(found: State): GrantState | undefined {
+  return found === null ? undefined : { ended: found[0] ?? undefined, isSuspended: found[1] === '1' }
+}
+
+type Run = <T>(script: string, names: readonly string[], ...given: readonly string[]) => Promise<T>
+
+async function states(run: Run, keys: Keys, tenant: string, ids: readonly string[]) {
+  const found: (GrantState | undefined)[] = []
+  for (let at = 0; at < ids.length; at += MAX_KEYS) {
+    const names = ids.slice(at, at + MAX_KEYS).map((id) => keys.grant(tenant, id))
+    found.push(...(await run<readonly State[]>(STATES, names, keys.of(tenant))).map(stateOf))
+  }
+  return found
 }
 
 function parsed<T>(texts: readonly string[]): T[] {

@@ -39,6 +39,7 @@ export function openSqliteStore(o: { readonly path: string; readonly clock: Cloc
       }),
     byHandle: (tenant, digest) => attempt(() => standingOf(statements.byHandle.get(tenant, digest))),
     byId: (tenant, id) => attempt(() => standingOf(statements.byId.get(tenant, id))),
+    states: (tenant, ids) => attempt(() => ids.map((id) => standingOf(statements.byId.get(tenant, id)))),
     end: (tenant, mark, { reason, untilS }) =>
       change(() => {
         statements.silence.run(tenant, mark)

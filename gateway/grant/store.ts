@@ -42,12 +42,15 @@ export interface StoredTask {
   readonly isSuspended: boolean
 }
 
-export interface Standing {
-  readonly stored: StoredGrant
+export interface GrantState {
   /** Why it ended, by the first of its marks that has; undefined while it lives. */
   readonly ended: string | undefined
   /** Its task is suspended. */
   readonly isSuspended: boolean
+}
+
+export interface Standing extends GrantState {
+  readonly stored: StoredGrant
 }
 
 export interface KnownTask extends StoredTask {
@@ -94,6 +97,8 @@ export interface GrantStore {
   create(stored: StoredGrant): Eventual<boolean>
   byHandle(tenant: string, handleDigest: string): Eventual<Standing | undefined>
   byId(tenant: string, id: string): Eventual<Standing | undefined>
+  /** Of many at once, in their order; undefined for one that is not known. */
+  states(tenant: string, ids: readonly string[]): Eventual<readonly (GrantState | undefined)[]>
   /**
    * End a mark for good, and every grant that carries it.
    * @param o.untilS epoch seconds; not before the expiry of any grant that carries the mark.

@@ -2,10 +2,13 @@
  * One forwarded call from the first byte up to the last byte down: sends it, sends it again where that is safe, and ends
  * once, whichever side leaves first. Every way out gives the connection back or destroys it.
  */
+import type { Grant } from '../protocol/grant.ts'
 import type { Outbound, Outcome, Reply } from '../protocol/message.ts'
+import type { GatewayError } from '../protocol/problem.ts'
 import { Answer } from './answer.ts'
 import { Attempt, type AttemptOwner, type Body } from './attempt.ts'
 import { asFailure, isConnectionLoss } from './failure.ts'
+import type { Lasting, LastingCalls } from './lasting.ts'
 import type { Connection, Pool } from './pool.ts'
 import type { Searchers } from './searcher.ts'
 import { collect, lengthOf, MAX_REPLAY_BYTES, Upload } from './upload.ts'
@@ -13,6 +16,7 @@ import { collect, lengthOf, MAX_REPLAY_BYTES, Upload } from './upload.ts'
 export interface ExchangeParts {
   readonly pool: Pool
   readonly searchers: Searchers
+  readonly lasting: LastingCalls
   readonly flushSoon: (answer: Answer) => void
 }
 
@@ -31,7 +35,7 @@ const CLIENT_CLOSED_REQUEST = 499
 /** RFC 9110 §9.2.2. */
 const IDEMPOTENT: ReadonlySet<string> = new Set(['GET', 'HEAD', 'OPTIONS', 'PUT', 'DELETE'])
 
-export class Exchange implements AttemptOwner {
+export class Exchange implements AttemptOwner, Lasting {
   readonly #parts: ExchangeParts
   readonly #call: Call
   #outbound: Outbound
@@ -48,6 +52,10 @@ export class Exchange implements AttemptOwner {
     this.#mayReissue = call.outbound.secrets.length > 0
   }
 
+  get grant(): Grant {
+    return this.#outbound.grant
+  }
+
   start(): void {
     const { reply } = this.#call
     if (reply.destroyed) {
@@ -55,6 +63,7 @@ export class Exchange implements AttemptOwner {
       return
     }
     reply.on('close', () => this.#leave())
+    this.#parts.lasting.add(this)
     const source = this.#outbound.body
     if (source === null) {
       this.#send(this.#parts.pool.take(this.#outbound))
@@ -99,6 +108,10 @@ export class Exchange implements AttemptOwner {
     else this.#fail(attempt, cause)
   }
 
+  cut(why: GatewayError): void {
+    this.#fail(this.#attempt, why)
+  }
+
   #collected(bytes: Buffer | null): void {
     if (this.#isOver) return
     if (bytes === null) {
@@ -107,8 +120,7 @@ export class Exchange implements AttemptOwner {
     }
     const { meter } = this.#outbound
     if (meter !== undefined && !meter.send(bytes.length)) {
-      this.#isOver = true
-      this.#call.reject(meter.exceeded())
+      this.#fail(undefined, meter.exceeded())
       return
     }
     this.#body = bytes.length === 0 ? null : bytes
@@ -156,16 +168,16 @@ export class Exchange implements AttemptOwner {
   }
 
   /** After the head only cutting the reply tells the agent that something is missing. */
-  #fail(attempt: Attempt, cause: unknown): void {
+  #fail(attempt: Attempt | undefined, cause: unknown): void {
     if (this.#isOver) return
     const { host, port } = this.#outbound
     const failure = asFailure(cause, `${host}:${port}`)
-    if (attempt.answer.isSent) {
+    if (attempt?.answer.isSent) {
       this.#settle(attempt, failure.code)
       this.#call.reply.destroy()
       return
     }
-    this.#isOver = true
+    this.#end()
     this.#dispose()
     this.#call.reject(failure)
   }
@@ -178,7 +190,7 @@ export class Exchange implements AttemptOwner {
 
   #settle(attempt: Attempt | undefined, error: string | undefined): void {
     if (this.#isOver) return
-    this.#isOver = true
+    this.#end()
     if (error !== undefined) this.#dispose()
     const answer = attempt?.answer
     this.#call.resolve({
@@ -186,9 +198,15 @@ export class Exchange implements AttemptOwner {
       sentBytes: attempt?.sentBytes ?? 0,
       receivedBytes: answer?.passed ?? 0,
       scrubbed: answer?.found ?? 0,
+      ...(answer && answer.found > 0 && { leaks: answer.leaks }),
       address: attempt?.connection.address,
       error,
     })
+  }
+
+  #end(): void {
+    this.#isOver = true
+    this.#parts.lasting.delete(this)
   }
 
   #dispose(): void {

@@ -5,6 +5,7 @@ import type { Answer } from './answer.ts'
 import { createDial, type DialOptions } from './dial.ts'
 import { Exchange } from './exchange.ts'
 import { type BoundedFetch, createFetch, type Fetch } from './fetch.ts'
+import { LastingCalls, type WatchGrant } from './lasting.ts'
 import { Pool } from './pool.ts'
 import { Searchers } from './searcher.ts'
 
@@ -24,6 +25,8 @@ export interface UpstreamOptions {
   readonly resolve?: NonNullable<DialOptions['resolve']>
   /** Doors of the gateway that no call may reach. Default: there is none. */
   readonly isClosed?: NonNullable<DialOptions['isClosed']>
+  /** Says when the grant of a call that lasts has ended. Default: grants outlive their calls. */
+  readonly watch?: WatchGrant
 }
 
 export interface Upstream {
@@ -44,7 +47,8 @@ export function createUpstream(options: UpstreamOptions): Upstream {
   const { headersTimeoutMs, bodyTimeoutMs } = options
   const dial = createDial(options)
   const pool = new Pool({ dial, headersTimeoutMs, bodyTimeoutMs })
-  const parts = { pool, searchers: new Searchers(), flushSoon: createFlusher() }
+  const lasting = new LastingCalls(options.watch ?? (() => () => {}))
+  const parts = { pool, lasting, searchers: new Searchers(), flushSoon: createFlusher() }
   const fetches: BoundedFetch[] = []
   return {
     forward: (outbound, reply, reissue) =>

@@ -3,6 +3,7 @@ import { createHash, createSecretKey, randomBytes } from 'node:crypto'
 import { describe, expect, it } from 'vitest'
 import { Authenticator } from '../../gateway/grant/authenticate.ts'
 import { digestOf, newHandle } from '../../gateway/grant/handle.ts'
+import { Liveness } from '../../gateway/grant/liveness.ts'
 import { createRecords } from '../../gateway/grant/record.ts'
 import type { GrantStore } from '../../gateway/grant/store.ts'
 import { marksOf } from '../../gateway/grant/task.ts'
@@ -304,6 +305,7 @@ describe('memory', () => {
       seal: createTokenSeal({ issuer: ISSUER, keys: { current: signingKey, retired: [] } }),
       agents: new Map([[triage.id, triage]]),
       clock,
+      liveness: new Liveness(clock),
       firstSight: async () => {},
     })
     const first = newHandle()
@@ -426,6 +428,7 @@ describe('a store that replicas share', () => {
         ...{
           store,
           clock,
+          liveness: new Liveness(clock),
           records: createRecords(storeKey),
           seal: createTokenSeal({ issuer: ISSUER, keys: { current: signingKey, retired: [] } }),
         },

@@ -3,6 +3,7 @@ import { Authenticator } from '../../gateway/grant/authenticate.ts'
 import type { Spending } from '../../gateway/grant/budget.ts'
 import { digestOf, newHandle } from '../../gateway/grant/handle.ts'
 import { lineageHash, rootLineage } from '../../gateway/grant/lineage.ts'
+import { Liveness } from '../../gateway/grant/liveness.ts'
 import { createRecords } from '../../gateway/grant/record.ts'
 import type { GrantStore } from '../../gateway/grant/store.ts'
 import { marksOf } from '../../gateway/grant/task.ts'
@@ -65,6 +66,7 @@ export function authenticatorOver(
     seal,
     agents,
     clock,
+    liveness: new Liveness(clock),
     firstSight,
     ...(present !== undefined && { present }),
   })

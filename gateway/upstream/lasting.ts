@@ -1,0 +1,63 @@
+/**
+ * Calls that last are cut when their grant ends. A sweep hands those it still finds to whoever watches grants, so that a call
+ * which is over soon pays for its place in a set and nothing else.
+ */
+import type { Grant } from '../protocol/grant.ts'
+import type { GatewayError } from '../protocol/problem.ts'
+
+/** @param cut called at most once, never before this returns. @returns stops watching. */
+export type WatchGrant = (grant: Grant, cut: (why: GatewayError) => void) => () => void
+
+export interface Lasting {
+  /** Under which the call was allowed. */
+  readonly grant: Grant
+  /** End the call, now. Must not throw. */
+  cut(why: GatewayError): void
+}
+
+/** A call that lasts longer than this is watched. */
+const SWEEP_MS = 200
+
+export class LastingCalls {
+  readonly #watch: WatchGrant
+  /** Not watched yet. */
+  readonly #young = new Set<Lasting>()
+  /** call → stops watching */
+  readonly #watched = new Map<Lasting, () => void>()
+  #timer: NodeJS.Timeout | undefined
+
+  constructor(watch: WatchGrant) {
+    this.#watch = watch
+  }
+
+  /** Calls that are open. */
+  get size(): number {
+    return this.#young.size + this.#watched.size
+  }
+
+  add(call: Lasting): void {
+    this.#young.add(call)
+    this.#timer ??= setInterval(() => this.#sweep(), SWEEP_MS).unref()
+  }
+
+  /** The call is over. */
+  delete(call: Lasting): void {
+    if (this.#young.delete(call)) return
+    this.#watched.get(call)?.()
+    this.#watched.delete(call)
+  }
+
+  #sweep(): void {
+    if (this.#young.size === 0) {
+      clearInterval(this.#timer)
+      this.#timer = undefined
+      return
+    }
+    for (const call of this.#young)
+      this.#watched.set(
+        call,
+        this.#watch(call.grant, (why) => call.cut(why)),
+      )
+    this.#young.clear()
+  }
+}
