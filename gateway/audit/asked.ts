@@ -39,6 +39,7 @@ export function askedBy(instruction: Instruction): Fields {
       return { task: instruction.task, step: instruction.step, ...mandate(instruction.by) }
     case 'task.suspend':
       return { task: instruction.task, ...mandate(instruction.by) }
+    case 'task.renew':
     case 'task.resume':
       return { task: instruction.task, ttl_s: instruction.ttlS, ...mandate(instruction.by) }
     default:

@@ -8,6 +8,7 @@ import type {
   DelegateBody,
   GrantBundle,
   GrantView,
+  HeartbeatView,
   IntentBody,
   IssuedView,
   OpenedTask,
@@ -41,8 +42,10 @@ export interface ControlClient {
   openTask(body: Unbound): Promise<OpenedTask>
   /** The same, with a root grant that is bound to a key and so has no handle. */
   openBoundTask(body: OpenTaskBody & { readonly dpop_jkt: string }): Promise<IssuedView>
-  /** @returns until when the grant lives, epoch seconds. @throws {GatewayError} `task_unknown` once the task has ended. */
-  heartbeat(task: string): Promise<{ readonly expires_at: number }>
+  /** @returns the task as it is now. @throws {GatewayError} `task_unknown` once the task has ended. */
+  heartbeat(task: string): Promise<HeartbeatView>
+  /** A fresh grant as the present one, beside it. @throws {GatewayError} `task_unknown`, `policy_denied`, `instruction_invalid` */
+  renewTask(task: string): Promise<IssuedView>
   /** End the task: its grant dies at once. Default reason `completed`. @throws {GatewayError} `task_unknown` */
   completeTask(task: string, reason?: CompletionReason): Promise<void>
   /** The old grants die; policy decides afresh. @throws {GatewayError} `task_unknown`, `invalid_scope`, `policy_denied`, … */
@@ -78,7 +81,8 @@ export function controlClient(socketPath: string): ControlClient {
   return {
     openTask: async (body) => (await call('POST', '/tasks', body)) as OpenedTask,
     openBoundTask: async (body) => (await call('POST', '/tasks', body)) as IssuedView,
-    heartbeat: async (id) => (await call('POST', task(id, 'heartbeat'), {})) as { expires_at: number },
+    heartbeat: async (id) => (await call('POST', task(id, 'heartbeat'), {})) as HeartbeatView,
+    renewTask: async (id) => (await call('POST', task(id, 'renew'), {})) as IssuedView,
     completeTask: async (id, reason = 'completed') => {
       await call('POST', task(id, 'complete'), { reason })
     },

@@ -4,15 +4,24 @@
  */
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import { serveInstruction } from '../instruction.ts'
-import type { CompletionReason, IntentBody, ResumeBody } from '../protocol/control.ts'
+import type { CompletionReason, IntentBody, RenewBody, ResumeBody } from '../protocol/control.ts'
 import type { Human } from '../protocol/grant.ts'
 import type { Instruction, Mandate } from '../protocol/instruction.ts'
 import { mandateOf } from './holder.ts'
 import { evidenceOf, provedKey } from './oauth-client.ts'
 import { orRecord } from './refused.ts'
-import { answers, completeTaskBody, emptyBody, intentBody, resumeBody, stepParams, taskParams } from './shapes.ts'
+import {
+  answers,
+  completeTaskBody,
+  emptyBody,
+  intentBody,
+  renewBody,
+  resumeBody,
+  stepParams,
+  taskParams,
+} from './shapes.ts'
 import { issue, type TaskDoor } from './task-routes.ts'
-import { requestOf } from './task-views.ts'
+import { heartbeatView, requestOf } from './task-views.ts'
 
 interface OfTask {
   Params: { readonly id: string }
@@ -48,7 +57,7 @@ export function addLifeRoutes(app: FastifyInstance, door: TaskDoor, human: Human
     { schema: { ...of('Say that a task is alive'), body: emptyBody, response: { 200: answers.heartbeat } } },
     async (request, reply) => {
       const by = await mandateOf(request, reply, life)
-      return { expires_at: (await door.grants.heartbeat({ ...life.about(request), by })).expiresAt }
+      return heartbeatView(await door.grants.heartbeat({ ...life.about(request), by }))
     },
   )
   addEndings(app, life)
@@ -88,8 +97,10 @@ function addEndings(app: FastifyInstance, { door, about, given }: Life): void {
   )
 }
 
-/** What ends the root grant and puts a fresh one in its place, after policy has decided afresh. */
-function addRenewals(app: FastifyInstance, { door, human, about, given }: Life): void {
+/** What puts a fresh root grant in the place of the old one, after policy has decided afresh. */
+function addRenewals(app: FastifyInstance, life: Life): void {
+  const { door, human, about, given } = life
+  if (human !== undefined) addRenewal(app, life)
   app.post<OfTask & { Body: IntentBody }>(
     '/tasks/:id/intent',
     {
@@ -130,6 +141,29 @@ function addRenewals(app: FastifyInstance, { door, human, about, given }: Life):
         ...bare,
         by: await returnerOf(request, door, human),
       }))
+      return reply
+        .status(201)
+        .header('cache-control', 'no-store')
+        .send(await issue(instruction, door))
+    },
+  )
+}
+
+/** On the socket alone: a holder cannot lengthen its own grant. */
+function addRenewal(app: FastifyInstance, { door, about, given }: Life): void {
+  app.post<OfTask & { Body: RenewBody | null }>(
+    '/tasks/:id/renew',
+    {
+      schema: {
+        ...of('Let a task go on as it is, for a new grant beside the old one'),
+        description: 'The old grant lives on until its own expiry; what was spent stays spent.',
+        body: renewBody,
+        response: { 201: answers.issued },
+      },
+    },
+    async (request, reply) => {
+      const ttl = request.body?.ttl_s === undefined ? {} : { ttlS: request.body.ttl_s }
+      const instruction = await given(request, reply, (by) => ({ kind: 'task.renew', ...about(request), by, ...ttl }))
       return reply
         .status(201)
         .header('cache-control', 'no-store')

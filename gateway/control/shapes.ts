@@ -68,6 +68,13 @@ export const openTaskBody = {
 
 export const intentBody = { description: 'a JSON object', ...closed({ purpose, ...grantBody }, ['purpose']) }
 
+export const renewBody = {
+  description: 'a JSON object, or no body',
+  type: ['object', 'null'],
+  additionalProperties: false,
+  properties: { ttl_s: wholeSeconds },
+} as const
+
 export const resumeBody = {
   description: 'a JSON object, or no body',
   type: ['object', 'null'],
@@ -186,7 +193,7 @@ export const answers = {
     description: 'The grant. Handle and token are shown this once',
     ...closed({ ...issued, handle: text, heartbeat_s: { type: 'number' }, narrowed: texts }, Object.keys(issued)),
   },
-  heartbeat: { description: 'The task is alive', ...closed({ expires_at: seconds }) },
+  heartbeat: { description: 'The task is alive', ...closed({ expires_at: seconds, grant: text, state: text }) },
   tasks: { description: 'Living tasks', ...closed({ tasks: { type: 'array', items: closed(taskView) } }) },
   task: {
     description: 'The task as it is now',

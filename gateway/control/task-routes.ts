@@ -15,11 +15,7 @@ import { issuedView, requestOf, taskDetail, taskView } from './task-views.ts'
 /** What the door needs of the room of grants. */
 export interface ControlGrants {
   readonly defaults: { readonly agent: string | undefined; readonly heartbeatS: number }
-  heartbeat(i: {
-    readonly tenant: string
-    readonly task: string
-    readonly by: Mandate
-  }): Promise<{ readonly expiresAt: number }>
+  heartbeat(i: { readonly tenant: string; readonly task: string; readonly by: Mandate }): Promise<TaskRecord>
   list(tenant: string): Promise<readonly TaskRecord[]>
   task(tenant: string, id: string): Promise<LiveTask>
   named(tenant: string, name: string): Promise<Grant>

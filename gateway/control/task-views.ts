@@ -1,7 +1,15 @@
 /** Grants and tasks as the control door shows them, and what it takes for one. */
 import { lineageSentence } from '../grant/lineage.ts'
 import type { TaskRecord } from '../grant/record.ts'
-import type { DelegateBody, GrantBody, GrantView, IssuedView, TaskDetail, TaskView } from '../protocol/control.ts'
+import type {
+  DelegateBody,
+  GrantBody,
+  GrantView,
+  HeartbeatView,
+  IssuedView,
+  TaskDetail,
+  TaskView,
+} from '../protocol/control.ts'
 import { detailsOf } from '../protocol/details.ts'
 import type { Grant } from '../protocol/grant.ts'
 import type { GrantRequest, IssuedGrant } from '../protocol/instruction.ts'
@@ -56,6 +64,10 @@ export function taskView({ root, state, watched, createdAt, expiresAt }: TaskRec
     expires_at: expiresAt,
     heartbeat: watched,
   }
+}
+
+export function heartbeatView({ root, state, expiresAt }: TaskRecord): HeartbeatView {
+  return { expires_at: expiresAt, grant: root.id, state }
 }
 
 export function taskDetail(task: TaskRecord, grants: readonly Grant[]): TaskDetail {

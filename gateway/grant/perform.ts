@@ -41,12 +41,14 @@ async function open(p: Of<'task.open'>, room: Room): Promise<IssuedGrant> {
   return issue(grant, token, room)
 }
 
-/** Of two replacements at once one is saved; the old grant is dead either way, and so is everything below it. */
+/** Of two replacements at once one is saved; unless it is renewed the old grant is dead either way, and everything below it. */
 async function replace({ old, reason, ceiling, ...p }: Of<'grant.replace'>, room: Room): Promise<IssuedGrant> {
   await signed(p.grant, room) // first: what is too long for a token leaves the old grant alone
   const task = await livingTask(old.tenant, old.task.id, room)
   if (task.root.id !== old.id) throw overtaken(task.id)
-  await end(old.id, { grant: old, reason }, room)
+  // Renewed, both spend from where the old one did, for as long as either lives.
+  if (reason === 'renewed') await remember(room.store, old, p.grant.expiresAt)
+  else await end(old.id, { grant: old, reason }, room)
   // A new ceiling is what the human authorises anew. Without one, what was spent stays spent.
   const left = ceiling ? {} : await remaining(room.store, old, p.grant.authority)
   const { grant, token } = await signed({ ...p.grant, ...left }, room)

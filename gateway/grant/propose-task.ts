@@ -82,6 +82,29 @@ export async function proposeResume(i: Of<'task.resume'>, room: Room): Promise<P
   return replacing('resumed', { root, terms, purpose: root.task.purpose, cnf, until, workload }, room)
 }
 
+/**
+ * The same again for longer, by the human alone. What is not bound to a key can be handed to whoever the human runs; the holder of
+ * a key, and what is bound to a step or prompt, lives no longer than it was given.
+ */
+export async function proposeRenewal(i: Of<'task.renew'>, room: Room): Promise<Proposal> {
+  const { root, state } = await mandated(i, room)
+  if (!('human' in i.by))
+    throw new GatewayError(
+      'delegation_refused',
+      'A holder cannot lengthen its own grant. The human who authorised the task renews it, or opens another.',
+    )
+  checkHuman(i.by.human, root)
+  if (state === 'suspended') throw invalid(`the task ${root.task.id} is suspended; resume it first`)
+  const preset = root.preset ?? 'per-task'
+  if (root.cnf !== undefined || preset !== 'per-task')
+    throw invalid(
+      `the task ${root.task.id} is ${root.cnf ? 'bound to a key' : `of the preset ${preset}`}, and lives as long as it was given; open another`,
+    )
+  const request: GrantRequest = { ...keptTerms(root, room), ...(i.ttlS !== undefined && { ttlS: i.ttlS }) }
+  const terms = termsAsked(request, room, room.clock.nowMs(), root.authority)
+  return replacing('renewed', { root, terms, purpose: root.task.purpose, cnf: undefined }, room)
+}
+
 /** Another human cannot give in this one's name. */
 function checkHuman(human: Human, { human: own, task }: Grant): void {
   if (human.iss === own.iss && human.sub === own.sub) return

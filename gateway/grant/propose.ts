@@ -6,7 +6,14 @@ import { proposeImported } from './propose-import.ts'
 import { proposePresented } from './propose-present.ts'
 import { proposeRevoke } from './propose-revoke.ts'
 import { proposeAuthorised, proposeAutonomous, proposeOpen } from './propose-root.ts'
-import { proposeComplete, proposeIntent, proposeResume, proposeStepComplete, proposeSuspend } from './propose-task.ts'
+import {
+  proposeComplete,
+  proposeIntent,
+  proposeRenewal,
+  proposeResume,
+  proposeStepComplete,
+  proposeSuspend,
+} from './propose-task.ts'
 import type { Room } from './room.ts'
 import { invalid } from './terms.ts'
 
@@ -41,6 +48,8 @@ export function propose(i: Instruction, room: Room): Proposal | Promise<Proposal
       return proposeSuspend(i, room)
     case 'task.resume':
       return proposeResume(i, room)
+    case 'task.renew':
+      return proposeRenewal(i, room)
   }
 }
 

@@ -38,6 +38,21 @@ export interface IntentBody extends GrantBody {
   readonly purpose: string
 }
 
+/** `POST /tasks/:id/renew`, on the unix socket only. */
+export interface RenewBody {
+  /** Seconds. Default: the preset's. */
+  readonly ttl_s?: number
+}
+
+/** 200 of `POST /tasks/:id/heartbeat`. */
+export interface HeartbeatView {
+  /** Epoch seconds at which the task's root grant expires; of a suspended task: until when it can be resumed. */
+  readonly expires_at: number
+  /** Id of the root grant as last issued. Another one than the caller's: somebody changed the intent, resumed or renewed it. */
+  readonly grant: string
+  readonly state: 'active' | 'suspended'
+}
+
 /** `POST /tasks/:id/resume`. Over TCP with the client's authentication. */
 export interface ResumeBody {
   /** Seconds. Default: the preset's. */

@@ -122,6 +122,13 @@ export type Instruction =
       readonly task: string
       readonly ttlS?: number
     })
+  | (Given & {
+      /** The human lets it go on as it is: policy decides again, and a fresh grant comes beside the old one. */
+      readonly kind: 'task.renew'
+      readonly by: Mandate
+      readonly task: string
+      readonly ttlS?: number
+    })
 
 /** What an instruction would do, checked and complete. */
 export type Proposal =
@@ -136,9 +143,12 @@ export type Proposal =
       readonly workload?: Workload
     }
   | {
-      /** A root grant that takes the place of another one of the same task, which dies with all its descendants. */
+      /**
+       * A root grant that takes the place of another one of the same task, which dies with all its descendants. One that was
+       * renewed lives on until its own expiry, so that what goes on under it is not cut.
+       */
       readonly kind: 'grant.replace'
-      readonly reason: 'intent_changed' | 'resumed'
+      readonly reason: 'intent_changed' | 'resumed' | 'renewed'
       readonly old: Grant
       /** What its holder may ask for from now on. Absent: what it could ask for before. */
       readonly ceiling?: readonly Authority[]

@@ -163,7 +163,8 @@ describe('opening a task over the socket', () => {
 describe('a task over the socket', () => {
   it('is kept alive, listed without its handle, and ended once', async () => {
     const opened = await rig.client.openTask({ ...good, heartbeat: true })
-    expect(await rig.client.heartbeat(opened.task)).toEqual({ expires_at: opened.expires_at })
+    const { expires_at, grant } = opened
+    expect(await rig.client.heartbeat(opened.task)).toEqual({ expires_at, grant, state: 'active' })
     const listed = await ask(local(), { path: '/tasks' })
     expect(listed.json.tasks).toEqual([
       {

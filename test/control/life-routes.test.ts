@@ -121,6 +121,14 @@ describe('the owner of the socket', () => {
     expect(await isAlive(resumed.handle ?? '')).toBe(false)
   })
 
+  it('lets a task go on, with the old grant until its own expiry', async () => {
+    const opened = await rig.client.openTask({ ...good, ttl_s: 60 })
+    const renewed = await rig.client.renewTask(opened.task)
+    expect(renewed.expires_at).toBeGreaterThan(opened.expires_at)
+    expect([await isAlive(opened.handle), await isAlive(renewed.handle ?? '')]).toEqual([true, true])
+    expect(await rig.client.heartbeat(opened.task)).toMatchObject({ grant: renewed.grant, state: 'active' })
+  })
+
   it('gets a grant without a handle when it is bound to a key', async () => {
     const opened = await rig.client.openBoundTask({ ...good, dpop_jkt: KEY.jkt })
     expect(opened).not.toHaveProperty('handle')
@@ -229,6 +237,7 @@ describe('the description of the API', () => {
         ...ofHolders,
         '/tasks',
         '/tasks/{id}',
+        '/tasks/{id}/renew',
         '/grants/delegate',
         '/grants/revoke',
         '/grants/{id}',
