@@ -163,6 +163,7 @@ async function viewOf(service: Service, { credentials, baseDir }: Settings): Pro
     ports: service.ports,
     placeholders: service.placeholders,
     base_urls: service.baseUrls,
+    tools: service.tools,
     credential_configured: config !== undefined,
     ...(problem === undefined ? {} : { credential_problem: problem }),
   }

@@ -181,10 +181,11 @@ const service = closed(
     ports: { type: 'array', items: { type: 'integer' } },
     placeholders: { type: 'object', additionalProperties: text },
     base_urls: texts,
+    tools: texts,
     credential_configured: flag,
     credential_problem: text,
   },
-  ['name', 'hosts', 'ports', 'placeholders', 'base_urls', 'credential_configured'],
+  ['name', 'hosts', 'ports', 'placeholders', 'base_urls', 'tools', 'credential_configured'],
 )
 
 export const answers = {

@@ -60,6 +60,7 @@ const serviceFile = z.strictObject({
   credential: z.string().min(1).optional(),
   placeholders: z.record(z.string().regex(ENVIRONMENT_NAME), z.string().regex(/^[\x21-\x7e]+$/)).default({}),
   base_urls: z.array(z.string().regex(ENVIRONMENT_NAME)).default([]),
+  tools: z.array(z.enum(['git', 'kubectl', 'gcloud', 'docker', 'npm', 'pip'])).default([]),
   operations: z.record(
     z
       .string()

@@ -32,6 +32,7 @@ export const UNMANAGED: Service = Object.freeze({
   dialect: 'problem',
   placeholders: {},
   baseUrls: [],
+  tools: [],
   credential: undefined,
 })
 
@@ -85,6 +86,7 @@ function plainService(description: ServiceDescription, operations: readonly Oper
     dialect,
     placeholders,
     baseUrls: description.base_urls,
+    tools: description.tools,
     credential: description.slots.length === 0 ? undefined : (description.credential ?? name),
   }
 }

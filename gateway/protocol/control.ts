@@ -1,5 +1,6 @@
 /** JSON of the control door, snake_case as on the wire: what its routes take and answer, and what its clients read. */
 import type { Confirmation, Preset } from './grant.ts'
+import type { Tool } from './service.ts'
 
 /** What may be asked for in any grant. `scope` and `authorization_details` together are granted as separate entries. */
 export interface GrantBody {
@@ -173,6 +174,8 @@ export interface ServiceView {
   readonly placeholders: Readonly<Record<string, string>>
   /** Environment variables by which an SDK is pointed at a reverse route. */
   readonly base_urls: readonly string[]
+  /** Tools that a launcher prepares for this service. */
+  readonly tools: readonly Tool[]
   readonly credential_configured: boolean
   /** Why the gateway cannot use the configured credential as things are, as far as it can tell without asking the issuer. */
   readonly credential_problem?: string

@@ -48,6 +48,9 @@ export const DIALECTS = [
 
 export type Dialect = (typeof DIALECTS)[number]
 
+/** Command-line tools that a launcher can point at a service, with placeholders in the files where they keep credentials. */
+export type Tool = 'git' | 'kubectl' | 'gcloud' | 'docker' | 'npm' | 'pip'
+
 export interface Service {
   /** Short name: `github`. */
   readonly name: string
@@ -68,6 +71,8 @@ export interface Service {
   readonly placeholders: Readonly<Record<string, string>>
   /** Environment variables by which an SDK can be pointed at a reverse route. */
   readonly baseUrls: readonly string[]
+  /** Tools of this service that are told by files, not by variables, where to go and what to send. */
+  readonly tools: readonly Tool[]
   /** Name of the credential in settings, usually the service's own name; undefined for the service `unmanaged`. */
   readonly credential: string | undefined
 }

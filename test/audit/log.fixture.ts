@@ -127,6 +127,7 @@ export function endpoint(change: Partial<Endpoint> = {}): Endpoint {
       dialect: 'github',
       placeholders: {},
       baseUrls: [],
+      tools: [],
       credential: 'github',
     },
     operation: {

@@ -113,6 +113,7 @@ function statusOf(proxy: string, dataDir: string, caPem: string): StatusView {
         ports: [443],
         placeholders: { DEMO_API_KEY: 'demo-placeholder' },
         base_urls: [],
+        tools: [],
         credential_configured: true,
       },
       {
@@ -121,6 +122,7 @@ function statusOf(proxy: string, dataDir: string, caPem: string): StatusView {
         ports: [443],
         placeholders: { OTHER_TOKEN: 'other-placeholder' },
         base_urls: [],
+        tools: [],
         credential_configured: false,
       },
     ],

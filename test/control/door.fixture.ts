@@ -174,6 +174,7 @@ export const status: StatusView = {
       ports: [443],
       placeholders: { GITHUB_TOKEN: 'x' },
       base_urls: ['GITHUB_API_URL'],
+      tools: ['git'],
       credential_configured: true,
     },
   ],

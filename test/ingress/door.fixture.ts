@@ -73,6 +73,7 @@ function service(name: string, hosts: readonly string[], dialect: Dialect, slots
     addresses: [],
     placeholders: {},
     baseUrls: [],
+    tools: [],
     credential: name,
   }
   return { name, hosts, dialect, slots, scheme: 'https', ...rest }

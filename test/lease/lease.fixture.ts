@@ -48,6 +48,7 @@ export function service(o: Partial<Service> = {}): Service {
     dialect: 'problem',
     placeholders: {},
     baseUrls: [],
+    tools: [],
     credential: 'billing',
     ...o,
   }

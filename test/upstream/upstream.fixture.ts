@@ -27,6 +27,7 @@ export function service(change: Partial<Service> = {}): Service {
     dialect: 'problem',
     placeholders: {},
     baseUrls: [],
+    tools: [],
     credential: 'example',
     ...change,
   }
