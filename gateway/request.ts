@@ -55,9 +55,11 @@ export async function serveRequest(inbound: Inbound, house: RequestRooms): Promi
     using lease = event.leased(await house.leases.acquire(permit, receipt)) // 8 credential, unseen
     const plain = cleanse(whole, endpoint, grant, meter) // 9 strip every credential slot, then attach
     const outbound = await lease.attach(plain)
-    event.closed(await house.upstream.forward(outbound, inbound.reply, () => lease.reissue(plain))) // 10 guarded dial, stream, scrub
+    const outcome = await house.upstream.forward(outbound, inbound.reply, () => lease.reissue(plain)) // 10 guarded dial, stream, scrub
+    if (outcome.scrubbed > 0) event.leaked(outcome, lease.burn(plain)) // 11 it came back: nobody uses it any more
+    event.closed(outcome)
   } catch (cause) {
-    house.refusals.write(inbound, await event.refused(asGatewayError(cause)), event.endpoint) // 11 one writer of refusals
+    house.refusals.write(inbound, await event.refused(asGatewayError(cause)), event.endpoint) // 12 one writer of refusals
   }
 }
 

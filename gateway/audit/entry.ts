@@ -57,6 +57,8 @@ export interface Entry {
     readonly dur_ms: number
     readonly bytes_in?: number
     readonly bytes_out?: number
+    /** Credentials that the answer held, and that were overwritten. */
+    readonly scrubbed?: number
   }
   readonly facts?: { readonly [name: string]: JsonValue }
 }

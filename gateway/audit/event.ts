@@ -11,6 +11,7 @@ import { asGatewayError, type GatewayError } from '../protocol/problem.ts'
 import type { Endpoint } from '../protocol/service.ts'
 import type { Draft } from './canonical.ts'
 import { deniedDraft, failedDraft, type Instructed, performedDraft } from './instructed.ts'
+import { leakDraft } from './leak.ts'
 import { decisionDraft, type LeaseFacts, type Letterhead, outcomeDraft } from './record.ts'
 
 export type { LeaseFacts } from './record.ts'
@@ -35,6 +36,8 @@ export interface CallEvent {
   /** @throws {GatewayError} `audit_unavailable` when the entry cannot be made durable. */
   commit(): Promise<Receipt>
   leased<L extends { readonly facts: LeaseFacts }>(lease: L): L
+  /** `leak.detected`: a credential came back in the answer and was overwritten. Before the outcome. */
+  leaked(outcome: Outcome, fate: string): void
   /** The outcome entry. Idempotent: only the first of `closed` and `refused` writes. */
   closed(outcome: Outcome): void
   /**
@@ -116,6 +119,12 @@ export class RecordedCall implements CallEvent {
   leased<L extends { readonly facts: LeaseFacts }>(lease: L): L {
     this.#lease = lease.facts
     return lease
+  }
+
+  leaked(outcome: Outcome, fate: string): void {
+    const { paper, log } = this.#desk
+    const call = { inbound: this.#inbound, endpoint: this.#endpoint, grant: this.#grant, lease: this.#lease }
+    log.enqueue(leakDraft(paper, call, { outcome, fate }))
   }
 
   closed(outcome: Outcome): void {

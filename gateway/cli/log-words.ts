@@ -45,7 +45,8 @@ function outcomeGist({ outcome, cred, req }: Entry): string {
   const bytes = outcome?.bytes_in === undefined ? '' : `  ${outcome.bytes_in} B in, ${outcome.bytes_out ?? 0} B out`
   const error = outcome?.error ? `  ${outcome.error}` : ''
   const credential = cred ? `  credential ${cred.credential} (${cred.provider}, ${cred.cache})` : ''
-  return `  → ${outcome?.status ?? '-'}${error}  ${outcome?.dur_ms} ms${bytes}${credential}  [${req}]`
+  const leaked = outcome?.scrubbed ? `  credential came back ${outcome.scrubbed} times` : ''
+  return `  → ${outcome?.status ?? '-'}${error}  ${outcome?.dur_ms} ms${bytes}${credential}${leaked}  [${req}]`
 }
 
 function whoIn(entry: Entry): string {

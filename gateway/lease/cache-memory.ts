@@ -36,6 +36,7 @@ class MemoryCache implements LeaseCache {
   /** grant id → when it may be forgotten that the grant was purged */
   readonly #ended = new Map<string, number>()
   readonly #listeners: ((grant: string) => void)[] = []
+  readonly #burnListeners: ((grant: string, credentialId: string) => void)[] = []
   #entries = 0
   #lastFence = 0
 
@@ -65,6 +66,15 @@ class MemoryCache implements LeaseCache {
     values.delete(key.id)
     this.#entries -= 1
     return true
+  }
+
+  async burn(key: LeaseKey, value: Buffer | undefined, credentialId: string): Promise<void> {
+    if (value !== undefined) await this.remove(key, value)
+    for (const listener of this.#burnListeners) listener(key.grant, credentialId)
+  }
+
+  onBurn(listener: (grant: string, credentialId: string) => void): void {
+    this.#burnListeners.push(listener)
   }
 
   async lock(key: LeaseKey, ttlMs: number): Promise<number | null> {

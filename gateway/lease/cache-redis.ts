@@ -22,6 +22,7 @@ const PAUSE_MS = 1_000
 export function createRedisCache(o: { readonly redis: Redis; readonly prefix?: string }): LeaseCache {
   const prefix = `${o.prefix ?? 'keyless:'}lease:`
   const channel = `${prefix}purged`
+  const burnt = `${prefix}burnt`
   const ask = bounded(o.redis)
   let subscriber: Redis | undefined
 
@@ -37,6 +38,17 @@ export function createRedisCache(o: { readonly redis: Redis; readonly prefix?: s
     },
     async remove(key, value) {
       return (await ask(() => o.redis.eval(REMOVE, 1, names(prefix, key).value, value))) === 1
+    },
+    async burn(key, value, credentialId) {
+      if (value !== undefined) await ask(() => o.redis.eval(REMOVE, 1, names(prefix, key).value, value))
+      await ask(() => o.redis.publish(burnt, `${credentialId} ${key.grant}`))
+    },
+    onBurn(listener) {
+      subscriber ??= subscribe(o.redis, [channel, burnt])
+      subscriber.on('message', (name, message: string) => {
+        const space = message.indexOf(' ')
+        if (name === burnt) listener(message.slice(space + 1), message.slice(0, space))
+      })
     },
     async lock(key, ttlMs) {
       const at = names(prefix, key)
@@ -55,8 +67,10 @@ export function createRedisCache(o: { readonly redis: Redis; readonly prefix?: s
       return pairs(flat, grant)
     },
     onPurge(listener) {
-      subscriber ??= subscribe(o.redis, channel)
-      subscriber.on('message', (_channel, grant: string) => listener(grant))
+      subscriber ??= subscribe(o.redis, [channel, burnt])
+      subscriber.on('message', (name, grant: string) => {
+        if (name === channel) listener(grant)
+      })
     },
     async close() {
       subscriber?.disconnect()
@@ -88,7 +102,7 @@ function pairs(flat: readonly Buffer[], grant: string) {
 }
 
 /** Subscribes on every new connection. Messages missed between two are not needed: grants are checked before leases. */
-function subscribe(redis: Redis, channel: string): Redis {
+function subscribe(redis: Redis, channels: readonly string[]): Redis {
   const subscriber = redis.duplicate({
     lazyConnect: false,
     enableOfflineQueue: true,
@@ -96,7 +110,7 @@ function subscribe(redis: Redis, channel: string): Redis {
     autoResubscribe: false,
   })
   subscriber.on('error', () => undefined)
-  subscriber.on('ready', () => void subscriber.subscribe(channel).catch(() => undefined))
+  subscriber.on('ready', () => void subscriber.subscribe(...channels).catch(() => undefined))
   return subscriber
 }
 

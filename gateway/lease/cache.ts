@@ -34,6 +34,10 @@ export interface LeaseCache {
   set(key: LeaseKey, value: Buffer, terms: StoreTerms): Promise<StoreOutcome>
   /** Compare and delete: removes the value only if it is still exactly this one. */
   remove(key: LeaseKey, value: Buffer): Promise<boolean>
+  /** Tells every replica, this one included, to stop using a credential; the value is removed as by `remove`. */
+  burn(key: LeaseKey, value: Buffer | undefined, credentialId: string): Promise<void>
+  /** Called for every `burn` with grant id and credential id. */
+  onBurn(listener: (grant: string, credentialId: string) => void): void
   /** @returns a fencing token that grows with every holder, or null while somebody else holds the lock. */
   lock(key: LeaseKey, ttlMs: number): Promise<number | null>
   /** Gives the lock back if this token still holds it. */

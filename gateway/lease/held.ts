@@ -9,7 +9,7 @@ import { GatewayError } from '../protocol/problem.ts'
 import type { Secret } from '../protocol/secret.ts'
 import type { Credential } from '../provider/provider.ts'
 import type { Claim } from './claim.ts'
-import type { Lease } from './lease.ts'
+import type { Fate, Lease } from './lease.ts'
 
 /** Why a credential was asked for: a rejected one is not replaced again and again. */
 export type Cause = 'needed' | 'renewal' | 'rejected'
@@ -42,9 +42,10 @@ export interface Held {
 /** Everything but the leases made of it. */
 export type Bare = Omit<Held, 'hit' | 'miss'>
 
-/** What a lease does when the upstream says 401, and when its call is over. */
+/** What a lease does when the upstream says 401, when it repeats the credential, and when the call is over. */
 export interface LeaseEnd {
   reissue(held: Bare, plain: Outbound): Promise<Outbound | null>
+  burn(held: Bare, plain: Outbound): Fate
   release(held: Bare): void
 }
 
@@ -72,6 +73,7 @@ function leaseOf(held: Bare, facts: LeaseFacts, end: LeaseEnd): Lease {
     facts: Object.freeze(facts),
     attach: (plain: Outbound) => attachHeld(held, plain),
     reissue: (plain: Outbound) => end.reissue(held, plain),
+    burn: (plain: Outbound) => end.burn(held, plain),
     [Symbol.dispose]: () => end.release(held),
   })
 }
@@ -110,5 +112,11 @@ export function emptyLease(grant: Grant): Lease {
     expiresAt: grant.expiresAt,
     cache: 'hit',
   }
-  return { facts, attach: (plain) => plain, reissue: async () => null, [Symbol.dispose]: () => undefined }
+  return {
+    facts,
+    attach: (plain) => plain,
+    reissue: async () => null,
+    burn: () => 'standing',
+    [Symbol.dispose]: () => undefined,
+  }
 }

@@ -37,7 +37,7 @@ export interface Unused {
   }
   readonly credential: Credential
   readonly credentialId: string
-  readonly reason: 'grant_ended' | 'single_use' | 'unusable' | 'unrecorded'
+  readonly reason: 'grant_ended' | 'single_use' | 'unusable' | 'unrecorded' | 'leaked'
 }
 
 interface Issued {

@@ -2,6 +2,9 @@
 import type { LeaseFacts } from '../audit/event.ts'
 import type { Outbound } from '../protocol/message.ts'
 
+/** What becomes of a credential that came back: ended at its issuer, left to expire, or not ours to end. */
+export type Fate = 'revoked' | 'expires' | 'standing'
+
 export interface Lease extends Disposable {
   readonly facts: LeaseFacts
   /** Put the credential into a cleansed request, and name it among the values that must not come back. */
@@ -11,6 +14,11 @@ export interface Lease extends Disposable {
    * @returns the same request with the new credential, or null if there is nothing better to try.
    */
   reissue(plain: Outbound): Promise<Outbound | null>
+  /**
+   * The credential came back in the answer to this request: nobody uses it any more, on any replica, and it is revoked where its
+   * issuer offers that. The next call gets another one.
+   */
+  burn(plain: Outbound): Fate
   /** The call is over, whichever way. A single-use credential is revoked at its issuer; others stay cached. */
   [Symbol.dispose](): void
 }

@@ -2,44 +2,25 @@
  * Leases: the credential for a permitted and recorded call, from this process, from the shared cache, or from its issuer;
  * renewed before it ends, replaced once when the upstream rejects it, gone with its grant.
  */
-import type { KeyObject } from 'node:crypto'
 import type { Receipt } from '../audit/event.ts'
 import type { Permit } from '../policy/decision.ts'
-import type { Clock } from '../protocol/clock.ts'
 import { isSingleUse } from '../protocol/decision.ts'
 import type { Grant } from '../protocol/grant.ts'
 import type { Outbound } from '../protocol/message.ts'
 import { GatewayError } from '../protocol/problem.ts'
-import type { Provider } from '../provider/provider.ts'
-import { ENDED_MS, type LeaseCache, type Stored } from './cache.ts'
+import { Burns, fateOf } from './burn.ts'
+import type { Stored } from './cache.ts'
 import { type Claim, claimOf } from './claim.ts'
+import { Ended } from './ended.ts'
 import { createFlight, type Flight, issueOnce } from './flight.ts'
 import { type Bare, type Cause, emptyLease, type Held, type LeaseEnd, resend } from './held.ts'
-import { type IssueRooms, issueShared, type RecordLease, readShared, type Unused } from './issue.ts'
-import type { Lease } from './lease.ts'
+import { type IssueRooms, issueShared, readShared, type Unused } from './issue.ts'
+import type { Fate, Lease } from './lease.ts'
 import { Near } from './near.ts'
 import { acquireOnce } from './once.ts'
-import { revokeUnused } from './revoke.ts'
+import { openPurged, revokeUnused } from './revoke.ts'
+import type { LeaseRooms } from './rooms.ts'
 import { createSeal, type Seal } from './seal.ts'
-
-export interface LeaseTiming {
-  /** Milliseconds that a provider may take. Default 10,000. */
-  readonly issueTimeoutMs: number
-  /** Milliseconds to wait for another replica's issue before issuing as well. Default 2,000. */
-  readonly patienceMs: number
-}
-
-export interface LeaseRooms {
-  /** By `Service.credential`. */
-  readonly providers: ReadonlyMap<string, Provider>
-  readonly cache: LeaseCache
-  /** 32-byte secret key, the same on all replicas. */
-  readonly sealKey: KeyObject
-  readonly clock: Clock
-  /** Resolves when the entry is durable. */
-  readonly record: RecordLease
-  readonly timing?: Partial<LeaseTiming>
-}
 
 export interface Leases {
   /**
@@ -63,7 +44,6 @@ const REPLACED_RECENTLY_MS = 30_000
 
 const MAX_GRANTS = 10_000
 
-/** @returns the lease room; it owns its in-process credentials and one timer. */
 export function createLeases(rooms: LeaseRooms): Leases {
   return new CachedLeases(rooms)
 }
@@ -75,10 +55,10 @@ class CachedLeases implements Leases, LeaseEnd {
   readonly #flight: Flight<Held>
   readonly #issue: IssueRooms
   readonly #closing = new AbortController()
-  /** Requests that were already sent twice. */
-  readonly #replayed = new WeakSet<Outbound>()
-  /** grant id → when it may be forgotten that the grant was purged, monotonic ms */
-  readonly #ended = new Map<string, number>()
+  /** Requests that were already sent twice, and with what the second time. */
+  readonly #replayed = new WeakMap<Outbound, Held | null>()
+  readonly #burns: Burns
+  readonly #ended: Ended
   /** Revocations under way. */
   readonly #revocations = new Set<Promise<void>>()
   readonly #sweeper: NodeJS.Timeout
@@ -88,6 +68,8 @@ class CachedLeases implements Leases, LeaseEnd {
     this.#seal = createSeal(rooms.sealKey)
     this.#near = new Near(rooms.clock, MAX_GRANTS)
     this.#flight = createFlight(rooms.clock)
+    this.#burns = new Burns(rooms.clock)
+    this.#ended = new Ended(rooms.clock)
     this.#issue = {
       cache: rooms.cache,
       seal: this.#seal,
@@ -99,6 +81,7 @@ class CachedLeases implements Leases, LeaseEnd {
       discard: (unused) => this.#revoke(unused),
     }
     rooms.cache.onPurge((grant) => this.#purgedElsewhere(grant))
+    rooms.cache.onBurn((grant, credentialId) => this.#near.forget(grant, credentialId))
     this.#sweeper = setInterval(() => this.#sweep(), SWEEP_MS).unref()
   }
 
@@ -115,14 +98,14 @@ class CachedLeases implements Leases, LeaseEnd {
   }
 
   async purge(grantId: string): Promise<void> {
-    this.#end(grantId)
+    this.#ended.add(grantId)
     const near = this.#near.take(grantId)
     // A store that is away keeps sealed values until they expire; no call reaches them, because grants are checked first.
     const far = await this.#rooms.cache.purge(grantId).catch((): readonly Stored[] => [])
     const unused = new Map<string, Unused>()
     for (const held of near) unused.set(held.credentialId, { ...held, reason: 'grant_ended' })
     for (const stored of far) {
-      const opened = this.#openPurged(stored)
+      const opened = openPurged(stored, this.#seal, this.#rooms.providers)
       if (opened !== undefined) unused.set(opened.credentialId, opened)
     }
     await Promise.all([...unused.values()].map((one) => this.#revoke(one)))
@@ -139,8 +122,20 @@ class CachedLeases implements Leases, LeaseEnd {
   /** LeaseEnd: the upstream answered 401 to this credential. */
   async reissue(held: Bare, plain: Outbound): Promise<Outbound | null> {
     if (this.#replayed.has(plain)) return null
-    this.#replayed.add(plain)
-    return resend(held, plain, () => this.#replace(held))
+    this.#replayed.set(plain, null)
+    return resend(held, plain, async () => {
+      const next = await this.#replace(held)
+      this.#replayed.set(plain, next)
+      return next
+    })
+  }
+
+  /** LeaseEnd: it came back in the answer. A standing key can only be reported. */
+  burn(held: Bare, plain: Outbound): Fate {
+    for (const one of [held, this.#replayed.get(plain)]) {
+      if (one != null && fateOf(one) !== 'standing' && this.#burns.note(one)) this.#drop(one)
+    }
+    return fateOf(held)
   }
 
   /** LeaseEnd: others may be using it. */
@@ -153,6 +148,7 @@ class CachedLeases implements Leases, LeaseEnd {
   }
 
   async #acquireFar(claim: Claim): Promise<Lease> {
+    this.#burns.requireCalm(claim)
     const held = await this.#obtain(claim, 'needed')
     return held.isFresh ? held.miss : held.hit
   }
@@ -162,7 +158,8 @@ class CachedLeases implements Leases, LeaseEnd {
     const issue = this.#issue
     const read = async (): Promise<Held | undefined> => {
       const held = await readShared(issue, claim, this)
-      return held?.credentialId === instead?.credentialId ? undefined : held
+      if (held === undefined || this.#burns.isBurnt(claim, held.credentialId)) return undefined
+      return held.credentialId === instead?.credentialId ? undefined : held
     }
     return this.#flight.run(claim.key.id, async () => {
       // Inside the flight: whoever asks meanwhile joins it and cannot take the rejected credential from the cache again.
@@ -204,37 +201,31 @@ class CachedLeases implements Leases, LeaseEnd {
     return this.#obtain(claim, 'rejected', held)
   }
 
+  #drop(held: Bare): void {
+    const { claim, credentialId, sealed } = held
+    this.#near.forget(claim.grant.id, credentialId)
+    // A store that is away keeps it until it expires; `isBurnt` keeps this replica from reading it again.
+    this.#rooms.cache.burn(claim.key, sealed, credentialId).catch(() => undefined)
+    void this.#revoke({ ...held, reason: 'leaked' })
+  }
+
   #revoke(unused: Unused): Promise<void> {
     const revocation = revokeUnused(unused, this.#rooms.record)
     this.#revocations.add(revocation)
     return revocation.finally(() => this.#revocations.delete(revocation))
   }
 
-  #openPurged({ key, value }: Stored): Unused | undefined {
-    const opened = this.#seal.open(key.id, value)
-    const provider = opened && this.#rooms.providers.get(opened.name)
-    if (opened === undefined || provider === undefined) return undefined
-    const claim = { name: opened.name, provider, grant: { id: key.grant, tenant: opened.tenant } }
-    const { secret, expiresAt, ephemeral } = opened
-    const credentialId = this.#seal.credentialId(secret)
-    return { claim, credential: { secret, expiresAt, ephemeral }, credentialId, reason: 'grant_ended' }
-  }
-
   /** Another replica ended the grant and revoked what was shared; what only this one knew is left to this one. */
   #purgedElsewhere(grant: string): void {
-    this.#end(grant)
+    this.#ended.add(grant)
     for (const held of this.#near.take(grant)) {
       if (held.sealed === undefined) this.#revoke({ ...held, reason: 'grant_ended' })
     }
   }
 
-  #end(grant: string): void {
-    this.#ended.set(grant, this.#rooms.clock.elapsedMs() + ENDED_MS)
-  }
-
   #sweep(): void {
     this.#near.sweep()
-    const nowMs = this.#rooms.clock.elapsedMs()
-    for (const [grant, untilMs] of this.#ended) if (untilMs <= nowMs) this.#ended.delete(grant)
+    this.#burns.sweep()
+    this.#ended.sweep()
   }
 }

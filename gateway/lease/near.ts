@@ -65,6 +65,15 @@ export class Near {
     this.#keepRevocable(id, [held])
   }
 
+  /** Whatever holds this credential under the grant, removed: it is not used again, nor revoked with the grant. */
+  forget(grant: string, credentialId: string): void {
+    for (const lists of [this.#grants, this.#replaced]) {
+      const kept = (lists.get(grant) ?? []).filter((held) => held.credentialId !== credentialId)
+      if (kept.length === 0) lists.delete(grant)
+      else lists.set(grant, kept)
+    }
+  }
+
   /** Everything of a grant, removed. */
   take(grant: string): readonly Held[] {
     const list = [...(this.#grants.get(grant) ?? []), ...(this.#replaced.get(grant) ?? [])]

@@ -2,6 +2,7 @@
  * Leases of single-use operations: a credential for one call, neither cached nor shared, given back to its issuer when the
  * call is over. JavaScript cannot overwrite a string: what remains is unreachable and ends at the issuer or by expiring.
  */
+import { fateOf } from './burn.ts'
 import type { Claim } from './claim.ts'
 import { type Cause, type Held, type LeaseEnd, resend } from './held.ts'
 import { type IssueRooms, issueAlone } from './issue.ts'
@@ -21,6 +22,7 @@ export async function acquireOnce(rooms: IssueRooms, claim: Claim): Promise<Leas
       isReplayed = true
       return resend(held, plain, () => next('rejected'))
     },
+    burn: fateOf, // `release` sees to it
     release() {
       for (const held of used.splice(0)) rooms.discard({ ...held, reason: 'single_use' })
     },

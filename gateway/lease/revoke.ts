@@ -1,5 +1,23 @@
 /** End a credential at its issuer, where the issuer offers it, and record how that went. */
+import type { Provider } from '../provider/provider.ts'
+import type { Stored } from './cache.ts'
 import type { RecordLease, Unused } from './issue.ts'
+import type { Seal } from './seal.ts'
+
+/** A value that was removed with its grant, as what can be revoked; undefined when it does not open or nobody can revoke it. */
+export function openPurged(
+  { key, value }: Stored,
+  seal: Seal,
+  providers: ReadonlyMap<string, Provider>,
+): Unused | undefined {
+  const opened = seal.open(key.id, value)
+  const provider = opened && providers.get(opened.name)
+  if (opened === undefined || provider === undefined) return undefined
+  const claim = { name: opened.name, provider, grant: { id: key.grant, tenant: opened.tenant } }
+  const { secret, expiresAt, ephemeral } = opened
+  const credentialId = seal.credentialId(secret)
+  return { claim, credential: { secret, expiresAt, ephemeral }, credentialId, reason: 'grant_ended' }
+}
 
 /** Milliseconds that one revocation may take. */
 const REVOKE_TIMEOUT_MS = 5_000

@@ -2,7 +2,7 @@
  * Writes one upstream answer to the agent: head, scrubbed body with back-pressure, trailers. A head waits for bytes that
  * came with it, so that a small answer leaves in one write, and is sent at the end of the event loop's turn otherwise.
  */
-import type { Reply } from '../protocol/message.ts'
+import type { Leaks, Reply } from '../protocol/message.ts'
 import type { Meter } from '../protocol/meter.ts'
 import { GatewayError } from '../protocol/problem.ts'
 import type { Slot } from '../protocol/service.ts'
@@ -50,7 +50,8 @@ export class Answer implements Decoded {
   #decoder: Decoder | undefined
   #scrubber: Scrubber | undefined
   #trailers: readonly Buffer[] = []
-  #found = 0
+  #inHead = 0
+  #inTrailers = 0
   #taken = 0
   #passed = 0
 
@@ -70,7 +71,17 @@ export class Answer implements Decoded {
 
   /** Credentials overwritten in head, body and trailers. */
   get found(): number {
-    return this.#found + (this.#scrubber?.found ?? 0)
+    return this.#inHead + this.#inTrailers + (this.#scrubber?.found ?? 0)
+  }
+
+  /** The same by place. */
+  get leaks(): Leaks {
+    const body = this.#scrubber?.found ?? 0
+    return {
+      ...(this.#inHead > 0 && { head: this.#inHead }),
+      ...(body > 0 && { body }),
+      ...(this.#inTrailers > 0 && { trailer: this.#inTrailers }),
+    }
   }
 
   /** @throws {GatewayError} `upstream_encoding`, `upstream_broken`. */
@@ -81,7 +92,7 @@ export class Answer implements Decoded {
     const hasBody = !isHead && status !== 204 && status !== 304
     const head = readHead({ status, statusText, raw, isCredentialed, searcher, hasBody, slots })
     this.#head = head
-    this.#found += head.found
+    this.#inHead += head.found
     if (searcher !== null && hasBody) this.#scrubber = new Scrubber(searcher)
     if (head.coding !== undefined) {
       if (!isDecodable(head.coding)) {
@@ -154,7 +165,7 @@ export class Answer implements Decoded {
     }
     if (this.#trailers.length > 0) {
       const { pairs, found } = readTrailers(this.#trailers, searcher)
-      this.#found += found
+      this.#inTrailers += found
       reply.addTrailers(pairs)
     }
     if (this.#isSent) reply.end()

@@ -131,6 +131,39 @@ describe('a call', () => {
     expect(await verifyLog(dir)).toMatchObject({ ok: true, open_calls: 0 })
   })
 
+  it('says before its outcome that its credential came back: which, where and how often, and what was done', async () => {
+    const log = await openTestLog(dir)
+    const audit = testAudit(log, testClock())
+    const who = grant()
+    const event = audit.openCall(inbound())
+    event.located(endpoint())
+    event.authenticated(who)
+    event.decided(decision())
+    await event.commit()
+    event.leased({ facts: leaseFacts() })
+    event.leaked(outcome({ scrubbed: 3, leaks: { head: 1, body: 2 } }), 'revoked')
+    event.closed(outcome({ scrubbed: 3 }))
+    await audit.close()
+    const [, , leaked, ended] = await entriesOf(dir)
+    expect(leaked).toMatchObject({
+      kind: 'leak.detected',
+      req: event.id,
+      task: { id: who.task.id },
+      human: { sub: 'ana' },
+      facts: {
+        service: 'github',
+        operation: 'github:issues.read',
+        grant: who.id,
+        cred_id: leaseFacts().credentialId,
+        count: 3,
+        where: { head: 1, body: 2 },
+        fate: 'revoked',
+      },
+    })
+    expect(ended?.kind).toBe('call.outcome')
+    expect(await verifyLog(dir)).toMatchObject({ ok: true, open_calls: 0 })
+  })
+
   it('that is refused before its decision is recorded leaves one denied decision, durably', async () => {
     const log = await openTestLog(dir)
     const event = testAudit(log).openCall(inbound())

@@ -155,5 +155,25 @@ export function cacheConformance(name: string, variant: () => CacheVariant): voi
         .toBeGreaterThanOrEqual(2)
       expect(new Set(heard)).toEqual(new Set([grant]))
     })
+
+    test('tells every replica which credential nobody may use any more, and removes it if it is the one kept', async () => {
+      const [one, two] = [open(), open()]
+      const heard: string[] = []
+      for (const cache of [one, two]) cache.onBurn((grant, credential) => heard.push(`${grant} ${credential}`))
+      const key = place()
+      const [burnt, newer] = [bytes(), bytes()]
+      await one.set(key, burnt, { ttlMs: 60_000, fence: null })
+      await expect
+        .poll(async () => {
+          await one.burn(key, burnt, 'credential')
+          return heard.length
+        })
+        .toBeGreaterThanOrEqual(2)
+      expect(new Set(heard)).toEqual(new Set([`${key.grant} credential`]))
+      expect(await two.get(key)).toBeUndefined()
+      await one.set(key, newer, { ttlMs: 60_000, fence: null })
+      await two.burn(key, burnt, 'credential')
+      expect((await one.get(key))?.equals(newer)).toBe(true)
+    })
   })
 }

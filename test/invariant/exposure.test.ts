@@ -121,8 +121,8 @@ const keep = (answer: Answer): Answer => {
   return answer
 }
 
-const viaReverse = async (place: string, path: string) =>
-  keep(await reverse(port, task.handle, { path: `/${place}${path}` }))
+const viaReverse = async (place: string, path: string, handle = task.handle) =>
+  keep(await reverse(port, handle, { path: `/${place}${path}` }))
 const viaForward = async (place: string, path: string) =>
   keep(await forward(port, task.handle, { url: `https://${place}.keyless.test:${leaky.port}${path}` }))
 const viaTunnel = async (place: string, path: string) => {
@@ -139,9 +139,15 @@ const arrivedAt = (place: PlaceName): string => {
 
 const secrets = (): string[] => [...Object.values(keys), clientSecret, brokenKey, arrivedAt('oauth')]
 
+/** Every token of the issuer that was ever sent: one that came back is replaced for the next call. */
+const everySecret = (): string[] => {
+  const heads = leaky.heads.filter((one) => one.includes('oauth.keyless.test'))
+  return [...new Set([...secrets(), ...heads.map((head) => credentialOf(head, new URL('https://leaky')))])]
+}
+
 /** Spelling and place of every sighting. */
-const sightings = (bytes: Buffer | string): string[] =>
-  secrets().flatMap((secret, n) => findCanary(bytes, secret).map(({ spelling }) => `secret ${n} as ${spelling}`))
+const sightings = (bytes: Buffer | string, of = secrets()): string[] =>
+  of.flatMap((secret, n) => findCanary(bytes, secret).map(({ spelling }) => `secret ${n} as ${spelling}`))
 
 it('puts the credential of each service where that service takes it', async () => {
   for (const place of PLACES) {
@@ -157,8 +163,10 @@ describe.each(PLACES)('an upstream that repeats its %s credential', (place) => {
 
   it.each(Object.keys(CARRIERS))('in %s', async (carrier) => {
     const before = leaky.heads.length
+    // A token that came back is revoked, and a grant gets only so many within a minute.
+    const { handle } = place === 'oauth' ? await control.openTask({ scope: 'oauth:*', purpose: carrier }) : task
     for (const spelling of spellings) {
-      const { bytes } = await viaReverse(place, `/leak/${carrier}/${spelling}`)
+      const { bytes } = await viaReverse(place, `/leak/${carrier}/${spelling}`, handle)
       expect(bytes.length, `${carrier} ${spelling} got no answer`).toBeGreaterThan(0)
       expect(sightings(bytes), `${carrier} ${spelling}\n${bytes.toString('latin1')}`).toEqual([])
     }
@@ -307,7 +315,7 @@ describe('what the gateway keeps and says', () => {
       const values = await Promise.all(names.map((name) => client.dumpBuffer(name)))
       const all = Buffer.concat([Buffer.from(names.join('\n')), ...values.filter((value) => value !== null)])
       expect(names.some((name) => name.includes('lease'))).toBe(true)
-      expect(sightings(all)).toEqual([])
+      expect(sightings(all, everySecret())).toEqual([])
       for (const secret of [task.handle, task.token]) expect(findCanary(all, secret)).toEqual([])
     } finally {
       client.disconnect()
@@ -315,7 +323,7 @@ describe('what the gateway keeps and says', () => {
   })
 
   it('leaves none in its output and its data directory, with Redis and without', { timeout: 60_000 }, async () => {
-    const credentials = [...secrets(), task.handle, task.token]
+    const credentials = [...everySecret(), task.handle, task.token]
     await gateway.stop()
     const said = [gateway.stdout + gateway.stderr]
     await startProcess('') // the same directory, grants in SQLite
@@ -333,7 +341,7 @@ describe('what the gateway keeps and says', () => {
   it('gave the agent nothing, all its bytes taken together', () => {
     const all = Buffer.concat(got)
     expect(all.length).toBeGreaterThan(100_000)
-    expect(sightings(all)).toEqual([])
+    expect(sightings(all, everySecret())).toEqual([])
   })
 })
 

@@ -1,0 +1,50 @@
+/** Entries about credentials that were where none may be: in an answer, or in a request. Never a value, always a place. */
+import type { Grant } from '../protocol/grant.ts'
+import type { Inbound, Outcome } from '../protocol/message.ts'
+import type { Endpoint } from '../protocol/service.ts'
+import { type Draft, draftFrom, type JsonValue } from './canonical.ts'
+import { authorityOf, type Fields } from './granted.ts'
+import type { LeaseFacts, Letterhead } from './record.ts'
+
+interface Call {
+  readonly inbound: Inbound
+  readonly endpoint: Endpoint | undefined
+  readonly grant: Grant | undefined
+  readonly lease: LeaseFacts | undefined
+}
+
+/** `leak.detected`: an upstream sent our credential back. `fate`: what was done about it. */
+export function leakDraft(paper: Letterhead, call: Call, found: { outcome: Outcome; fate: string }): Draft {
+  const { lease } = call
+  const { scrubbed, leaks, status, address } = found.outcome
+  return entry(paper, 'leak.detected', call, {
+    provider: lease?.provider,
+    credential: lease?.credential,
+    cred_id: lease?.credentialId,
+    ephemeral: lease?.ephemeral,
+    count: scrubbed,
+    where: leaks && { ...leaks },
+    fate: found.fate,
+    status,
+    address,
+  })
+}
+
+function entry(paper: Letterhead, kind: string, call: Call, facts: Record<string, JsonValue | undefined>): Draft {
+  const { inbound, endpoint, grant } = call
+  const place: Fields = {
+    service: endpoint?.service.name,
+    operation: endpoint?.operation.name,
+    host: inbound.host,
+    grant: grant?.id,
+  }
+  return draftFrom({
+    kind,
+    req: inbound.id,
+    tenant: inbound.tenant,
+    gw: paper.gw,
+    log: paper.origin,
+    ...(grant && authorityOf(grant)),
+    facts: { ...place, ...facts },
+  })
+}

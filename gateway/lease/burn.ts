@@ -1,0 +1,61 @@
+/**
+ * Credentials that came back in an answer: each is burnt once, and an operation that goes on repeating its credential does not
+ * get new ones for ever. State of one process, written only by this class.
+ */
+import type { Clock } from '../protocol/clock.ts'
+import { GatewayError } from '../protocol/problem.ts'
+import type { Claim } from './claim.ts'
+import type { Bare } from './held.ts'
+import type { Fate } from './lease.ts'
+
+export function fateOf({ claim, credential }: Pick<Bare, 'claim' | 'credential'>): Fate {
+  if (!credential.ephemeral) return 'standing'
+  return claim.provider.revoke === undefined ? 'expires' : 'revoked'
+}
+
+/** So many credentials of one grant and service burn within a minute before it gets no further one. */
+const MAX_BURNS = 3
+const BURNS_MS = 60_000
+
+export class Burns {
+  readonly #clock: Clock
+  readonly #burnt = new WeakSet<Bare['credential']>()
+  /** lease key → when its last credentials were burnt, monotonic ms, and which was the last */
+  readonly #recent = new Map<string, { at: readonly number[]; last: string }>()
+
+  constructor(clock: Clock) {
+    this.#clock = clock
+  }
+
+  /** @returns whether it is the first time for this credential. */
+  note({ claim, credential, credentialId }: Pick<Bare, 'claim' | 'credential' | 'credentialId'>): boolean {
+    if (this.#burnt.has(credential)) return false
+    this.#burnt.add(credential)
+    const at = [...this.#since(claim.key.id), this.#clock.elapsedMs()]
+    this.#recent.set(claim.key.id, { at: at.slice(-MAX_BURNS), last: credentialId })
+    return true
+  }
+
+  /** A store that was away when it should have dropped this credential still has it. */
+  isBurnt(claim: Claim, credentialId: string): boolean {
+    return this.#recent.get(claim.key.id)?.last === credentialId
+  }
+
+  /** @throws {GatewayError} `credential_unavailable` while too many of this authority's credentials came back. */
+  requireCalm(claim: Claim): void {
+    if (this.#since(claim.key.id).length < MAX_BURNS) return
+    throw new GatewayError(
+      'credential_unavailable',
+      `${claim.service.name} has repeated ${MAX_BURNS} credentials within a minute, each of which was revoked. Wait a minute, and do not call what repeats its request.`,
+    )
+  }
+
+  sweep(): void {
+    for (const id of this.#recent.keys()) if (this.#since(id).length === 0) this.#recent.delete(id)
+  }
+
+  #since(id: string): readonly number[] {
+    const fromMs = this.#clock.elapsedMs() - BURNS_MS
+    return (this.#recent.get(id)?.at ?? []).filter((ms) => ms > fromMs)
+  }
+}

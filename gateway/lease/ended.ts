@@ -1,0 +1,26 @@
+/** Grants that were purged in this process: nothing is issued for them any more. State is written only by this class. */
+import type { Clock } from '../protocol/clock.ts'
+import { ENDED_MS } from './cache.ts'
+
+export class Ended {
+  readonly #clock: Clock
+  /** grant id → when it may be forgotten, monotonic ms */
+  readonly #until = new Map<string, number>()
+
+  constructor(clock: Clock) {
+    this.#clock = clock
+  }
+
+  has(grant: string): boolean {
+    return this.#until.has(grant)
+  }
+
+  add(grant: string): void {
+    this.#until.set(grant, this.#clock.elapsedMs() + ENDED_MS)
+  }
+
+  sweep(): void {
+    const nowMs = this.#clock.elapsedMs()
+    for (const [grant, untilMs] of this.#until) if (untilMs <= nowMs) this.#until.delete(grant)
+  }
+}
