@@ -10,6 +10,7 @@ import type { Inbound } from '../protocol/message.ts'
 import { GatewayError } from '../protocol/problem.ts'
 import { admitTunnel } from '../request.ts'
 import { hasBody, parseCredentials, readFields } from './fields.ts'
+import { awaitFirstByte } from './first-bytes.ts'
 import { unreadInbound } from './inbound.ts'
 import type { Interceptor } from './intercept.ts'
 import type { Door, Line, Tunnel } from './line.ts'
@@ -18,9 +19,9 @@ import { unprovable } from './proof.ts'
 import { draining, turnAway } from './refusal.ts'
 
 /** Browsers open tunnels ahead of need; one that stays silent this long is closed. */
-const SILENCE_MS = 120_000
+export const SILENCE_MS = 120_000
 /** ContentType handshake(22), the first byte of every TLS ClientHello (RFC 8446 §5.1). */
-const TLS_HANDSHAKE = 0x16
+export const TLS_HANDSHAKE = 0x16
 
 const ESTABLISHED = 'HTTP/1.1 200 Connection Established\r\n\r\n'
 
@@ -50,17 +51,21 @@ export async function openTunnel(
   reply.detachSocket(socket)
   if (socket.destroyed) return
   socket.write(ESTABLISHED)
-  awaitFirstByte(socket, head, (first) => {
-    const { host, port, presented, client } = inbound
+  if (head.length > 0) socket.unshift(head)
+  const { host, port, presented, proof, client } = inbound
+  enterTunnel(door, interceptor, socket, { host, port, presented, proof, ...client })
+}
+
+/** The inside of a tunnel that was let in and knows it: TLS or cleartext HTTP, as its first byte says. */
+export function enterTunnel(
+  door: Door,
+  interceptor: Interceptor,
+  socket: Socket,
+  way: Omit<Tunnel, 'scheme' | 'foreignName'>,
+): void {
+  awaitFirstByte(socket, SILENCE_MS, ([first]) => {
     const isTls = first === TLS_HANDSHAKE
-    const tunnel: Tunnel = {
-      scheme: isTls ? 'https' : 'http',
-      host,
-      port,
-      presented,
-      ...client,
-      foreignName: undefined,
-    }
+    const tunnel: Tunnel = { scheme: isTls ? 'https' : 'http', ...way, foreignName: undefined }
     if (isTls) void interceptor.accept(socket, tunnel)
     else door.serveHttp(socket, tunnel)
   })
@@ -75,6 +80,7 @@ async function admit(door: Door, line: Line, reply: ServerResponse): Promise<Inb
         'method_refused',
         'CONNECT inside a tunnel is not served. Open a second connection to the gateway.',
       )
+    if (line.refusal !== undefined) throw line.refusal
     inbound = connectInbound(door, line, reply)
     if (door.isDraining) throw draining()
     if (inbound.presented?.scheme === 'dpop') throw unprovable()
@@ -110,6 +116,7 @@ function connectInbound(door: Door, line: Line, reply: ServerResponse): Inbound 
     rawHeaders: req.rawHeaders,
     hostHeader: fields.host,
     presented: fields.proxyAuthorization === undefined ? null : parseCredentials(fields.proxyAuthorization),
+    proof: line.proof,
     client: { address: line.address, userAgent: fields.userAgent },
     body: null,
     reply,
@@ -133,31 +140,6 @@ function keepServing(door: Door, reply: ServerResponse, head: Buffer): void {
   }
   if (reply.writableFinished) next()
   else reply.once('finish', next)
-}
-
-/** Calls `next` with the first byte after the CONNECT, all bytes still unread; closes the connection if none comes. */
-function awaitFirstByte(socket: Socket, head: Buffer, next: (first: number) => void): void {
-  if (head.length > 0) {
-    socket.unshift(head)
-    next(head[0] as number)
-    return
-  }
-  const close = (): void => {
-    socket.destroy()
-  }
-  const onData = (chunk: Buffer): void => {
-    socket.setTimeout(0)
-    socket.off('timeout', close)
-    socket.off('end', close)
-    socket.off('data', onData)
-    socket.pause()
-    socket.unshift(chunk)
-    next(chunk[0] as number)
-  }
-  socket.setTimeout(SILENCE_MS)
-  socket.on('timeout', close)
-  socket.on('end', close)
-  socket.on('data', onData)
 }
 
 /** RFC 9112 §9.3. */

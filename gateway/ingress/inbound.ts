@@ -15,10 +15,11 @@ import { tunnelTarget } from './tunnel.ts'
 
 /**
  * The request as an `Inbound`.
- * @throws {GatewayError} `request_malformed`, `target_mismatch`, `route_unknown`.
+ * @throws {GatewayError} `request_malformed`, `target_mismatch`, `route_unknown`, and what the connection itself is refused for.
  */
 export function readInbound(door: Door, line: Line, reply: ServerResponse): Inbound {
   const { req } = reply
+  if (line.refusal !== undefined) throw line.refusal
   const fields = readFields(req.rawHeaders)
   const url = req.url as string
   if (url.includes('#'))
@@ -36,6 +37,7 @@ export function readInbound(door: Door, line: Line, reply: ServerResponse): Inbo
     rawHeaders: req.rawHeaders,
     hostHeader: target.hostHeader,
     presented: target.presented,
+    proof: line.proof,
     ...(target.route === undefined ? undefined : { route: target.route }),
     client: { address: line.address, userAgent: fields.userAgent },
     body: hasBody(fields) ? req : null,

@@ -4,19 +4,30 @@
  */
 import type { ServerResponse } from 'node:http'
 import type { Socket } from 'node:net'
+import type { Confirmation } from '../protocol/grant.ts'
 import type { Presented } from '../protocol/message.ts'
+import type { GatewayError } from '../protocol/problem.ts'
 import type { Service } from '../protocol/service.ts'
 import type { RequestRooms } from '../request.ts'
 
-/** A CONNECT that was let in: where it leads and who asked. */
-export interface Tunnel {
+/** The other end of a connection, as far as the connection itself shows it. */
+export interface Peer {
+  /** As a balancer announced it, else of the socket. IPv4 is written as IPv4. */
+  readonly address: string
+  /** The TLS certificate whose key it proved to have: of the connection, and so of every request on it and in its tunnels. */
+  readonly proof?: Confirmation | undefined
+  /** Why no request on it is served. */
+  readonly refusal?: GatewayError | undefined
+}
+
+/** A tunnel that was let in, by CONNECT or SOCKS: where it leads and who asked. */
+export interface Tunnel extends Peer {
   /** What the bytes inside turned out to be. */
   readonly scheme: 'http' | 'https'
   readonly host: string
   readonly port: number
   /** Presented on the CONNECT; each request inside is authenticated with it again, so that expiry and revocation act at once. */
   readonly presented: Presented | null
-  readonly address: string
   /** Of the CONNECT request, for messages about clients that never get to send a request. */
   readonly userAgent: string | undefined
   /** Server name of the TLS handshake when it is not `host`: every request inside is refused. */
@@ -24,12 +35,13 @@ export interface Tunnel {
 }
 
 /** One connection that speaks HTTP to us, on the port itself or inside a tunnel. */
-export interface Line {
+export interface Line extends Peer {
   readonly tunnel: Tunnel | null
-  readonly address: string
   /** Requests without a complete answer. Counted by the listener. */
   busy: number
-  /** The latest of them. */
+  /** Has any request come? */
+  isUsed: boolean
+  /** The latest of those over HTTP/1.1. */
   reply: ServerResponse | undefined
   /** Last Proxy-Authorization seen on this connection, parsed: most agents repeat it with every request. */
   credentialText: string | undefined
@@ -62,15 +74,20 @@ export interface Door {
   port: number
   isDraining: boolean
   readonly lines: Map<Socket, Line>
-  /** Let the HTTP parser have a connection, as the inside of `tunnel` or, without one, as an ordinary line. */
+  /** Know a connection of which it is not known yet what it speaks, or of which more is known now. */
+  hold(socket: Socket, peer: Peer): void
+  /** Let the HTTP parser have a connection that is known, or the inside of `tunnel`. */
   serveHttp(socket: Socket, tunnel: Tunnel | null): void
 }
 
-export function newLine(tunnel: Tunnel | null, address: string): Line {
+export function newLine(tunnel: Tunnel | null, { address, proof, refusal }: Peer): Line {
   return {
     tunnel,
     address,
+    proof,
+    refusal,
     busy: 0,
+    isUsed: false,
     reply: undefined,
     credentialText: undefined,
     presented: null,

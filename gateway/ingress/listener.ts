@@ -8,12 +8,17 @@ import type { Clock } from '../protocol/clock.ts'
 import type { Service } from '../protocol/service.ts'
 import { formatAuthority } from '../protocol/target.ts'
 import type { RequestRooms } from '../request.ts'
+import { type AcceptParts, accept } from './accept.ts'
 import type { CertificateAuthority } from './certificate.ts'
 import { openTunnel } from './connect.ts'
-import { createInterceptor, type TlsComplaint } from './intercept.ts'
-import { type Door, newLine, type Proofs, type Tunnel } from './line.ts'
+import { createHttp2, type Http2 } from './http2.ts'
+import { createInterceptor, type Interceptor, type TlsComplaint } from './intercept.ts'
+import { type Door, newLine, type Peer, type Proofs, type Tunnel } from './line.ts'
+import { createAnnouncers } from './proxy-protocol.ts'
 import { writeBadRequest } from './refusal.ts'
 import { continueOnFirstRead, serve } from './serve.ts'
+import { openSocks } from './socks.ts'
+import { createSecureDoor, type ProxyTls, type SecureDoor, type VerifyClient } from './tls.ts'
 
 export interface ProxyDoorParts {
   readonly host: string
@@ -24,10 +29,16 @@ export interface ProxyDoorParts {
   route(name: string): Service | undefined
   readonly authority: CertificateAuthority
   readonly clock: Clock
-  /** Where agents find this door. Default: http:// and the address that is listened on. */
+  /** Where agents find this door. Default: http:// or https:// and the address that is listened on. */
   readonly url?: string
   /** Default: grants that are bound to a key cannot be used here. */
   readonly proofs?: Proofs
+  /** Default: plain HTTP. */
+  readonly tls?: ProxyTls
+  /** Whether a client's certificate is believed. Default: none is. */
+  readonly verifyClient?: VerifyClient
+  /** CIDR ranges of balancers that announce whose connection it is, and must. Default: nobody may. */
+  readonly announcedBy?: readonly string[]
   /** A client's TLS handshake failed; once per host and reason. Default: a process warning. */
   onTlsError?(complaint: TlsComplaint): void
 }
@@ -49,7 +60,7 @@ const KEEP_ALIVE_MS = 120_000
 
 /** @throws {Error} naming the setting, such as when the address is taken. */
 export async function openProxyDoor(parts: ProxyDoorParts): Promise<ProxyDoor> {
-  const server = createHttpServer()
+  const { server, parse } = createHttpServer()
   const door: Door = {
     tenant: parts.tenant,
     rooms: parts.rooms,
@@ -60,27 +71,18 @@ export async function openProxyDoor(parts: ProxyDoorParts): Promise<ProxyDoor> {
     port: 0,
     isDraining: false,
     lines: new Map(),
+    hold: (socket, peer) => addLine(door, socket, null, peer),
     serveHttp(socket, tunnel) {
-      addLine(door, socket, tunnel)
-      server.emit('connection', socket)
+      if (tunnel !== null) addLine(door, socket, tunnel, tunnel)
+      parse(socket)
       socket.resume()
     },
   }
-  const interceptor = createInterceptor({
-    authority: parts.authority,
-    nowMs: door.nowMs,
-    onSecure(raw, secure, tunnel) {
-      door.lines.delete(raw) // from here on the connection is its TLS side
-      door.serveHttp(secure, tunnel)
-      secure.prependOnceListener('close', () => {
-        if (door.lines.get(secure)?.reply === undefined && !door.isDraining) interceptor.sawNoRequest(tunnel)
-      })
-    },
-    onTlsError: parts.onTlsError ?? (({ text }) => process.emitWarning(text, 'KeylessTlsWarning')),
-  })
-  server.prependListener('connection', (socket: Socket) => {
-    if (!door.lines.has(socket)) addLine(door, socket, null)
-  })
+  const onTlsError = parts.onTlsError ?? (({ text }) => process.emitWarning(text, 'KeylessTlsWarning'))
+  const http2 = createHttp2(door)
+  const interceptor = openInterceptor(door, http2, parts.authority, onTlsError)
+  const secure = openSecureDoor(door, parts, onceEach(onTlsError))
+  server.on('connection', acceptor(parts, { door, interceptor, secure, onTlsError: onceEach(onTlsError) }))
   server.on('request', (_req, reply) => serve(door, reply))
   server.on('checkContinue', (req, reply) => {
     continueOnFirstRead(req, reply)
@@ -89,18 +91,86 @@ export async function openProxyDoor(parts: ProxyDoorParts): Promise<ProxyDoor> {
   server.on('connect', (req, stream, head) => void openTunnel(door, interceptor, req, [stream, head]))
   server.on('clientError', (error: NodeJS.ErrnoException, socket) => onBrokenRequest(door, error, socket as Socket))
   door.port = await listen(server, parts)
-  door.url = parts.url ?? `http://${formatAuthority({ host: parts.host, port: door.port })}`
+  const scheme = parts.tls === undefined ? 'http' : 'https'
+  door.url = parts.url ?? `${scheme}://${formatAuthority({ host: parts.host, port: door.port })}`
   let drained: Promise<void> | undefined
   return {
     port: door.port,
     drain(graceMs) {
+      secure?.close()
+      http2.retire()
       drained ??= drain(door, server, graceMs)
       return drained
     },
   }
 }
 
-function createHttpServer(): Server {
+function openInterceptor(
+  door: Door,
+  http2: Http2,
+  authority: CertificateAuthority,
+  onTlsError: (complaint: TlsComplaint) => void,
+): Interceptor {
+  const interceptor = createInterceptor({
+    authority,
+    nowMs: door.nowMs,
+    onSecure(raw, secure, tunnel) {
+      door.lines.delete(raw) // from here on the connection is its TLS side
+      if (secure.alpnProtocol === 'h2') http2.serve(secure, tunnel)
+      else door.serveHttp(secure, tunnel)
+      secure.prependOnceListener('close', () => {
+        if (door.lines.get(secure)?.isUsed === false && !door.isDraining) interceptor.sawNoRequest(tunnel)
+      })
+    },
+    onTlsError,
+  })
+  return interceptor
+}
+
+function openSecureDoor(
+  door: Door,
+  { tls, verifyClient }: ProxyDoorParts,
+  onTlsError: (complaint: TlsComplaint) => void,
+): SecureDoor | undefined {
+  if (tls === undefined) return undefined
+  return createSecureDoor({
+    tls,
+    verifyClient: verifyClient ?? (async () => undefined),
+    onSecure(raw, secure, peer) {
+      door.lines.delete(raw)
+      if (secure.destroyed) return
+      door.hold(secure, peer)
+      door.serveHttp(secure, null)
+    },
+    onTlsError,
+  })
+}
+
+type AcceptRooms = Pick<AcceptParts, 'door' | 'secure' | 'onTlsError'> & { readonly interceptor: Interceptor }
+
+function acceptor({ tls, announcedBy }: ProxyDoorParts, rooms: AcceptRooms): (socket: Socket) => void {
+  const { door, interceptor } = rooms
+  const parts: AcceptParts = {
+    ...rooms,
+    announcers: announcedBy && createAnnouncers(announcedBy),
+    isPlainLocally: tls?.require === undefined,
+    openSocks: (socket) => void openSocks(door, interceptor, socket),
+  }
+  return (socket) => accept(parts, socket)
+}
+
+/** Clients that cannot do TLS come again and again; what is wrong is said once. */
+function onceEach(report: (complaint: TlsComplaint) => void): (complaint: TlsComplaint) => void {
+  const said = new Set<string>()
+  return (complaint) => {
+    if (said.has(complaint.code)) return
+    said.add(complaint.code)
+    report(complaint)
+  }
+}
+
+/** The server that listens, and its parser apart: which connections are HTTP is not known when they come. */
+function createHttpServer(): { server: Server; parse(socket: Socket): void } {
   const server = createServer({
     insecureHTTPParser: false,
     maxHeaderSize: MAX_HEAD_BYTES,
@@ -115,7 +185,14 @@ function createHttpServer(): Server {
     shouldUpgradeCallback: () => false,
   })
   server.maxHeadersCount = 0 // the default drops fields beyond 2000 silently, and so changes the request
-  return server
+  const parsers = server.listeners('connection')
+  server.removeAllListeners('connection')
+  return {
+    server,
+    parse(socket) {
+      for (const parser of parsers) parser.call(server, socket)
+    },
+  }
 }
 
 function listen(server: Server, { host, port }: ProxyDoorParts): Promise<number> {
@@ -135,10 +212,9 @@ function listen(server: Server, { host, port }: ProxyDoorParts): Promise<number>
   })
 }
 
-function addLine(door: Door, socket: Socket, tunnel: Tunnel | null): void {
+function addLine(door: Door, socket: Socket, tunnel: Tunnel | null, peer: Peer): void {
   const isKnown = door.lines.has(socket)
-  const address = tunnel?.address ?? (socket.remoteAddress ?? '').replace(/^::ffff:/, '')
-  door.lines.set(socket, newLine(tunnel, address))
+  door.lines.set(socket, newLine(tunnel, peer))
   if (!isKnown) socket.once('close', () => door.lines.delete(socket))
 }
 

@@ -27,7 +27,7 @@ export async function serveProved(door: Door, inbound: Inbound, reply: ServerRes
     await turnAway(inbound, cause, door.rooms)
     return
   }
-  await serveRequest({ ...inbound, proof }, door.rooms).catch(() => reply.destroy())
+  await serveRequest({ ...inbound, proof: { ...inbound.proof, ...proof } }, door.rooms).catch(() => reply.destroy())
 }
 
 /** @throws {GatewayError} `dpop_invalid`, `dpop_nonce_required` */

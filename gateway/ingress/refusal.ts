@@ -12,6 +12,7 @@ import type { RequestRooms } from '../request.ts'
 import { renderProblem } from './dialect.ts'
 import { dialectFor } from './dialect-choice.ts'
 import { fieldValue } from './fields.ts'
+import { grpcTypeOf, renderGrpc } from './grpc.ts'
 
 /** A body of up to this many bytes is read to its end, so that the connection stays usable. */
 const DRAIN_BYTES = 256 * 1024
@@ -40,7 +41,7 @@ export function writeRefusal(inbound: Inbound, refusal: GatewayError, endpoint: 
     return
   }
   const { status, headers, text } = compose(inbound, refusal, dialectFor(inbound, endpoint))
-  if (body === null || body.readableEnded) {
+  if (body === null || body.readableEnded || reply.mayAnswerEarly) {
     send(inbound, status, headers)
     reply.end(text)
   } else if (isSmall(inbound, body)) {
@@ -72,9 +73,16 @@ export function draining(): GatewayError {
 /** Answer bytes that never became a request, and close. There is nobody to record. */
 export function writeBadRequest(socket: Socket, detail: string): void {
   const { text, head } = rawProblem(new GatewayError('request_malformed', detail))
-  socket.end(
+  endWith(
+    socket,
     `HTTP/1.1 400 Bad Request\r\n${head}Connection: close\r\nContent-Length: ${Buffer.byteLength(text)}\r\n\r\n${text}`,
   )
+}
+
+/** The last words on a connection. */
+export function endWith(socket: Socket, words: string | Buffer): void {
+  socket.end(words)
+  socket.resume()
   // What is still on its way is read and dropped for a moment: closing on unread bytes would reset our answer away.
   const timer = setTimeout(() => socket.destroy(), 1_000)
   timer.unref()
@@ -93,7 +101,8 @@ function compose(inbound: Inbound, refusal: GatewayError, dialect: Dialect) {
   const { title, remedy, proxyError, status: tabled } = problems[code]
   const status = tabled === 407 || code in PROOF_ERRORS ? adapted(inbound) : tabled
   const body = { type: typeOf(code), title, status, detail, code, remedy, instance: inbound.id }
-  const rendered = renderProblem(body, dialect)
+  const grpcType = status === 407 ? undefined : grpcTypeOf(fieldValue(inbound.rawHeaders, 'content-type'))
+  const rendered = grpcType === undefined ? renderProblem(body, dialect) : renderGrpc(body, grpcType)
   const headers = [
     'Content-Type',
     rendered.contentType,
@@ -106,6 +115,7 @@ function compose(inbound: Inbound, refusal: GatewayError, dialect: Dialect) {
     'Proxy-Status',
     proxyStatus(proxyError, code),
   ]
+  if (rendered.headers !== undefined) headers.push(...rendered.headers)
   if (remedy !== 'retry') headers.push('x-should-retry', 'false')
   if (rendered.status === 407) headers.push('Proxy-Authenticate', proofChallenge(inbound, code) ?? PROXY_CHALLENGE)
   if (rendered.status === 401) headers.push('WWW-Authenticate', proofChallenge(inbound, code) ?? SLOT_CHALLENGE)
