@@ -23,7 +23,7 @@ interface Sample extends Seen {
 }
 
 const BUSY = 64
-const COMPILED = /^(?:direct|nginx)/
+const COMPILED = /^(?:direct|nginx|haproxy|squid)/
 /** Rounds and seconds a round; all ways take turns within each. */
 const PLAN = { warm: 8, busy: { rounds: 5, seconds: 2 }, quiet: { rounds: 3, seconds: 1 } } as const
 
@@ -42,7 +42,7 @@ try {
   await stage.stop()
 }
 
-function cleartextWays({ ports, handle, nginxPid, relayPid, gatewayPid }: Stage): Way[] {
+function cleartextWays({ ports, handle, nginxPid, relayPid, gatewayPid, peers }: Stage): Way[] {
   const host = `${HOST}:${ports.clear}`
   const basic = `Basic ${Buffer.from(`task:${handle}`).toString('base64')}`
   const way = (
@@ -67,6 +67,13 @@ function cleartextWays({ ports, handle, nginxPid, relayPid, gatewayPid }: Stage)
       target: path,
       headers: { Host: host },
     }),
+    ...peers.map(({ name, pid, port, kind }) =>
+      way(name, pid, {
+        place: `127.0.0.1:${port}`,
+        target: kind === 'forward' ? `http://${host}${path}` : path,
+        headers: { Host: host },
+      }),
+    ),
     way('keyless, forward proxy', gatewayPid, {
       place: `127.0.0.1:${ports.proxy}`,
       target: `http://${host}${path}`,

@@ -28,7 +28,8 @@ const BUCKETS = 1_000_000
 
 async function measure(load: TunnelLoad): Promise<Seen> {
   const request = Buffer.from(`GET ${load.path} HTTP/1.1\r\nHost: ${load.tunnel?.to ?? load.servername}\r\n\r\n`)
-  const sockets = await Promise.all(Array.from({ length: load.connections }, () => open(load)))
+  const ca = readFileSync(load.ca, 'utf8')
+  const sockets = await Promise.all(Array.from({ length: load.connections }, () => openSecure(load, ca)))
   const histogram = new Uint32Array(BUCKETS)
   const seen = { requests: 0, errors: 0 }
   const started = performance.now()
@@ -44,7 +45,8 @@ async function measure(load: TunnelLoad): Promise<Seen> {
   }
 }
 
-async function open({ port, servername, ca, tunnel }: TunnelLoad): Promise<Socket> {
+/** A connection after its handshake. @param ca PEM */
+export async function openSecure({ port, servername, tunnel }: TunnelLoad, ca: string): Promise<Socket> {
   const raw = connectTcp(port, '127.0.0.1').setNoDelay(true)
   if (tunnel) {
     raw.write(
@@ -53,7 +55,7 @@ async function open({ port, servername, ca, tunnel }: TunnelLoad): Promise<Socke
     const [answer] = (await once(raw, 'data')) as [Buffer]
     if (!/^HTTP\/1\.1 200 /.test(answer.toString('latin1'))) throw new Error(answer.toString('latin1'))
   }
-  const secure = connectTls({ socket: raw, servername, ca: readFileSync(ca, 'utf8'), ALPNProtocols: ['http/1.1'] })
+  const secure = connectTls({ socket: raw, servername, ca, ALPNProtocols: ['http/1.1'] })
   await once(secure, 'secureConnect')
   return secure
 }
