@@ -1,11 +1,10 @@
 /**
- * One request on one connection: undici's handler. It knows how far the exchange got, and holds a 401 back until it is
- * clear whether a better credential exists.
+ * One request on one upstream connection, whichever protocol carries it: how far the exchange got, and a 401 held back
+ * until it is clear whether a better credential exists.
  */
-import type { Dispatcher } from 'undici'
 import type { Outbound } from '../protocol/message.ts'
+import { GatewayError } from '../protocol/problem.ts'
 import type { Answer, Source } from './answer.ts'
-import type { Connection, Pool } from './pool.ts'
 import type { Upload } from './upload.ts'
 
 export type Body = Buffer | Upload | null
@@ -27,22 +26,22 @@ interface Held {
   failure: { readonly cause: unknown } | undefined
 }
 
-export class Attempt implements Dispatcher.DispatchHandler, Source {
-  readonly connection: Connection
-  readonly #owner: AttemptOwner
-  readonly #pool: Pool
-  readonly #answer: Answer
-  #controller: Dispatcher.DispatchController | undefined
-  #held: Held | undefined
-  #isGivenBack = false
-  #hasSpoken = false
-  #status = 0
-  #sentBytes = 0
+/** Interim answers (1xx) before a final one. Real upstreams send one or two. */
+const MAX_INTERIM = 100
 
-  constructor(owner: AttemptOwner, pool: Pool, connection: Connection, answer: (source: Source) => Answer) {
+export abstract class Attempt implements Source {
+  readonly #owner: AttemptOwner
+  readonly #answer: Answer
+  #held: Held | undefined
+  #status = 0
+  #interim = 0
+  /** Has the upstream sent any byte of an answer? */
+  hasSpoken = false
+  /** Bytes of body sent. */
+  sentBytes = 0
+
+  constructor(owner: AttemptOwner, answer: (source: Source) => Answer) {
     this.#owner = owner
-    this.#pool = pool
-    this.connection = connection
     this.#answer = answer(this)
   }
 
@@ -50,24 +49,23 @@ export class Attempt implements Dispatcher.DispatchHandler, Source {
     return this.#answer
   }
 
-  /** Has the upstream sent any byte of an answer? */
-  get hasSpoken(): boolean {
-    return this.#hasSpoken
-  }
-
   /** Status the upstream answered with; 0 before its head came. */
   get status(): number {
     return this.#status
   }
 
-  get sentBytes(): number {
-    return this.#sentBytes
-  }
+  /** Address that was dialled. */
+  abstract get address(): string | undefined
+  /** Is its connection one that has not served before? A failure on an older one may be a race with its closing. */
+  abstract get isFresh(): boolean
+  /** Did the upstream say that it has not looked at the request? Then any request may be sent again. */
+  abstract get isUnprocessed(): boolean
 
-  send(outbound: Outbound, body: Body): void {
-    const { path, method, headers } = outbound
-    this.connection.client.dispatch({ path, method, headers: headers as string[], body }, this)
-  }
+  abstract send(outbound: Outbound, body: Body): void
+  abstract pause(): void
+  abstract resume(): void
+  /** Stop the upstream, if it is still sending or being sent to. */
+  protected abstract cancel(): void
 
   /** There is no better credential: pass on the 401 that was held back. */
   proceed(): void {
@@ -83,71 +81,13 @@ export class Attempt implements Dispatcher.DispatchHandler, Source {
     for (const chunk of held.chunks) this.#answer.data(chunk)
     if (held.failure !== undefined) this.#owner.failed(this, held.failure.cause)
     else if (held.trailers !== undefined) this.#answer.finish(held.trailers)
-    else this.#controller?.resume()
+    else this.resume()
   }
 
   /** Nobody wants this attempt's answer any more. */
   abandon(): void {
     this.#answer.abandon()
-    if (!this.#isGivenBack) this.#pool.discard(this.connection)
-    this.#isGivenBack = true
-  }
-
-  onRequestStart(controller: Dispatcher.DispatchController): void {
-    this.#controller = controller
-  }
-
-  onBodySent(chunk: Buffer): void {
-    this.#sentBytes += chunk.length
-  }
-
-  onResponseStarted(): void {
-    this.#hasSpoken = true
-  }
-
-  onResponseStart(controller: Dispatcher.DispatchController, status: number, _: unknown, statusText = ''): void {
-    if (status < 200) return // 102, 103: hints for whoever caches; nobody here does
-    this.#status = status
-    const raw = controller.rawHeaders as readonly Buffer[]
-    if (status === 401 && this.#owner.challenged(this)) {
-      controller.pause()
-      this.#held = { status, statusText, raw, chunks: [], trailers: undefined, failure: undefined }
-      return
-    }
-    this.#answer.start(status, statusText, raw) // what it throws comes back as onResponseError
-  }
-
-  onResponseData(_: Dispatcher.DispatchController, chunk: Buffer): void {
-    if (this.#held === undefined) this.#answer.data(chunk)
-    else this.#held.chunks.push(chunk)
-  }
-
-  onResponseEnd(controller: Dispatcher.DispatchController): void {
-    // undici takes a reset for the end of an answer that only the closing of its connection ends.
-    if (this.connection.isReset) {
-      this.onResponseError(controller, new Error('reset'))
-      return
-    }
-    if (!this.#isGivenBack) this.#pool.release(this.connection)
-    this.#isGivenBack = true
-    const trailers = (controller.rawTrailers ?? []) as readonly Buffer[]
-    if (this.#held === undefined) this.#answer.finish(trailers)
-    else this.#held.trailers = trailers
-  }
-
-  onResponseError(_: unknown, cause: unknown): void {
-    if (!this.#isGivenBack) this.#pool.discard(this.connection)
-    this.#isGivenBack = true
-    if (this.#held === undefined) this.#owner.failed(this, cause)
-    else this.#held.failure = { cause }
-  }
-
-  pause(): void {
-    this.#controller?.pause()
-  }
-
-  resume(): void {
-    this.#controller?.resume()
+    this.cancel()
   }
 
   delivered(): void {
@@ -156,5 +96,44 @@ export class Attempt implements Dispatcher.DispatchHandler, Source {
 
   broken(cause: unknown): void {
     this.#owner.failed(this, cause)
+  }
+
+  /**
+   * A head came, interim (1xx) or final.
+   * @throws {GatewayError} `upstream_encoding`, `upstream_broken`.
+   */
+  protected head(status: number, statusText: string, raw: readonly Buffer[]): void {
+    if (status < 200) {
+      this.#skip() // 102, 103: hints for whoever caches; nobody here does
+      return
+    }
+    this.#status = status
+    if (status === 401 && this.#owner.challenged(this)) {
+      this.pause()
+      this.#held = { status, statusText, raw, chunks: [], trailers: undefined, failure: undefined }
+      return
+    }
+    this.#answer.start(status, statusText, raw)
+  }
+
+  protected data(chunk: Buffer): void {
+    if (this.#held === undefined) this.#answer.data(chunk)
+    else this.#held.chunks.push(chunk)
+  }
+
+  protected finish(trailers: readonly Buffer[]): void {
+    if (this.#held === undefined) this.#answer.finish(trailers)
+    else this.#held.trailers = trailers
+  }
+
+  protected fail(cause: unknown): void {
+    if (this.#held === undefined) this.#owner.failed(this, cause)
+    else this.#held.failure = { cause }
+  }
+
+  #skip(): void {
+    this.#interim += 1
+    if (this.#interim > MAX_INTERIM)
+      throw new GatewayError('upstream_broken', `The upstream sent more than ${MAX_INTERIM} interim answers.`)
   }
 }

@@ -5,12 +5,16 @@
 import type { Grant } from '../protocol/grant.ts'
 import type { Outbound, Outcome, Reply } from '../protocol/message.ts'
 import type { GatewayError } from '../protocol/problem.ts'
-import { Answer } from './answer.ts'
-import { Attempt, type AttemptOwner, type Body } from './attempt.ts'
+import { Answer, type Source } from './answer.ts'
+import type { Attempt, AttemptOwner, Body } from './attempt.ts'
+import { Http1Attempt } from './attempt-http1.ts'
+import { Http2Attempt } from './attempt-http2.ts'
+import type { Connection } from './connection.ts'
 import { asFailure, isConnectionLoss } from './failure.ts'
 import type { Lasting, LastingCalls } from './lasting.ts'
-import type { Connection, Pool } from './pool.ts'
+import type { Pool } from './pool.ts'
 import type { Searchers } from './searcher.ts'
+import { Session } from './session.ts'
 import { collect, lengthOf, MAX_REPLAY_BYTES, Upload } from './upload.ts'
 
 export interface ExchangeParts {
@@ -66,7 +70,7 @@ export class Exchange implements AttemptOwner, Lasting {
     this.#parts.lasting.add(this)
     const source = this.#outbound.body
     if (source === null) {
-      this.#send(this.#parts.pool.take(this.#outbound))
+      this.#send()
       return
     }
     if (Buffer.isBuffer(source)) {
@@ -79,7 +83,7 @@ export class Exchange implements AttemptOwner, Lasting {
       return
     }
     this.#body = new Upload(source, this.#outbound.meter)
-    this.#send(this.#parts.pool.take(this.#outbound))
+    this.#send()
   }
 
   challenged(attempt: Attempt): boolean {
@@ -98,9 +102,10 @@ export class Exchange implements AttemptOwner, Lasting {
 
   failed(attempt: Attempt, cause: unknown): void {
     if (this.#isOver || attempt !== this.#attempt) return
-    if (this.#isLostOnOldSocket(attempt, cause)) {
+    if (this.#mayReconnect && this.#isUntouched(attempt, cause)) {
       this.#mayReconnect = false
-      this.#send(this.#parts.pool.takeFresh(this.#outbound))
+      this.#attempt = undefined
+      this.#send(true)
       return
     }
     // The body broke off before the reply noticed: it is the agent who left.
@@ -124,10 +129,30 @@ export class Exchange implements AttemptOwner, Lasting {
       return
     }
     this.#body = bytes.length === 0 ? null : bytes
-    this.#send(this.#parts.pool.take(this.#outbound))
+    this.#send()
   }
 
-  #send(connection: Connection): void {
+  /** @param isRetry on a connection of its own: an older one lost or refused the request. */
+  #send(isRetry = false): void {
+    const { pool } = this.#parts
+    if (this.#outbound.isHttp2 !== true) {
+      this.#sendOver(isRetry ? pool.takeFresh(this.#outbound) : pool.take(this.#outbound))
+      return
+    }
+    pool.reach(this.#outbound, isRetry).then(
+      (carrier) => this.#reached(carrier),
+      (cause) => this.#fail(undefined, cause),
+    )
+  }
+
+  #reached(carrier: Session | Connection): void {
+    const { pool } = this.#parts
+    if (!this.#isOver) this.#sendOver(carrier)
+    else if (carrier instanceof Session) pool.leave(carrier)
+    else pool.discard(carrier)
+  }
+
+  #sendOver(carrier: Session | Connection): void {
     const { pool, searchers, flushSoon } = this.#parts
     const { secrets, method, service, meter } = this.#outbound
     const answerParts = {
@@ -139,7 +164,11 @@ export class Exchange implements AttemptOwner, Lasting {
       meter,
       flushSoon,
     }
-    const attempt = new Attempt(this, pool, connection, (source) => new Answer(answerParts, source))
+    const answer = (source: Source) => new Answer(answerParts, source)
+    const attempt =
+      carrier instanceof Session
+        ? new Http2Attempt(this, answer, pool, carrier)
+        : new Http1Attempt(this, answer, pool, carrier)
     this.#attempt = attempt
     attempt.send(this.#outbound, this.#body)
   }
@@ -151,20 +180,19 @@ export class Exchange implements AttemptOwner, Lasting {
       return
     }
     attempt.abandon()
+    this.#attempt = undefined
     this.#outbound = better
-    this.#send(this.#parts.pool.take(better))
+    this.#send()
   }
 
-  /** An idle connection can be closed by the upstream in the moment it is used again: nothing was processed. */
-  #isLostOnOldSocket(attempt: Attempt, cause: unknown): boolean {
-    return (
-      this.#mayReconnect &&
-      !attempt.connection.isFresh &&
-      !attempt.hasSpoken &&
-      !(this.#body instanceof Upload) &&
-      IDEMPOTENT.has(this.#outbound.method) &&
-      isConnectionLoss(cause)
-    )
+  /**
+   * Did the upstream not process the request? It says so (RFC 9113 §8.7), or it closed an idle connection in the moment that
+   * was used again.
+   */
+  #isUntouched(attempt: Attempt, cause: unknown): boolean {
+    if (attempt.hasSpoken || this.#body instanceof Upload) return false
+    if (attempt.isUnprocessed) return true
+    return !attempt.isFresh && IDEMPOTENT.has(this.#outbound.method) && isConnectionLoss(cause)
   }
 
   /** After the head only cutting the reply tells the agent that something is missing. */
@@ -199,7 +227,7 @@ export class Exchange implements AttemptOwner, Lasting {
       receivedBytes: answer?.passed ?? 0,
       scrubbed: answer?.found ?? 0,
       ...(answer && answer.found > 0 && { leaks: answer.leaks }),
-      address: attempt?.connection.address,
+      address: attempt?.address,
       error,
     })
   }

@@ -3,11 +3,14 @@ import type { Clock } from '../protocol/clock.ts'
 import type { Outbound, Outcome, Reply } from '../protocol/message.ts'
 import type { Answer } from './answer.ts'
 import { createDial, type DialOptions } from './dial.ts'
-import { Exchange } from './exchange.ts'
+import { type Call, Exchange } from './exchange.ts'
 import { type BoundedFetch, createFetch, type Fetch } from './fetch.ts'
 import { LastingCalls, type WatchGrant } from './lasting.ts'
 import { Pool } from './pool.ts'
 import { Searchers } from './searcher.ts'
+import { createUpgrades } from './upgrade.ts'
+
+const MIB = 1024 * 1024
 
 export interface UpstreamOptions {
   /** Milliseconds for lookup, connection and TLS handshake together. */
@@ -16,6 +19,12 @@ export interface UpstreamOptions {
   readonly headersTimeoutMs: number
   /** Milliseconds without a byte of an answer's body. */
   readonly bodyTimeoutMs: number
+  /** Bytes of payload of one WebSocket frame. Default 16 MiB. A larger one ends the connection with 1009. */
+  readonly maxFrameBytes?: number
+  /** Bytes of payload of one WebSocket message, all its frames together. Default 64 MiB. */
+  readonly maxMessageBytes?: number
+  /** Offer HTTP/2 for requests that came over it. Default true. */
+  readonly http2?: boolean
   /** Roots in PEM, added to the system's. */
   readonly ca: readonly string[]
   /** Host name → address, like `/etc/hosts`; still checked. */
@@ -39,20 +48,32 @@ export interface Upstream {
   forward(outbound: Outbound, reply: Reply, reissue: () => Promise<Outbound | null>): Promise<Outcome>
   /** `fetch` through the same dial, for providers. `addresses`: CIDR ranges it may reach besides public addresses. */
   fetchFor(addresses: readonly string[]): Fetch
+  /** The gateway is shutting down: WebSockets, which may last for as long as their grant, are closed with 1001. */
+  goAway(): void
   /** Close idle connections now, the others after their exchange. */
   close(): Promise<void>
 }
 
 export function createUpstream(options: UpstreamOptions): Upstream {
-  const { headersTimeoutMs, bodyTimeoutMs } = options
+  const { headersTimeoutMs, bodyTimeoutMs, http2 = true } = options
   const dial = createDial(options)
-  const pool = new Pool({ dial, headersTimeoutMs, bodyTimeoutMs })
+  const pool = new Pool({ dial, headersTimeoutMs, bodyTimeoutMs, http2 })
   const lasting = new LastingCalls(options.watch ?? (() => () => {}))
   const parts = { pool, lasting, searchers: new Searchers(), flushSoon: createFlusher() }
+  const limits = {
+    maxFrameBytes: options.maxFrameBytes ?? 16 * MIB,
+    maxMessageBytes: options.maxMessageBytes ?? 64 * MIB,
+  }
+  const upgrades = createUpgrades({ ...parts, limits, options: { dial, headersTimeoutMs, bodyTimeoutMs } })
+  const serve = (call: Call) => {
+    if (call.outbound.upgrade === undefined) new Exchange(parts, call).start()
+    else upgrades.serve(call)
+  }
   const fetches: BoundedFetch[] = []
   return {
     forward: (outbound, reply, reissue) =>
-      new Promise((resolve, reject) => new Exchange(parts, { outbound, reply, reissue, resolve, reject }).start()),
+      new Promise((resolve, reject) => serve({ outbound, reply, reissue, resolve, reject })),
+    goAway: () => upgrades.goAway(),
     fetchFor(addresses) {
       const made = createFetch(dial, addresses)
       fetches.push(made)

@@ -1,107 +1,41 @@
 /**
- * Upstream connections, one undici `Client` each, kept for the isolation key and place they were opened for and for no
- * other (standards.md H4): one connection serves one exchange at a time, so an upstream that answers twice reaches nobody.
+ * Upstream connections, kept for the isolation key and place they were opened for and for no other (standards.md H4). Over
+ * HTTP/1.1 one connection serves one exchange at a time, so an upstream that answers twice reaches nobody; over HTTP/2
+ * the exchanges of one grant share sessions.
  */
 import type { EventEmitter } from 'node:events'
-import type { Socket } from 'node:net'
-import { Client } from 'undici'
 import type { Outbound } from '../protocol/message.ts'
-import { formatAuthority } from '../protocol/target.ts'
-import type { Dial } from './dial.ts'
+import { Connection } from './connection.ts'
+import type { Dialled } from './dial.ts'
+import { dialTarget, type Lane, newLane, type PoolOptions } from './lane.ts'
+import { Session } from './session.ts'
 
-export interface PoolOptions {
-  readonly dial: Dial
-  readonly headersTimeoutMs: number
-  readonly bodyTimeoutMs: number
-  /** Idle connections over all keys; the one unused for longest goes first. Default 1024. */
-  readonly maxIdle?: number
-  /** Milliseconds after which an idle connection is closed; a shorter `Keep-Alive: timeout` of the upstream wins. Default 15,000. */
-  readonly idleTimeoutMs?: number
-}
-
-/** Clients of clients.md §7 see answers with 20 KB of headers. */
-const MAX_HEADER_BYTES = 64 * 1024
-
-/** All connections of one place and isolation key. */
-interface Lane {
-  readonly key: string
-  /** Last used last: the warmest connection is taken first. */
-  readonly idle: Connection[]
-  busy: number
-  session: Buffer | undefined
-}
-
-export class Connection {
-  readonly client: Client
-  readonly lane: Lane
-  /** The service's ranges when it was opened; other ranges need a new look at the address. */
-  readonly allowed: readonly string[]
-  /** Address that was dialled last. */
-  address: string | undefined
-  /** Was the socket opened for the current exchange? A failure on an older one may be a race with its closing. */
-  isFresh = true
-  #socket: Socket | undefined
-  readonly #leaving = new AbortController()
-
-  constructor(outbound: Outbound, lane: Lane, options: PoolOptions) {
-    const { scheme, host, port, service } = outbound
-    this.lane = lane
-    this.allowed = service.addresses
-    this.client = new Client(`${scheme}://${formatAuthority(outbound)}`, {
-      allowH2: false,
-      pipelining: 1,
-      maxHeaderSize: MAX_HEADER_BYTES,
-      headersTimeout: options.headersTimeoutMs,
-      bodyTimeout: options.bodyTimeoutMs,
-      keepAliveTimeout: options.idleTimeoutMs ?? 15_000,
-      keepAliveMaxTimeout: 60_000,
-      connect: (_, callback) => {
-        const onSession = (session: Buffer) => {
-          lane.session = session
-        }
-        const target = { scheme, host, port, allowed: this.allowed, session: lane.session, onSession }
-        options.dial(target, this.#leaving.signal).then(
-          ({ socket, address }) => {
-            this.address = address
-            this.#socket = socket
-            this.isFresh = true
-            callback(null, socket)
-          },
-          (error) => callback(error, null),
-        )
-      },
-    })
-  }
-
-  /** Did the upstream reset the connection? */
-  get isReset(): boolean {
-    return this.#socket?.errored != null
-  }
-
-  /** Close the socket, in whatever state: dialling, sending, or waiting for an answer. */
-  destroy(): void {
-    this.#leaving.abort()
-    this.client.destroy(null, ignore)
-  }
-}
+const HTTP_2_OR_1 = ['h2', 'http/1.1']
+const HTTP_1 = ['http/1.1']
+const IDLE_MS = 15_000
 
 export class Pool {
-  readonly #options: PoolOptions
+  readonly options: PoolOptions
   readonly #maxIdle: number
   /** place and isolation key → connections */
   readonly #lanes = new Map<string, Lane>()
   /** Unused for longest first. */
-  readonly #idle = new Set<Connection>()
+  readonly #idle = new Set<Connection | Session>()
   #isClosed = false
 
   constructor(options: PoolOptions) {
-    this.#options = options
+    this.options = options
     this.#maxIdle = options.maxIdle ?? 1024
   }
 
   /** Number of idle connections. */
   get idle(): number {
     return this.#idle.size
+  }
+
+  /** Number of places and keys with a connection. */
+  get lanes(): number {
+    return this.#lanes.size
   }
 
   /** A connection for one exchange; give it back by `release` or `discard`. */
@@ -135,8 +69,7 @@ export class Pool {
     }
     lane.busy -= 1
     lane.idle.push(connection)
-    this.#idle.add(connection)
-    if (this.#idle.size > this.#maxIdle) this.#evict()
+    this.#rest(connection)
   }
 
   /** The exchange broke off: the socket's state is unknown. */
@@ -146,28 +79,102 @@ export class Pool {
     connection.destroy()
   }
 
+  /**
+   * What carries a request over HTTP/2: a session with room for it, or, where the upstream offers none, a connection. Give
+   * a session back by `leave`, a connection as always.
+   * @param isRetry not over a session that exists already: one of them refused the request.
+   * @throws {GatewayError} what the dial throws.
+   */
+  async reach(outbound: Outbound, isRetry: boolean): Promise<Session | Connection> {
+    const lane = this.#lane(outbound)
+    lane.busy += 1 // whoever waits keeps the lane
+    try {
+      for (let hasWaited = false; ; hasWaited = true) {
+        const known = isRetry && !hasWaited ? undefined : this.#roomIn(lane, outbound)
+        if (known !== undefined) return this.#join(known)
+        if (lane.isHttp1Only) return isRetry ? this.takeFresh(outbound) : this.take(outbound)
+        if (lane.opening === undefined) {
+          lane.opening = this.#negotiate(outbound, lane).finally(() => {
+            lane.opening = undefined
+          })
+          const opened = await lane.opening
+          return opened instanceof Session ? this.#join(opened) : opened
+        }
+        await lane.opening
+      }
+    } finally {
+      lane.busy -= 1
+      this.#dropIfUnused(lane)
+    }
+  }
+
+  /** A stream of the session has ended, whichever way. */
+  leave(session: Session): void {
+    const { lane } = session
+    lane.busy -= 1
+    session.busy -= 1
+    if (session.busy > 0) return
+    if (this.#isClosed || !lane.sessions.includes(session)) this.#retire(session)
+    else this.#rest(session)
+  }
+
   /** Close idle connections now, and the others when their exchange is over. */
   close(): void {
     this.#isClosed = true
-    for (const connection of this.#idle) this.#forget(connection)
+    for (const resting of this.#idle) this.#forget(resting)
   }
 
   #lane({ scheme, host, port, isolation }: Outbound): Lane {
     const key = `${scheme}://${host}:${port}\n${isolation}`
     const known = this.#lanes.get(key)
     if (known !== undefined) return known
-    const lane: Lane = { key, idle: [], busy: 0, session: undefined }
+    const lane = newLane(key)
     this.#lanes.set(key, lane)
     return lane
   }
 
-  #open(outbound: Outbound, lane: Lane): Connection {
-    const connection = new Connection(outbound, lane, this.#options)
+  #open(outbound: Outbound, lane: Lane, dialled?: Dialled): Connection {
+    const connection = new Connection(outbound, lane, this.options, dialled)
     // Closed by the upstream, by the idle timer, or because it spoke unasked: gone while nobody uses it.
     connection.client.on('disconnect', () => this.#forget(connection))
     const emitter: EventEmitter = connection.client
     emitter.on('error', () => connection.destroy())
     return connection
+  }
+
+  async #negotiate(outbound: Outbound, lane: Lane): Promise<Session | Connection> {
+    const { dial, http2 = true } = this.options
+    const alpn = http2 ? HTTP_2_OR_1 : HTTP_1
+    const dialled = await dial({ ...dialTarget(outbound, lane), alpn }, new AbortController().signal)
+    lane.isHttp1Only = dialled.protocol !== 'h2'
+    if (lane.isHttp1Only) {
+      lane.busy += 1
+      return this.#open(outbound, lane, dialled)
+    }
+    const session = new Session(outbound, lane, dialled)
+    lane.sessions.push(session)
+    session.http2
+      .once('goaway', () => this.#retire(session))
+      .once('close', () => this.#retire(session))
+      .on('timeout', () => this.#forget(session)) // of silence, which only an idle one has to answer for
+    return session
+  }
+
+  #roomIn(lane: Lane, { service }: Outbound): Session | undefined {
+    return lane.sessions.find((session) => session.hasRoom && isSame(session.allowed, service.addresses))
+  }
+
+  #join(session: Session): Session {
+    this.#idle.delete(session)
+    session.lane.busy += 1
+    session.busy += 1
+    return session
+  }
+
+  #rest(resting: Connection | Session): void {
+    if (resting instanceof Session) resting.http2.setTimeout(this.options.idleTimeoutMs ?? IDLE_MS)
+    this.#idle.add(resting)
+    if (this.#idle.size > this.#maxIdle) this.#evict()
   }
 
   #evict(): void {
@@ -178,23 +185,35 @@ export class Pool {
   }
 
   /** Drop a connection if it is idle; one in use is its exchange's business. */
-  #forget(connection: Connection): void {
-    if (!this.#idle.delete(connection)) return
-    const { lane } = connection
-    lane.idle.splice(lane.idle.indexOf(connection), 1)
+  #forget(resting: Connection | Session): void {
+    if (!this.#idle.has(resting)) return
+    if (resting instanceof Session) {
+      this.#retire(resting)
+      return
+    }
+    this.#idle.delete(resting)
+    const { lane } = resting
+    lane.idle.splice(lane.idle.indexOf(resting), 1)
     this.#dropIfUnused(lane)
-    connection.destroy()
+    resting.destroy()
+  }
+
+  /** No new streams on this session; it ends with its last one. */
+  #retire(session: Session): void {
+    const { lane } = session
+    this.#idle.delete(session)
+    const place = lane.sessions.indexOf(session)
+    if (place !== -1) lane.sessions.splice(place, 1)
+    if (session.busy > 0) return
+    this.#dropIfUnused(lane)
+    session.destroy()
   }
 
   #dropIfUnused(lane: Lane): void {
-    if (lane.busy === 0 && lane.idle.length === 0) this.#lanes.delete(lane.key)
+    if (lane.busy === 0 && lane.idle.length === 0 && lane.sessions.length === 0) this.#lanes.delete(lane.key)
   }
 }
 
 function isSame(a: readonly string[], b: readonly string[]): boolean {
   return a === b || (a.length === b.length && a.every((range, i) => range === b[i]))
-}
-
-function ignore(): void {
-  // `destroy` has nothing to report.
 }

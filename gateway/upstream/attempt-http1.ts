@@ -1,0 +1,86 @@
+/** An attempt over HTTP/1.1: undici's handler, on a connection that serves nothing else meanwhile. */
+import type { Dispatcher } from 'undici'
+import type { Outbound } from '../protocol/message.ts'
+import type { Answer, Source } from './answer.ts'
+import { Attempt, type AttemptOwner, type Body } from './attempt.ts'
+import type { Connection } from './connection.ts'
+import type { Pool } from './pool.ts'
+
+export class Http1Attempt extends Attempt implements Dispatcher.DispatchHandler {
+  readonly #pool: Pool
+  readonly #connection: Connection
+  #controller: Dispatcher.DispatchController | undefined
+  #isGivenBack = false
+
+  constructor(owner: AttemptOwner, answer: (source: Source) => Answer, pool: Pool, connection: Connection) {
+    super(owner, answer)
+    this.#pool = pool
+    this.#connection = connection
+  }
+
+  get address(): string | undefined {
+    return this.#connection.address
+  }
+
+  get isFresh(): boolean {
+    return this.#connection.isFresh
+  }
+
+  get isUnprocessed(): boolean {
+    return false // HTTP/1.1 has no way to say so
+  }
+
+  send(outbound: Outbound, body: Body): void {
+    const { path, method, headers } = outbound
+    this.#connection.client.dispatch({ path, method, headers: headers as string[], body }, this)
+  }
+
+  pause(): void {
+    this.#controller?.pause()
+  }
+
+  resume(): void {
+    this.#controller?.resume()
+  }
+
+  protected cancel(): void {
+    if (!this.#isGivenBack) this.#pool.discard(this.#connection)
+    this.#isGivenBack = true
+  }
+
+  onRequestStart(controller: Dispatcher.DispatchController): void {
+    this.#controller = controller
+  }
+
+  onBodySent(chunk: Buffer): void {
+    this.sentBytes += chunk.length
+  }
+
+  onResponseStarted(): void {
+    this.hasSpoken = true
+  }
+
+  onResponseStart(controller: Dispatcher.DispatchController, status: number, _: unknown, statusText = ''): void {
+    this.head(status, statusText, controller.rawHeaders as readonly Buffer[]) // what it throws comes back as onResponseError
+  }
+
+  onResponseData(_: Dispatcher.DispatchController, chunk: Buffer): void {
+    this.data(chunk)
+  }
+
+  onResponseEnd(controller: Dispatcher.DispatchController): void {
+    // undici takes a reset for the end of an answer that only the closing of its connection ends.
+    if (this.#connection.isReset) {
+      this.onResponseError(controller, new Error('reset'))
+      return
+    }
+    if (!this.#isGivenBack) this.#pool.release(this.#connection)
+    this.#isGivenBack = true
+    this.finish((controller.rawTrailers ?? []) as readonly Buffer[])
+  }
+
+  onResponseError(_: unknown, cause: unknown): void {
+    this.cancel()
+    this.fail(cause)
+  }
+}

@@ -1,0 +1,73 @@
+/**
+ * One HTTP/2 connection to an upstream: what we let it do, and how many more streams it may carry. Its streams belong to
+ * one tenant and grant, like everything of its lane.
+ */
+import { type ClientHttp2Session, connect } from 'node:http2'
+import type { Outbound } from '../protocol/message.ts'
+import { formatAuthority } from '../protocol/target.ts'
+import type { Dialled } from './dial.ts'
+import type { Lane } from './lane.ts'
+
+/** Streams at once, where the upstream allows as many; what is more gets a session of its own. */
+const MAX_STREAMS = 100
+/**
+ * Bytes that an upstream may send on one stream ahead of its agent, and so what a stalled agent costs. Enough for
+ * 25 MB/s at 20 ms.
+ */
+const STREAM_WINDOW = 512 * 1024
+/** The same for all streams together. Node gives it back at once, so a stalled stream holds up no other. */
+const SESSION_WINDOW = 8 * 1024 * 1024
+/** As for HTTP/1.1. RFC 9113 §6.5.2: 32 bytes a field come on top of its name and value. */
+const MAX_HEADER_BYTES = 64 * 1024
+const MAX_FIELDS = 1000
+
+const OPTIONS = {
+  settings: { enablePush: false, initialWindowSize: STREAM_WINDOW, maxHeaderListSize: MAX_HEADER_BYTES },
+  maxHeaderListPairs: MAX_FIELDS,
+  maxSendHeaderBlockLength: 2 * MAX_HEADER_BYTES,
+  strictSingleValueFields: false, // repetitions are the agent's business
+}
+
+export class Session {
+  readonly http2: ClientHttp2Session
+  readonly lane: Lane
+  readonly address: string
+  /** The service's ranges when it was opened; other ranges need a new look at the address. */
+  readonly allowed: readonly string[]
+  /** Has it answered any request? A failure before that is no race with its closing. */
+  hasAnswered = false
+  /** Streams under way. */
+  busy = 0
+  #lastProcessed = Number.POSITIVE_INFINITY
+
+  constructor(outbound: Outbound, lane: Lane, { socket, address }: Dialled) {
+    this.lane = lane
+    this.address = address
+    this.allowed = outbound.service.addresses
+    this.http2 = connect(`https://${formatAuthority(outbound)}`, { ...OPTIONS, createConnection: () => socket })
+    this.http2.once('connect', () => this.http2.setLocalWindowSize(SESSION_WINDOW))
+    this.http2.on('goaway', (_, lastStreamId: number) => {
+      this.#lastProcessed = lastStreamId
+    })
+    this.http2.on('error', ignore) // its streams fail, and say so
+  }
+
+  /** May another stream be opened? */
+  get hasRoom(): boolean {
+    if (this.http2.closed || this.http2.destroyed) return false
+    return this.busy < Math.min(MAX_STREAMS, this.http2.remoteSettings.maxConcurrentStreams ?? MAX_STREAMS)
+  }
+
+  /** RFC 9113 §6.8: what is beyond the last stream named in GOAWAY was not looked at. */
+  isBeyond(streamId: number | undefined): boolean {
+    return streamId === undefined || streamId > this.#lastProcessed
+  }
+
+  destroy(): void {
+    this.http2.destroy()
+  }
+}
+
+function ignore(): void {
+  // See `Session`.
+}
