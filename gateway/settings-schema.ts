@@ -117,6 +117,10 @@ const upstream = z
     body_timeout_ms: milliseconds(0, 3_600_000)
       .optional()
       .describe('Milliseconds of silence inside an answer; 0 waits for ever. Default 300000.'),
+    http2: z
+      .boolean()
+      .optional()
+      .describe('Offer HTTP/2 to upstreams, for requests that came over it. Default true. gRPC needs it.'),
     ca: z.array(path()).optional().describe('PEM files of additional root certificates that upstreams may present.'),
     hosts: z
       .record(

@@ -81,6 +81,8 @@ export interface Settings {
     readonly headersTimeoutMs: number
     /** Silence inside an answer. Default 300000; 0 waits for ever. */
     readonly bodyTimeoutMs: number
+    /** Offer HTTP/2 for requests that came over it. Default true. */
+    readonly http2: boolean
     /** Additional root certificates, PEM text of each file. Default none. */
     readonly ca: readonly string[]
     /** Host name → address. Default none. */
@@ -206,6 +208,7 @@ function upstreamOf(written: WrittenUpstream, around: Surroundings): Settings['u
     connectTimeoutMs: written.connect_timeout_ms ?? 5000,
     headersTimeoutMs: written.headers_timeout_ms ?? 300_000,
     bodyTimeoutMs: written.body_timeout_ms ?? 300_000,
+    http2: written.http2 ?? true,
     ca: rootsOf(written.ca ?? [], around),
     hosts: new Map(Object.entries(written.hosts ?? {})),
   }

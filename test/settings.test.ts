@@ -40,7 +40,7 @@ describe('defaults', () => {
       redis: undefined,
       audit: { durability: 'fsync', origin: 'keyless.local/default' },
       grants: { ttl: { defaultS: 900, maxS: 3600 }, maxDepth: 3, heartbeatS: 15 },
-      upstream: { connectTimeoutMs: 5000, headersTimeoutMs: 300_000, bodyTimeoutMs: 300_000, ca: [] },
+      upstream: { connectTimeoutMs: 5000, headersTimeoutMs: 300_000, bodyTimeoutMs: 300_000, http2: true, ca: [] },
       secretEnv: [],
     })
     expect(settings.policies[0]).toMatch(/\/policies$/)
