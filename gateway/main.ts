@@ -64,6 +64,9 @@ export async function openGateway(settings: Settings, clock: Clock = systemClock
       route: (name) => house.catalogue.service(name),
       authority: house.authority,
       ...(settings.listen.proxyUrl !== undefined && { url: settings.listen.proxyUrl }),
+      ...(settings.listen.proxyTls && { tls: settings.listen.proxyTls }),
+      ...(settings.listen.announcedBy && { announcedBy: settings.listen.announcedBy }),
+      verifyClient: (evidence) => house.identities.client(evidence),
       proofs: house.identities,
       onTlsError: ({ text }) => process.stderr.write(`keyless: warning: ${text}\n`),
       clock,
@@ -75,6 +78,7 @@ export async function openGateway(settings: Settings, clock: Clock = systemClock
       house,
       warnings: [
         ...settings.warnings,
+        ...(house.authority.trouble === undefined ? [] : [house.authority.trouble]),
         ...unusedCredentials(Object.keys(settings.credentials), house.catalogue.services),
       ],
       status,

@@ -1,6 +1,7 @@
 /** The part `listen` of settings as people write it: where the doors are. `settings-doors.ts` completes it. */
 import { isIP } from 'node:net'
 import { z } from 'zod'
+import { parseCidr } from './protocol/cidr.ts'
 import { read } from './settings-advice.ts'
 
 export interface ListenAddress {
@@ -39,19 +40,50 @@ export function cleanUrl(text: string): string | null {
 
 const path = () => z.string().min(1)
 
+const certificateAndKey = {
+  cert: path().describe('PEM file: certificate of the door, and the intermediates below its root.'),
+  key: path().describe('PEM file: private key of that certificate, without a passphrase.'),
+  client_ca: z
+    .array(path())
+    .optional()
+    .describe(
+      'PEM files with CAs that clients are told of, so that they send the right certificate. Which are believed, trust.x509 says. Default none.',
+    ),
+}
+
 const controlTls = z
+  .strictObject(certificateAndKey)
+  .describe(
+    'TLS 1.2 or newer on listen.control, with which clients may show an X.509-SVID. Default plain HTTP. Renewed files are taken over within a minute.',
+  )
+
+const proxyTls = z
   .strictObject({
-    cert: path().describe('PEM file: certificate of the door, and the intermediates below its root.'),
-    key: path().describe('PEM file: private key of that certificate, without a passphrase.'),
-    client_ca: z
-      .array(path())
+    ...certificateAndKey,
+    require: z
+      .enum(['svid'])
       .optional()
       .describe(
-        'PEM files with CAs that clients are told of, so that they send the right certificate. Which are believed, trust.x509 says. Default none.',
+        'svid: requests are served only on connections that show an X.509-SVID of trust.x509; plain HTTP is then refused from this machine too. Default: certificates are optional, and prove what certificate-bound grants ask for.',
       ),
   })
   .describe(
-    'TLS 1.2 or newer on listen.control, with which clients may show an X.509-SVID. Default plain HTTP. Renewed files are taken over within a minute.',
+    'TLS 1.2 or newer on listen.proxy. Plain HTTP and SOCKS5 are then only taken from this machine. Default plain HTTP. Renewed files are taken over within a minute.',
+  )
+
+const range = z.string().refine((text) => parseCidr(text) !== undefined, {
+  params: { allowed: 'a range of addresses (CIDR)', fix: 'write an address and a prefix length, like 10.0.0.7/32' },
+})
+
+const proxyProtocol = z
+  .strictObject({
+    from: z
+      .array(range)
+      .min(1)
+      .describe('CIDR ranges of the balancers. They must send the header, version 1 or 2; nobody else may.'),
+  })
+  .describe(
+    'Balancers in front of listen.proxy that say whose connection it is. Their word is the address in policy and record. Default: none.',
   )
 
 export const listenSchema = z
@@ -59,7 +91,7 @@ export const listenSchema = z
     proxy: listenAddress(8080)
       .optional()
       .describe(
-        'Where agents connect. Default 127.0.0.1:8080. Write 0.0.0.0:8080 to serve other machines; the proxy door is plain HTTP, so do that only inside a trusted network.',
+        'Where agents connect. Default 127.0.0.1:8080. Write 0.0.0.0:8080 to serve other machines; without listen.proxy_tls only inside a network that you trust.',
       ),
     proxy_url: z
       .string()
@@ -71,8 +103,10 @@ export const listenSchema = z
       )
       .optional()
       .describe(
-        'Where agents find the proxy door: what DPoP proofs on reverse routes are about. Default http://<listen.proxy>.',
+        'Where agents find the proxy door: what DPoP proofs on reverse routes are about. Default http://<listen.proxy>, https:// with listen.proxy_tls.',
       ),
+    proxy_tls: proxyTls.optional(),
+    proxy_protocol: proxyProtocol.optional(),
     control: listenAddress(8081)
       .optional()
       .describe(

@@ -11,6 +11,7 @@ import { defaultDataDir } from './data-directory.ts'
 import type { TrustSettings } from './identity/trust.ts'
 import type { Agent } from './protocol/grant.ts'
 import { formatAuthority } from './protocol/target.ts'
+import { type CaSettings, caOf } from './settings-ca.ts'
 import { type Doors, doorsOf, warningsOf } from './settings-doors.ts'
 import { explainIssues, lineOf, SettingsError, type SettingsProblem } from './settings-explain.ts'
 import {
@@ -42,6 +43,7 @@ export interface Settings {
   readonly dataDir: string
   /** Absolute. Default `<dataDir>/keys`; shared by replicas. */
   readonly keysDir: string
+  readonly ca: CaSettings
   readonly listen: Doors
   /** Issuer of grants, no trailing slash. Default `http://<listen.control>`, `https://` with `controlTls`. */
   readonly publicUrl: string
@@ -169,7 +171,7 @@ function normalise(written: WrittenSettings, around: Surroundings): Settings {
   const absolute = (path: string) => absolutePath(path, around)
   const tenant = written.tenant ?? 'default'
   const dataDir = written.data_dir === undefined ? defaultDataDir() : absolute(written.data_dir)
-  const listen = doorsOf(written.listen ?? {}, dataDir, around)
+  const listen = doorsOf(written, dataDir, around)
   const publicUrl = written.public_url ?? `${listen.controlTls ? 'https' : 'http'}://${formatAuthority(listen.control)}`
   const agents = agentsOf(written, around)
   return {
@@ -178,6 +180,7 @@ function normalise(written: WrittenSettings, around: Surroundings): Settings {
     tenant,
     dataDir,
     keysDir: written.keys_dir === undefined ? join(dataDir, 'keys') : absolute(written.keys_dir),
+    ca: caOf(written.ca),
     listen,
     publicUrl,
     services: (written.services ?? []).map((entry) => (isServicePath(entry) ? absolute(entry) : entry)),
