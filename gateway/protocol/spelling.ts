@@ -6,20 +6,25 @@
 /** Shorter byte strings occur by chance in any text, so they are not searched for. */
 const MIN_SPELLING_BYTES = 8
 
+/** A value with more kinds of characters that encoders escape has too many partly escaped spellings; the common ones are searched for. */
+const MAX_KINDS = 4
+
 /**
- * Spellings of `value`, none shorter than `MIN_SPELLING_BYTES`, none twice: UTF-8, latin1 and UTF-16; base64 and base64url at each
- * of the three alignments (the characters that the value alone decides); hexadecimal; percent-encoding, whole or as needed;
- * JSON escapes (`\/`, `\uXXXX` whole or as needed); HTML entities. Mixed letter case within one spelling, other encodings
- * and encodings of encodings are not covered.
+ * Spellings of `value`, none shorter than `MIN_SPELLING_BYTES`, none twice: UTF-8, latin1 and UTF-16; reversed; base64 and
+ * base64url at each of the three alignments (the characters that the value alone decides); hexadecimal; percent-encoding, JSON
+ * escapes (`\/`, `\uXXXX`) and HTML entities, of the whole, as common encoders need them, and of any kinds of its punctuation.
+ * Mixed letter case within one spelling, line breaks, other encodings and encodings of encodings are not covered.
  */
 export function spellings(value: string): Buffer[] {
   const bytes = Buffer.from(value, 'utf8')
   const texts = new Set<string>([
     value,
+    [...value].reverse().join(''),
     ...hexadecimal(bytes),
     ...percent(value, bytes),
     ...json(value),
     ...html(value),
+    ...partly(value),
   ])
   for (let offset = 0; offset < 3; offset += 1) addBase64(texts, bytes, offset)
   const found: Buffer[] = [...texts].map((text) => Buffer.from(text, 'utf8'))
@@ -27,6 +32,35 @@ export function spellings(value: string): Buffer[] {
   if (!latin1.equals(bytes)) found.push(latin1)
   found.push(...wide(value))
   return found.filter((spelling) => spelling.length >= MIN_SPELLING_BYTES)
+}
+
+/** Encoders agree on letters and digits, and on nothing else: each kind of character may be escaped or not. */
+function partly(value: string): string[] {
+  const kinds = [...new Set(value.toWellFormed().match(/[^A-Za-z0-9]/gu))]
+  if (kinds.length > MAX_KINDS) return []
+  const texts: string[] = []
+  for (let choice = 1; choice < 2 ** kinds.length; choice += 1) {
+    const chosen = new Set(kinds.filter((_, i) => choice & (2 ** i)))
+    for (const escaped of ESCAPES) {
+      texts.push([...value].map((char) => (chosen.has(char) ? escaped(char) : char)).join(''))
+    }
+  }
+  return texts.flatMap((text) => (text.includes('/') ? [text, text.replaceAll('/', '\\/')] : [text]))
+}
+
+/** One character as an encoder writes it. */
+const ESCAPES: readonly ((char: string) => string)[] = [
+  (char) => upperEscapes(percentAll(char)),
+  (char) => percentAll(char),
+  (char) => char.replaceAll(/[\s\S]/g, unicodeEscape),
+  (char) => char.replaceAll(/[\s\S]/g, (unit) => `\\u${unicodeEscape(unit).slice(2).toUpperCase()}`),
+  (char) => `&#${char.codePointAt(0)};`,
+  (char) => `&#x${char.codePointAt(0)?.toString(16)};`,
+  (char) => `&#x${char.codePointAt(0)?.toString(16).toUpperCase()};`,
+]
+
+function percentAll(text: string): string {
+  return Buffer.from(text, 'utf8').toString('hex').replaceAll(/../g, '%$&')
 }
 
 /** UTF-16: some servers answer in it when asked to. The last byte of the one order is the first of the other. */

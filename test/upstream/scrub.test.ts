@@ -76,6 +76,38 @@ describe('Scrubber', () => {
     )
   })
 
+  it('leaves none of which any kinds of punctuation are escaped, nor one that is reversed', () => {
+    const token = fc.string({ unit: fc.constantFrom(...'abcXYZ019', '+', '/', '=', '.'), minLength: 12, maxLength: 50 })
+    const hex = (c: string) => c.charCodeAt(0).toString(16)
+    const escapes: readonly ((c: string) => string)[] = [
+      (c) => `%${hex(c)}`,
+      (c) => `%${hex(c).toUpperCase()}`,
+      (c) => `\\u00${hex(c)}`,
+      (c) => `\\u00${hex(c).toUpperCase()}`,
+      (c) => `&#${c.charCodeAt(0)};`,
+      (c) => `&#x${hex(c)};`,
+    ]
+    const cuts = fc.array(fc.nat(), { maxLength: 8 })
+    fc.assert(
+      fc.property(
+        token,
+        fc.subarray(['+', '/', '=', '.']),
+        fc.constantFrom(...escapes),
+        cuts,
+        (value, of, escaped, at) => {
+          const searcher = searcherFor(value)
+          const spelled = [...value].map((c) => (of.includes(c) ? escaped(c) : c)).join('')
+          for (const text of [spelled, [...value].reverse().join(''), value.replaceAll('/', '\\/')]) {
+            const { out, found } = scrub(searcher, split(Buffer.from(`before ${text} after`), at))
+            expect(found).toBeGreaterThan(0)
+            expect(out.toString()).toBe(`before ${'*'.repeat(text.length)} after`)
+          }
+        },
+      ),
+      { numRuns: 500 },
+    )
+  })
+
   it.each(['base64', 'base64url'] as const)('leaves no credential in %s of a text around it', (encoding) => {
     fc.assert(
       fc.property(
