@@ -12,7 +12,7 @@ import type { GrantStore } from './grant/store.ts'
 import { openRedisStore } from './grant/store-redis.ts'
 import { openSqliteStore } from './grant/store-sqlite.ts'
 import { createIdentities } from './identity/identities.ts'
-import { type CertificateAuthority, loadAuthority } from './ingress/certificate.ts'
+import { authorityTerms, type CertificateAuthority, loadAuthority } from './ingress/certificate.ts'
 import { writeRefusal } from './ingress/refusal.ts'
 import { type InstructionRooms, serveInstruction } from './instruction.ts'
 import { type Keys, loadKeys } from './keys.ts'
@@ -35,6 +35,9 @@ import type { RequestRooms } from './request.ts'
 import type { Settings } from './settings.ts'
 import { createUpstream, type Upstream } from './upstream/forward.ts'
 import { VERSION } from './version.ts'
+
+/** How often the CA is looked at, ms: whether another replica or a command changed it, or a successor is due. */
+const CA_REFRESH_MS = 30_000
 
 export interface House extends RequestRooms, InstructionRooms {
   readonly audit: Audit
@@ -68,9 +71,10 @@ export async function buildHouse(settings: Settings, clock: Clock, outlook: Outl
   const bundle = await loadBundle({ paths: settings.policies, catalogue })
   const policy = createPolicy({ bundle, tenant: settings.tenant, regionsOf: createRegions(settings.regions) })
   const keys = await loadKeys(settings.keysDir, clock)
-  const authority = await loadAuthority(settings.keysDir, clock)
+  const authority = await loadAuthority(settings.keysDir, clock, authorityTerms(settings.ca, catalogue.services))
   // Closed in reverse order, also when a later room cannot be built: the log last, so that it records what the others still say.
   await using opening = new AsyncDisposableStack()
+  opening.defer(keepFresh(authority))
   const audit = opening.adopt(await openAudit(settings, keys, clock), (room) => room.close())
   const redis = settings.redis ? await connectRedis(settings.redis.url) : undefined
   opening.defer(() => redis?.disconnect())
@@ -139,6 +143,19 @@ function placeOf(catalogue: Catalogue, inbound: Inbound): Endpoint | undefined {
   } catch {
     return undefined // it is refused already
   }
+}
+
+/** @returns what ends it. A problem that comes up meanwhile is said once. */
+function keepFresh(authority: CertificateAuthority): () => void {
+  let told = authority.trouble
+  const look = async () => {
+    await authority.refresh()
+    if (authority.trouble !== undefined && authority.trouble !== told)
+      process.stderr.write(`keyless: warning: ${authority.trouble}\n`)
+    told = authority.trouble
+  }
+  const timer = setInterval(look, CA_REFRESH_MS).unref()
+  return () => clearInterval(timer)
 }
 
 async function openAudit(settings: Settings, keys: Keys, clock: Clock): Promise<Audit> {

@@ -1,5 +1,7 @@
 /** The `keyless` command: one table of its subcommands. Each lives in its own file under `cli/` and loads what it needs when it runs. */
+import { existsSync } from 'node:fs'
 import { Command } from 'commander'
+import { caCommand } from './cli/ca.ts'
 import { doctorCommand } from './cli/doctor.ts'
 import { grantCommand } from './cli/grant.ts'
 import { initCommand } from './cli/init.ts'
@@ -28,13 +30,12 @@ program.addCommand(doctorCommand())
 program.addCommand(initCommand())
 program.addCommand(
   keysCommand({
-    async make(dir) {
-      const [{ loadKeys }, { loadAuthority }] = await Promise.all([
-        import('./keys.ts'),
-        import('./ingress/certificate.ts'),
-      ])
+    async make(dir, config) {
+      const { loadKeys } = await import('./keys.ts')
       await loadKeys(dir)
-      await loadAuthority(dir, systemClock)
+      const isKnown = config !== undefined || existsSync('keyless.yaml')
+      if (isKnown) await makeAuthority(dir, config)
+      return isKnown
     },
     async rotate(dir) {
       const { rotateGrantKey } = await import('./keys.ts')
@@ -42,6 +43,32 @@ program.addCommand(
     },
   }),
 )
+
+program.addCommand(
+  caCommand({
+    async view(dir) {
+      const { viewRoots } = await import('./ingress/rotation.ts')
+      return viewRoots(dir, systemClock.nowMs())
+    },
+    async rotate(dir, isNow) {
+      const { rotateRoot } = await import('./ingress/rotation.ts')
+      await rotateRoot(dir, systemClock.nowMs(), isNow)
+    },
+  }),
+)
+
+/** The CA in `dir` as a gateway with these settings wants it. */
+async function makeAuthority(dir: string, config: string | undefined): Promise<void> {
+  const [{ authorityTerms, loadAuthority }, { loadCatalogue }, { loadSettings }] = await Promise.all([
+    import('./ingress/certificate.ts'),
+    import('./policy/catalogue.ts'),
+    import('./settings.ts'),
+  ])
+  const { ca, services, shippedServicesDir: shippedDir, baseDir } = await loadSettings(config)
+  const catalogue = await loadCatalogue({ services, shippedDir, baseDir })
+  const authority = await loadAuthority(dir, systemClock, authorityTerms(ca, catalogue.services))
+  if (authority.trouble !== undefined) throw new Error(authority.trouble)
+}
 
 try {
   await program.parseAsync()

@@ -8,6 +8,7 @@ import { trustSchema } from './identity/trust.ts'
 import { regionsSchema } from './policy/regions.ts'
 import { credentialSchema } from './provider/registry.ts'
 import { read } from './settings-advice.ts'
+import { caSchema } from './settings-ca.ts'
 import { cleanUrl, listenSchema } from './settings-listen.ts'
 
 /** Ceiling of a grant's life, seconds: a person's attention span, and the longest a stolen grant can be of use (DESIGN §2). */
@@ -147,6 +148,7 @@ export const settingsSchema = z.strictObject({
   keys_dir: path()
     .optional()
     .describe('CA, grant and lease keys. Default <data_dir>/keys. Replicas of one gateway share these files.'),
+  ca: caSchema.optional(),
   listen: listenSchema.optional(),
   public_url: z
     .string()

@@ -292,6 +292,7 @@ describe('the schema for editors', () => {
       [
         'agents',
         'audit',
+        'ca',
         'credentials',
         'data_dir',
         'grants',

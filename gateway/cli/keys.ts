@@ -3,8 +3,11 @@ import { resolve } from 'node:path'
 import { Command } from 'commander'
 
 export interface KeyWork {
-  /** Reads the keys in a directory and makes those that are absent. */
-  make(dir: string): Promise<void>
+  /**
+   * Reads the keys in a directory and makes those that are absent; the CA for the services of the settings.
+   * @returns false when no settings were named or found, so that the CA was left alone.
+   */
+  make(dir: string, config: string | undefined): Promise<boolean>
   /** Puts a new key in the place of the one that signs grants. @returns false when another change happened at the same time. */
   rotate(dir: string): Promise<boolean>
 }
@@ -13,10 +16,17 @@ export function keysCommand({ make, rotate }: KeyWork): Command {
   const makeCommand = new Command('make')
     .description('make the CA, the grant key, the store key and the lease key that replicas share (setting keys_dir)')
     .requiredOption('--dir <directory>', 'where to put them; existing keys are kept')
-    .action(async ({ dir }: { dir: string }) => {
+    .option(
+      '-c, --config <file>',
+      'settings of the replicas, whose services the CA may sign for (default: ./keyless.yaml)',
+    )
+    .action(async ({ dir, config }: { dir: string; config?: string }) => {
       const target = resolve(dir)
-      await make(target)
-      process.stdout.write(`Keys are in ${target}. Set keys_dir to it on every replica, and let nobody else read it.\n`)
+      const hasCa = await make(target, config)
+      process.stdout.write(
+        `Keys are in ${target}. Set keys_dir to it on every replica, and let nobody else read it.\n` +
+          (hasCa ? '' : 'The CA was left to the first gateway that starts: --config makes it now.\n'),
+      )
     })
   const rotateCommand = new Command('rotate')
     .description('sign grants with a new key from now on; gateways that run take it up within a second')

@@ -1,27 +1,14 @@
 /**
- * The certificate authority that intercepted TLS hangs on: one root per gateway (or per set of replicas, by a shared
- * directory), made on first start, and short-lived leaves for the hosts that agents connect to. Strict verifiers decide
- * the fields: RFC 5280 key identifiers, a critical path length of 0, minimal positive serials, names only in SAN.
+ * The certificate authority that intercepted TLS hangs on. Its roots are on disk, shared by replicas, succeed each other, and
+ * are constrained to the hosts of the services (RFC 5280 §4.2.1.10). For all other hosts, whose refusals must be said inside TLS
+ * too, there is a root that only this process has: nobody can steal it from a disk.
  */
-import './reflect.ts'
-import { createPrivateKey, randomBytes, X509Certificate as StoredCertificate, webcrypto } from 'node:crypto'
-import { mkdir } from 'node:fs/promises'
-import { isIP } from 'node:net'
-import { join } from 'node:path'
-import {
-  AuthorityKeyIdentifierExtension,
-  BasicConstraintsExtension,
-  ExtendedKeyUsage,
-  ExtendedKeyUsageExtension,
-  KeyUsageFlags,
-  KeyUsagesExtension,
-  SubjectAlternativeNameExtension,
-  SubjectKeyIdentifierExtension,
-  X509Certificate,
-  X509CertificateGenerator,
-} from '@peculiar/x509'
-import { readOrCreate } from '../private-file.ts'
+import { makePrivate } from '../private-file.ts'
 import type { Clock } from '../protocol/clock.ts'
+import { createLeafKey } from './leaf.ts'
+import { BACKDATE_MS, makeRoot, type Root, readRoot } from './root.ts'
+import { addRoot, publish, type RootFiles, readFiles, removeRoot, rootsIn } from './root-files.ts'
+import { type Succession, succession, type Wanted } from './succession.ts'
 
 /** What a TLS server for one host needs. */
 export interface Leaf {
@@ -34,155 +21,175 @@ export interface Leaf {
 }
 
 export interface CertificateAuthority {
-  /** The root certificate: what agents must trust. */
+  /** What agents must trust, PEM: the root that signs for most hosts, the others on disk, then that of this process. */
   readonly caPem: string
-  /** A fresh leaf for a host name or IP address (no brackets). Callers keep it until `renewAtMs`. */
-  issueLeaf(host: string): Promise<Leaf>
+  /** Another number means that leaves issued before may hang on a root that is trusted no more. */
+  readonly generation: number
+  /** What keeps the authority from renewing itself, and what to do; undefined: nothing. */
+  readonly trouble: string | undefined
+  /** A fresh leaf for a host name or IP address (no brackets). Callers keep it until `renewAtMs`. @throws Error without a root for it. */
+  issueLeaf(host: string): Leaf
+  /** Follow what others changed on disk, and make a successor when it is due. Never rejects: see `trouble`. */
+  refresh(): Promise<void>
 }
 
-const ECDSA = { name: 'ECDSA', namedCurve: 'P-256', hash: 'SHA-256' } as const
+export interface AuthorityTerms {
+  /** Hosts that the roots on disk must sign for, and no others; undefined: any. */
+  readonly hosts: Wanted
+  /** How long a root lives, days, 1 to 365. */
+  readonly days: number
+}
+
+/** What the setting `ca` means for these services. */
+export function authorityTerms(
+  { names, days }: { readonly names: 'services' | 'any'; readonly days: number },
+  services: readonly { readonly hosts: readonly string[] }[],
+): AuthorityTerms {
+  return { hosts: names === 'any' ? undefined : [...new Set(services.flatMap(({ hosts }) => hosts))], days }
+}
+
 const HOUR_MS = 3_600_000
-/** Clocks of agents may be behind ours. */
-const BACKDATE_MS = HOUR_MS
-const ROOT_LIFE_MS = 365 * 24 * HOUR_MS
-const LEAF_LIFE_MS = 24 * HOUR_MS
-/** A leaf is replaced this long before its end, so that a handshake never sees one that is about to expire. */
-const RENEW_BEFORE_MS = 6 * HOUR_MS
-/** RFC 5280 upper bound of a common name (`ub-common-name`). */
-const MAX_COMMON_NAME = 64
+const DAY_MS = 24 * HOUR_MS
+const LEAF_LIFE_MS = DAY_MS
+/** Replicas that start at once may each add a root for hosts of their own; more than a few rounds means that they never agree. */
+const MAX_ROUNDS = 5
 
 /**
- * Read `ca.pem` and `ca.key` in `dir`, creating both (0600) if neither is there. Replicas that start at once agree on one pair.
- * @throws Error naming the file and what to do, when they are unreadable, do not belong together, or have expired.
+ * Open the authority in `dir`, making what is absent (0600). Replicas that start at once agree on its roots.
+ * @throws Error naming the file and what to do, when they are unreadable, do not belong together, or have ended.
  */
-export async function loadAuthority(dir: string, clock: Clock): Promise<CertificateAuthority> {
-  await mkdir(dir, { recursive: true, mode: 0o700 })
-  const keyPath = join(dir, 'ca.key')
-  const certPath = join(dir, 'ca.pem')
-  // The pair is one file when it is made, so that no crash or race leaves half of it; `ca.pem` is only a copy of its public part.
-  const pair = (await readOrCreate(keyPath, () => createRoot(clock))).toString('utf8')
-  const caPem = (await readOrCreate(certPath, () => certificateIn(pair, keyPath))).toString('utf8')
-  const root = checkRoot({ pair, caPem, keyPath, certPath }, clock)
-  return authority(root, caPem, clock)
-}
+export async function loadAuthority(dir: string, clock: Clock, terms: AuthorityTerms): Promise<CertificateAuthority> {
+  const leafKey = createLeafKey()
+  let stored = await settle(dir, clock, terms)
+  let own = await renewOwn([], stored, terms, clock)
+  let generation = 0
+  let trouble = stored.trouble // these four are written only here and by `refresh`
 
-/** Key first, certificate after it, in one PEM file. */
-async function createRoot(clock: Clock): Promise<string> {
-  const keys = await webcrypto.subtle.generateKey(ECDSA, true, ['sign', 'verify'])
-  const notBefore = clock.nowMs() - BACKDATE_MS
-  const identifier = await SubjectKeyIdentifierExtension.create(keys.publicKey)
-  const root = await X509CertificateGenerator.createSelfSigned({
-    serialNumber: newSerial(),
-    // Two gateways' roots in one trust store must differ by name: OpenSSL looks issuers up by it.
-    name: [{ CN: [`Keyless CA ${identifier.keyId.slice(0, 8)}`] }],
-    notBefore: new Date(notBefore),
-    notAfter: new Date(notBefore + ROOT_LIFE_MS),
-    keys,
-    signingAlgorithm: ECDSA,
-    extensions: [
-      new BasicConstraintsExtension(true, 0, true),
-      new KeyUsagesExtension(KeyUsageFlags.keyCertSign | KeyUsageFlags.cRLSign, true),
-      identifier,
-      await AuthorityKeyIdentifierExtension.create(keys.publicKey),
-    ],
-  })
-  return `${await exportKey(keys.privateKey)}${root.toString('pem')}\n`
-}
-
-interface StoredPair {
-  readonly pair: string
-  readonly caPem: string
-  readonly keyPath: string
-  readonly certPath: string
-}
-
-function checkRoot(
-  { pair, caPem, keyPath, certPath }: StoredPair,
-  clock: Clock,
-): { key: string; stored: StoredCertificate } {
-  const renew = `Remove ${keyPath} and ${certPath} to have a new authority made, and give agents the new ca.pem.`
-  let stored: StoredCertificate
-  let isPair: boolean
-  let key: string
-  try {
-    stored = new StoredCertificate(caPem)
-    const privateKey = createPrivateKey(pair)
-    isPair = stored.checkPrivateKey(privateKey)
-    key = privateKey.export({ type: 'pkcs8', format: 'pem' }).toString()
-    if (privateKey.asymmetricKeyDetails?.namedCurve !== 'prime256v1') throw new Error('not a P-256 key')
-  } catch (cause) {
-    throw new Error(`${certPath} and ${keyPath} are not a PEM certificate and its P-256 key. ${renew}`, { cause })
-  }
-  if (!isPair || !stored.ca) throw new Error(`${certPath} is not the CA certificate of the key in ${keyPath}. ${renew}`)
-  if (Date.parse(stored.validTo) - LEAF_LIFE_MS < clock.nowMs())
-    throw new Error(`The authority in ${certPath} ends on ${stored.validTo}. ${renew}`)
-  return { key, stored }
-}
-
-async function authority(
-  root: { key: string; stored: StoredCertificate },
-  caPem: string,
-  clock: Clock,
-): Promise<CertificateAuthority> {
-  const issuer = new X509Certificate(root.stored.raw)
-  const signingKey = await importKey(root.key)
-  const keys = await webcrypto.subtle.generateKey(ECDSA, true, ['sign', 'verify'])
-  const key = await exportKey(keys.privateKey)
-  const extensions = [
-    new BasicConstraintsExtension(false, undefined, true),
-    new KeyUsagesExtension(KeyUsageFlags.digitalSignature, true),
-    new ExtendedKeyUsageExtension([ExtendedKeyUsage.serverAuth]),
-    await SubjectKeyIdentifierExtension.create(keys.publicKey),
-    await AuthorityKeyIdentifierExtension.create(issuer.publicKey),
-  ]
   return {
-    caPem,
-    async issueLeaf(host) {
-      const notBefore = Math.max(clock.nowMs() - BACKDATE_MS, issuer.notBefore.getTime())
-      const notAfter = Math.min(notBefore + LEAF_LIFE_MS, issuer.notAfter.getTime())
-      const leaf = await X509CertificateGenerator.create({
-        serialNumber: newSerial(),
-        subject: [{ CN: [host.length <= MAX_COMMON_NAME ? host : 'keyless leaf'] }],
-        issuer: issuer.subject,
-        notBefore: new Date(notBefore),
-        notAfter: new Date(notAfter),
-        publicKey: keys.publicKey,
-        signingKey,
-        signingAlgorithm: ECDSA,
-        extensions: [
-          ...extensions,
-          new SubjectAlternativeNameExtension([{ type: isIP(host) ? 'ip' : 'dns', value: host }]),
-        ],
-      })
-      return { key, cert: `${leaf.toString('pem')}\n${caPem}`, renewAtMs: notAfter - RENEW_BEFORE_MS }
+    get caPem() {
+      return pemOf(succession(stored.roots, clock.nowMs()), succession(own, clock.nowMs()))
+    },
+    get generation() {
+      return generation
+    },
+    get trouble() {
+      return trouble
+    },
+    issueLeaf(host) {
+      const nowMs = clock.nowMs()
+      const issuer = succession(stored.roots, nowMs).signerOf(host) ?? succession(own, nowMs).signerOf(host)
+      if (issuer === undefined) throw new Error(`no root of the gateway may sign for ${host}`)
+      const notAfterMs = Math.min(nowMs - BACKDATE_MS + LEAF_LIFE_MS, issuer.untilMs, issuer.root.endsAtMs)
+      const notBeforeMs = Math.max(nowMs - BACKDATE_MS, issuer.root.certificate.validFromDate.getTime())
+      const leaf = leafKey.certify({ issuer: issuer.root, host, notBeforeMs, notAfterMs })
+      return { key: leafKey.pem, cert: leaf + issuer.root.pem, renewAtMs: nowMs + ((notAfterMs - nowMs) * 3) / 4 }
+    },
+    async refresh() {
+      try {
+        const next = await settle(dir, clock, terms, stored)
+        own = await renewOwn(own, next, terms, clock)
+        if (stored.roots.some((root) => !next.roots.some(({ pem }) => pem === root.pem))) generation += 1
+        stored = next
+        trouble = next.trouble
+      } catch (cause) {
+        trouble = `${(cause as Error).message} Until then the roots that were read before stay in use.`
+      }
     },
   }
 }
 
-/** 126 random bits, as 16 bytes that begin with 01: positive, and no shorter encoding exists (RFC 5280 §4.1.2.2, X.690 §8.3.2). */
-function newSerial(): string {
-  const bytes = randomBytes(16)
-  bytes[0] = ((bytes[0] as number) & 0x3f) | 0x40
-  return bytes.toString('hex')
+interface Stored {
+  readonly files: RootFiles
+  /** Oldest first. */
+  readonly roots: readonly Root[]
+  readonly trouble: string | undefined
 }
 
-async function exportKey(key: webcrypto.CryptoKey): Promise<string> {
-  const der = Buffer.from(await webcrypto.subtle.exportKey('pkcs8', key))
-  return createPrivateKey({ key: der, format: 'der', type: 'pkcs8' })
-    .export({ type: 'pkcs8', format: 'pem' })
-    .toString()
+/** Read the roots, add what is due, take away what has ended, and let `ca.pem` say so. Each step alone leaves a usable state. */
+async function settle(dir: string, clock: Clock, terms: AuthorityTerms, before?: Stored): Promise<Stored> {
+  if (before === undefined) await makePrivate(dir)
+  let trouble: string | undefined
+  for (let round = 0; ; round++) {
+    const { files, roots } = await readStored(dir, before)
+    const nowMs = clock.nowMs()
+    const line = succession(roots, nowMs)
+    try {
+      if (line.isDue(terms.hosts) && round < MAX_ROUNDS) {
+        await addRoot(dir, (roots.at(-1)?.number ?? -1) + 1, await makePersisted(terms, nowMs))
+        continue
+      }
+      for (const root of line.ended) if (line.living.length > 0) await removeRoot(dir, root)
+      await publish(
+        dir,
+        line.living.map(({ root }) => root),
+        files.published,
+      )
+    } catch (cause) {
+      trouble = unwritable(dir, cause as NodeJS.ErrnoException)
+    }
+    if (line.living.length === 0) throw new Error(trouble ?? ended(dir, roots))
+    return { files, roots, trouble: trouble ?? endingOf(dir, roots, nowMs) }
+  }
 }
 
-function importKey(pem: string): Promise<webcrypto.CryptoKey> {
-  const der = createPrivateKey(pem).export({ type: 'pkcs8', format: 'der' })
-  return webcrypto.subtle.importKey('pkcs8', der, ECDSA, false, ['sign'])
+function makePersisted({ hosts, days }: AuthorityTerms, nowMs: number): Promise<string> {
+  return makeRoot({ hosts, lifeMs: days * DAY_MS, nowMs, title: 'Keyless CA' })
 }
 
-function certificateIn(pair: string, keyPath: string): string {
-  const start = pair.indexOf('-----BEGIN CERTIFICATE-----')
-  if (start === -1)
-    throw new Error(
-      `${keyPath} is there without its ca.pem. Restore ca.pem, or remove ${keyPath} to have a new authority made.`,
-    )
-  return pair.slice(start)
+/** Twice if need be: what was read may have been in the middle of a change by another process. */
+async function readStored(dir: string, before: Stored | undefined): Promise<Pick<Stored, 'files' | 'roots'>> {
+  const read = async () => {
+    const files = await readFiles(dir)
+    const isSame = before !== undefined && isEqual(files, before.files)
+    return { files, roots: isSame ? before.roots : rootsIn(dir, files) }
+  }
+  return read().catch(read)
+}
+
+function isEqual(a: RootFiles, b: RootFiles): boolean {
+  return (
+    a.published === b.published &&
+    a.keys.size === b.keys.size &&
+    [...a.keys].every(([n, text]) => b.keys.get(n) === text)
+  )
+}
+
+/** Roots of this process alone, for hosts that those on disk must not sign for. They follow the same rules of succession. */
+async function renewOwn(
+  own: readonly Root[],
+  stored: Stored,
+  { days }: AuthorityTerms,
+  clock: Clock,
+): Promise<readonly Root[]> {
+  const nowMs = clock.nowMs()
+  const newest = stored.roots.at(-1)
+  const line = succession(own, nowMs)
+  if (newest?.constraints === undefined || !line.isDue(undefined)) return own
+  const number = (own.at(-1)?.number ?? -1) + 1
+  const pair = await makeRoot({ hosts: undefined, lifeMs: days * DAY_MS, nowMs, title: 'Keyless session CA' })
+  return [...line.living.map(({ root }) => root), readRoot(pair, number, [])]
+}
+
+function pemOf(stored: Succession, own: Succession): string {
+  return [...stored.living, ...own.living].map(({ root }) => root.pem).join('')
+}
+
+function unwritable(dir: string, { code, message }: NodeJS.ErrnoException): string {
+  return (
+    `The CA in ${dir} needs a new root or a new ca.pem, and neither can be written there (${code ?? message}). ` +
+    `Run "keyless keys --dir ${dir} --config FILE" where it can be, with the settings of this gateway.`
+  )
+}
+
+/** An operator's own authority is theirs to renew: say so in time, a month before its end or a sixth of its life. */
+function endingOf(dir: string, roots: readonly Root[], nowMs: number): string | undefined {
+  const newest = roots.at(-1)
+  if (!newest?.isOperators || newest.endsAtMs - nowMs > Math.min(30 * DAY_MS, (newest.endsAtMs - newest.madeAtMs) / 6))
+    return undefined
+  return `The CA in ${dir} ends on ${newest.certificate.validTo}. Replace ca.key and ca.pem; agents need the new ca.pem.`
+}
+
+function ended(dir: string, roots: readonly Root[]): string {
+  const end = roots.at(-1)?.certificate.validTo
+  return `The authority in ${dir} ends on ${end}. Replace ca.key and ca.pem, or remove both to have a new authority made; agents need the new ca.pem.`
 }

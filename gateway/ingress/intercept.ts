@@ -35,6 +35,8 @@ interface InterceptorParts {
 interface HostServer {
   readonly server: Server
   readonly renewAtMs: number
+  /** Of the authority when the leaf was issued. */
+  readonly generation: number
 }
 
 /** Offered protocols, best first. */
@@ -51,7 +53,8 @@ export function createInterceptor(parts: InterceptorParts): Interceptor {
   const complain = complainer(parts.onTlsError)
 
   async function open(host: string): Promise<HostServer> {
-    const { key, cert, renewAtMs } = await parts.authority.issueLeaf(host)
+    const { generation } = parts.authority
+    const { key, cert, renewAtMs } = parts.authority.issueLeaf(host)
     const server = createServer({
       key,
       cert,
@@ -73,15 +76,15 @@ export function createInterceptor(parts: InterceptorParts): Interceptor {
       complain(error, host, (raw && handshakes.get(raw))?.userAgent)
       secure.destroy()
     })
-    return { server, renewAtMs }
+    return { server, renewAtMs, generation }
   }
 
   /** The host's server, made anew when its leaf is due; at most one is being made at a time. */
   async function serverOf(host: string): Promise<Server> {
     const before = servers.get(host)
     if (before !== undefined) {
-      const { server, renewAtMs } = await before
-      if (parts.nowMs() < renewAtMs) {
+      const { server, renewAtMs, generation } = await before
+      if (parts.nowMs() < renewAtMs && generation === parts.authority.generation) {
         servers.delete(host)
         servers.set(host, before)
         return server

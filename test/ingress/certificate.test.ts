@@ -13,6 +13,7 @@ const DAY_MS = 24 * 3_600_000
 let dir: string
 let nowMs: number
 const clock = { nowMs: () => nowMs, elapsedMs: () => 0 }
+const terms = { hosts: undefined, days: 365 }
 
 beforeEach(async () => {
   dir = await mkdtemp(join(tmpdir(), 'keyless-ca-'))
@@ -26,7 +27,7 @@ test.each([
   ['198.51.100.7', '-verify_ip'],
   ['2001:db8::1', '-verify_ip'],
 ])('openssl accepts a leaf for %s under its strictest rules', async (host, flag) => {
-  const authority = await loadAuthority(dir, clock)
+  const authority = await loadAuthority(dir, clock, terms)
   const leaf = await authority.issueLeaf(host)
   await writeFile(join(dir, 'leaf.pem'), leaf.cert)
   const { stdout } = await run('openssl', [
@@ -44,7 +45,7 @@ test.each([
 })
 
 test('a leaf lives at most 24 hours, began an hour ago, and is replaced well before its end', async () => {
-  const leaf = await (await loadAuthority(dir, clock)).issueLeaf('a.test')
+  const leaf = await (await loadAuthority(dir, clock, terms)).issueLeaf('a.test')
   const { validFrom, validTo } = new X509Certificate(leaf.cert)
   expect(Date.parse(validTo) - Date.parse(validFrom)).toBeLessThanOrEqual(DAY_MS)
   expect(Math.abs(Date.parse(validFrom) - (nowMs - 3_600_000))).toBeLessThanOrEqual(1_000)
@@ -53,7 +54,7 @@ test('a leaf lives at most 24 hours, began an hour ago, and is replaced well bef
 })
 
 test('a leaf never outlives its root', async () => {
-  const authority = await loadAuthority(dir, clock)
+  const authority = await loadAuthority(dir, clock, terms)
   nowMs += 364.5 * DAY_MS
   const leaf = await authority.issueLeaf('a.test')
   expect(Date.parse(new X509Certificate(leaf.cert).validTo)).toBeLessThanOrEqual(
@@ -62,7 +63,7 @@ test('a leaf never outlives its root', async () => {
 })
 
 test('serials are positive, minimal, 16 bytes, and never repeat', async () => {
-  const authority = await loadAuthority(dir, clock)
+  const authority = await loadAuthority(dir, clock, terms)
   const serials = await Promise.all(
     Array.from(
       { length: 50 },
@@ -74,60 +75,65 @@ test('serials are positive, minimal, 16 bytes, and never repeat', async () => {
 })
 
 test('the authority survives a restart, and its files are for the owner only', async () => {
-  const first = await loadAuthority(dir, clock)
-  const second = await loadAuthority(dir, clock)
+  const first = await loadAuthority(dir, clock, terms)
+  const second = await loadAuthority(dir, clock, terms)
   expect(second.caPem).toBe(first.caPem)
   for (const name of ['ca.pem', 'ca.key']) expect((await stat(join(dir, name))).mode & 0o777).toBe(0o600)
   expect((await readdir(dir)).sort()).toEqual(['ca.key', 'ca.pem'])
 })
 
 test('replicas that start at once in one directory agree on one authority', async () => {
-  const all = await Promise.all(Array.from({ length: 8 }, () => loadAuthority(dir, clock)))
+  const all = await Promise.all(Array.from({ length: 8 }, () => loadAuthority(dir, clock, terms)))
   expect(new Set(all.map(({ caPem }) => caPem)).size).toBe(1)
   const leaf = await all[3]?.issueLeaf('a.test')
   expect(new X509Certificate(leaf?.cert ?? '').verify(new X509Certificate(all[0]?.caPem ?? '').publicKey)).toBe(true)
 })
 
 test('a crash between the two files is repaired: the certificate comes back from the pair', async () => {
-  const { caPem } = await loadAuthority(dir, clock)
+  const { caPem } = await loadAuthority(dir, clock, terms)
   await rm(join(dir, 'ca.pem'))
-  expect((await loadAuthority(dir, clock)).caPem).toBe(caPem)
+  expect((await loadAuthority(dir, clock, terms)).caPem).toBe(caPem)
 })
 
 test.each([
   ['a key that is not one', 'ca.key', 'nonsense', /ca\.key/],
   ['a certificate that is not one', 'ca.pem', 'nonsense', /ca\.pem/],
 ])('%s is an error that says what to do', async (_what, name, text, message) => {
-  await loadAuthority(dir, clock)
+  await loadAuthority(dir, clock, terms)
   await writeFile(join(dir, name), text)
-  await expect(loadAuthority(dir, clock)).rejects.toThrow(message)
-  await expect(loadAuthority(dir, clock)).rejects.toThrow(/Remove .* to have a new authority made/)
+  await expect(loadAuthority(dir, clock, terms)).rejects.toThrow(message)
+  await expect(loadAuthority(dir, clock, terms)).rejects.toThrow(/Remove .* to have a new authority made/)
 })
 
 test("another gateway's certificate beside our key is refused", async () => {
-  await loadAuthority(dir, clock)
-  const other = await loadAuthority(join(dir, 'other'), clock)
+  await loadAuthority(dir, clock, terms)
+  const other = await loadAuthority(join(dir, 'other'), clock, terms)
   await writeFile(join(dir, 'ca.pem'), other.caPem)
-  await expect(loadAuthority(dir, clock)).rejects.toThrow(/is not the CA certificate of the key/)
+  await expect(loadAuthority(dir, clock, terms)).rejects.toThrow(/is not the CA certificate of the key/)
 })
 
-test('an authority that is about to expire stops the start, with its date', async () => {
-  await loadAuthority(dir, clock)
-  nowMs += 364.5 * DAY_MS
-  await expect(loadAuthority(dir, clock)).rejects.toThrow(/ends on/)
+test("an operator's own authority stops the start when it has ended, with its date", async () => {
+  const made = await loadAuthority(join(dir, 'made'), clock, terms)
+  const pair = await readFile(join(dir, 'made', 'ca.key'), 'utf8')
+  await writeFile(join(dir, 'ca.key'), pair.slice(0, pair.indexOf('-----BEGIN CERTIFICATE')))
+  await writeFile(join(dir, 'ca.pem'), made.caPem)
+  nowMs += 340 * DAY_MS
+  expect((await loadAuthority(dir, clock, terms)).trouble).toMatch(/ends on .* Replace ca\.key and ca\.pem/)
+  nowMs += 26 * DAY_MS
+  await expect(loadAuthority(dir, clock, terms)).rejects.toThrow(/ends on/)
 })
 
 test('a directory that cannot be written is an error, not a hang', async () => {
   const file = join(dir, 'file')
   await writeFile(file, '')
   await chmod(file, 0o600)
-  await expect(loadAuthority(join(file, 'keys'), clock)).rejects.toThrow(/ENOTDIR|EEXIST/)
+  await expect(loadAuthority(join(file, 'keys'), clock, terms)).rejects.toThrow(/ENOTDIR|EEXIST/)
 })
 
 test('an operator may bring their own authority as two plain files', async () => {
-  const made = await loadAuthority(join(dir, 'made'), clock)
+  const made = await loadAuthority(join(dir, 'made'), clock, terms)
   const pair = await readFile(join(dir, 'made', 'ca.key'), 'utf8')
   await writeFile(join(dir, 'ca.key'), pair.slice(0, pair.indexOf('-----BEGIN CERTIFICATE')))
   await writeFile(join(dir, 'ca.pem'), made.caPem)
-  expect((await loadAuthority(dir, clock)).caPem).toBe(made.caPem)
+  expect((await loadAuthority(dir, clock, terms)).caPem).toBe(made.caPem)
 })
