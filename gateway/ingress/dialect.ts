@@ -20,6 +20,8 @@ export interface RenderedProblem {
   readonly status: number
   readonly contentType: string
   readonly text: string
+  /** More fields of the head. */
+  readonly headers?: readonly string[]
 }
 
 /** The refusal as the clients of `dialect` expect an error. Only Slack's clients need another status. */
@@ -99,7 +101,7 @@ function xml({ status }: ProblemBody, root: string): RenderedProblem {
 }
 
 /** One line that stands alone: what happened, and the word to look up. */
-function sentence({ title, detail, code, instance }: ProblemBody): string {
+export function sentence({ title, detail, code, instance }: ProblemBody): string {
   return `${title}: ${detail} (keyless ${code}, ${instance})`
 }
 

@@ -1,6 +1,6 @@
 /**
  * Ends the TLS of a tunnel with a leaf for the host that CONNECT named. One TLS server per host, fed with raw sockets, so that
- * session tickets and handshake errors are Node's business; they never listen. HTTP/1.1 is what we speak inside.
+ * session tickets and handshake errors are Node's business; they never listen.
  */
 import { Socket } from 'node:net'
 import { createServer, type Server, type TLSSocket } from 'node:tls'
@@ -40,7 +40,7 @@ interface HostServer {
 }
 
 /** Offered protocols, best first. */
-const ALPN = ['http/1.1']
+const ALPN = ['h2', 'http/1.1']
 const MAX_HOSTS = 512
 const HANDSHAKE_TIMEOUT_MS = 20_000
 const MAX_COMPLAINTS = 1024
@@ -121,7 +121,7 @@ export function createInterceptor(parts: InterceptorParts): Interceptor {
 }
 
 /** `_parent` is the raw socket that Node wrapped. It is the connection's identity, so nothing less exact will do (ports are reused). */
-function rawOf(secure: TLSSocket): Socket | undefined {
+export function rawOf(secure: TLSSocket): Socket | undefined {
   const parent = (secure as TLSSocket & { readonly _parent?: unknown })._parent
   return parent instanceof Socket ? parent : undefined
 }

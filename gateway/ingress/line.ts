@@ -41,6 +41,8 @@ export interface Line extends Peer {
   busy: number
   /** Has any request come? */
   isUsed: boolean
+  /** How its client is told to go elsewhere. Absent over HTTP/1.1, where it is closed after its last answer. */
+  retire: (() => void) | undefined
   /** The latest of those over HTTP/1.1. */
   reply: ServerResponse | undefined
   /** Last Proxy-Authorization seen on this connection, parsed: most agents repeat it with every request. */
@@ -88,6 +90,7 @@ export function newLine(tunnel: Tunnel | null, { address, proof, refusal }: Peer
     refusal,
     busy: 0,
     isUsed: false,
+    retire: undefined,
     reply: undefined,
     credentialText: undefined,
     presented: null,

@@ -11,7 +11,7 @@ import type { RequestRooms } from '../request.ts'
 import { type AcceptParts, accept } from './accept.ts'
 import type { CertificateAuthority } from './certificate.ts'
 import { openTunnel } from './connect.ts'
-import { createHttp2, type Http2 } from './http2.ts'
+import { createHttp2 } from './http2.ts'
 import { createInterceptor, type Interceptor, type TlsComplaint } from './intercept.ts'
 import { type Door, newLine, type Peer, type Proofs, type Tunnel } from './line.ts'
 import { createAnnouncers } from './proxy-protocol.ts'
@@ -79,8 +79,7 @@ export async function openProxyDoor(parts: ProxyDoorParts): Promise<ProxyDoor> {
     },
   }
   const onTlsError = parts.onTlsError ?? (({ text }) => process.emitWarning(text, 'KeylessTlsWarning'))
-  const http2 = createHttp2(door)
-  const interceptor = openInterceptor(door, http2, parts.authority, onTlsError)
+  const interceptor = openInterceptor(door, parts.authority, onTlsError)
   const secure = openSecureDoor(door, parts, onceEach(onTlsError))
   server.on('connection', acceptor(parts, { door, interceptor, secure, onTlsError: onceEach(onTlsError) }))
   server.on('request', (_req, reply) => serve(door, reply))
@@ -98,7 +97,6 @@ export async function openProxyDoor(parts: ProxyDoorParts): Promise<ProxyDoor> {
     port: door.port,
     drain(graceMs) {
       secure?.close()
-      http2.retire()
       drained ??= drain(door, server, graceMs)
       return drained
     },
@@ -107,16 +105,16 @@ export async function openProxyDoor(parts: ProxyDoorParts): Promise<ProxyDoor> {
 
 function openInterceptor(
   door: Door,
-  http2: Http2,
   authority: CertificateAuthority,
   onTlsError: (complaint: TlsComplaint) => void,
 ): Interceptor {
+  const serveHttp2 = createHttp2(door)
   const interceptor = createInterceptor({
     authority,
     nowMs: door.nowMs,
     onSecure(raw, secure, tunnel) {
       door.lines.delete(raw) // from here on the connection is its TLS side
-      if (secure.alpnProtocol === 'h2') http2.serve(secure, tunnel)
+      if (secure.alpnProtocol === 'h2') serveHttp2(secure, tunnel)
       else door.serveHttp(secure, tunnel)
       secure.prependOnceListener('close', () => {
         if (door.lines.get(secure)?.isUsed === false && !door.isDraining) interceptor.sawNoRequest(tunnel)
@@ -244,7 +242,8 @@ async function drain(door: Door, server: Server, graceMs: number): Promise<void>
   // `net`'s close, because `http`'s also destroys connections whose last bytes are still being written.
   NetServer.prototype.close.call(server)
   for (const [socket, line] of door.lines) {
-    if (line.busy === 0) socket.destroySoon()
+    if (line.retire !== undefined) line.retire()
+    else if (line.busy === 0) socket.destroySoon()
   }
   const deadline = setTimeout(() => {
     for (const socket of door.lines.keys()) socket.destroy()

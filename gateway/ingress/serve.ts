@@ -24,6 +24,7 @@ export function serve(door: Door, reply: ServerResponse): void {
     return
   }
   line.busy += 1
+  line.isUsed = true
   line.reply = reply
   reply.on('close', () => {
     line.busy -= 1

@@ -4,7 +4,6 @@ import { createServer, type IncomingMessage, request, type ServerResponse } from
 import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { pipeline } from 'node:stream/promises'
 import type { CallEvent, Receipt } from '../../gateway/audit/event.ts'
 import { type CertificateAuthority, loadAuthority } from '../../gateway/ingress/certificate.ts'
 import type { TlsComplaint } from '../../gateway/ingress/intercept.ts'
@@ -150,6 +149,7 @@ function rooms({ calls, refused, upstream, state, clock }: Backing): RequestRoom
         if (state.isRevoked) throw new GatewayError('grant_revoked', 'The task has ended.')
         return grant(clock)
       },
+      seat: () => ({ [Symbol.dispose]() {} }),
       debit: () => undefined,
       settle() {},
     },
@@ -185,6 +185,7 @@ function callEvent(inbound: Inbound, refused: { id: string; code: string }[]): C
     decided: (decision) => decision,
     commit: async () => ({ event: inbound.id, seq: 0 }) as Receipt,
     leased: (given) => given,
+    leaked() {},
     closed() {},
     async refused(refusal) {
       refused.push({ id: inbound.id, code: refusal.code })
@@ -229,7 +230,7 @@ function lease(): Lease {
     expiresAt: 0,
     cache: 'miss',
   } as const
-  return { facts, attach: (plain) => plain, reissue: async () => null, [Symbol.dispose]() {} }
+  return { facts, attach: (plain) => plain, reissue: async () => null, burn: () => 'standing', [Symbol.dispose]() {} }
 }
 
 /** The other side over `http`, with the few rules these tests depend on. */
@@ -250,7 +251,11 @@ async function forward(outbound: Outbound, reply: Reply, port: number): Promise<
   const answer = await answered
   reply.writeHead(answer.statusCode ?? 502, endToEnd(answer.rawHeaders))
   try {
-    await pipeline(answer, reply as ServerResponse)
+    for await (const chunk of answer) {
+      if (!reply.write(chunk as Buffer)) await drained(reply)
+    }
+    reply.addTrailers(pairs(answer.rawTrailers))
+    reply.end()
   } catch (cause) {
     throw new GatewayError('upstream_broken', 'The upstream broke off.', { cause })
   }
@@ -264,13 +269,29 @@ async function forward(outbound: Outbound, reply: Reply, port: number): Promise<
   }
 }
 
+function drained(reply: Reply): Promise<void> {
+  return new Promise((resolve) => {
+    const settle = (): void => {
+      reply.off('drain', settle)
+      reply.off('close', settle)
+      resolve()
+    }
+    reply.on('drain', settle)
+    reply.on('close', settle)
+  })
+}
+
+function pairs(flat: readonly string[]): [string, string][] {
+  return flat.flatMap((name, i): [string, string][] => (i % 2 === 0 ? [[name, flat[i + 1] as string]] : []))
+}
+
 function endToEnd(rawHeaders: readonly string[]): string[] {
   return rawHeaders.filter(
     (_, i) => !/^(?:connection|keep-alive|transfer-encoding|date)$/i.test(rawHeaders[i - (i % 2)] ?? ''),
   )
 }
 
-/** `/slow` answers after 300 ms of silence, `/endless` never ends, `/broken` promises more than it sends; the rest is echoed. */
+/** `/slow` answers after 300 ms of silence, `/endless` never ends, `/broken` promises more than it sends; `/trailers`, `/large`; the rest is echoed. */
 async function openUpstream(): Promise<Upstream> {
   const server = createServer({ maxHeaderSize: 1 << 20 }, (req, res) => {
     state.received += 1
@@ -282,6 +303,18 @@ async function openUpstream(): Promise<Upstream> {
       res.writeHead(200)
       const timer = setInterval(() => res.write('x'.repeat(1024)), 5)
       res.on('close', () => clearInterval(timer))
+      return
+    }
+    if (req.url === '/trailers') {
+      res.writeHead(200, { trailer: 'X-Sum', 'set-cookie': ['a=1', 'b=2'] })
+      res.write('body')
+      res.addTrailers({ 'X-Sum': '42' })
+      res.end()
+      return
+    }
+    if (req.url === '/large') {
+      res.writeHead(200)
+      res.end(Buffer.alloc(8 * 1024 * 1024, 'x'))
       return
     }
     if (req.url === '/broken') {

@@ -44,15 +44,20 @@ test('leaf and root are sent, the leaf is for the host of the CONNECT and lives 
   wire.destroy()
 })
 
-test('only http/1.1 is agreed on, also when h2 is offered first', async () => {
-  const wire = await inside('api.github.test:443', { ALPNProtocols: ['h2', 'http/1.1'] })
-  expect((wire.stream as TLSSocket).alpnProtocol).toBe('http/1.1')
+test.each([
+  [['http/1.1'], 'http/1.1'],
+  [['http/1.1', 'h2'], 'h2'],
+  [['h2'], 'h2'],
+  [undefined, false],
+])('a client that offers %s is spoken to in %s', async (offered, agreed) => {
+  const wire = await inside('api.github.test:443', offered && { ALPNProtocols: offered })
+  expect((wire.stream as TLSSocket).alpnProtocol).toBe(agreed)
   wire.destroy()
 })
 
-test('a client that offers only h2 fails in the handshake and is reported', async () => {
-  await expect(inside('h2only.test:443', { ALPNProtocols: ['h2'] })).rejects.toThrow()
-  expect(door.complaints.some(({ host }) => host === 'h2only.test')).toBe(true)
+test('a client that offers only what nobody here speaks fails in the handshake and is reported', async () => {
+  await expect(inside('h3only.test:443', { ALPNProtocols: ['h3'] })).rejects.toThrow()
+  expect(door.complaints.some(({ host }) => host === 'h3only.test')).toBe(true)
 })
 
 test('a second connection resumes the TLS session', async () => {
