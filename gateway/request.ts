@@ -22,6 +22,8 @@ export interface RequestRooms {
   readonly catalogue: { locate(inbound: Inbound): Endpoint }
   readonly grants: {
     authenticate(inbound: Inbound): Grant | Promise<Grant>
+    /** One of the agent's seats, or a refusal when too many of its calls are under way. */
+    seat(grant: Grant): Disposable | Promise<Disposable>
     /** Spend a call from every budget above it. @returns the bytes left to it, when some budget counts bytes. */
     debit(permit: Permit): Allowance | undefined | Promise<Allowance | undefined>
     /** What the call carried, added to every budget of bytes above it. Never throws. */
@@ -46,20 +48,21 @@ export async function serveRequest(inbound: Inbound, house: RequestRooms): Promi
   const event = house.audit.openCall(inbound) // first: a refusal is an event too
   try {
     const grant = event.authenticated(await house.grants.authenticate(inbound)) // 1 who, for whom, for which task
-    const endpoint = event.located(house.catalogue.locate(inbound)) // 2 where to, as which operation
-    const whole = needsBody(grant, endpoint.operation.name) ? await readWhole(inbound, house) : inbound // 3 saying what, if that counts
-    const decision = event.decided(house.policy.evaluate(ask(whole, grant, endpoint, house))) // 4 may it
-    const permit = requirePermit(grant, endpoint, decision) // 5 or a refusal
-    using meter = meterOf(permit, await house.grants.debit(permit), house) // 6 budgets: a call before it is made, bytes as they pass
-    const receipt = await event.commit() // 7 durable, or stop
-    using lease = event.leased(await house.leases.acquire(permit, receipt)) // 8 credential, unseen
-    const plain = cleanse(whole, endpoint, grant, meter) // 9 strip every credential slot, then attach
+    using _seat = await house.grants.seat(grant) // 2 when it is its turn
+    const endpoint = event.located(house.catalogue.locate(inbound)) // 3 where to, as which operation
+    const whole = needsBody(grant, endpoint.operation.name) ? await readWhole(inbound, house) : inbound // 4 saying what, if that counts
+    const decision = event.decided(house.policy.evaluate(ask(whole, grant, endpoint, house))) // 5 may it
+    const permit = requirePermit(grant, endpoint, decision) // 6 or a refusal
+    using meter = meterOf(permit, await house.grants.debit(permit), house) // 7 budgets: a call before it is made, bytes as they pass
+    const receipt = await event.commit() // 8 durable, or stop
+    using lease = event.leased(await house.leases.acquire(permit, receipt)) // 9 credential, unseen
+    const plain = cleanse(whole, endpoint, grant, meter) // 10 strip every credential slot, then attach
     const outbound = await lease.attach(plain)
-    const outcome = await house.upstream.forward(outbound, inbound.reply, () => lease.reissue(plain)) // 10 guarded dial, stream, scrub
-    if (outcome.scrubbed > 0) event.leaked(outcome, lease.burn(plain)) // 11 it came back: nobody uses it any more
+    const outcome = await house.upstream.forward(outbound, inbound.reply, () => lease.reissue(plain)) // 11 guarded dial, stream, scrub
+    if (outcome.scrubbed > 0) event.leaked(outcome, lease.burn(plain)) // 12 it came back: nobody uses it any more
     event.closed(outcome)
   } catch (cause) {
-    house.refusals.write(inbound, await event.refused(asGatewayError(cause)), event.endpoint) // 12 one writer of refusals
+    house.refusals.write(inbound, await event.refused(asGatewayError(cause)), event.endpoint) // 13 one writer of refusals
   }
 }
 
@@ -82,6 +85,7 @@ function ask(inbound: Inbound, grant: Grant, endpoint: Endpoint, house: RequestR
     nowMs: house.nowMs(),
     body: content?.json,
     ...(traceId !== undefined && { traceId }),
+    ...(inbound.upgrade !== undefined && { isUpgrade: true }),
   }
 }
 

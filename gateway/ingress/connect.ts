@@ -2,13 +2,14 @@
  * CONNECT (RFC 9110 §9.3.6): settle who is calling on the proxy connection, where a 407 is understood, then see by the first
  * byte whether TLS or cleartext HTTP is inside. Everything else is refused inside, where clients show why (clients.md §0.1).
  */
-import { type IncomingMessage, ServerResponse } from 'node:http'
+import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import { uuidv7 } from '../protocol/id.ts'
 import type { Inbound } from '../protocol/message.ts'
 import { GatewayError } from '../protocol/problem.ts'
 import { admitTunnel } from '../request.ts'
+import { keepServing, replyOn } from './detached.ts'
 import { hasBody, parseCredentials, readFields } from './fields.ts'
 import { awaitFirstByte } from './first-bytes.ts'
 import { unreadInbound } from './inbound.ts'
@@ -39,10 +40,7 @@ export async function openTunnel(
     socket.destroy()
     return
   }
-  socket.on('error', ignore)
-  const reply = new ServerResponse(req)
-  reply.shouldKeepAlive = isPersistent(req)
-  reply.assignSocket(socket)
+  const reply = replyOn(socket, req)
   const inbound = await admit(door, line, reply)
   if (inbound === undefined) {
     keepServing(door, reply, head)
@@ -122,31 +120,3 @@ function connectInbound(door: Door, line: Line, reply: ServerResponse): Inbound 
     reply,
   }
 }
-
-/** After a refusal the connection goes back to the HTTP parser: clients retry with credentials on the same one. */
-function keepServing(door: Door, reply: ServerResponse, head: Buffer): void {
-  const socket = reply.socket
-  if (socket === null || reply.destroyed) return
-  const next = (): void => {
-    reply.detachSocket(socket)
-    socket.off('error', ignore)
-    if (!reply.shouldKeepAlive || door.isDraining) {
-      socket.on('error', ignore)
-      socket.destroySoon()
-      return
-    }
-    if (head.length > 0) socket.unshift(head)
-    door.serveHttp(socket, door.lines.get(socket)?.tunnel ?? null)
-  }
-  if (reply.writableFinished) next()
-  else reply.once('finish', next)
-}
-
-/** RFC 9112 §9.3. */
-function isPersistent({ httpVersionMinor, headers }: IncomingMessage): boolean {
-  const options = headers.connection ?? headers['proxy-connection']?.toString() ?? ''
-  return httpVersionMinor === 1 ? !/\bclose\b/i.test(options) : false
-}
-
-/** A client may leave at any time; whoever reads or writes next sees that the socket is destroyed. */
-function ignore(): void {}

@@ -19,6 +19,7 @@ import { writeBadRequest } from './refusal.ts'
 import { continueOnFirstRead, serve } from './serve.ts'
 import { openSocks } from './socks.ts'
 import { createSecureDoor, type ProxyTls, type SecureDoor, type VerifyClient } from './tls.ts'
+import { isHandshake, openUpgrade } from './upgrade.ts'
 
 export interface ProxyDoorParts {
   readonly host: string
@@ -88,6 +89,7 @@ export async function openProxyDoor(parts: ProxyDoorParts): Promise<ProxyDoor> {
     serve(door, reply)
   })
   server.on('connect', (req, stream, head) => void openTunnel(door, interceptor, req, [stream, head]))
+  server.on('upgrade', (req, stream, head) => openUpgrade(door, req, [stream, head]))
   server.on('clientError', (error: NodeJS.ErrnoException, socket) => onBrokenRequest(door, error, socket as Socket))
   door.port = await listen(server, parts)
   const scheme = parts.tls === undefined ? 'http' : 'https'
@@ -179,8 +181,7 @@ function createHttpServer(): { server: Server; parse(socket: Socket): void } {
     keepAlive: true, // a peer that vanished without a FIN is noticed
     noDelay: true,
     optimizeEmptyRequests: true,
-    // Every offer to upgrade is served as plain HTTP/1.1; `h2c` would carry requests past the flow.
-    shouldUpgradeCallback: () => false,
+    shouldUpgradeCallback: isHandshake,
   })
   server.maxHeadersCount = 0 // the default drops fields beyond 2000 silently, and so changes the request
   const parsers = server.listeners('connection')

@@ -39,11 +39,16 @@ export function serve(door: Door, reply: ServerResponse): void {
   }
   const refusal = door.isDraining ? draining() : isWebSocket(req) ? upgradeRefused() : undefined
   if (refusal !== undefined) void turnAway(inbound, refusal, door.rooms)
-  else if (isProvable(inbound)) void serveProved(door, inbound, reply)
+  else enter(door, inbound, reply)
+}
+
+/** Into the flow, proofs verified first. Never throws, never rejects. */
+export function enter(door: Door, inbound: Inbound, reply: ServerResponse): void {
+  if (isProvable(inbound)) void serveProved(door, inbound, reply)
   else serveRequest(inbound, door.rooms).catch(() => reply.destroy())
 }
 
-/** RFC 9110 §7.8: an offer to upgrade may be ignored; only WebSocket clients depend on it, and must hear that it is not taken. */
+/** RFC 9110 §7.8: an offer to upgrade may be ignored; a WebSocket client depends on it, and must hear that it is not taken. */
 function isWebSocket({ headers: { upgrade } }: IncomingMessage): boolean {
   return upgrade !== undefined && /\bwebsocket\b/i.test(upgrade)
 }
@@ -51,7 +56,7 @@ function isWebSocket({ headers: { upgrade } }: IncomingMessage): boolean {
 function upgradeRefused(): GatewayError {
   return new GatewayError(
     'upgrade_refused',
-    'WebSocket connections are not carried. Use the HTTP form of this API, such as server-sent events.',
+    'A WebSocket handshake is a GET without content and with `Connection: Upgrade` (RFC 6455 §4.1). Send it so, or without `Upgrade`.',
   )
 }
 

@@ -59,6 +59,8 @@ export function createPolicy({ bundle, tenant, regionsOf = () => [] }: PolicyPar
       const { maxDepth } = verdict.obligations
       if (maxDepth !== undefined && grant.depth > maxDepth)
         return refusal(digest, 'policy_denied', tooFarDown(ask, maxDepth), verdict)
+      if (ask.isUpgrade === true && !endpoint.operation.websocket)
+        return refusal(digest, 'upgrade_refused', noWebSocket(ask), verdict)
       return allow(ask, verdict, reached.levels)
     },
     evaluateInstruction: (proposal) =>
@@ -68,6 +70,10 @@ export function createPolicy({ bundle, tenant, regionsOf = () => [] }: PolicyPar
 
 function tooFarDown(ask: Ask, most: number): string {
   return `${asked(ask)}. Policy allows it down to depth ${most} below the human's agent; this grant is at depth ${ask.grant.depth}. Let an agent further up call it.`
+}
+
+function noWebSocket(ask: Ask): string {
+  return `${asked(ask)}, which its service file does not offer as a WebSocket. Use its HTTP form, such as server-sent events.`
 }
 
 function policyRefusal(digest: string, ask: Ask, verdict: Verdict): Decision {

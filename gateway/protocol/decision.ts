@@ -25,6 +25,8 @@ export interface Ask {
   readonly nowMs: number
   /** Parsed JSON; absent: not read, because nothing in the grant depends on it. */
   readonly body?: unknown
+  /** The connection is asked for, as a WebSocket. */
+  readonly isUpgrade?: boolean
   /** W3C trace id of the request, 32 hex digits; absent: none, or not asked for by the grant. */
   readonly traceId?: string
 }

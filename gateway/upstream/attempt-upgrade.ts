@@ -1,0 +1,153 @@
+/**
+ * A WebSocket handshake (RFC 6455 §4) with the upstream, on a connection of its own that speaks HTTP/1.1. Both sides get a
+ * handshake of ours: the agent's key is answered by us, and the upstream answers ours. An answer other than 101 goes to the
+ * agent like any other answer.
+ */
+import { randomBytes } from 'node:crypto'
+import type { Duplex } from 'node:stream'
+import type { Dispatcher } from 'undici'
+import type { Outbound, RawHeaders } from '../protocol/message.ts'
+import { GatewayError } from '../protocol/problem.ts'
+import { acceptOf } from '../protocol/websocket.ts'
+import type { Answer, Source } from './answer.ts'
+import { Attempt, type AttemptOwner } from './attempt.ts'
+import { Connection } from './connection.ts'
+import { readHead } from './head.ts'
+import { newLane, type PoolOptions } from './lane.ts'
+import type { Searcher } from './searcher.ts'
+
+export interface UpgradeOwner extends AttemptOwner {
+  /** 101, and checked: the connection is the upstream's side of the WebSocket. */
+  upgraded(attempt: UpgradeAttempt, switched: Switched): void
+}
+
+export interface Switched {
+  readonly socket: Duplex
+  /** For the agent. */
+  readonly headers: RawHeaders
+  /** Credentials overwritten in the head. */
+  readonly found: number
+}
+
+/** What of the agent's handshake is made anew. No extension is offered: compressed frames could not be searched. */
+const OURS = /^sec-websocket-(?:key|version|extensions|accept)$/i
+const NOT_FOR_AGENT = /^(?:sec-websocket-accept|content-length)$/i
+
+export class UpgradeAttempt extends Attempt implements Dispatcher.DispatchHandler {
+  readonly #owner: UpgradeOwner
+  readonly #outbound: Outbound
+  readonly #searcher: Searcher | null
+  readonly #connection: Connection
+  readonly #key = randomBytes(16).toString('base64')
+  #controller: Dispatcher.DispatchController | undefined
+
+  constructor(
+    owner: UpgradeOwner,
+    answer: (source: Source) => Answer,
+    o: { readonly outbound: Outbound; readonly searcher: Searcher | null; readonly options: PoolOptions },
+  ) {
+    super(owner, answer)
+    this.#owner = owner
+    this.#outbound = o.outbound
+    this.#searcher = o.searcher
+    this.#connection = new Connection(o.outbound, newLane(''), o.options)
+  }
+
+  get address(): string | undefined {
+    return this.#connection.address
+  }
+
+  get isFresh(): boolean {
+    return true
+  }
+
+  get isUnprocessed(): boolean {
+    return false
+  }
+
+  send({ path, method, headers }: Outbound): void {
+    const fields = [...without(headers, OURS), 'Sec-WebSocket-Version', '13', 'Sec-WebSocket-Key', this.#key]
+    this.#connection.client.dispatch({ path, method, headers: fields, body: null, upgrade: 'websocket' }, this)
+  }
+
+  pause(): void {
+    this.#controller?.pause()
+  }
+
+  resume(): void {
+    this.#controller?.resume()
+  }
+
+  protected cancel(): void {
+    this.#connection.destroy()
+  }
+
+  onRequestStart(controller: Dispatcher.DispatchController): void {
+    this.#controller = controller
+  }
+
+  onRequestUpgrade(controller: Dispatcher.DispatchController, _: number, __: unknown, socket: Duplex): void {
+    const { secrets, service, headers: sent } = this.#outbound
+    const raw = controller.rawHeaders as readonly Buffer[]
+    checkSwitch(raw, this.#key, offered(sent)) // what is thrown here comes back as onResponseError
+    const { headers, found } = readHead({
+      ...{ status: 101, statusText: '', raw, hasBody: false, slots: service.slots },
+      isCredentialed: secrets.length > 0,
+      searcher: this.#searcher,
+    })
+    this.#owner.upgraded(this, { socket, headers: without(headers, NOT_FOR_AGENT), found })
+  }
+
+  onResponseStarted(): void {
+    this.hasSpoken = true
+  }
+
+  onResponseStart(controller: Dispatcher.DispatchController, status: number, _: unknown, statusText = ''): void {
+    if (status === 101) throw broken('it switched to no protocol')
+    this.head(status, statusText, controller.rawHeaders as readonly Buffer[])
+  }
+
+  onResponseData(_: Dispatcher.DispatchController, chunk: Buffer): void {
+    this.data(chunk)
+  }
+
+  onResponseEnd(controller: Dispatcher.DispatchController): void {
+    if (this.#connection.isReset) {
+      this.onResponseError(controller, new Error('reset'))
+      return
+    }
+    this.cancel()
+    this.finish((controller.rawTrailers ?? []) as readonly Buffer[])
+  }
+
+  onResponseError(_: unknown, cause: unknown): void {
+    this.cancel()
+    this.fail(cause)
+  }
+}
+
+/** RFC 6455 §4.1, on the server's handshake. @throws {GatewayError} `upstream_broken` */
+function checkSwitch(raw: readonly Buffer[], key: string, protocols: readonly string[]): void {
+  const fields = raw.map((bytes) => bytes.toString('latin1'))
+  const values = (name: string) => fields.filter((_, i) => i % 2 === 1 && fields[i - 1]?.toLowerCase() === name)
+  if (values('upgrade').join().toLowerCase() !== 'websocket') throw broken('it switched to another protocol')
+  if (values('sec-websocket-accept').join() !== acceptOf(key)) throw broken('it did not answer the key')
+  if (values('sec-websocket-extensions').length > 0) throw broken('it wants an extension that was not offered')
+  const [chosen, ...others] = values('sec-websocket-protocol')
+  if (others.length > 0 || (chosen !== undefined && !protocols.includes(chosen)))
+    throw broken('it chose a subprotocol that was not offered')
+}
+
+/** Subprotocols that the upstream may choose from. */
+function offered(headers: RawHeaders): string[] {
+  const lists = headers.filter((_, i) => i % 2 === 1 && headers[i - 1]?.toLowerCase() === 'sec-websocket-protocol')
+  return lists.flatMap((list) => list.split(',').map((protocol) => protocol.trim()))
+}
+
+function without(headers: RawHeaders, names: RegExp): string[] {
+  return headers.filter((_, i) => !names.test(headers[i - (i % 2)] as string))
+}
+
+function broken(what: string): GatewayError {
+  return new GatewayError('upstream_broken', `The upstream's WebSocket handshake is not valid: ${what}.`)
+}

@@ -1,0 +1,103 @@
+/**
+ * Frames on their way in one direction: checked, and rid of credentials where they go to the agent. A credential may lie
+ * across the frames of one message; what hides it keeps its length, so every header stays true.
+ */
+import { CLOSE, type ControlFrame, type FrameLimits, FrameReader, type FrameSink, type Sender } from './frames.ts'
+import { Scrubber } from './scrub.ts'
+import type { Searcher } from './searcher.ts'
+
+export interface FlowParts {
+  readonly sender: Sender
+  readonly limits: FrameLimits
+  /** Null when nothing is searched for in this direction. */
+  readonly searcher: Searcher | null
+  /** What may go on. */
+  write(bytes: Buffer): void
+}
+
+/** What has to wait until the payload before it may go on. */
+interface Waiting {
+  /** Bytes of payload that go first. */
+  after: number
+  readonly bytes: Buffer
+}
+
+export class FrameFlow implements FrameSink {
+  readonly #parts: FlowParts
+  readonly #reader: FrameReader
+  #scrubber: Scrubber | undefined
+  #found = 0
+  /** Payload that the scrubber holds back. */
+  #held = 0
+  readonly #waiting: Waiting[] = []
+  #hasClosed = false
+
+  constructor(parts: FlowParts) {
+    this.#parts = parts
+    this.#reader = new FrameReader(parts.sender, parts.limits, this)
+  }
+
+  /** Credentials overwritten. */
+  get found(): number {
+    return this.#found + (this.#scrubber?.found ?? 0)
+  }
+
+  /** The sender has said that it closes. */
+  get hasClosed(): boolean {
+    return this.#hasClosed
+  }
+
+  /** Whether a frame of our own may follow what has gone on. */
+  get isBetweenFrames(): boolean {
+    return this.#held === 0 && this.#reader.isBetweenFrames
+  }
+
+  /** @param chunk given away: credentials in it are overwritten. @throws {FrameError} */
+  push(chunk: Buffer): void {
+    this.#reader.push(chunk)
+  }
+
+  header(bytes: Buffer): void {
+    this.#inTurn(bytes)
+  }
+
+  payload(bytes: Buffer, isLast: boolean): void {
+    const { searcher, write } = this.#parts
+    if (searcher === null) {
+      if (bytes.length > 0) write(bytes)
+      return
+    }
+    this.#scrubber ??= new Scrubber(searcher)
+    const released = this.#scrubber.push(bytes, isLast)
+    this.#held += bytes.length - released.length
+    this.#release(released)
+    if (!isLast) return
+    this.#found += this.#scrubber.found
+    this.#scrubber = undefined // a credential cannot go on in the next message
+  }
+
+  control(frame: ControlFrame): void {
+    const { searcher } = this.#parts
+    if (searcher !== null) this.#found += searcher.mask(frame.bytes.subarray(frame.start))
+    if (frame.opcode === CLOSE) this.#hasClosed = true
+    this.#inTurn(frame.bytes)
+  }
+
+  #inTurn(bytes: Buffer): void {
+    if (this.#held === 0) this.#parts.write(bytes)
+    else this.#waiting.push({ after: this.#held, bytes })
+  }
+
+  /** Payload in order, with what waited for it in between. */
+  #release(payload: Buffer): void {
+    let at = 0
+    for (let next = this.#waiting[0]; next !== undefined && next.after <= payload.length; next = this.#waiting[0]) {
+      if (next.after > at) this.#parts.write(payload.subarray(at, next.after))
+      at = Math.max(at, next.after)
+      this.#parts.write(next.bytes)
+      this.#waiting.shift()
+    }
+    for (const waiting of this.#waiting) waiting.after -= payload.length
+    if (at < payload.length) this.#parts.write(payload.subarray(at))
+  }
+}

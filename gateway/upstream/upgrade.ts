@@ -1,0 +1,207 @@
+/**
+ * A call that asks for its connection: handshake, one better credential after a 401, then frames until either side is done.
+ * It ends once. Its connections are its own and are never given to another call.
+ */
+import type { Grant } from '../protocol/grant.ts'
+import type { Outbound, Outcome, Upgrade } from '../protocol/message.ts'
+import { GatewayError } from '../protocol/problem.ts'
+import { Answer } from './answer.ts'
+import type { Attempt } from './attempt.ts'
+import { type Switched, UpgradeAttempt, type UpgradeOwner } from './attempt-upgrade.ts'
+import type { Call, ExchangeParts } from './exchange.ts'
+import { asFailure } from './failure.ts'
+import type { FrameLimits } from './frames.ts'
+import type { PoolOptions } from './lane.ts'
+import type { Lasting } from './lasting.ts'
+import { Relay } from './relay.ts'
+
+export interface UpgradeParts extends Pick<ExchangeParts, 'searchers' | 'lasting' | 'flushSoon'> {
+  readonly options: PoolOptions
+  readonly limits: FrameLimits
+}
+
+export interface Upgrades {
+  /** @param call its `outbound` has an `upgrade`. */
+  serve(call: Call): void
+  /** The gateway is shutting down: end all that are open, and those still to come. */
+  goAway(): void
+}
+
+/** Status recorded when the agent left before any answer (nginx's word for it). */
+const CLIENT_CLOSED_REQUEST = 499
+
+export function createUpgrades(parts: UpgradeParts): Upgrades {
+  /** Calls that have their connection. */
+  const open = new Set<Lasting>()
+  let isLeaving = false
+  const opened = (call: Lasting) => {
+    open.add(call)
+    if (isLeaving) call.cut(goingAway())
+  }
+  return {
+    serve: (call) => new UpgradeCall({ ...parts, opened, closed: (one) => open.delete(one) }, call).start(),
+    goAway() {
+      isLeaving = true
+      for (const call of open) call.cut(goingAway())
+    },
+  }
+}
+
+function goingAway(): GatewayError {
+  return new GatewayError('draining', 'The gateway is shutting down. Connect again; another instance takes over.')
+}
+
+interface CallParts extends UpgradeParts {
+  /** It has its connection. */
+  opened(call: Lasting): void
+  closed(call: Lasting): void
+}
+
+class UpgradeCall implements UpgradeOwner, Lasting {
+  readonly #parts: CallParts
+  readonly #call: Call
+  #outbound: Outbound
+  #attempt: UpgradeAttempt | undefined
+  #relay: Relay | undefined
+  #foundInHead = 0
+  #mayReissue: boolean
+  #isOver = false
+
+  constructor(parts: CallParts, call: Call) {
+    this.#parts = parts
+    this.#call = call
+    this.#outbound = call.outbound
+    this.#mayReissue = call.outbound.secrets.length > 0
+  }
+
+  get grant(): Grant {
+    return this.#outbound.grant
+  }
+
+  start(): void {
+    const { reply } = this.#call
+    if (reply.destroyed) {
+      this.#settle('client_left')
+      return
+    }
+    reply.on('close', () => {
+      if (this.#relay === undefined) this.#settle('client_left')
+    })
+    this.#parts.lasting.add(this)
+    this.#send()
+  }
+
+  cut(why: GatewayError): void {
+    if (this.#relay === undefined) this.#fail(why)
+    else this.#relay.cut(why)
+  }
+
+  challenged(): boolean {
+    if (!this.#mayReissue || this.#isOver) return false
+    this.#mayReissue = false
+    this.#call.reissue().then(
+      (better) => this.#reissued(better),
+      (cause) => this.#fail(cause),
+    )
+    return true
+  }
+
+  delivered(): void {
+    this.#settle(undefined)
+  }
+
+  failed(attempt: Attempt, cause: unknown): void {
+    if (attempt === this.#attempt) this.#fail(cause)
+  }
+
+  upgraded(attempt: UpgradeAttempt, { socket, headers, found }: Switched): void {
+    if (this.#isOver || attempt !== this.#attempt) {
+      socket.destroy()
+      return
+    }
+    const { searchers, limits } = this.#parts
+    const { upgrade, secrets, meter } = this.#outbound
+    this.#foundInHead = found
+    const relay = new Relay({
+      agent: (upgrade as Upgrade).accept(headers),
+      upstream: socket,
+      searcher: searchers.for(secrets),
+      limits,
+      meter,
+      ended: (error) => this.#settle(error),
+    })
+    this.#relay = relay
+    relay.start()
+    this.#parts.opened(this)
+  }
+
+  #send(): void {
+    const { options, searchers, flushSoon } = this.#parts
+    const { secrets, service, meter } = this.#outbound
+    const searcher = searchers.for(secrets)
+    const rest = { reply: this.#call.reply, isHead: false, slots: service.slots, meter, flushSoon }
+    const attempt = new UpgradeAttempt(
+      this,
+      (source) => new Answer({ searcher, isCredentialed: secrets.length > 0, ...rest }, source),
+      { outbound: this.#outbound, searcher, options },
+    )
+    this.#attempt = attempt
+    attempt.send(this.#outbound)
+  }
+
+  #reissued(better: Outbound | null): void {
+    if (this.#isOver) return
+    if (better === null) {
+      this.#attempt?.proceed()
+      return
+    }
+    this.#attempt?.abandon()
+    this.#outbound = better
+    this.#send()
+  }
+
+  #fail(cause: unknown): void {
+    if (this.#isOver) return
+    const { host, port } = this.#outbound
+    const failure = asFailure(cause, `${host}:${port}`)
+    if (this.#attempt?.answer.isSent) {
+      this.#settle(failure.code)
+      this.#call.reply.destroy()
+      return
+    }
+    this.#end()
+    this.#attempt?.abandon()
+    this.#call.reject(failure)
+  }
+
+  #settle(error: string | undefined): void {
+    if (this.#isOver) return
+    this.#end()
+    const attempt = this.#attempt
+    const relay = this.#relay
+    if (error !== undefined && relay === undefined) attempt?.abandon()
+    this.#call.resolve({ ...this.#passed(), address: attempt?.address, error })
+  }
+
+  #passed(): Omit<Outcome, 'address' | 'error'> {
+    const attempt = this.#attempt
+    const relay = this.#relay
+    if (relay !== undefined) {
+      const { sentBytes, receivedBytes, found } = relay
+      const head = this.#foundInHead
+      const leaks = { ...(head > 0 && { head }), ...(found > 0 && { frame: found }) }
+      return { status: 101, sentBytes, receivedBytes, scrubbed: head + found, ...(head + found > 0 && { leaks }) }
+    }
+    const answer = attempt?.answer
+    const status = answer?.isSent && attempt ? attempt.status : CLIENT_CLOSED_REQUEST
+    const scrubbed = answer?.found ?? 0
+    const leaks = scrubbed > 0 ? answer?.leaks : undefined
+    return { status, sentBytes: 0, receivedBytes: answer?.passed ?? 0, scrubbed, ...(leaks && { leaks }) }
+  }
+
+  #end(): void {
+    this.#isOver = true
+    this.#parts.lasting.delete(this)
+    this.#parts.closed(this)
+  }
+}
