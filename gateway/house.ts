@@ -102,6 +102,7 @@ export async function buildHouse(settings: Settings, clock: Clock, outlook: Outl
     agents: settings.agents,
     knowsOperation: (pattern) => catalogue.knows(pattern),
     ...settings.grants,
+    limits: settings.limits,
     policySet: policy.digest,
     clock,
     serveOffline: (token, tenant) =>

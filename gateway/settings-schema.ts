@@ -107,6 +107,28 @@ const grants = z
 
 const milliseconds = (min: number, max: number) => z.int().min(min).max(max)
 
+const limits = z
+  .strictObject({
+    agent_concurrency: z
+      .int()
+      .min(1)
+      .max(1_000_000)
+      .optional()
+      .describe(
+        'Calls of one agent under way at once, over all its tasks, at this replica; a stream or WebSocket is one until it ends. Default 1024.',
+      ),
+    agent_queue: z
+      .int()
+      .min(0)
+      .max(1_000_000)
+      .optional()
+      .describe('Calls of one agent that wait for one of them to end; more are refused. Default 1024.'),
+    queue_timeout_ms: milliseconds(1, 600_000)
+      .optional()
+      .describe('Milliseconds that a call waits for its turn before it is refused. Default 10000.'),
+  })
+  .describe('What one agent may take of the gateway, so that there is something left for the others.')
+
 const upstream = z
   .strictObject({
     connect_timeout_ms: milliseconds(100, 120_000)
@@ -192,6 +214,7 @@ export const settingsSchema = z.strictObject({
   redis: redis.optional(),
   audit: audit.optional(),
   grants: grants.optional(),
+  limits: limits.optional(),
   upstream: upstream.optional(),
 })
 

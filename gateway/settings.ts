@@ -76,6 +76,14 @@ export interface Settings {
     readonly maxDepth: number
     readonly heartbeatS: number
   }
+  readonly limits: {
+    /** Calls of one agent at once. Default 1024. */
+    readonly concurrency: number
+    /** Calls of one agent that wait for their turn. Default 1024. */
+    readonly queue: number
+    /** Milliseconds they wait. Default 10000. */
+    readonly queueTimeoutMs: number
+  }
   readonly upstream: {
     /** Default 5000. */
     readonly connectTimeoutMs: number
@@ -198,6 +206,11 @@ function normalise(written: WrittenSettings, around: Surroundings): Settings {
       origin: written.audit?.origin ?? `keyless.local/${tenant}`,
     },
     grants: grantsOf(written, around),
+    limits: {
+      concurrency: written.limits?.agent_concurrency ?? 1024,
+      queue: written.limits?.agent_queue ?? 1024,
+      queueTimeoutMs: written.limits?.queue_timeout_ms ?? 10_000,
+    },
     upstream: upstreamOf(written.upstream ?? {}, around),
     secretEnv: [...new Set([...envNames(written.credentials), ...envNames(written.redis)])].sort(),
     warnings: warningsOf(written, listen),

@@ -298,6 +298,7 @@ describe('the schema for editors', () => {
         'grants',
         'keys_dir',
         'listen',
+        'limits',
         'policies',
         'public_url',
         'redis',

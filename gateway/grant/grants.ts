@@ -24,6 +24,8 @@ import { perform } from './perform.ts'
 import { propose } from './propose.ts'
 import { presentChain } from './propose-present.ts'
 import { createRecords, type Records, type TaskRecord } from './record.ts'
+import type { Room } from './room.ts'
+import { type SeatLimits, Seats } from './seats.ts'
 import type { Eventual, GrantStore, StoredTask } from './store.ts'
 import { livingTask, mandated } from './task.ts'
 import { createTokenSeal, SIGN_AGE_MS, type SigningKeys } from './token.ts'
@@ -47,6 +49,8 @@ export interface GrantsOptions {
   readonly maxDepth: number
   /** Seconds between promised heartbeats; silence of twice that ends a task. */
   readonly heartbeatS: number
+  /** Calls of one agent at once. */
+  readonly limits: SeatLimits
   /** Digest of the policies in force. */
   readonly policySet: string
   readonly clock: Clock
@@ -71,6 +75,8 @@ export interface Grants {
   authenticate(inbound: Inbound): Grant | Promise<Grant>
   /** @see Watch.watch */
   watch(grant: Grant, cut: (why: GatewayError) => void): () => void
+  /** @see Seats.take. @throws {GatewayError} what `authenticate` does as well, when the grant ended while it waited. */
+  seat(grant: Grant): Eventual<Disposable>
   /** @see Budgets.debit */
   debit(permit: Spending): Eventual<Allowance | undefined>
   /** @see Budgets.settle */
@@ -125,11 +131,16 @@ export function createGrants(o: GrantsOptions): Grants {
   })
   const watch = new Watch({ store, liveness, clock: steady })
   const budgets = createBudgets(store)
+  const seats = new Seats(o.limits)
   const room = { chainKey: () => undefined, ...o, agents, records, seal, authenticator, clockWatch }
   return {
     defaults: { agent: o.agents[0]?.id, heartbeatS: o.heartbeatS },
     authenticate: (inbound) => authenticator.authenticate(inbound),
     watch: (grant, cut) => watch.watch(grant, cut),
+    seat(grant) {
+      const seat = seats.take(grant)
+      return seat instanceof Promise ? seat.then((its) => stillLiving(its, grant, room)) : seat
+    },
     debit: (permit) => budgets.debit(permit),
     settle: (permit, traffic) => budgets.settle(permit, traffic),
     propose: (i) => propose(i, room),
@@ -166,4 +177,15 @@ function readable(stored: readonly StoredTask[], records: Records): TaskRecord[]
       return []
     }
   })
+}
+
+/** It waited for its seat, and its grant may have ended meanwhile. */
+async function stillLiving(seat: Disposable, grant: Grant, room: Room): Promise<Disposable> {
+  try {
+    await namedGrant(room, grant.tenant, grant.id)
+    return seat
+  } catch (cause) {
+    seat[Symbol.dispose]()
+    throw cause
+  }
 }

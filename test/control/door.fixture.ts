@@ -66,6 +66,7 @@ export async function openRig(changes: RigChanges = {}): Promise<Rig> {
     agents,
     knowsOperation: (pattern) => pattern.startsWith('github:'),
     ttl: { defaultS: 900, maxS: 1800 },
+    limits: { concurrency: 1024, queue: 1024, queueTimeoutMs: 10_000 },
     heartbeatS: 15,
     clock,
     onEnded: (grant) => void ended.push(grant),

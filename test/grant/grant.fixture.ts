@@ -101,6 +101,7 @@ export function grantsWith(changes: Partial<GrantsOptions> = {}): Grants {
     agents: [triage, billing],
     knowsOperation: (pattern) => pattern.startsWith('github:') || pattern.startsWith('openai:'),
     ttl: { defaultS: 900, maxS: 3600 },
+    limits: { concurrency: 1024, queue: 1024, queueTimeoutMs: 10_000 },
     heartbeatS: 15,
     clock,
     onEnded: () => {},
