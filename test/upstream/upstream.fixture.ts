@@ -109,6 +109,8 @@ export interface DoorOptions {
   readonly reissue?: () => Promise<Outbound | null>
   /** Bytes that a call may carry in both directions together. Default: any. */
   readonly byteLimit?: number
+  /** Whether calls are taken to have come over HTTP/2. Default no. */
+  readonly isHttp2?: boolean
 }
 
 export interface Door {
@@ -164,6 +166,7 @@ export async function openDoor(options: DoorOptions): Promise<Door> {
       rawPath,
       rawHeaders: request.rawHeaders,
       body: hasBody ? request : null,
+      isHttp2: options.isHttp2 === true,
       reply: response,
     })
     let used = 0
