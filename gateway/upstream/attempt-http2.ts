@@ -44,7 +44,11 @@ export class Http2Attempt extends Attempt {
   send(outbound: Outbound, body: Body): void {
     this.#body = body
     try {
-      this.#stream = this.#session.http2.request(requestFields(outbound), { endStream: body === null })
+      this.#stream = this.#session.http2.request(requestFields(outbound), {
+        endStream: body === null,
+        // Node ends a stream before it resets it, and half an upload would look whole; it does not while trailers may follow.
+        waitForTrailers: body !== null,
+      })
     } catch (cause) {
       this.#pool.leave(this.#session)
       this.#break(cause)
