@@ -63,6 +63,7 @@ export function readHead(raw: readonly string[]): StreamHead {
 
 /** @throws {GatewayError} `request_malformed`, `method_refused`, `target_mismatch`. */
 export function readStream(door: Door, line: Line, tunnel: Tunnel, stream: Stream): Inbound {
+  if (line.refusal !== undefined) throw line.refusal
   const { method, scheme, authority, path, rawHeaders, bytes } = stream.head
   if (bytes > MAX_HEAD_BYTES)
     throw malformed(`its head is larger than ${MAX_HEAD_BYTES} bytes. Send fewer or shorter header fields`)
@@ -100,6 +101,8 @@ export function unreadStream(door: Door, line: Line, tunnel: Tunnel, { head, bod
     rawHeaders: head.rawHeaders,
     hostHeader: head.authority,
     presented: tunnel.presented,
+    ...(line.proof !== undefined && { proof: line.proof }),
+    isHttp2: true,
     proof: line.proof,
     client: { address: line.address, userAgent: fieldValue(head.rawHeaders, 'user-agent') },
     body,
