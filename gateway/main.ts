@@ -100,7 +100,9 @@ interface Open {
 /** Data first, so that nothing new is decided; the log last, so that it has every outcome. */
 async function close({ house, control, proxy, reaper }: Open): Promise<void> {
   clearInterval(reaper)
-  await proxy?.drain(DRAIN_MS)
+  const drained = proxy?.drain(DRAIN_MS) // from here on nothing is let in
+  house.upstream.goAway()
+  await drained
   await control?.drain(DRAIN_MS)
   await house.close()
 }
