@@ -5,7 +5,7 @@ import { errors } from 'undici'
 import type { Outbound } from '../protocol/message.ts'
 import type { Answer, Source } from './answer.ts'
 import { Attempt, type AttemptOwner, type Body } from './attempt.ts'
-import { readFields, requestFields } from './http2-fields.ts'
+import { answerFields, requestFields } from './http2-fields.ts'
 import type { Pool } from './pool.ts'
 import type { Session } from './session.ts'
 import { Upload } from './upload.ts'
@@ -99,9 +99,7 @@ export class Http2Attempt extends Attempt {
       .on('response', (headers: IncomingHttpHeaders, flags: number, raw: string[]) =>
         this.#respond(headers, flags, raw),
       )
-      .on('trailers', (_headers: unknown, _flags: number, raw: string[]) => {
-        this.#trailers = readFields(raw)
-      })
+      .on('trailers', (_headers: unknown, _flags: number, raw: string[]) => this.#trailed(raw))
       .on('data', (chunk: Buffer) => {
         if (!this.#isOver) this.data(chunk)
       })
@@ -119,17 +117,25 @@ export class Http2Attempt extends Attempt {
   #respond(headers: IncomingHttpHeaders, flags: number, raw: readonly string[]): void {
     this.#session.hasAnswered = true
     this.#wait(this.#pool.options.bodyTimeoutMs)
-    this.#answered(headers, readFields(raw))
+    this.#answered(headers, raw)
     // gRPC's answers without a message are one frame: passed on at once, they stay one frame.
     if ((flags & NGHTTP2_FLAG_END_STREAM) !== 0) this.#complete()
   }
 
-  #answered(headers: IncomingHttpHeaders, fields: readonly Buffer[]): void {
+  #answered(headers: IncomingHttpHeaders, raw: readonly string[]): void {
     if (this.#isOver) return
     this.hasSpoken = true
     const status = Number(headers[':status'])
     try {
-      this.head(status, STATUS_CODES[status] ?? '', fields)
+      this.head(status, STATUS_CODES[status] ?? '', answerFields(raw))
+    } catch (cause) {
+      this.#break(cause)
+    }
+  }
+
+  #trailed(raw: readonly string[]): void {
+    try {
+      this.#trailers = answerFields(raw)
     } catch (cause) {
       this.#break(cause)
     }

@@ -4,10 +4,7 @@ import { Client } from 'undici'
 import type { Outbound } from '../protocol/message.ts'
 import { formatAuthority } from '../protocol/target.ts'
 import type { Dialled } from './dial.ts'
-import { dialTarget, type Lane, type PoolOptions } from './lane.ts'
-
-/** Clients of clients.md §7 see answers with 20 KB of headers. */
-const MAX_HEADER_BYTES = 64 * 1024
+import { dialTarget, type Lane, MAX_HEADER_BYTES, type PoolOptions } from './lane.ts'
 
 export class Connection {
   readonly client: Client

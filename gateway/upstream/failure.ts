@@ -12,6 +12,9 @@ export function asFailure(cause: unknown, place: string): GatewayError {
       return new GatewayError('upstream_timeout', `${place} stopped sending its answer.`, { cause })
     case 'UND_ERR_INVALID_ARG':
     case 'UND_ERR_NOT_SUPPORTED':
+    case 'ERR_INVALID_HTTP_TOKEN':
+    case 'ERR_HTTP2_INVALID_CONNECTION_HEADERS':
+    case 'ERR_HTTP2_INVALID_PSEUDOHEADER':
       return new GatewayError(
         'request_malformed',
         'The request has a path, method or header that HTTP does not allow.',
@@ -31,7 +34,7 @@ export function asFailure(cause: unknown, place: string): GatewayError {
 /** Did a connection end under a request, so that another connection may do better? */
 export function isConnectionLoss(cause: unknown): boolean {
   const code = cause instanceof Error ? (cause as NodeJS.ErrnoException).code : undefined
-  return code === 'UND_ERR_SOCKET' || code === 'ECONNRESET' || code === 'EPIPE'
+  return code === 'UND_ERR_SOCKET' || code === 'ECONNRESET' || code === 'EPIPE' || code === 'ERR_HTTP2_SESSION_ERROR'
 }
 
 /** What an OpenSSL or Node TLS code means and what to do about it. */
@@ -52,6 +55,8 @@ export function describeTlsFailure(code: string): string {
     case 'ERR_SSL_UNSUPPORTED_PROTOCOL':
     case 'ERR_SSL_TLSV1_ALERT_PROTOCOL_VERSION':
       return 'it offers no TLS 1.2 or newer.'
+    case 'ERR_SSL_TLSV1_ALERT_NO_APPLICATION_PROTOCOL':
+      return 'it does not speak HTTP/1.1. Reach it with a client that uses HTTP/2, and leave `upstream.http2` on.'
     case 'ERR_SSL_WRONG_VERSION_NUMBER':
     case 'ERR_SSL_PACKET_LENGTH_TOO_LONG':
       return 'it does not speak TLS on this port.'
@@ -62,5 +67,7 @@ export function describeTlsFailure(code: string): string {
 
 function describeBreak(code: string, place: string): string {
   if (code.startsWith('HPE_')) return `The answer from ${place} is not HTTP/1.1 (${code}).`
+  if (code === 'ERR_HTTP2_STREAM_ERROR') return `${place} reset the request before its answer was complete.`
+  if (code.startsWith('ERR_HTTP2_')) return `The answer from ${place} is not HTTP/2 (${code}).`
   return `${place} closed the connection before its answer was complete.`
 }

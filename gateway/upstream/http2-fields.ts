@@ -1,7 +1,9 @@
 /** Requests and answers as HTTP/2 writes their fields: names in lower case, pseudo-fields first (RFC 9113 §8.2, §8.3). */
 import { sensitiveHeaders } from 'node:http2'
 import type { Outbound } from '../protocol/message.ts'
+import { GatewayError } from '../protocol/problem.ts'
 import type { Service } from '../protocol/service.ts'
+import { MAX_HEADER_BYTES } from './lane.ts'
 
 /** Worked out once per service. */
 const guarded = new WeakMap<Service, string[]>()
@@ -32,9 +34,15 @@ function guard(service: Service): string[] {
   return list
 }
 
-/** Fields of an answer or of its trailers in one piece of memory, as `head.ts` likes them; pseudo-fields are left out. */
-export function readFields(raw: readonly string[]): Buffer[] {
+/**
+ * Fields of an answer or of its trailers in one piece of memory, as undici's parser has them; pseudo-fields are left out.
+ * @throws {GatewayError} `upstream_broken` for more than `MAX_HEADER_BYTES`.
+ */
+export function answerFields(raw: readonly string[]): Buffer[] {
   const bytes = Buffer.from(raw.join('\n'), 'latin1')
+  // nghttp2 holds the upstream to our settings only once it has acknowledged them.
+  if (bytes.length > MAX_HEADER_BYTES)
+    throw new GatewayError('upstream_broken', `The header of the answer has more than ${MAX_HEADER_BYTES} bytes.`)
   const fields: Buffer[] = []
   let start = 0
   for (let i = 0; i < raw.length; i += 1) {

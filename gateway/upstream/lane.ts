@@ -4,6 +4,9 @@ import type { Connection } from './connection.ts'
 import type { Dial, DialTarget } from './dial.ts'
 import type { Session } from './session.ts'
 
+/** Of an answer's fields, over either protocol. Clients of clients.md §7 see 20 KB. */
+export const MAX_HEADER_BYTES = 64 * 1024
+
 export interface PoolOptions {
   readonly dial: Dial
   readonly headersTimeoutMs: number

@@ -6,7 +6,7 @@ import { type ClientHttp2Session, connect } from 'node:http2'
 import type { Outbound } from '../protocol/message.ts'
 import { formatAuthority } from '../protocol/target.ts'
 import type { Dialled } from './dial.ts'
-import type { Lane } from './lane.ts'
+import { type Lane, MAX_HEADER_BYTES } from './lane.ts'
 
 /** Streams at once, where the upstream allows as many; what is more gets a session of its own. */
 const MAX_STREAMS = 100
@@ -17,8 +17,6 @@ const MAX_STREAMS = 100
 const STREAM_WINDOW = 512 * 1024
 /** The same for all streams together. Node gives it back at once, so a stalled stream holds up no other. */
 const SESSION_WINDOW = 8 * 1024 * 1024
-/** As for HTTP/1.1. RFC 9113 §6.5.2: 32 bytes a field come on top of its name and value. */
-const MAX_HEADER_BYTES = 64 * 1024
 const MAX_FIELDS = 1000
 
 const OPTIONS = {

@@ -150,16 +150,16 @@ describe('a request that came over HTTP/2', () => {
 describe('an answer over HTTP/2', () => {
   it('keeps its fields in order and repeated', async () => {
     const { door } = await between((stream) => {
-      stream.respond([':status', '529', 'x-b', '1', 'set-cookie', 'a=1', 'x-a', '2', 'set-cookie', 'b=2'] as never)
+      stream.respond([':status', '529', 'x-b', '1', 'link', '<a>', 'x-a', '2', 'link', '<b>'] as never)
       stream.end('no')
     })
     const answer = await get(door.port)
     expect(answer.head.split('\r\n').filter((line) => !/^(?:date|connection|transfer)/i.test(line))).toEqual([
       'HTTP/1.1 529 ',
       'x-b: 1',
-      'set-cookie: a=1',
+      'link: <a>',
       'x-a: 2',
-      'set-cookie: b=2',
+      'link: <b>',
     ])
   })
 
