@@ -43,7 +43,9 @@ export class Session {
     this.address = address
     this.allowed = outbound.service.addresses
     this.http2 = connect(`https://${formatAuthority(outbound)}`, { ...OPTIONS, createConnection: () => socket })
-    this.http2.once('connect', () => this.http2.setLocalWindowSize(SESSION_WINDOW))
+    this.http2.once('connect', () => {
+      if (!this.http2.destroyed) this.http2.setLocalWindowSize(SESSION_WINDOW)
+    })
     this.http2.on('goaway', (_, lastStreamId: number) => {
       this.#lastProcessed = lastStreamId
     })
