@@ -14,7 +14,7 @@ import { type Succession, succession, type Wanted } from './succession.ts'
 export interface Leaf {
   /** PKCS #8 PEM of the P-256 key that all leaves of this process share. Never written down. */
   readonly key: string
-  /** Leaf and root, PEM. The root is sent too: some clients match it by its key (clients.md §0.11). */
+  /** Leaf, issuing CA and root, PEM. The root is sent too: some clients match it by its key (clients.md §0.11). */
   readonly cert: string
   /** Milliseconds since the Unix epoch from which a new leaf should take over. */
   readonly renewAtMs: number
@@ -82,13 +82,13 @@ export async function loadAuthority(dir: string, clock: Clock, terms: AuthorityT
       const notAfterMs = Math.min(nowMs - BACKDATE_MS + LEAF_LIFE_MS, issuer.untilMs, issuer.root.endsAtMs)
       const notBeforeMs = Math.max(nowMs - BACKDATE_MS, issuer.root.certificate.validFromDate.getTime())
       const leaf = leafKey.certify({ issuer: issuer.root, host, notBeforeMs, notAfterMs })
-      return { key: leafKey.pem, cert: leaf + issuer.root.pem, renewAtMs: nowMs + ((notAfterMs - nowMs) * 3) / 4 }
+      return { key: leafKey.pem, cert: leaf + issuer.root.chain, renewAtMs: nowMs + ((notAfterMs - nowMs) * 3) / 4 }
     },
     async refresh() {
       try {
         const next = await settle(dir, clock, terms, stored)
         own = await renewOwn(own, next, terms, clock)
-        if (stored.roots.some((root) => !next.roots.some(({ pem }) => pem === root.pem))) generation += 1
+        if (stored.roots.some((root) => !next.roots.some(({ chain }) => chain === root.chain))) generation += 1
         stored = next
         trouble = next.trouble
       } catch (cause) {
@@ -171,7 +171,7 @@ async function renewOwn(
 }
 
 function pemOf(stored: Succession, own: Succession): string {
-  return [...stored.living, ...own.living].map(({ root }) => root.pem).join('')
+  return [...stored.living, ...own.living].map(({ root }) => root.anchors).join('')
 }
 
 function unwritable(dir: string, { code, message }: NodeJS.ErrnoException): string {

@@ -47,7 +47,7 @@ export function rootsIn(dir: string, { keys, published }: RootFiles): Root[] {
   })
   const oldest = roots[0]
   if (oldest === undefined || certificates === undefined) return roots
-  const isOurs = roots.some(({ pem }) => certificates.some((one) => bare(pem).includes(bare(one))))
+  const isOurs = roots.some(({ chain }) => certificates.some((one) => bare(chain).includes(bare(one))))
   if (isOurs) return roots
   const what =
     certificates.length === 0
@@ -73,7 +73,7 @@ export async function removeRoot(dir: string, { number }: Root): Promise<void> {
 
 /** Put the certificates into `ca.pem`, unless they are there. A crash before this leaves it older than the keys; the next start writes it. */
 export async function publish(dir: string, roots: readonly Root[], before: string | undefined): Promise<void> {
-  const text = roots.map(({ pem }) => pem).join('')
+  const text = roots.map(({ anchors }) => anchors).join('')
   if (before === undefined || bare(before) !== bare(text)) await replace(join(dir, 'ca.pem'), text)
 }
 

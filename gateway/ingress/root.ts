@@ -24,12 +24,17 @@ import { type Constraints, constrainTo, constraintsOf } from './constraints.ts'
 export interface Root {
   /** Place in the succession: the higher, the newer. */
   readonly number: number
-  /** The certificate, and after it those above it if an operator brought one that is not self-signed. */
-  readonly pem: string
+  /** What agents are told to trust, PEM: its own certificate, or the last above it; of an operator's all of them. */
+  readonly anchors: string
+  /** What is sent behind a leaf, PEM: the certificate that signed it, and those above. */
+  readonly chain: string
   /** P-256. */
   readonly key: KeyObject
+  /** Of `key`. */
   readonly certificate: StoredCertificate
-  /** DER: the subject, as leaves name it. */
+  /** The last of the chain. */
+  readonly top: StoredCertificate
+  /** DER: the subject of `certificate`, as leaves name it. */
   readonly subject: Buffer
   readonly keyId: Buffer
   readonly madeAtMs: number
@@ -53,29 +58,72 @@ const ECDSA = { name: 'ECDSA', namedCurve: 'P-256', hash: 'SHA-256' } as const
 /** Clocks of agents may be behind ours. */
 export const BACKDATE_MS = 3_600_000
 
-/** A new root, as one PEM text: key first, certificate after it, so that no crash or race leaves half of it. */
-export async function makeRoot({ hosts, lifeMs, nowMs, title }: RootTerms): Promise<string> {
-  const keys = await webcrypto.subtle.generateKey(ECDSA, true, ['sign', 'verify'])
-  const identifier = await SubjectKeyIdentifierExtension.create(keys.publicKey)
-  const certificate = await X509CertificateGenerator.createSelfSigned({
+/**
+ * A new root as one PEM text: key first, certificates after it, so that no crash or race leaves half of it.
+ *
+ * The key of a constrained root signs one certificate, that of an issuing CA, and is forgotten: verifiers may ignore what stands
+ * in a certificate that they were told to trust (RFC 5280 §6.2; Java does), but never what stands in one below it.
+ */
+export async function makeRoot(terms: RootTerms): Promise<string> {
+  const keys = await newKeys()
+  const { hosts, title } = terms
+  const root = await certify({ terms, subject: keys, signer: keys, title, pathLength: hosts === undefined ? 0 : 1 })
+  if (hosts === undefined) return `${await keyText(keys)}${root.toString('pem')}\n`
+  const issuing = await newKeys()
+  const below = {
+    terms,
+    subject: issuing,
+    signer: keys,
+    issuer: root.subject,
+    title: `${title} issuing`,
+    pathLength: 0,
+  }
+  return `${await keyText(issuing)}${(await certify(below)).toString('pem')}\n${root.toString('pem')}\n`
+}
+
+type Keys = Awaited<ReturnType<typeof newKeys>>
+
+function newKeys() {
+  return webcrypto.subtle.generateKey(ECDSA, true, ['sign', 'verify'])
+}
+
+interface Authority {
+  readonly terms: RootTerms
+  readonly subject: Keys
+  readonly signer: Keys
+  /** Name of the signer. Default: its own. */
+  readonly issuer?: string
+  readonly title: string
+  readonly pathLength: number
+}
+
+async function certify({ terms, subject, signer, issuer, title, pathLength }: Authority): Promise<X509Certificate> {
+  const { hosts, lifeMs, nowMs } = terms
+  const identifier = await SubjectKeyIdentifierExtension.create(subject.publicKey)
+  // Roots that stand in one trust store must differ by name: OpenSSL looks issuers up by it.
+  const name = `CN=${title} ${identifier.keyId.slice(0, 8)}`
+  return X509CertificateGenerator.create({
     serialNumber: newSerial().toString('hex'),
-    // Roots that stand in one trust store must differ by name: OpenSSL looks issuers up by it.
-    name: [{ CN: [`${title} ${identifier.keyId.slice(0, 8)}`] }],
+    subject: name,
+    issuer: issuer ?? name,
     notBefore: new Date(nowMs - BACKDATE_MS),
     notAfter: new Date(nowMs + lifeMs),
-    keys,
+    publicKey: subject.publicKey,
+    signingKey: signer.privateKey,
     signingAlgorithm: ECDSA,
     extensions: [
-      new BasicConstraintsExtension(true, 0, true),
+      new BasicConstraintsExtension(true, pathLength, true),
       new KeyUsagesExtension(KeyUsageFlags.keyCertSign | KeyUsageFlags.cRLSign, true),
       identifier,
-      await AuthorityKeyIdentifierExtension.create(keys.publicKey),
+      await AuthorityKeyIdentifierExtension.create(signer.publicKey),
       ...(hosts === undefined ? [] : [constrainTo(hosts)]),
     ],
   })
-  const der = Buffer.from(await webcrypto.subtle.exportKey('pkcs8', keys.privateKey))
-  const key = createPrivateKey({ key: der, format: 'der', type: 'pkcs8' })
-  return `${key.export({ type: 'pkcs8', format: 'pem' })}${certificate.toString('pem')}\n`
+}
+
+async function keyText({ privateKey }: Keys): Promise<string> {
+  const der = Buffer.from(await webcrypto.subtle.exportKey('pkcs8', privateKey))
+  return String(createPrivateKey({ key: der, format: 'der', type: 'pkcs8' }).export({ type: 'pkcs8', format: 'pem' }))
 }
 
 const CERTIFICATE = /-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----/g
@@ -100,11 +148,15 @@ export function readRoot(file: string, number: number, published: readonly strin
   const decoded = new X509Certificate(certificate.raw)
   const identifier = decoded.getExtension(SubjectKeyIdentifierExtension)?.keyId
   const isOperators = own.length === 0
+  const chain = [certificate, ...above(certificate, pool)]
+  const top = chain.at(-1) as StoredCertificate
   return {
     number,
-    pem: `${[certificate, ...above(certificate, pool)].map((one) => one.toString().trim()).join('\n')}\n`,
+    anchors: textOf(isOperators ? chain : [top]),
+    chain: textOf(chain),
     key,
     certificate,
+    top,
     subject: Buffer.from(decoded.subjectName.toArrayBuffer()),
     keyId: Buffer.from(identifier ?? certificate.fingerprint256.replaceAll(':', '').slice(0, 40), 'hex'),
     madeAtMs: decoded.notBefore.getTime() + (isOperators ? 0 : BACKDATE_MS),
@@ -112,6 +164,10 @@ export function readRoot(file: string, number: number, published: readonly strin
     constraints: constraintsOf(decoded),
     isOperators,
   }
+}
+
+function textOf(certificates: readonly StoredCertificate[]): string {
+  return certificates.map((one) => `${one.toString().trim()}\n`).join('')
 }
 
 /** Issuer after issuer, as far as they are there. */

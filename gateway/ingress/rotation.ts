@@ -38,8 +38,7 @@ export async function viewRoots(dir: string, nowMs: number): Promise<RootView[]>
  */
 export async function rotateRoot(dir: string, nowMs: number, isNow: boolean): Promise<void> {
   const before = await rootsOf(dir)
-  const newest = before.at(-1)
-  if (newest === undefined) throw new Error(`${dir} holds no CA. Name the directory that the gateways use.`)
+  const newest = before.at(-1) as Root
   if (newest.isOperators)
     throw new Error(`The CA in ${dir} was not made by Keyless. Replace ca.key and ca.pem in its place.`)
   const hosts = newest.constraints && hostsOf(newest.constraints)
@@ -53,7 +52,14 @@ export async function rotateRoot(dir: string, nowMs: number, isNow: boolean): Pr
 }
 
 async function rootsOf(dir: string): Promise<Root[]> {
-  return rootsIn(dir, await readFiles(dir))
+  const found = await readFiles(dir).catch((cause: NodeJS.ErrnoException) => {
+    if (cause.code !== 'ENOENT') throw cause
+  })
+  const roots = found === undefined ? [] : rootsIn(dir, found)
+  if (roots.length > 0) return roots
+  throw new Error(
+    `${dir} holds no CA. Name the directory that the gateways use: <data_dir>/keys, or what keys_dir says.`,
+  )
 }
 
 async function publishAll(dir: string, nowMs: number): Promise<void> {
@@ -67,16 +73,16 @@ async function publishAll(dir: string, nowMs: number): Promise<void> {
 }
 
 function viewOf({ root, signsFromMs, untilMs }: Heir, nowMs: number): RootView {
-  const { certificate } = root
-  const spki = certificate.publicKey.export({ type: 'spki', format: 'der' })
+  const { top } = root
+  const spki = top.publicKey.export({ type: 'spki', format: 'der' })
   return {
-    pem: root.pem,
-    subject: certificate.subject,
-    serial: certificate.serialNumber,
-    fingerprint: certificate.fingerprint256,
+    pem: root.anchors,
+    subject: top.subject,
+    serial: top.serialNumber,
+    fingerprint: top.fingerprint256,
     pin: createHash('sha256').update(spki).digest('base64'),
-    validFrom: certificate.validFromDate,
-    validTo: certificate.validToDate,
+    validFrom: top.validFromDate,
+    validTo: top.validToDate,
     names: root.constraints?.permitted,
     signsFrom: signsFromMs <= nowMs ? undefined : new Date(signsFromMs),
     trustedUntil: new Date(untilMs),
