@@ -9,8 +9,11 @@ import { type Check, failed, ok, skipped } from './doctor-check.ts'
 /** Clocks further apart than this make grants look expired, or not yet valid. */
 const CLOCK_TOLERANCE_MS = 5_000
 const DAY_MS = 86_400_000
-/** Clients keep the CA in long-lived stores: a month is time to replace it. */
-const EXPIRY_NOTICE_DAYS = 30
+/**
+ * Days before its end at which a CA that nobody renews is worth a word: a month, or an eighth of its life. The gateway's own are
+ * succeeded when a sixth is left, so that this is never said of them in health.
+ */
+const EXPIRY_NOTICE = { days: 30, part: 1 / 8 }
 
 export async function checkDataDirectory(dir: string): Promise<Check[]> {
   const name = 'data directory'
@@ -50,17 +53,23 @@ function octal(mode: number): string {
   return (mode & 0o777).toString(8)
 }
 
+/** @param pem of all roots; the first signs. */
 export function checkAuthority(pem: string, nowMs: number): Check {
   const name = 'CA certificate'
-  const remedy = 'stop the gateway, move ca.pem and ca.key out of its keys directory, and start it: it makes new ones'
+  const remedy = 'make a new one with "keyless ca rotate", and give agents the new ca.pem: docs/ca.md'
   try {
     const certificate = new X509Certificate(pem)
-    const days = Math.floor((certificate.validToDate.getTime() - nowMs) / DAY_MS)
+    const endMs = certificate.validToDate.getTime()
+    const days = Math.floor((endMs - nowMs) / DAY_MS)
+    const noticeMs = Math.min(
+      EXPIRY_NOTICE.days * DAY_MS,
+      (endMs - certificate.validFromDate.getTime()) * EXPIRY_NOTICE.part,
+    )
     if (!certificate.ca) return failed(name, 'is not a CA certificate, so no client accepts what it signs', remedy)
     if (certificate.validFromDate.getTime() > nowMs)
       return failed(name, `is valid only from ${certificate.validFrom}`, 'correct the clock of this machine')
     if (days < 0) return failed(name, `expired on ${certificate.validTo}`, remedy)
-    if (days < EXPIRY_NOTICE_DAYS) return failed(name, `expires in ${days} days, on ${certificate.validTo}`, remedy)
+    if (endMs - nowMs < noticeMs) return failed(name, `expires in ${days} days, on ${certificate.validTo}`, remedy)
     return ok(name, `valid for another ${days} days`)
   } catch {
     return failed(name, 'cannot be read as a certificate', remedy)

@@ -3,7 +3,6 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
 import { examine, report } from '../../gateway/cli/doctor.ts'
-import { readsProxyVariables } from '../../gateway/cli/doctor-clients.ts'
 import {
   checkAuthority,
   checkClock,
@@ -140,24 +139,13 @@ describe('no gateway', () => {
   })
 })
 
-describe('a Node on PATH', () => {
-  it.each([
-    ['v20.20.2', false],
-    ['v22.20.0', false],
-    ['v22.21.0', true],
-    ['v23.11.1', false], // ended before it learnt
-    ['v24.4.1', false],
-    ['v24.5.0', true],
-    ['v26.10.0', true],
-    ['', false],
-  ])('of version %s can be led by variables: %s', (version, can) => expect(readsProxyVariables(version)).toBe(can))
-})
-
 describe('the CA certificate', () => {
   it.each([
     [365, 0, 'ok'],
-    [31, 0, 'ok'],
-    [29, 0, 'failed'], // within the month of notice
+    [1, 0, 'ok'],
+    [365, 336, 'failed'], // within the month of notice
+    [90, 75, 'ok'], // its successor takes over at this moment
+    [90, 80, 'failed'],
     [365, 366, 'failed'], // expired
     [365, -1, 'failed'], // not yet valid
   ])('made for %i days is, %i days later, %s', async (days, later, state) => {
