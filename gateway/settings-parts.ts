@@ -80,14 +80,14 @@ export function grantsOf(
 }
 
 /** The text of each PEM file; one that cannot be read or holds no certificate is reported. */
-export function rootsOf(files: readonly string[], around: Surroundings): string[] {
+export function rootsOf(files: readonly string[], place: readonly string[], around: Surroundings): string[] {
   return files.map((file, index) => {
     const path = absolutePath(file, around)
     const pem = readText(path)
     try {
       new X509Certificate(pem ?? '')
     } catch {
-      around.report(['upstream', 'ca', String(index)], {
+      around.report([...place, String(index)], {
         got: pem === undefined ? `no readable file ${path}` : `no certificate in ${path}`,
         allowed: 'a PEM file with root certificates',
         fix: 'correct the path, or remove it',

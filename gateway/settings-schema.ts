@@ -10,6 +10,7 @@ import { credentialSchema } from './provider/registry.ts'
 import { read } from './settings-advice.ts'
 import { caSchema } from './settings-ca.ts'
 import { cleanUrl, listenSchema } from './settings-listen.ts'
+import { upstreamProxySchema } from './settings-proxy.ts'
 
 /** Ceiling of a grant's life, seconds: a person's attention span, and the longest a stolen grant can be of use (DESIGN §2). */
 export const HARD_TTL_S = 3600
@@ -157,6 +158,7 @@ const upstream = z
       )
       .optional()
       .describe('Host name: address, like /etc/hosts. The address is still checked against the service’s ranges.'),
+    proxy: upstreamProxySchema.optional(),
   })
   .describe('The far side.')
 

@@ -26,6 +26,8 @@ import {
 } from './settings-parts.ts'
 import { settingsJsonSchema, settingsSchema, type WrittenSettings } from './settings-schema.ts'
 import { trustOf } from './settings-trust.ts'
+import { upstreamProxyOf } from './settings-way-out.ts'
+import type { UpstreamProxy } from './upstream/via-proxy.ts'
 
 export type { SettingsProblem }
 export { defaultDataDir, SettingsError, settingsJsonSchema }
@@ -97,6 +99,8 @@ export interface Settings {
     readonly ca: readonly string[]
     /** Host name → address. Default none. */
     readonly hosts: ReadonlyMap<string, string>
+    /** Undefined: there is no proxy on the way out. */
+    readonly proxy: UpstreamProxy | undefined
   }
   /** Environment variables that hold secrets of the gateway, sorted: `keyless run` keeps them from its child. */
   readonly secretEnv: readonly string[]
@@ -212,7 +216,7 @@ function normalise(written: WrittenSettings, around: Surroundings): Settings {
       queueTimeoutMs: written.limits?.queue_timeout_ms ?? 10_000,
     },
     upstream: upstreamOf(written.upstream ?? {}, around),
-    secretEnv: [...new Set([...envNames(written.credentials), ...envNames(written.redis)])].sort(),
+    secretEnv: [...new Set([written.credentials, written.redis, written.upstream?.proxy].flatMap(envNames))].sort(),
     warnings: warningsOf(written, listen),
   }
 }
@@ -225,8 +229,9 @@ function upstreamOf(written: WrittenUpstream, around: Surroundings): Settings['u
     headersTimeoutMs: written.headers_timeout_ms ?? 300_000,
     bodyTimeoutMs: written.body_timeout_ms ?? 300_000,
     http2: written.http2 ?? true,
-    ca: rootsOf(written.ca ?? [], around),
+    ca: rootsOf(written.ca ?? [], ['upstream', 'ca'], around),
     hosts: new Map(Object.entries(written.hosts ?? {})),
+    proxy: upstreamProxyOf(written.proxy, around),
   }
 }
 

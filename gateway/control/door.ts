@@ -4,7 +4,7 @@
  */
 import type { Server, ServerOptions } from 'node:https'
 import type { AddressInfo } from 'node:net'
-import { networkInterfaces } from 'node:os'
+import { hostname, networkInterfaces } from 'node:os'
 import swagger from '@fastify/swagger'
 import Fastify, { type FastifyInstance, type FastifyRequest } from 'fastify'
 import { renewTls, type TlsFiles, tlsOptions } from '../door-tls.ts'
@@ -42,8 +42,8 @@ export interface ControlDoorOptions extends TaskDoor, OauthDoor {
 
 export interface ControlDoor {
   readonly port: number
-  /** Whether dialling this resolved address would reach the control door: a proxied request must never get there. */
-  isControlAddress(address: string, port: number): boolean
+  /** Whether dialling this address, or a name of ours, would reach the control door: a proxied request must never get there. */
+  isControlAddress(host: string, port: number): boolean
   /** Take nothing new, finish what is under way, and after `graceMs` cut what is left. */
   drain(graceMs: number): Promise<void>
 }
@@ -76,12 +76,13 @@ export async function openControlDoor(o: ControlDoorOptions): Promise<ControlDoo
     )
   }
   const { port } = open.server.address() as AddressInfo
+  const names = namesOf(o).add(hostname().toLowerCase())
   const stopRenewal =
     o.tls && renewTls(open.server as Server, o.tls, (cause) => o.report?.(cause, 'listen.control_tls'))
   return {
     port,
-    isControlAddress: (address, dialled) =>
-      dialled === port && isBoundAddress(address, { boundTo: o.host, own: ownAddresses() }),
+    isControlAddress: (host, dialled) =>
+      dialled === port && (names.has(host) || isBoundAddress(host, { boundTo: o.host, own: ownAddresses() })),
     async drain(graceMs) {
       isDraining.now = true
       stopRenewal?.()
@@ -186,7 +187,7 @@ function hostFields(rawHeaders: readonly string[]): string[] {
   return rawHeaders.filter((_, i) => i % 2 === 1 && rawHeaders[i - 1]?.toLowerCase() === 'host')
 }
 
-function namesOf(o: ControlDoorOptions): ReadonlySet<string> {
+function namesOf(o: ControlDoorOptions): Set<string> {
   return new Set([o.host.toLowerCase(), new URL(o.publicUrl).hostname.replace(/^\[|\]$/g, '')])
 }
 

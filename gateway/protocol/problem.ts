@@ -66,6 +66,12 @@ export const problems = {
 
   upstream_unresolved: row(502, 'dns_error', 'retry', 'The host name could not be resolved'),
   upstream_refused: row(502, 'connection_refused', 'retry', 'The upstream could not be reached'),
+  upstream_proxy: row(
+    502,
+    'proxy_configuration_error',
+    'fix_configuration',
+    'The proxy on the way to the upstream refused',
+  ),
   upstream_tls: row(502, 'tls_protocol_error', 'fix_configuration', 'The upstream did not prove its identity'),
   upstream_timeout: row(504, 'http_response_timeout', 'retry', 'The upstream did not answer in time'),
   upstream_broken: row(502, 'http_response_incomplete', 'retry', 'The upstream broke off or broke HTTP'),

@@ -4,11 +4,13 @@
  */
 import { promises as dns } from 'node:dns'
 import { connect as connectTcp, isIP, type Socket } from 'node:net'
-import { connect as connectTls, createSecureContext, getCACertificates, type TLSSocket } from 'node:tls'
+import { connect as connectTls, createSecureContext, getCACertificates, type SecureContext } from 'node:tls'
 import type { Clock } from '../protocol/clock.ts'
 import { GatewayError } from '../protocol/problem.ts'
 import { classifyAddress, isDialable, isDisguisedAddress } from './address.ts'
 import { describeTlsFailure } from './failure.ts'
+import { codeOf, opened, TimeoutError } from './opened.ts'
+import { askProxy, goesDirect, proxyFailure, refuseName, type UpstreamProxy } from './via-proxy.ts'
 
 export interface DialOptions {
   /** For everything from the lookup to the finished TLS handshake. */
@@ -18,8 +20,10 @@ export interface DialOptions {
   /** Name → address, before DNS is asked; judged like any other address. */
   readonly hosts: ReadonlyMap<string, string>
   readonly clock: Clock
-  /** Whether this is a door of the gateway that no call may reach (standards.md H35). Default: there is none. */
+  /** Whether this address, or name, is a door of the gateway that no call may reach (standards.md H35). Default: there is none. */
   readonly isClosed?: (address: string, port: number) => boolean
+  /** The proxy through which the way out leads. Default: there is none. */
+  readonly proxy?: UpstreamProxy | undefined
   /** All addresses of a name, in the order to try. Default: the system's resolver. */
   readonly resolve?: (host: string) => Promise<readonly string[]>
 }
@@ -54,35 +58,86 @@ export type Dial = (target: DialTarget, signal: AbortSignal) => Promise<Dialled>
 const HTTP_1 = ['http/1.1']
 
 export function createDial(options: DialOptions): Dial {
-  const { connectTimeoutMs, clock, hosts } = options
-  const resolve = options.resolve ?? resolveBySystem
-  const roots = options.ca.length === 0 ? {} : { ca: [...getCACertificates('default'), ...options.ca] }
-  const secureContext = createSecureContext({ minVersion: 'TLSv1.2', ...roots })
+  const { connectTimeoutMs, clock, proxy } = options
+  const secureContext = contextOf(options.ca)
+  const viaContext = proxy === undefined ? secureContext : contextOf(proxy.ca)
 
   return async (target, signal) => {
     const startMs = clock.elapsedMs()
     const leftMs = () => connectTimeoutMs - (clock.elapsedMs() - startMs)
-    const given = hosts.get(target.host)
-    const addresses = given === undefined ? await locate(target.host, resolve, connectTimeoutMs) : [given]
-    judge(target, addresses)
-    refuseClosed(target, addresses, options.isClosed)
-    const plain = await openFirst(target, addresses, leftMs, signal)
-    if (target.scheme === 'http') return plain
-    const tls = connectTls({
-      socket: plain.socket,
-      host: target.host,
-      ...(isIP(target.host) === 0 ? { servername: target.host } : {}), // RFC 6066 §3: no SNI for addresses
-      ...(target.session === undefined ? {} : { session: target.session }),
-      secureContext,
-      ALPNProtocols: [...(target.alpn ?? HTTP_1)],
-    })
-    if (target.onSession !== undefined) tls.on('session', target.onSession)
-    await opened(tls, 'secureConnect', leftMs(), signal).catch((cause) => {
-      plain.socket.destroy()
-      throw explainTls(target, cause)
-    })
-    return { socket: tls, address: plain.address, protocol: tls.alpnProtocol || undefined }
+    const way = { ...target, leftMs, signal }
+    if (proxy === undefined || goesDirect(target.host, proxy.noProxy)) return connect(way, options, secureContext)
+    const plain = await reachVia(proxy, way, options, viaContext)
+    return target.scheme === 'http' ? plain : secure(plain, way, secureContext)
   }
+}
+
+interface Way extends DialTarget {
+  leftMs(): number
+  readonly signal: AbortSignal
+}
+
+function contextOf(ca: readonly string[]): SecureContext {
+  const roots = ca.length === 0 ? {} : { ca: [...getCACertificates('default'), ...ca] }
+  return createSecureContext({ minVersion: 'TLSv1.2', ...roots })
+}
+
+async function reach(way: Way, options: DialOptions): Promise<Dialled> {
+  const given = options.hosts.get(way.host)
+  const resolve = options.resolve ?? resolveBySystem
+  const addresses = given === undefined ? await locate(way.host, resolve, options.connectTimeoutMs) : [given]
+  judge(way, addresses)
+  refuseClosed(way, addresses, options.isClosed)
+  return openFirst(way, addresses)
+}
+
+/** Any address of the operator's own proxy is meant, but for those that no setting opens. */
+const EVERYWHERE = ['0.0.0.0/0', '::/0']
+
+/** Names are left to the proxy; what can be judged without resolving them is judged. */
+async function reachVia(
+  proxy: UpstreamProxy,
+  way: Way,
+  options: DialOptions,
+  context: SecureContext,
+): Promise<Dialled> {
+  const host = options.hosts.get(way.host) ?? way.host
+  refuseDisguised(host)
+  refuseName(host)
+  if (isIP(host) !== 0) judge(way, [host])
+  refuseClosed(way, [host], options.isClosed)
+  const { signal, leftMs } = way
+  const toProxy = { scheme: proxy.scheme, host: proxy.host, port: proxy.port, allowed: EVERYWHERE, leftMs, signal }
+  const open = await connect(toProxy, { ...options, isClosed: () => false }, context).catch((cause) => {
+    throw proxyFailure(cause)
+  })
+  await askProxy(open.socket, proxy, { host, port: way.port }, { timeoutMs: leftMs(), signal }).catch((cause) => {
+    throw cause instanceof GatewayError ? cause : proxyFailure(asUnreached(toProxy, cause))
+  })
+  return { ...open, protocol: undefined }
+}
+
+/** Up to where HTTP can be spoken. */
+async function connect(way: Way, options: DialOptions, context: SecureContext): Promise<Dialled> {
+  const plain = await reach(way, options)
+  return way.scheme === 'http' ? plain : secure(plain, way, context)
+}
+
+async function secure(plain: Dialled, way: Way, secureContext: SecureContext): Promise<Dialled> {
+  const tls = connectTls({
+    socket: plain.socket,
+    host: way.host,
+    ...(isIP(way.host) === 0 ? { servername: way.host } : {}), // RFC 6066 §3: no SNI for addresses
+    ...(way.session === undefined ? {} : { session: way.session }),
+    secureContext,
+    ALPNProtocols: [...(way.alpn ?? HTTP_1)],
+  })
+  if (way.onSession !== undefined) tls.on('session', way.onSession)
+  await opened(tls, 'secureConnect', { timeoutMs: way.leftMs(), signal: way.signal }).catch((cause) => {
+    plain.socket.destroy()
+    throw explainTls(way, cause)
+  })
+  return { socket: tls, address: plain.address, protocol: tls.alpnProtocol || undefined }
 }
 
 async function resolveBySystem(host: string): Promise<readonly string[]> {
@@ -91,12 +146,7 @@ async function resolveBySystem(host: string): Promise<readonly string[]> {
 }
 
 async function locate(host: string, resolve: (host: string) => Promise<readonly string[]>, timeoutMs: number) {
-  if (isDisguisedAddress(host)) {
-    throw new GatewayError(
-      'address_forbidden',
-      `${host} is a number that some resolvers take for an address. Write the address out.`,
-    )
-  }
+  refuseDisguised(host)
   if (isIP(host) !== 0) return [host]
   const late = timer(timeoutMs)
   try {
@@ -108,6 +158,14 @@ async function locate(host: string, resolve: (host: string) => Promise<readonly 
   } finally {
     late.clear()
   }
+}
+
+function refuseDisguised(host: string): void {
+  if (!isDisguisedAddress(host)) return
+  throw new GatewayError(
+    'address_forbidden',
+    `${host} is a number that some resolvers take for an address. Write the address out.`,
+  )
 }
 
 /** One forbidden address refuses the host: a resolver under attack mixes them with good ones. */
@@ -136,69 +194,34 @@ function refuseClosed(
   )
 }
 
-async function openFirst(
-  target: DialTarget,
-  addresses: readonly string[],
-  leftMs: () => number,
-  signal: AbortSignal,
-): Promise<Dialled> {
+async function openFirst(way: Way, addresses: readonly string[]): Promise<Dialled> {
   let failure: unknown
   for (const [i, address] of addresses.entries()) {
     const socket = connectTcp({
       host: address,
-      port: target.port,
+      port: way.port,
       noDelay: true,
       keepAlive: true,
       keepAliveInitialDelay: 60_000,
     })
     try {
       // A silent address may not use up the time of those after it.
-      await opened(socket, 'connect', leftMs() / (addresses.length - i), signal)
+      await opened(socket, 'connect', { timeoutMs: way.leftMs() / (addresses.length - i), signal: way.signal })
       return { socket, address, protocol: undefined }
     } catch (cause) {
       failure = cause
-      if (signal.aborted) break
+      if (way.signal.aborted) break
     }
   }
-  const place = `${target.host}:${target.port}`
-  if (failure instanceof TimeoutError)
-    throw new GatewayError('upstream_timeout', `${place} did not accept a connection in time.`)
-  throw new GatewayError('upstream_refused', `${place} could not be reached (${codeOf(failure)}).`, { cause: failure })
+  throw asUnreached(way, failure)
 }
 
-/** Wait until a socket is open; a socket that fails, or comes too late, is destroyed. */
-function opened(
-  socket: Socket | TLSSocket,
-  event: 'connect' | 'secureConnect',
-  timeoutMs: number,
-  signal: AbortSignal,
-): Promise<void> {
-  socket.on('error', ignore) // between two owners a socket must not be without a listener
-  return new Promise((resolve, reject) => {
-    const fail = (cause: unknown) => {
-      settle()
-      socket.destroy()
-      reject(cause)
-    }
-    const succeed = () => {
-      settle()
-      resolve()
-    }
-    const leave = () => fail(signal.reason)
-    const end = () => fail(new Error('closed during the handshake'))
-    const late = setTimeout(() => fail(new TimeoutError()), Math.max(1, timeoutMs))
-    const settle = () => {
-      clearTimeout(late)
-      signal.removeEventListener('abort', leave)
-      socket.off(event, succeed).off('error', fail).off('close', end)
-    }
-    socket.once(event, succeed).once('error', fail).once('close', end)
-    signal.addEventListener('abort', leave)
-    if (signal.aborted) leave()
-  })
+function asUnreached({ host, port }: DialTarget, cause: unknown): GatewayError {
+  if (cause instanceof GatewayError) return cause
+  if (cause instanceof TimeoutError)
+    return new GatewayError('upstream_timeout', `${host}:${port} did not accept a connection in time.`)
+  return new GatewayError('upstream_refused', `${host}:${port} could not be reached (${codeOf(cause)}).`, { cause })
 }
-
-class TimeoutError extends Error {}
 
 function timer(timeoutMs: number): { promise: Promise<never>; clear(): void } {
   const { promise, reject } = Promise.withResolvers<never>()
@@ -211,13 +234,4 @@ function explainTls(target: DialTarget, cause: unknown): GatewayError {
   if (cause instanceof TimeoutError)
     return new GatewayError('upstream_timeout', `${place} did not finish its TLS handshake in time.`)
   return new GatewayError('upstream_tls', `TLS with ${place} failed: ${describeTlsFailure(codeOf(cause))}`, { cause })
-}
-
-function codeOf(cause: unknown): string {
-  const code = cause instanceof Error ? (cause as NodeJS.ErrnoException).code : undefined
-  return code ?? (cause instanceof Error ? cause.message : 'unknown')
-}
-
-function ignore(): void {
-  // The next owner sees the error in `socket.errored`.
 }

@@ -32,6 +32,8 @@ export interface UpstreamOptions {
   readonly clock: Clock
   /** Addresses of a name. Default: the system's resolver. */
   readonly resolve?: NonNullable<DialOptions['resolve']>
+  /** The proxy through which the way out leads. Default: there is none. */
+  readonly proxy?: DialOptions['proxy']
   /** Doors of the gateway that no call may reach. Default: there is none. */
   readonly isClosed?: NonNullable<DialOptions['isClosed']>
   /** Says when the grant of a call that lasts has ended. Default: grants outlive their calls. */
