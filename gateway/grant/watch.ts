@@ -11,7 +11,7 @@ import { type GrantState, type GrantStore, storeUnavailable } from './store.ts'
 import { marksOf } from './task.ts'
 
 /** With the time in which a store answers, and in which a call comes to be watched, within the second of DESIGN §2, promise 8. */
-const LOOK_MS = 600
+const LOOK_MS = 400
 /** A store that is away for longer than this may have been told of an end that we do not hear of. */
 const UNKNOWN_MS = 5_000
 

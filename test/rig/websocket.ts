@@ -1,6 +1,6 @@
 /** An upstream that speaks WebSocket by the `ws` library, and clients of that library in every shape in which they reach a gateway. */
 import { once } from 'node:events'
-import { createServer as createHttpServer, type IncomingMessage } from 'node:http'
+import { createServer as createHttpServer, type IncomingMessage, type RequestListener } from 'node:http'
 import { createServer as createHttpsServer } from 'node:https'
 import { type AddressInfo, connect, type Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
@@ -32,9 +32,13 @@ export interface WebSocketUpstream {
 
 /**
  * `/echo` sends messages back as they came; `/silent` says nothing; `/refuse/STATUS` does not upgrade. `/leak` sends the
- * credential of its handshake in every way it is asked for: the message is a list of parts, each sent as one frame.
+ * credential of its handshake in the way it is asked for (`leak` below).
+ * @param serve answers what is no handshake
  */
-export async function startWebSockets(names: readonly string[]): Promise<WebSocketUpstream> {
+export async function startWebSockets(
+  names: readonly string[],
+  serve: RequestListener = (request, response) => void response.end(`plain ${request.method}`),
+): Promise<WebSocketUpstream> {
   const tls = await throwAwayTls(names)
   const handshakes: Handshake[] = []
   const sockets: WebSocket[] = []
@@ -52,7 +56,7 @@ export async function startWebSockets(names: readonly string[]): Promise<WebSock
       connections.add(socket)
       socket.on('error', () => {}).once('close', () => connections.delete(socket))
     })
-    server.on('request', (request, response) => response.writeHead(200).end(`plain ${request.method}`))
+    server.on('request', serve)
     server.on('upgrade', (request: IncomingMessage, socket: Duplex, head: Buffer) => {
       const { url: path = '', headers, rawHeaders } = request
       const handshake = { path, headers, rawHeaders }
