@@ -53,6 +53,8 @@ const serviceFile = z.strictObject({
   ports: z.array(z.int().min(1).max(65535)).min(1).default([443]),
   unsafe_cleartext: z.boolean().default(false),
   slots: z.array(slot).default([]),
+  /** What the API sets on whoever shows our credential: a session, which stays here, or nothing that gives access. */
+  cookies: z.enum(['drop', 'pass']).default('drop'),
   addresses: z
     .array(z.string().refine((text) => ipaddr.isValidCIDR(text), 'a CIDR range such as 10.0.0.0/8'))
     .default([]),

@@ -81,6 +81,7 @@ function plainService(description: ServiceDescription, operations: readonly Oper
     scheme: description.unsafe_cleartext ? 'http' : 'https',
     // zod types an absent prefix as `undefined`; on the wire of this program the two are the same.
     slots: description.slots as readonly Slot[],
+    passesCookies: description.cookies === 'pass',
     operations,
     addresses,
     dialect,

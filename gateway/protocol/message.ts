@@ -116,7 +116,7 @@ export interface Outbound {
   /** Values that must not come back to the agent, in any encoding. */
   readonly secrets: readonly Secret[]
   /** Codings that the agent can undo, as it said; the upstream is asked for `identity`. Absent: it said nothing. */
-  readonly acceptEncoding?: string
+  readonly acceptEncoding?: string | undefined
   /** Present: the answer is itself a credential, and the agent gets something that stands for it. */
   readonly capture?: Capture
   /** Looks at every piece of the body before it leaves. */
@@ -140,8 +140,9 @@ export interface Captive {
   readonly secret: Secret
   /** Beginning of what stands for it, so that clients take it for one of its kind; tells nothing that is secret. */
   readonly look: string
-  /** Epoch seconds, as the answer says it; undefined: it says nothing. */
+  /** When it ends, as the answer says it: epoch seconds, or seconds from now. */
   readonly expiresAt: number | undefined
+  readonly expiresInS: number | undefined
 }
 
 /** Told of a body as it passes, in order. */

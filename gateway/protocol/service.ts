@@ -64,6 +64,8 @@ export interface Service {
   /** Every place where this API takes a credential. The first one is where ours is attached. Empty: none is attached. */
   readonly slots: readonly Slot[]
   readonly operations: readonly Operation[]
+  /** Cookies that it sets are no credentials. Default no: a session outlives the lease that opened it. */
+  readonly passesCookies?: boolean
   /** CIDR ranges outside the public Internet that this service may resolve to; empty for public APIs. */
   readonly addresses: readonly string[]
   readonly dialect: Dialect

@@ -2,14 +2,14 @@
  * Writes one upstream answer to the agent: head, scrubbed body with back-pressure, trailers. A head waits for bytes that
  * came with it, so that a small answer leaves in one write, and is sent at the end of the event loop's turn otherwise.
  */
-import type { Leaks, Reply } from '../protocol/message.ts'
+import type { Capture, Leaks, Reply } from '../protocol/message.ts'
 import type { Meter } from '../protocol/meter.ts'
 import { GatewayError } from '../protocol/problem.ts'
-import type { Slot } from '../protocol/service.ts'
+import { captureAnswer, MAX_CAPTURED_BYTES, tooLarge } from './capture.ts'
 import { type Decoded, Decoder, isDecodable } from './decode.ts'
-import { type Head, readHead, readTrailers } from './head.ts'
+import { type Head, type HeadSource, readHead, readTrailers } from './head.ts'
+import { endWith, Outlet, writeHead } from './outlet.ts'
 import { Scrubber } from './scrub.ts'
-import type { Searcher } from './searcher.ts'
 
 /** Where the answer comes from, and who wants to know how it went. */
 export interface Source {
@@ -21,21 +21,18 @@ export interface Source {
   broken(cause: unknown): void
 }
 
-export interface AnswerParts {
+/** Whom the answer is for, and what may be in it. */
+export interface AnswerParts
+  extends Pick<HeadSource, 'searcher' | 'isCredentialed' | 'slots' | 'passesCookies' | 'acceptEncoding'> {
   readonly reply: Reply
-  readonly searcher: Searcher | null
-  /** A credential went out with the request. */
-  readonly isCredentialed: boolean
   readonly isHead: boolean
-  /** Where the service takes credentials. */
-  readonly slots: readonly Slot[]
   readonly meter: Meter | undefined
+  /** Present: the answer is a credential. */
+  readonly capture?: Capture | undefined
   /** Calls `flush` at the end of this turn of the event loop. */
   readonly flushSoon: (answer: Answer) => void
 }
 
-/** Up to this size a body is written as a string, which Node joins with the head into one write. */
-const MAX_JOINED_BYTES = 16 * 1024
 const EMPTY = Buffer.alloc(0)
 
 export class Answer implements Decoded {
@@ -44,7 +41,9 @@ export class Answer implements Decoded {
   #head: Head | undefined
   #isSent = false
   #isOver = false
-  #isListening = false
+  #outlet: Outlet | undefined
+  /** What is captured, so far. */
+  readonly #gathered: Buffer[] = []
   /** Bytes that came with the head. */
   #first: Buffer | undefined
   #decoder: Decoder | undefined
@@ -86,11 +85,12 @@ export class Answer implements Decoded {
 
   /** @throws {GatewayError} `upstream_encoding`, `upstream_broken`. */
   start(status: number, statusText: string, raw: readonly Buffer[]): void {
-    const { searcher, isCredentialed, isHead, slots, flushSoon } = this.#parts
+    const { searcher, isCredentialed, isHead, slots, flushSoon, capture, acceptEncoding, passesCookies } = this.#parts
     if (status === 407)
       throw new GatewayError('upstream_broken', 'The upstream asked for proxy credentials, which only a proxy may.')
     const hasBody = !isHead && status !== 204 && status !== 304
-    const head = readHead({ status, statusText, raw, isCredentialed, searcher, hasBody, slots })
+    const source = { status, statusText, raw, isCredentialed, searcher, hasBody, slots }
+    const head = readHead({ ...source, acceptEncoding, passesCookies, isCaptured: capture !== undefined })
     this.#head = head
     this.#inHead += head.found
     if (searcher !== null && hasBody) this.#scrubber = new Scrubber(searcher)
@@ -102,8 +102,9 @@ export class Answer implements Decoded {
         )
       }
       this.#decoder = new Decoder(head.coding, this)
+      if (head.isCodedAgain) this.#outlet = this.#newOutlet(head.coding)
     }
-    flushSoon(this)
+    if (capture === undefined) flushSoon(this)
   }
 
   data(chunk: Buffer): void {
@@ -125,7 +126,8 @@ export class Answer implements Decoded {
   flush(): void {
     if (this.#isOver || this.#isSent || this.#head === undefined) return
     try {
-      this.#sendHead(this.#head)
+      writeHead(this.#parts.reply, this.#head)
+      this.#isSent = true
     } catch (cause) {
       this.failed(cause)
       return
@@ -138,6 +140,7 @@ export class Answer implements Decoded {
   abandon(): void {
     this.#isOver = true
     this.#decoder?.destroy()
+    this.#outlet?.destroy()
   }
 
   bytes(chunk: Buffer): void {
@@ -145,6 +148,11 @@ export class Answer implements Decoded {
     const isLast = this.#decoder === undefined && this.#taken === this.#head?.contentLength
     const bytes = this.#scrubber === undefined ? chunk : this.#scrubber.push(chunk, isLast)
     if (bytes.length === 0 || !this.#pass(bytes.length)) return
+    if (this.#parts.capture !== undefined) {
+      if (this.#passed > MAX_CAPTURED_BYTES) this.failed(tooLarge())
+      else this.#gathered.push(bytes)
+      return
+    }
     if (!this.#isSent && this.#first === undefined) {
       this.#first = bytes
       return
@@ -155,23 +163,44 @@ export class Answer implements Decoded {
 
   end(): void {
     if (this.#isOver || this.#head === undefined) return
-    const { reply, searcher } = this.#parts
     const held = this.#scrubber?.push(EMPTY, true) ?? EMPTY
-    if (held.length > 0 || this.#trailers.length > 0) this.flush()
-    if (this.#isOver) return
-    if (held.length > 0) {
-      if (!this.#pass(held.length)) return
-      this.#write(held)
+    if (held.length > 0 && !this.#pass(held.length)) return
+    if (this.#parts.capture !== undefined) {
+      void this.#captured(this.#head, Buffer.concat([...this.#gathered, held]), this.#parts.capture)
+      return
     }
+    if (held.length > 0 || this.#trailers.length > 0 || this.#outlet !== undefined) this.flush()
+    if (this.#isOver) return
+    if (held.length > 0) this.#write(held)
+    if (!this.#isSent && !this.#sendWhole(this.#head, this.#first)) return
+    if (this.#outlet === undefined) this.#close()
+    else this.#outlet.end(() => this.#close())
+  }
+
+  /** Everything is with the reply but what follows the body. */
+  #close(): void {
+    if (this.#isOver) return
+    const { reply, searcher } = this.#parts
     if (this.#trailers.length > 0) {
       const { pairs, found } = readTrailers(this.#trailers, searcher)
       this.#inTrailers += found
       reply.addTrailers(pairs)
     }
-    if (this.#isSent) reply.end()
-    else if (!this.#sendWhole(this.#head)) return
+    if (!reply.writableEnded) reply.end()
     this.#isOver = true
     this.#source.delivered()
+  }
+
+  /** An answer that is a credential goes out whole, with what stands for the credential, or not at all. */
+  async #captured(head: Head, body: Buffer, capture: Capture): Promise<void> {
+    try {
+      const { headers, body: shown } = await captureAnswer(head, body, capture)
+      if (this.#isOver || !this.#sendWhole({ ...head, headers }, shown.length === 0 ? undefined : shown)) return
+      this.#isOver = true
+      this.#source.delivered()
+    } catch (cause) {
+      this.failed(cause)
+    }
   }
 
   failed(cause: unknown): void {
@@ -193,51 +222,29 @@ export class Answer implements Decoded {
     return true
   }
 
-  #sendWhole(head: Head): boolean {
-    const { reply } = this.#parts
+  #sendWhole(head: Head, body: Buffer | undefined): boolean {
     try {
-      this.#sendHead(head)
+      writeHead(this.#parts.reply, head)
+      this.#isSent = true
     } catch (cause) {
       this.failed(cause)
       return false
     }
-    const body = this.#first
-    if (body === undefined) reply.end()
-    else if (body.length <= MAX_JOINED_BYTES) reply.end(body.toString('latin1'), 'latin1')
-    else reply.end(body)
+    endWith(this.#parts.reply, body)
     return true
   }
 
-  #sendHead(head: Head): void {
-    const { reply } = this.#parts
-    try {
-      reply.writeHead(head.status, head.statusText, head.headers)
-    } catch (cause) {
-      // Node refuses to announce trailers to an HTTP/1.0 agent, which gets no chunks.
-      if ((cause as NodeJS.ErrnoException).code !== 'ERR_HTTP_TRAILER_INVALID') throw unwritable(cause)
-      reply.writeHead(head.status, head.statusText, withoutField(head.headers, 'trailer'))
-    }
-    this.#isSent = true
-  }
-
   #write(bytes: Buffer): void {
-    const { reply } = this.#parts
-    if (reply.write(bytes)) return
-    if (this.#decoder === undefined) this.#source.pause()
-    else this.#decoder.pause()
-    if (this.#isListening) return
-    this.#isListening = true
-    reply.on('drain', () => {
-      if (this.#decoder === undefined) this.#source.resume()
-      else this.#decoder.resume()
-    })
+    this.#outlet ??= this.#newOutlet(undefined)
+    if (!this.#outlet.write(bytes)) this.#flow.pause()
   }
-}
 
-function withoutField(headers: readonly string[], name: string): string[] {
-  return headers.filter((_, i) => headers[i - (i % 2)]?.toLowerCase() !== name)
-}
+  /** What to hold up when the agent reads slowly. */
+  get #flow(): Pick<Source, 'pause' | 'resume'> {
+    return this.#decoder ?? this.#source
+  }
 
-function unwritable(cause: unknown): GatewayError {
-  return new GatewayError('upstream_broken', 'The head of the answer cannot be passed on.', { cause })
+  #newOutlet(coding: string | undefined): Outlet {
+    return new Outlet(this.#parts.reply, coding, () => this.#flow.resume())
+  }
 }

@@ -3,12 +3,23 @@
  * off (standards.md H22).
  */
 import type { Transform } from 'node:stream'
-import { createBrotliDecompress, createGunzip, createInflate, createInflateRaw, createZstdDecompress } from 'node:zlib'
+import {
+  constants,
+  createBrotliDecompress,
+  createGunzip,
+  createInflate,
+  createInflateRaw,
+  createZstdDecompress,
+} from 'node:zlib'
 import { GatewayError } from '../protocol/problem.ts'
 
 /** Bytes out for each byte in, once `FREE_BYTES` have come out. */
 const MAX_RATIO = 100
 const FREE_BYTES = 1024 * 1024
+/** Bytes out of one answer. Memory is bounded without it; the time that one answer may cost is not. */
+const MAX_BYTES = 8 * 1024 ** 3
+/** RFC 9659: senders may count on a window of 8 MiB, and a decoder need not lend more. */
+const ZSTD_WINDOW_LOG = 23
 
 export interface Decoded {
   bytes(chunk: Buffer): void
@@ -63,9 +74,12 @@ export class Decoder {
     const stream = streamFor(this.#coding, first)
     stream.on('data', (chunk: Buffer) => {
       this.#out += chunk.length
-      if (this.#out > FREE_BYTES && this.#out > this.#in * MAX_RATIO) {
+      if ((this.#out > FREE_BYTES && this.#out > this.#in * MAX_RATIO) || this.#out > MAX_BYTES) {
         stream.destroy(
-          new GatewayError('upstream_encoding', 'The answer unfolds to more than a hundred times its size.'),
+          new GatewayError(
+            'upstream_encoding',
+            'The answer unfolds to more than a hundred times its size, or to 8 GiB.',
+          ),
         )
         return
       }
@@ -83,7 +97,7 @@ function streamFor(coding: string, first: Buffer): Transform {
     case 'br':
       return createBrotliDecompress()
     case 'zstd':
-      return createZstdDecompress()
+      return createZstdDecompress({ params: { [constants.ZSTD_d_windowLogMax]: ZSTD_WINDOW_LOG } })
     case 'deflate':
       // RFC 9110 §8.4.1.2: some servers send it without the zlib wrapper, whose first nibble is always 8.
       return ((first[0] ?? 0) & 0x0f) === 8 ? createInflate() : createInflateRaw()

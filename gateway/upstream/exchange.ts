@@ -161,6 +161,9 @@ export class Exchange implements AttemptOwner, Lasting {
       isCredentialed: secrets.length > 0,
       isHead: method === 'HEAD',
       slots: service.slots,
+      passesCookies: service.passesCookies,
+      acceptEncoding: this.#outbound.acceptEncoding,
+      capture: this.#outbound.capture,
       meter,
       flushSoon,
     }

@@ -3,22 +3,12 @@
  * no word in the gateway's own name. Order, case and repetitions stay.
  */
 import { STATUS_CODES } from 'node:http'
+import { GatewayError } from '../protocol/problem.ts'
 import type { Slot } from '../protocol/service.ts'
+import { type Action, actionOf, readFields } from './fields.ts'
+import { isAccepted } from './outlet.ts'
 import { isCredentialCookie, requireChunked, requireSearchable } from './searchable.ts'
 import type { Searcher } from './searcher.ts'
-
-type Action =
-  | 'keep'
-  | 'drop'
-  | 'connection'
-  | 'transfer-encoding'
-  | 'content-length'
-  | 'content-encoding'
-  | 'content-type'
-  | 'set-cookie'
-  | 'challenge'
-  | 'digest'
-  | 'etag'
 
 export interface Head {
   readonly status: number
@@ -27,8 +17,10 @@ export interface Head {
   readonly headers: string[]
   /** Bytes of the body, where the upstream says so and they are passed on as they come. */
   readonly contentLength: number | undefined
-  /** Content coding that must be undone before the body can be scrubbed. */
+  /** Content coding that must be undone before the body can be searched. */
   readonly coding: string | undefined
+  /** Done again afterwards: the agent offered to undo it. */
+  readonly isCodedAgain: boolean
   /** Credentials overwritten in the head. */
   readonly found: number
 }
@@ -43,32 +35,15 @@ export interface HeadSource {
   readonly searcher: Searcher | null
   /** Answers to HEAD and those without content have fields about a body that does not follow. */
   readonly hasBody: boolean
-  /** Where the service takes credentials: a cookie set there is one. */
+  /** Where the service takes credentials. */
   readonly slots: readonly Slot[]
+  /** The service's file says that its cookies are no credentials. */
+  readonly passesCookies?: boolean | undefined
+  /** What the agent sent as Accept-Encoding. */
+  readonly acceptEncoding?: string | undefined
+  /** The body is read, not passed on. */
+  readonly isCaptured?: boolean | undefined
 }
-
-const MAX_NAMES = 512
-const MAX_NAME_LENGTH = 64
-/** Memo of a pure function; upstreams choose names, so it is bounded. */
-const actions = new Map<string, Action>()
-
-const FIXED: ReadonlyMap<string, Action> = new Map<string, Action>([
-  ['connection', 'connection'],
-  ['keep-alive', 'drop'],
-  ['te', 'drop'],
-  ['upgrade', 'drop'],
-  ['transfer-encoding', 'transfer-encoding'],
-  ['content-length', 'content-length'],
-  ['content-encoding', 'content-encoding'],
-  ['content-type', 'content-type'],
-  ['set-cookie', 'set-cookie'],
-  ['www-authenticate', 'challenge'],
-  ['content-md5', 'digest'],
-  ['content-digest', 'digest'],
-  ['repr-digest', 'digest'],
-  ['digest', 'digest'],
-  ['etag', 'etag'],
-])
 
 /** Of an answer with a credential the upstream refused: 401 would start logins at the agent (clients.md §0.2, §8). */
 const REFUSED_STATUS = 403
@@ -77,29 +52,40 @@ const REFUSED_STATUS = 403
 interface Draft {
   readonly source: HeadSource
   readonly coding: string | undefined
+  readonly isCodedAgain: boolean
   readonly headers: string[]
   contentLength: number | undefined
   nominated: string | undefined
-  /** Credentials that were left out. */
-  found: number
+  readonly found: number
 }
 
 /** @throws {GatewayError} `upstream_encoding` when the body comes in a form in which it could not be searched. */
 export function readHead(source: HeadSource): Head {
   const { raw, searcher, hasBody } = source
   const { texts: names, found } = readFields(raw, searcher)
-  const coding = searcher !== null && hasBody ? codingOf(names) : undefined
-  const draft: Draft = { source, coding, headers: [], contentLength: undefined, nominated: undefined, found }
+  const isRead = searcher !== null || source.isCaptured === true
+  requireWhole(source, source.status === 206)
+  const coding = isRead && hasBody ? codingOf(names) : undefined
+  const isCodedAgain = coding !== undefined && source.isCaptured !== true && isAccepted(source.acceptEncoding, coding)
+  const draft: Draft = {
+    source,
+    coding,
+    isCodedAgain,
+    headers: [],
+    contentLength: undefined,
+    nominated: undefined,
+    found,
+  }
   for (let i = 0; i + 1 < names.length; i += 2) {
     const name = names[i] as string
     const value = names[i + 1] as string
-    const action = actions.get(name) ?? learn(name)
+    const action = actionOf(name)
     if (action === 'keep') draft.headers.push(name, value)
     else if (action !== 'drop') apply(action, name, value, draft)
   }
   const { nominated, contentLength } = draft
   const headers = nominated === undefined ? draft.headers : withoutNominated(draft.headers, nominated)
-  return { ...statusLine(source, headers), headers, contentLength, coding, found: draft.found }
+  return { ...statusLine(source, headers), headers, contentLength, coding, isCodedAgain, found: draft.found }
 }
 
 function apply(action: Exclude<Action, 'keep' | 'drop'>, name: string, value: string, draft: Draft): void {
@@ -116,28 +102,53 @@ function apply(action: Exclude<Action, 'keep' | 'drop'>, name: string, value: st
       if (source.searcher !== null && source.hasBody) requireSearchable(value)
       headers.push(name, value)
       return
-    case 'set-cookie':
-      if (isCredentialCookie(value, source.slots)) draft.found += 1
-      else headers.push(name, value)
+    case 'part':
+      requireWhole(source, true)
+      headers.push(name, value)
       return
     case 'content-length':
       if (isRecoded || source.status === 204) return // RFC 9110 §8.6
       draft.contentLength = Number(value)
       headers.push(name, value)
       return
-    case 'content-encoding':
-    case 'digest': // of bytes that the agent would not get
-      if (!isRecoded) headers.push(name, value)
-      return
-    case 'challenge':
-      if (!source.isCredentialed) headers.push(name, value) // else the agent has nothing to answer it with
-      return
     case 'etag':
       headers.push(name, isRecoded && !value.startsWith('W/') ? `W/${value}` : value)
+      return
+    case 'set-cookie':
+    case 'challenge':
+    case 'content-encoding':
+    case 'digest':
+      if (isPassed(action, value, draft)) headers.push(name, value)
       return
     default:
       action satisfies never
   }
+}
+
+function isPassed(
+  action: 'set-cookie' | 'challenge' | 'content-encoding' | 'digest',
+  value: string,
+  draft: Draft,
+): boolean {
+  const { isCredentialed, passesCookies, slots } = draft.source
+  switch (action) {
+    case 'set-cookie': // a session opened with our credential is a credential that outlives its lease
+      return !isCredentialed || (passesCookies === true && !isCredentialCookie(value, slots))
+    case 'challenge': // the agent has nothing to answer it with
+      return !isCredentialed
+    case 'content-encoding':
+      return draft.coding === undefined || draft.isCodedAgain
+    case 'digest': // of bytes that the agent does not get
+      return draft.coding === undefined
+    default:
+      return action satisfies never
+  }
+}
+
+/** Nobody asked for a part (`Range` does not leave the gateway), and in parts of a credential nothing is found. */
+function requireWhole({ searcher, isCaptured }: HeadSource, isPart: boolean): void {
+  if (!isPart || (searcher === null && isCaptured !== true)) return
+  throw new GatewayError('upstream_encoding', 'The answer is a part, in which a credential could not be found.')
 }
 
 function statusLine(source: HeadSource, headers: string[]): { status: number; statusText: string } {
@@ -167,46 +178,11 @@ export function readTrailers(
   const pairs: [string, string][] = []
   for (let i = 0; i + 1 < texts.length; i += 2) {
     const name = texts[i] as string
-    if (classify(name.toLowerCase()) === 'keep' && !/^(?:trailer|host)$/i.test(name)) {
+    if (actionOf(name) === 'keep' && !/^(?:trailer|host)$/i.test(name)) {
       pairs.push([name, texts[i + 1] as string])
     }
   }
   return { pairs, found }
-}
-
-/**
- * Names and values as text, credentials overwritten. The parser usually cuts all of them from one piece of memory, which
- * is then searched once and turned into text once.
- */
-function readFields(raw: readonly Buffer[], searcher: Searcher | null): { texts: string[]; found: number } {
-  const texts = new Array<string>(raw.length)
-  const whole = wholeOf(raw)
-  if (whole === undefined) {
-    const found = searcher === null ? 0 : raw.reduce((sum, part) => sum + searcher.mask(part), 0)
-    for (let i = 0; i < raw.length; i += 1) texts[i] = (raw[i] as Buffer).toString('latin1')
-    return { texts, found }
-  }
-  const found = searcher === null ? 0 : searcher.mask(whole)
-  const text = whole.toString('latin1')
-  for (let i = 0; i < raw.length; i += 1) {
-    const part = raw[i] as Buffer
-    const start = part.byteOffset - whole.byteOffset
-    texts[i] = text.slice(start, start + part.length)
-  }
-  return { texts, found }
-}
-
-/** The memory from the first field to the last, if they lie in it in order. */
-function wholeOf(raw: readonly Buffer[]): Buffer | undefined {
-  const first = raw[0]
-  if (first === undefined) return undefined
-  let end = first.byteOffset
-  for (let i = 0; i < raw.length; i += 1) {
-    const part = raw[i] as Buffer
-    if (part.buffer !== first.buffer || part.byteOffset < end) return undefined
-    end = part.byteOffset + part.length
-  }
-  return Buffer.from(first.buffer, first.byteOffset, end - first.byteOffset)
 }
 
 /** The content codings applied, as one word for `decode.ts`; `identity` does nothing. */
@@ -232,16 +208,4 @@ function withoutNominated(headers: string[], nominated: string): string[] {
     kept.push(name, headers[i + 1] as string)
   }
   return kept
-}
-
-function learn(name: string): Action {
-  const action = classify(name.toLowerCase())
-  if (actions.size < MAX_NAMES && name.length <= MAX_NAME_LENGTH) actions.set(name, action)
-  return action
-}
-
-function classify(name: string): Action {
-  // `Keyless-*` and `Proxy-*` are words of this gateway: an upstream could otherwise pass its answer off as a refusal.
-  if (name.startsWith('proxy-') || name.startsWith('keyless-')) return 'drop'
-  return FIXED.get(name) ?? 'keep'
 }

@@ -31,6 +31,7 @@ interface Draft {
   readonly plan: Plan
   nominated: Set<string> | undefined
   contentLength: string | undefined
+  acceptEncoding: string | undefined
   isChunked: boolean
 }
 
@@ -88,6 +89,7 @@ export function cleanse(inbound: Inbound, endpoint: Endpoint, grant: Grant, mete
     throw new GatewayError('method_refused', `${method} is never forwarded: its answer would repeat the request.`)
   }
   const plan = plans.get(service) ?? newPlan(service)
+  const { headers, acceptEncoding } = cleanseHeaders(inbound, endpoint, plan)
   return {
     method,
     service,
@@ -95,7 +97,8 @@ export function cleanse(inbound: Inbound, endpoint: Endpoint, grant: Grant, mete
     host,
     port,
     path: cleansePath(endpoint.rawPath, plan),
-    headers: cleanseHeaders(inbound, endpoint, plan),
+    headers,
+    acceptEncoding,
     body: content?.bytes ?? body,
     isHttp2: inbound.isHttp2 === true,
     ...(inbound.upgrade !== undefined && { upgrade: inbound.upgrade }),
@@ -111,10 +114,21 @@ function cleansePath(rawPath: string, plan: Plan): string {
   return plan.parameters.reduce(withoutParameter, rawPath)
 }
 
-function cleanseHeaders(inbound: Inbound, endpoint: Endpoint, plan: Plan): string[] {
+function cleanseHeaders(
+  inbound: Inbound,
+  endpoint: Endpoint,
+  plan: Plan,
+): Pick<Outbound, 'headers' | 'acceptEncoding'> {
   const raw = inbound.rawHeaders
   const headers: string[] = ['Host', formatAuthority(endpoint, DEFAULT_PORTS[endpoint.scheme])]
-  const draft: Draft = { headers, plan, nominated: undefined, contentLength: undefined, isChunked: false }
+  const draft: Draft = {
+    headers,
+    plan,
+    nominated: undefined,
+    contentLength: undefined,
+    acceptEncoding: undefined,
+    isChunked: false,
+  }
   for (let i = 0; i + 1 < raw.length; i += 2) {
     const name = raw[i] as string
     const value = raw[i + 1] as string
@@ -129,7 +143,8 @@ function cleanseHeaders(inbound: Inbound, endpoint: Endpoint, plan: Plan): strin
   if (draft.contentLength !== undefined && (inbound.body !== null || draft.contentLength === '0')) {
     headers.push('Content-Length', draft.contentLength)
   }
-  return draft.nominated === undefined ? headers : withoutNominated(headers, draft.nominated)
+  const { nominated, acceptEncoding } = draft
+  return { headers: nominated === undefined ? headers : withoutNominated(headers, nominated), acceptEncoding }
 }
 
 function apply(action: Exclude<Action, 'keep' | 'drop'>, name: string, value: string, draft: Draft): void {
@@ -152,6 +167,7 @@ function apply(action: Exclude<Action, 'keep' | 'drop'>, name: string, value: st
       return
     case 'identity':
       draft.headers.push(name, 'identity')
+      draft.acceptEncoding = draft.acceptEncoding === undefined ? value : `${draft.acceptEncoding},${value}`
       return
     case 'cookie': {
       const rest = draft.plan.cookies.reduce(withoutCookie, value)

@@ -16,6 +16,7 @@ export function requireChunked(transferEncoding: string): void {
 
 /** An agent can ask for EBCDIC or UTF-32 in `Accept`, and some frameworks oblige. */
 export function requireSearchable(contentType: string): void {
+  if (/^[ \t]*multipart\/byteranges/i.test(contentType)) throw unreadable('media type multipart/byteranges')
   for (const [, quoted, plain] of contentType.matchAll(/charset[ \t]*=[ \t]*(?:"([^"]*)"?|([^\s;,"]*))/gi)) {
     const charset = quoted ?? plain ?? ''
     if (charset !== '' && !SEARCHABLE.test(charset)) throw unreadable(`character set ${charset}`)

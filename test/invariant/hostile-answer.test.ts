@@ -16,16 +16,17 @@ let port: number
 let handle: string
 
 beforeAll(async () => {
-  upstream = await startScripted(['victim.keyless.test', 'cookie.keyless.test'])
+  upstream = await startScripted(['victim.keyless.test', 'cookie.keyless.test', 'pass.keyless.test'])
   site = await openSite(upstream, {
     services: [
       { name: 'victim', operations },
       { name: 'cookie', operations, slots: [{ in: 'cookie', name: 'session' }] },
+      { name: 'pass', operations, slots: [{ in: 'cookie', name: 'session' }], cookies: 'pass' },
     ],
-    credentials: { victim: key, cookie: session },
+    credentials: { victim: key, cookie: session, pass: session },
   })
   port = site.gateway.proxyPort
-  handle = (await site.gateway.openTask('victim:* cookie:*')).handle
+  handle = (await site.gateway.openTask('victim:* cookie:* pass:*')).handle
 })
 
 afterAll(async () => {
@@ -36,9 +37,9 @@ afterAll(async () => {
 const ask = (path: string, fields = '') =>
   reverse(port, handle, { path, fields: `Proxy-Authorization: Bearer ${handle}\r\n${fields}` })
 
-const answerWith = (fields: readonly string[], body: Buffer) => {
+const answerWith = (fields: readonly string[], body: Buffer, line = '200 OK') => {
   upstream.act = (socket) => {
-    socket.write(`HTTP/1.1 200 OK\r\n${fields.map((field) => `${field}\r\n`).join('')}\r\n`)
+    socket.write(`HTTP/1.1 ${line}\r\n${fields.map((field) => `${field}\r\n`).join('')}\r\n`)
     socket.end(body)
   }
 }
@@ -88,10 +89,45 @@ describe('a body in a character set in which ASCII is not ASCII', () => {
   )
 })
 
-describe('a session that the upstream renews in the cookie of the credential', () => {
-  it.each(['session=NEW; Path=/', ' session = NEW', 'session=NEW'])('%s stays here', async (cookie) => {
-    answerWith([`Set-Cookie: ${cookie}`, 'Set-Cookie: theme=dark', 'Content-Length: 0'], Buffer.alloc(0))
-    const text = (await ask('/cookie/x')).bytes.toString('latin1')
+it('leads nobody past the gateway: Alt-Svc stays here', async () => {
+  answerWith(['Alt-Svc: h3=":443"; ma=86400', 'X-Kept: 1', 'Content-Length: 0'], Buffer.alloc(0))
+  const text = (await ask('/victim/x')).bytes.toString('latin1')
+  expect(text).toContain('X-Kept: 1')
+  expect(text).not.toMatch(/alt-svc/i)
+})
+
+describe('a part that nobody asked for', () => {
+  it.each([
+    ['206 Partial Content', 'Content-Range: bytes 0-1/9'],
+    ['200 OK', 'Content-Range: bytes 0-1/9'],
+    ['206 Partial Content', 'Content-Type: multipart/byteranges; boundary=x'],
+    ['200 OK', 'Content-Type: multipart/byteranges; boundary=x'],
+  ])('%s with %s is refused', async (line, field) => {
+    answerWith([field, 'Content-Length: 2'], Buffer.from('ok'), line)
+    const answer = await ask('/victim/x')
+    expect(answer.status).toBe(502)
+    expect(answer.bytes.toString('latin1')).toContain('upstream_encoding')
+  })
+})
+
+describe('a session that the upstream opens or renews for the credential', () => {
+  it.each([
+    ['Set-Cookie', 'session=NEW; Path=/'],
+    ['Set-Cookie', ' session = NEW'],
+    ['Set-Cookie', 'other=NEW; HttpOnly'],
+    ['set-cookie2', 'session=NEW'],
+  ])('%s: %s stays here, and is no leak', async (name, cookie) => {
+    for (const place of ['cookie', 'victim']) {
+      answerWith([`${name}: ${cookie}`, 'X-Kept: 1', 'Content-Length: 0'], Buffer.alloc(0))
+      const text = (await ask(`/${place}/x`)).bytes.toString('latin1')
+      expect(text).toContain('X-Kept: 1')
+      expect(text).not.toContain('NEW')
+    }
+  })
+
+  it('reaches the agent where the service file says that cookies are no credentials, but for the credential itself', async () => {
+    answerWith(['Set-Cookie: session=NEW', 'Set-Cookie: theme=dark', 'Content-Length: 0'], Buffer.alloc(0))
+    const text = (await ask('/pass/x')).bytes.toString('latin1')
     expect(text).toContain('Set-Cookie: theme=dark')
     expect(text).not.toContain('NEW')
   })

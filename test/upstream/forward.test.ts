@@ -132,15 +132,15 @@ describe('an answer on its way down', () => {
   it('keeps status, reason, order, case and repeated fields', async () => {
     const { door } = await betweenRaw(
       always(
-        'HTTP/1.1 529 Site is overloaded\r\nX-B: 1\r\nset-cookie: a=1\r\nX-a: 2\r\nSet-Cookie: b=2\r\nContent-Length: 2\r\nConnection: keep-alive, X-B\r\nDate: d\r\n\r\nno',
+        'HTTP/1.1 529 Site is overloaded\r\nX-B: 1\r\nlink: <a>\r\nX-a: 2\r\nLink: <b>\r\nContent-Length: 2\r\nConnection: keep-alive, X-B\r\nDate: d\r\n\r\nno',
       ),
     )
     const answer = await get(door.port)
     expect(answer.head.split('\r\n')).toEqual([
       'HTTP/1.1 529 Site is overloaded',
-      'set-cookie: a=1',
+      'link: <a>',
       'X-a: 2',
-      'Set-Cookie: b=2',
+      'Link: <b>',
       'Content-Length: 2',
       'Date: d',
       'Connection: close',
@@ -465,7 +465,8 @@ describe('a credential in an answer', () => {
     const answer = await get(door.port)
     expect(answer.head).not.toMatch(/content-encoding|content-length|content-md5/i)
     expect(answer.head).toContain('W/"v1"')
-    expect(answer.body.toString()).toContain(`hello ${'*'.repeat(CANARY.length)}`)
+    const body = answer.body.toString().replaceAll(/(?:^|\r\n)[0-9a-f]+\r\n/g, '')
+    expect(body).toContain(`hello ${'*'.repeat(CANARY.length)}`)
   })
 })
 
