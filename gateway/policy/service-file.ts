@@ -38,8 +38,11 @@ const operation = z.strictObject({
   websocket: z.boolean().default(false),
   /** Where in the JSON of its answer the credentials are: JSON pointers, `*` for any member or element. */
   captures: z.array(z.string().regex(POINTER, 'a JSON pointer such as /token or /keys/*/secret')).default([]),
-  /** Where the credential goes for this operation, if elsewhere than in the first slot (git wants Basic, its API Bearer). */
-  attach: slot.optional(),
+  /**
+   * Where the credential goes for this operation, if elsewhere than in the first slot (git wants Basic, its API Bearer).
+   * `none`: ours stays away and what the client sends passes, for requests that the API itself authorised (LFS objects).
+   */
+  attach: z.union([slot, z.literal('none')]).optional(),
   dialect: dialect.optional(),
 })
 

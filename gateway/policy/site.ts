@@ -61,7 +61,7 @@ export function assembleService(description: ServiceDescription, faults: Fault[]
   for (const operation of operations) {
     const entry = description.operations[operation.id]
     if (entry === undefined) continue
-    const spot = { operation, service: faceOf(service, entry.attach as Slot | undefined, entry.dialect, faces) }
+    const spot = { operation, service: faceOf(service, entry.attach as Slot | 'none' | undefined, entry.dialect, faces) }
     for (const text of entry.match) place(text, spot, { description, tries, faults })
   }
   const unlisted = {
@@ -95,7 +95,7 @@ function plainService(description: ServiceDescription, operations: readonly Oper
 /** The service as one operation sees it, shared by all operations that see it so. */
 function faceOf(
   service: Service,
-  attach: Slot | undefined,
+  attach: Slot | 'none' | undefined,
   dialect: Dialect | undefined,
   faces: Map<string, Service>,
 ): Service {
@@ -103,11 +103,17 @@ function faceOf(
   const key = JSON.stringify([attach, dialect])
   const known = faces.get(key)
   if (known !== undefined) return known
-  const others = service.slots.filter((slot) => JSON.stringify(slot) !== JSON.stringify(attach))
-  const slots = attach === undefined ? service.slots : [attach, ...others]
-  const face = { ...service, slots, dialect: dialect ?? service.dialect }
+  const face = { ...service, ...attachedAt(service, attach), dialect: dialect ?? service.dialect }
   faces.set(key, face)
   return face
+}
+
+function attachedAt(service: Service, attach: Slot | 'none' | undefined): Partial<Service> {
+  if (attach === undefined) return {}
+  // The slots stay: on a reverse route one of them holds the agent's grant, which never passes.
+  if (attach === 'none') return { credential: undefined, passesOwn: true }
+  const others = service.slots.filter((slot) => JSON.stringify(slot) !== JSON.stringify(attach))
+  return { slots: [attach, ...others] }
 }
 
 interface Placing {

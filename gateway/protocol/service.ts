@@ -64,6 +64,8 @@ export interface Service {
   /** Every place where this API takes a credential. The first one is where ours is attached. Empty: none is attached. */
   readonly slots: readonly Slot[]
   readonly operations: readonly Operation[]
+  /** As one operation sees it: the API gave the client a credential for this very request, and it passes; ours stays away. */
+  readonly passesOwn?: boolean
   /** Cookies that it sets are no credentials. Default no: a session outlives the lease that opened it. */
   readonly passesCookies?: boolean
   /** CIDR ranges outside the public Internet that this service may resolve to; empty for public APIs. */

@@ -23,6 +23,8 @@ interface Plan {
   readonly parameters: readonly string[]
   /** Answers are scrubbed, so they must come whole and unencoded. */
   readonly isScrubbed: boolean
+  /** What the client brings as its credential passes. */
+  readonly isOpen: boolean
 }
 
 /** What one pass over the headers gathers. */
@@ -37,6 +39,7 @@ interface Draft {
 
 /** Memo of a pure function of the service; agents choose names, so it is bounded. */
 const plans = new WeakMap<Service, Plan>()
+const openPlans = new WeakMap<Service, Plan>()
 const MAX_NAMES = 512
 const MAX_NAME_LENGTH = 64
 
@@ -88,7 +91,9 @@ export function cleanse(inbound: Inbound, endpoint: Endpoint, grant: Grant, mete
   if (method === 'TRACE' || method === 'TRACK' || method === 'CONNECT') {
     throw new GatewayError('method_refused', `${method} is never forwarded: its answer would repeat the request.`)
   }
-  const plan = plans.get(service) ?? newPlan(service)
+  // On a reverse route the client's credential is its grant.
+  const isOpen = service.passesOwn === true && inbound.mode !== 'reverse'
+  const plan = (isOpen ? openPlans : plans).get(service) ?? newPlan(service, isOpen)
   const { headers, acceptEncoding } = cleanseHeaders(inbound, endpoint, plan)
   return {
     method,
@@ -205,16 +210,18 @@ function withoutNominated(headers: readonly string[], nominated: ReadonlySet<str
   return kept
 }
 
-function newPlan(service: Service): Plan {
-  const { slots } = service
+function newPlan(service: Service, isOpen: boolean): Plan {
+  const slots = isOpen ? [] : service.slots
   const plan: Plan = {
     actions: new Map(),
     slots: new Set(slots.flatMap((slot) => (slot.in === 'header' ? [slot.name.toLowerCase()] : []))),
     cookies: slots.flatMap((slot) => (slot.in === 'cookie' ? [slot.name] : [])),
     parameters: slots.flatMap((slot) => (slot.in === 'query' ? [slot.name] : [])),
     isScrubbed: slots.length > 0,
+    isOpen,
   }
-  plans.set(service, plan)
+  const memo = isOpen ? openPlans : plans
+  memo.set(service, plan)
   return plan
 }
 
@@ -229,6 +236,7 @@ function classify(name: string, plan: Plan): Action {
   if (name.includes('_') && classify(name.replaceAll('_', '-'), plan) !== 'keep') return 'drop'
   if (plan.slots.has(name) || name.startsWith('proxy-') || name.startsWith('keyless-') || name.startsWith(':'))
     return 'drop'
+  if (plan.isOpen && name === 'authorization') return 'keep'
   if (name === 'cookie') return plan.cookies.length > 0 ? 'cookie' : 'keep'
   if (plan.isScrubbed) {
     // A coding, a character set or a range of the answer could hide a credential that it echoes (standards.md H10).
