@@ -282,6 +282,16 @@ describe('the shipped services', () => {
 })
 
 describe('service files', () => {
+  it('keep the credential away from an operation that says so, and from no other one', async () => {
+    const objects = { match: ['GET /objects/{id}'], access: 'read' as const, attach: 'none' as const }
+    const file = notesFile()
+    const catalogue = await catalogueOf({ ...file, operations: { ...file.operations, objects } })
+    const at = (rawPath: string) => catalogue.locate(inbound({ host: file.hosts[0] ?? '', rawPath })).service
+    expect(at('/objects/1')).toMatchObject({ name: file.name, credential: undefined, passesOwn: true })
+    expect(at('/notes').credential).toBe(file.name)
+    expect(at('/notes').passesOwn).toBeUndefined()
+  })
+
   it('report every mistake at once, with path, got, allowed and fix', async () => {
     const wrong = {
       ...notesFile(),

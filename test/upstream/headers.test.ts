@@ -157,6 +157,16 @@ describe('cleanse', () => {
     expect(cleansed(['Cookie', value], [{ in: 'cookie', name: 'sid' }]).headers).toEqual(headers)
   })
 
+  it.each([
+    ['realtime, openai-insecure-api-key.sk-agent', ['Sec-WebSocket-Protocol', 'realtime']],
+    ['OpenAI-Insecure-API-Key.sk-agent,realtime', ['Sec-WebSocket-Protocol', 'realtime']],
+    ['openai-insecure-api-key.sk-agent', []],
+    ['realtime, other', ['Sec-WebSocket-Protocol', 'realtime, other']],
+  ])('takes the key out of the subprotocols %s', (value, headers) => {
+    const slots = [{ in: 'subprotocol', prefix: 'openai-insecure-api-key.' }] as const
+    expect(cleansed(['Sec-WebSocket-Protocol', value], slots).headers).toEqual(headers)
+  })
+
   it('leaves every byte of a path alone when no parameter is a credential', () => {
     const path = fc.string({ unit: fc.integer({ min: 0x21, max: 0xff }).map((c) => String.fromCharCode(c)) })
     fc.assert(
@@ -181,6 +191,24 @@ describe('cleanse', () => {
       }),
       { numRuns: 500 },
     )
+  })
+
+  it('lets what the API itself handed out pass where the service file says so, but never the grant of a reverse route', () => {
+    const slots: readonly Slot[] = [
+      { in: 'basic', username: 'x' },
+      { in: 'header', name: 'x-api-key' },
+    ]
+    const passing = service({ slots, passesOwn: true })
+    const sent = (mode: 'intercept' | 'reverse', place = passing) => {
+      const rawHeaders = ['Authorization', 'RemoteAuth one', 'X-Api-Key', 'two', 'Proxy-Authorization', 'Basic three']
+      return cleanse(inbound({ rawHeaders, mode }), endpoint({ service: place }), grant()).headers.slice(2)
+    }
+    // One after the other, since what is known of a header name is remembered.
+    for (let i = 0; i < 2; i++) {
+      expect(sent('reverse')).toEqual([])
+      expect(sent('intercept')).toEqual(['Authorization', 'RemoteAuth one', 'X-Api-Key', 'two'])
+      expect(sent('intercept', service({ slots }))).toEqual([])
+    }
   })
 
   it('isolates by tenant and grant', () => {
