@@ -2,18 +2,8 @@ import { once } from 'node:events'
 import { constants } from 'node:http2'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { type Echo, HANDLE, type OpenDoor, openDoor } from './door.fixture.ts'
-import {
-  answerOf,
-  call,
-  codeOf,
-  END_STREAM,
-  FRAME,
-  frame,
-  openFrames,
-  openSession,
-  PLACE,
-  request,
-} from './http2.fixture.ts'
+import { answerOf, call, openSession, PLACE } from './http2.fixture.ts'
+import { codeOf, END_STREAM, FRAME, frame, openFrames, request } from './http2-frames.fixture.ts'
 
 let door: OpenDoor
 beforeAll(async () => {
