@@ -76,6 +76,8 @@ function tokenIn(slot: Slot, rawHeaders: RawHeaders, rawPath: string): string | 
       return queryValue(rawPath, slot.name)
     case 'cookie':
       return cookieValue(fieldValue(rawHeaders, 'cookie') ?? '', slot.name)
+    case 'subprotocol':
+      return subprotocolAfter(slot.prefix, fieldValue(rawHeaders, 'sec-websocket-protocol') ?? '')
     default:
       return slot satisfies never
   }
@@ -89,6 +91,11 @@ function authorizationToken(value: string): string | undefined {
 function queryValue(rawPath: string, name: string): string | undefined {
   const start = rawPath.indexOf('?')
   return start === -1 ? undefined : (new URLSearchParams(rawPath.slice(start)).get(name) ?? undefined)
+}
+
+function subprotocolAfter(prefix: string, offered: string): string | undefined {
+  const names = offered.split(',').map((name) => name.trim())
+  return names.find((name) => name.startsWith(prefix))?.slice(prefix.length)
 }
 
 function cookieValue(cookies: string, name: string): string | undefined {

@@ -25,6 +25,7 @@ const slot = z.discriminatedUnion('in', [
   z.strictObject({ in: z.literal('basic'), username: z.string().regex(/^[^:]+$/) }),
   z.strictObject({ in: z.literal('query'), name: z.string().min(1) }),
   z.strictObject({ in: z.literal('cookie'), name: z.string().regex(TOKEN) }),
+  z.strictObject({ in: z.literal('subprotocol'), prefix: z.string().regex(TOKEN) }),
 ])
 
 const dialect = z.enum(DIALECTS)
@@ -142,7 +143,7 @@ function shown(value: unknown): string {
 function knownKeys(path: readonly PropertyKey[]): string {
   if (path.length === 0) return Object.keys(serviceFile.shape).join(', ')
   if (path[0] === 'operations' && path.length === 2) return Object.keys(operation.shape).join(', ')
-  return 'in; name and prefix for a header, username for basic, name for query and cookie'
+  return 'in; name and prefix for a header, username for basic, name for query and cookie, prefix for subprotocol'
 }
 
 function allowedBy(issue: z.core.$ZodIssue): string {
@@ -154,7 +155,7 @@ function allowedBy(issue: z.core.$ZodIssue): string {
     case 'invalid_value':
       return issue.values.map(String).join(', ')
     case 'invalid_union':
-      return 'header, basic, query or cookie as `in`'
+      return 'header, basic, query, cookie or subprotocol as `in`'
     case 'too_small':
       return `at least ${issue.minimum}${issue.origin === 'array' ? ' entry' : ''}`
     case 'too_big':

@@ -6,6 +6,8 @@ export type Slot =
   | { readonly in: 'basic'; readonly username: string }
   | { readonly in: 'query'; readonly name: string }
   | { readonly in: 'cookie'; readonly name: string }
+  /** One of the `Sec-WebSocket-Protocol` that a handshake offers: where browsers, which set no headers, put a key. */
+  | { readonly in: 'subprotocol'; readonly prefix: string }
 
 export type Access = 'read' | 'write' | 'admin'
 export type Sensitivity = 'public' | 'internal' | 'confidential' | 'restricted'

@@ -14,6 +14,9 @@ const FIELD_VALUE = /^[\x20-\x7e\x80-\xff]+$/
 /** RFC 6265 §4.1.1 cookie-octet. */
 const COOKIE_VALUE = /^[\x21\x23-\x2b\x2d-\x3a\x3c-\x5b\x5d-\x7e]+$/
 
+/** RFC 6455 §4.1: a subprotocol is a token (RFC 9110 §5.6.2). */
+const TOKEN = /^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/
+
 /** A secret as it travels in one slot. Checked and encoded once per secret, not once per request. */
 interface Rendered {
   readonly slot: Slot
@@ -83,6 +86,8 @@ function render(value: string, slot: Slot): string {
       return encodeURIComponent(checked(value, FIELD_VALUE, slot))
     case 'cookie':
       return checked(value, COOKIE_VALUE, slot)
+    case 'subprotocol':
+      return checked(`${slot.prefix}${value}`, TOKEN, slot)
     default:
       return slot satisfies never
   }
@@ -110,6 +115,8 @@ function put(text: string, slot: Slot, outbound: Outbound): Outbound {
       return { ...outbound, path: withParameter(outbound.path, slot.name, text) }
     case 'cookie':
       return { ...outbound, headers: withCookie(outbound.headers, slot.name, text) }
+    case 'subprotocol':
+      return { ...outbound, headers: withSubprotocol(outbound.headers, text) }
     default:
       return slot satisfies never
   }
@@ -139,6 +146,12 @@ function withCookie(headers: RawHeaders, name: string, value: string): RawHeader
   if (others.split(';').some((pair) => pair.split('=', 1)[0]?.trim() === name))
     throw new Error(`cookie ${name} was not cleansed before a credential is attached`)
   return headers.with(at + 1, others === '' ? `${name}=${value}` : `${others}; ${name}=${value}`)
+}
+
+/** After those that the agent offers, of which the upstream is to choose one. */
+function withSubprotocol(headers: RawHeaders, text: string): RawHeaders {
+  const at = indexOfField(headers, 'sec-websocket-protocol')
+  return at === -1 ? [...headers, 'Sec-WebSocket-Protocol', text] : headers.with(at + 1, `${headers[at + 1]}, ${text}`)
 }
 
 /** The bytes of the request stay as they are; the parameter is added at the end. */

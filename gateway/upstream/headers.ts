@@ -9,9 +9,18 @@ import type { Meter } from '../protocol/meter.ts'
 import { GatewayError } from '../protocol/problem.ts'
 import type { Endpoint, Service } from '../protocol/service.ts'
 import { DEFAULT_PORTS, formatAuthority } from '../protocol/target.ts'
-import { withoutCookie, withoutParameter } from './slots.ts'
+import { withoutCookie, withoutParameter, withoutSubprotocol } from './slots.ts'
 
-type Action = 'keep' | 'drop' | 'connection' | 'transfer-encoding' | 'content-length' | 'te' | 'identity' | 'cookie'
+type Action =
+  | 'keep'
+  | 'drop'
+  | 'connection'
+  | 'transfer-encoding'
+  | 'content-length'
+  | 'te'
+  | 'identity'
+  | 'cookie'
+  | 'subprotocol'
 
 /** What is known of a service's header names, worked out once. */
 interface Plan {
@@ -21,6 +30,8 @@ interface Plan {
   readonly slots: ReadonlySet<string>
   readonly cookies: readonly string[]
   readonly parameters: readonly string[]
+  /** Prefixes of subprotocols that are credentials. */
+  readonly subprotocols: readonly string[]
   /** Answers are scrubbed, so they must come whole and unencoded. */
   readonly isScrubbed: boolean
   /** What the client brings as its credential passes. */
@@ -61,6 +72,7 @@ const FIXED: ReadonlyMap<string, Action> = new Map<string, Action>([
   ['x-http-method', 'drop'],
   ['x-method-override', 'drop'],
   ['forwarded', 'drop'],
+  ['sec-websocket-protocol', 'subprotocol'],
 ])
 
 /**
@@ -179,6 +191,11 @@ function apply(action: Exclude<Action, 'keep' | 'drop'>, name: string, value: st
       if (rest !== '') draft.headers.push(name, rest)
       return
     }
+    case 'subprotocol': {
+      const rest = draft.plan.subprotocols.reduce(withoutSubprotocol, value)
+      if (rest !== '') draft.headers.push(name, rest)
+      return
+    }
     default:
       action satisfies never
   }
@@ -217,6 +234,7 @@ function newPlan(service: Service, isOpen: boolean): Plan {
     slots: new Set(slots.flatMap((slot) => (slot.in === 'header' ? [slot.name.toLowerCase()] : []))),
     cookies: slots.flatMap((slot) => (slot.in === 'cookie' ? [slot.name] : [])),
     parameters: slots.flatMap((slot) => (slot.in === 'query' ? [slot.name] : [])),
+    subprotocols: slots.flatMap((slot) => (slot.in === 'subprotocol' ? [slot.prefix] : [])),
     isScrubbed: slots.length > 0,
     isOpen,
   }
@@ -237,7 +255,7 @@ function classify(name: string, plan: Plan): Action {
   if (plan.slots.has(name) || name.startsWith('proxy-') || name.startsWith('keyless-') || name.startsWith(':'))
     return 'drop'
   if (plan.isOpen && name === 'authorization') return 'keep'
-  if (name === 'cookie') return plan.cookies.length > 0 ? 'cookie' : 'keep'
+  if (name === 'cookie' && plan.cookies.length > 0) return 'cookie'
   if (plan.isScrubbed) {
     // A coding, a character set or a range of the answer could hide a credential that it echoes (standards.md H10).
     if (name === 'accept-encoding') return 'identity'

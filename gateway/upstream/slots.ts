@@ -1,4 +1,4 @@
-/** Removes a credential that the agent put into a query or a cookie, and leaves every other byte as it was. Pure. */
+/** Removes a credential that the agent put into a query, a cookie or a subprotocol, and leaves every other byte as it was. Pure. */
 
 /** The path without parameters of this name, however the name is percent-encoded. */
 export function withoutParameter(rawPath: string, name: string): string {
@@ -15,6 +15,13 @@ export function withoutCookie(value: string, name: string): string {
   const parts = value.split(';')
   const kept = parts.filter((part) => part.split('=', 1)[0]?.trim() !== name)
   return kept.length === parts.length ? value : kept.join(';').trimStart()
+}
+
+/** The value of a Sec-WebSocket-Protocol field without subprotocols of this prefix; empty when none is left. */
+export function withoutSubprotocol(value: string, prefix: string): string {
+  const parts = value.split(',')
+  const kept = parts.filter((part) => !part.trim().toLowerCase().startsWith(prefix.toLowerCase()))
+  return kept.length === parts.length ? value : kept.join(',').trim()
 }
 
 function parameterName(part: string): string {

@@ -103,6 +103,7 @@ export function providerConformance(name: string, variant: () => ProviderVariant
         basic: ['Basic '],
         query: ['?key='],
         cookie: ['session='],
+        subprotocol: ['Sec-WebSocket-Protocol', 'prefix' in slot ? (slot.prefix ?? '') : ''],
       }
       for (const text of ['/v1', 'Authorization', 'x-api-key', 'Cookie', ...fixed[slot.in]])
         rest = rest.replace(text, '')
@@ -187,6 +188,6 @@ function withoutCredential(outbound: Outbound, slot: Slot): { path: string; head
   const { path, headers } = outbound
   if (slot.in === 'query') return { path: path.replace(/&key=[^&]*$/, ''), headers }
   if (slot.in === 'cookie') return { path, headers: headers.map((text) => text.replace(/; session=[^;]*$/, '')) }
-  const name = slot.in === 'basic' ? 'Authorization' : slot.name
+  const name = slot.in === 'basic' ? 'Authorization' : slot.in === 'subprotocol' ? 'Sec-WebSocket-Protocol' : slot.name
   return { path, headers: headers.filter((_, i) => headers[i - (i % 2)] !== name) }
 }

@@ -8,7 +8,7 @@ import type { CallEvent, Receipt } from '../../gateway/audit/event.ts'
 import { type CertificateAuthority, loadAuthority } from '../../gateway/ingress/certificate.ts'
 import type { TlsComplaint } from '../../gateway/ingress/intercept.ts'
 import type { Proofs } from '../../gateway/ingress/line.ts'
-import { openProxyDoor, type ProxyDoor } from '../../gateway/ingress/listener.ts'
+import { openProxyDoor, type ProxyDoor, type ProxyDoorParts } from '../../gateway/ingress/listener.ts'
 import { writeRefusal } from '../../gateway/ingress/refusal.ts'
 import type { Lease } from '../../gateway/lease/lease.ts'
 import { type Clock, systemClock } from '../../gateway/protocol/clock.ts'
@@ -60,6 +60,7 @@ export const services: readonly Service[] = [
   service('gitlab', ['gitlab.test'], 'problem', [{ in: 'header', name: 'private-token' }]),
   service('maps', ['maps.test'], 'problem', [{ in: 'query', name: 'key' }]),
   service('shop', ['shop.test'], 'problem', [{ in: 'cookie', name: 'session' }]),
+  service('chat', ['chat.test'], 'problem', [{ in: 'subprotocol', prefix: 'key.' }]),
   service('slack', ['slack.test'], 'slack', [BEARER]),
   service('stripe', ['api.stripe.test'], 'stripe', [{ in: 'basic', username: '' }]),
 ]
@@ -78,7 +79,7 @@ function service(name: string, hosts: readonly string[], dialect: Dialect, slots
   return { name, hosts, dialect, slots, scheme: 'https', ...rest }
 }
 
-interface DoorOptions {
+interface DoorOptions extends Pick<ProxyDoorParts, 'tls' | 'verifyClient' | 'announcedBy'> {
   readonly clock?: Clock
   readonly url?: string
   readonly proofs?: Proofs

@@ -47,6 +47,7 @@ test.each([
   ['private-token', '/gitlab/api/v4/user', `PRIVATE-TOKEN: ${HANDLE}`],
   ['a key in the query', `/maps/geo?q=a&key=${HANDLE}`, 'X-Other: 1'],
   ['a cookie', '/shop/cart', `Cookie: a=1; session=${HANDLE}; b=2`],
+  ['a subprotocol', '/chat/feed', `Sec-WebSocket-Protocol: v1, key.${HANDLE}`],
   ['Basic with the key as user name', '/stripe/v1/charges', `Authorization: ${basic(HANDLE, '')}`],
   [
     'Proxy-Authorization, before any slot',

@@ -11,6 +11,7 @@ const slots: readonly Slot[] = [
   { in: 'basic', username: 'git' },
   { in: 'query', name: 'key' },
   { in: 'cookie', name: 'sid' },
+  { in: 'subprotocol', prefix: 'key.' },
 ]
 
 /** Every sequence of UTF-16 code units, lone surrogates included. */
@@ -37,6 +38,7 @@ test('no value whatever adds a second field, line or parameter', () => {
         for (const text of headers) expect(text).toMatch(/^[\x20-\x7e\x80-\xff]*$/)
         expect(path).toMatch(slot.in === 'query' ? /^\/v1\?key=[^&#\s]+$/ : /^\/v1$/)
         if (slot.in === 'query') expect(new URL(path, 'https://a.test').searchParams.get('key')).toBe(value)
+        if (slot.in === 'subprotocol') expect(headers[3]).toBe(`key.${value}`)
         if (slot.in === 'cookie') expect(headers[3]?.split(';')).toHaveLength(1)
       } catch (cause) {
         expect(cause).toBeInstanceOf(GatewayError)
