@@ -1,4 +1,5 @@
 /** Where a request says it goes: request targets in absolute form, Host fields, and whether they name the same place. */
+import { isIP } from 'node:net'
 import type { Mode, Presented } from '../protocol/message.ts'
 import { GatewayError } from '../protocol/problem.ts'
 import { DEFAULT_PORTS, type HostPort, parseAuthority } from '../protocol/target.ts'
@@ -70,6 +71,11 @@ export function requirePlace(hostHeader: string, expected: HostPort & { readonly
   if (named.host === expected.host && named.port === expected.port) return
   throw new GatewayError(
     'target_mismatch',
-    `The request goes to ${expected.host}:${expected.port}, but its Host field names ${named.host}:${named.port}. Both must name the same place.`,
+    `The request goes to ${expected.host}:${expected.port}, but its Host field names ${named.host}:${named.port}. Both must name the same place.${adviceFor(expected.host)}`,
   )
+}
+
+/** SOCKS clients that resolve names themselves lose them on the way. */
+function adviceFor(host: string): string {
+  return isIP(host) === 0 ? '' : ' With SOCKS, write socks5h://, so that the name reaches the gateway.'
 }
