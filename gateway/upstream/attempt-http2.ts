@@ -10,7 +10,8 @@ import type { Pool } from './pool.ts'
 import type { Session } from './session.ts'
 import { Upload } from './upload.ts'
 
-const { NGHTTP2_CANCEL, NGHTTP2_FLAG_END_STREAM, NGHTTP2_NO_ERROR, NGHTTP2_REFUSED_STREAM } = constants
+const { NGHTTP2_CANCEL, NGHTTP2_ENHANCE_YOUR_CALM, NGHTTP2_FLAG_END_STREAM, NGHTTP2_NO_ERROR, NGHTTP2_REFUSED_STREAM } =
+  constants
 
 export class Http2Attempt extends Attempt {
   readonly #pool: Pool
@@ -109,6 +110,7 @@ export class Http2Attempt extends Attempt {
       .on('timeout', () => this.#late())
       .on('error', (cause: Error) => this.#break(cause))
       .on('close', () => {
+        if (stream.rstCode === NGHTTP2_ENHANCE_YOUR_CALM) this.#pool.retire(this.#session)
         this.#pool.leave(this.#session)
         this.#break(this.#lossOf(stream))
       })

@@ -114,8 +114,19 @@ export class Pool {
     lane.busy -= 1
     session.busy -= 1
     if (session.busy > 0) return
-    if (this.#isClosed || !lane.sessions.includes(session)) this.#retire(session)
+    if (this.#isClosed || !lane.sessions.includes(session)) this.retire(session)
     else this.#rest(session)
+  }
+
+  /** No new streams on this session; it ends with its last one. */
+  retire(session: Session): void {
+    const { lane } = session
+    this.#idle.delete(session)
+    const place = lane.sessions.indexOf(session)
+    if (place !== -1) lane.sessions.splice(place, 1)
+    if (session.busy > 0) return
+    this.#dropIfUnused(lane)
+    session.destroy()
   }
 
   /** Close idle connections now, and the others when their exchange is over. */
@@ -154,8 +165,8 @@ export class Pool {
     const session = new Session(outbound, lane, dialled)
     lane.sessions.push(session)
     session.http2
-      .once('goaway', () => this.#retire(session))
-      .once('close', () => this.#retire(session))
+      .once('goaway', () => this.retire(session))
+      .once('close', () => this.retire(session))
       .on('timeout', () => this.#forget(session)) // of silence, which only an idle one has to answer for
     return session
   }
@@ -188,7 +199,7 @@ export class Pool {
   #forget(resting: Connection | Session): void {
     if (!this.#idle.has(resting)) return
     if (resting instanceof Session) {
-      this.#retire(resting)
+      this.retire(resting)
       return
     }
     this.#idle.delete(resting)
@@ -196,17 +207,6 @@ export class Pool {
     lane.idle.splice(lane.idle.indexOf(resting), 1)
     this.#dropIfUnused(lane)
     resting.destroy()
-  }
-
-  /** No new streams on this session; it ends with its last one. */
-  #retire(session: Session): void {
-    const { lane } = session
-    this.#idle.delete(session)
-    const place = lane.sessions.indexOf(session)
-    if (place !== -1) lane.sessions.splice(place, 1)
-    if (session.busy > 0) return
-    this.#dropIfUnused(lane)
-    session.destroy()
   }
 
   #dropIfUnused(lane: Lane): void {

@@ -18,10 +18,16 @@ const STREAM_WINDOW = 512 * 1024
 /** The same for all streams together. Node gives it back at once, so a stalled stream holds up no other. */
 const SESSION_WINDOW = 8 * 1024 * 1024
 const MAX_FIELDS = 1000
+/**
+ * In MB, as Node counts. Never reached by what is above; but Node goes on counting what was still to be sent on streams that
+ * were cancelled, and at its default of 10 refuses answers after some hundred uploads whose agents left.
+ */
+const SESSION_MEMORY = 1024
 
 const OPTIONS = {
   settings: { enablePush: false, initialWindowSize: STREAM_WINDOW, maxHeaderListSize: MAX_HEADER_BYTES },
   maxHeaderListPairs: MAX_FIELDS,
+  maxSessionMemory: SESSION_MEMORY,
   maxSendHeaderBlockLength: 2 * MAX_HEADER_BYTES,
   strictSingleValueFields: false, // repetitions are the agent's business
 }

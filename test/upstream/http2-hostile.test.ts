@@ -27,6 +27,7 @@ const PROTOCOL_ERROR = 1
 const INTERNAL_ERROR = 2
 const REFUSED_STREAM = 7
 const CANCEL = 8
+const ENHANCE_YOUR_CALM = 11
 
 /** @param serve called with each request's HEADERS; `nth` counts them over all connections, from 1. */
 async function against(
@@ -126,6 +127,17 @@ describe('an answer over HTTP/2 that is reset', () => {
     expect(await call(door)).toMatchObject({ code: 'upstream_broken' })
     expect(await call(door)).toMatchObject({ body: 'fine' })
     expect(origin.connections()).toBe(1)
+  })
+})
+
+describe('an HTTP/2 upstream that asks for calm', () => {
+  it('gets the next request on another connection', async () => {
+    const { origin, door } = await against((socket, stream, nth) => {
+      socket.write(nth === 1 ? reset(stream, ENHANCE_YOUR_CALM) : whole(stream, 'fine'))
+    })
+    expect(await call(door)).toMatchObject({ code: 'upstream_broken' })
+    expect(await call(door)).toMatchObject({ body: 'fine' })
+    expect(origin.connections()).toBe(2)
   })
 })
 

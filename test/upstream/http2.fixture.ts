@@ -21,6 +21,11 @@ async function identity() {
   return made
 }
 
+/** What to trust to reach these upstreams. */
+export async function authorityPem(): Promise<string> {
+  return (await identity()).authority.pem
+}
+
 /** A door whose calls ask for HTTP/2, in front of an upstream with TLS. */
 export async function openHttp2Door(port: number, options: Partial<DoorOptions> = {}): Promise<Door> {
   const { authority } = await identity()

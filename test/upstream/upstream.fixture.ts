@@ -109,7 +109,7 @@ export interface DoorOptions {
   readonly reissue?: () => Promise<Outbound | null>
   /** Bytes that a call may carry in both directions together. Default: any. */
   readonly byteLimit?: number
-  /** Whether calls are taken to have come over HTTP/2. Default no. */
+  /** Whether calls are taken to have come over HTTP/2, unless they say `X-Http1`. Default no. */
   readonly isHttp2?: boolean
 }
 
@@ -166,7 +166,7 @@ export async function openDoor(options: DoorOptions): Promise<Door> {
       rawPath,
       rawHeaders: request.rawHeaders,
       body: hasBody ? request : null,
-      isHttp2: options.isHttp2 === true,
+      isHttp2: options.isHttp2 === true && request.headers['x-http1'] === undefined,
       reply: response,
     })
     let used = 0
@@ -185,7 +185,7 @@ export async function openDoor(options: DoorOptions): Promise<Door> {
       const plain = cleanse(
         call,
         endpoint({ ...place, service: target, rawPath }),
-        grant(String(request.headers['x-grant'] ?? 'grant-1')),
+        grant(String(request.headers['x-grant'] ?? 'grant-1'), String(request.headers['x-tenant'] ?? 'default')),
         meter,
       )
       const reissue = options.reissue ?? (async () => (used < secrets.length ? attach(plain) : null))
