@@ -8,6 +8,7 @@ import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { type ThrowAwayTls, throwAwayTls } from '../../deploy/demo/certificate.ts'
+import type { LfsStore } from './lfs.ts'
 import { runOk } from './process.ts'
 
 export interface GitServer {
@@ -21,6 +22,8 @@ export interface GitServer {
   readonly repository: string
   /** Times each value of Authorization was seen; `''` counts requests without one. */
   readonly authorizations: ReadonlyMap<string, number>
+  /** `POST /acme/site.git/git-receive-pack chunked`, in the order they arrived. */
+  readonly requests: readonly string[]
   stop(): Promise<void>
 }
 
@@ -30,25 +33,30 @@ export interface GitOptions {
   readonly username?: string
   readonly password: string
   readonly tls?: ThrowAwayTls
+  readonly lfs?: LfsStore
 }
 
 export async function startGit(options: GitOptions): Promise<GitServer> {
   const root = await mkdtemp(join(tmpdir(), 'keyless-git-'))
   const repository = join(root, 'acme', 'site.git')
   await runOk('git', ['init', '--quiet', '--bare', '--initial-branch=main', repository])
-  await runOk('git', ['-C', repository, 'config', 'http.receivepack', 'true'])
+  for (const allowed of ['http.receivepack', 'uploadpack.allowFilter', 'uploadpack.allowAnySHA1InWant'])
+    await runOk('git', ['-C', repository, 'config', allowed, 'true'])
   const tls = options.tls ?? (await throwAwayTls([options.host ?? 'git.keyless.test', 'localhost', '127.0.0.1']))
   const username = options.username ?? 'x-access-token'
   const wanted = `Basic ${Buffer.from(`${username}:${options.password}`).toString('base64')}`
   const authorizations = new Map<string, number>()
-  const server = createServer({ key: tls.key, cert: tls.cert }, (request, response) => {
+  const requests: string[] = []
+  const serve = async (request: IncomingMessage, response: ServerResponse) => {
+    requests.push(`${request.method} ${request.url} ${request.headers['transfer-encoding'] ?? ''}`.trim())
+    if (await options.lfs?.serveObject(request, response)) return
     const given = request.headers.authorization ?? ''
     authorizations.set(given, (authorizations.get(given) ?? 0) + 1)
-    if (given === wanted) runBackend({ root, username, request, response })
-    else
-      response
-        .writeHead(401, { 'www-authenticate': 'Basic realm="git"', 'content-type': 'text/plain' })
-        .end('who are you?\n')
+    if (given !== wanted) askWho(response)
+    else if (!(await options.lfs?.serveRepository(request, response))) runBackend({ root, username, request, response })
+  }
+  const server = createServer({ key: tls.key, cert: tls.cert }, (request, response) => {
+    serve(request, response).catch(() => response.destroy())
   })
   server.listen(0, '127.0.0.1')
   await once(server, 'listening')
@@ -61,6 +69,7 @@ export async function startGit(options: GitOptions): Promise<GitServer> {
     password: options.password,
     repository,
     authorizations,
+    requests,
     async stop() {
       const closed = once(server.close(), 'close')
       server.closeAllConnections()
@@ -68,6 +77,12 @@ export async function startGit(options: GitOptions): Promise<GitServer> {
       await rm(root, { recursive: true, force: true })
     },
   }
+}
+
+function askWho(response: ServerResponse): void {
+  response
+    .writeHead(401, { 'www-authenticate': 'Basic realm="git"', 'content-type': 'text/plain' })
+    .end('who are you?\n')
 }
 
 interface Backend {
