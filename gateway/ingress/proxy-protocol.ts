@@ -2,7 +2,8 @@
  * PROXY protocol, versions 1 and 2 (haproxy.org, proxy-protocol.txt): a balancer says in front of a connection whose it is.
  * Whoever may say so decides what policy and record take for the caller's address, so it is only read from listed peers.
  */
-import { BlockList, isIP, isIPv4, isIPv6 } from 'node:net'
+import { isIPv4, isIPv6 } from 'node:net'
+import { cidrContains, parseAddress, parseCidr } from '../protocol/cidr.ts'
 import type { FirstBytes } from './first-bytes.ts'
 
 /** Peers whose announcement is required and believed. */
@@ -22,16 +23,15 @@ const TCP_OVER_IPV6 = 0x21
 const UNIX_STREAM = 0x31
 const UNSPECIFIED = 0x00
 
-/** @param from CIDR ranges and addresses, as settings have checked them. */
+/** @param from CIDR ranges, as settings have checked them. */
 export function createAnnouncers(from: readonly string[]): Announcers {
-  const list = new BlockList()
-  for (const range of from) {
-    const [network = '', bits] = range.split('/')
-    const family = isIPv6(network) ? 'ipv6' : 'ipv4'
-    if (bits === undefined) list.addAddress(network, family)
-    else list.addSubnet(network, Number(bits), family)
+  const ranges = from.flatMap((range) => parseCidr(range) ?? [])
+  return {
+    has(text) {
+      const address = parseAddress(text)
+      return address !== undefined && ranges.some((range) => cidrContains(range, address))
+    },
   }
-  return { has: (address) => isIP(address) !== 0 && list.check(address, isIPv6(address) ? 'ipv6' : 'ipv4') }
 }
 
 /** Whether a connection begins like an announcement; no HTTP request does. */

@@ -22,20 +22,6 @@ export interface UpstreamProxy extends HostPort {
 /** A proxy that refuses may send a page with its head; nobody reads it. */
 const MAX_ANSWER_BYTES = 64 * 1024
 
-/** Names under which clouds give out credentials. A proxy inside the cloud would resolve them for us. */
-const METADATA_NAMES: ReadonlySet<string> = new Set([
-  'metadata',
-  'metadata.google.internal',
-  'metadata.goog',
-  'metadata.azure.internal',
-  'metadata.azure.com',
-  'metadata.tencentyun.com',
-  'metadata.packet.net',
-  'metadata.platformequinix.com',
-  'instance-data',
-  'instance-data.ec2.internal',
-])
-
 /** Whether a target is dialled here, without the proxy: listed, or this machine itself, which is another one for the proxy. */
 export function goesDirect(host: string, noProxy: readonly string[]): boolean {
   if (isIP(host) === 0) {
@@ -51,13 +37,6 @@ export function goesDirect(host: string, noProxy: readonly string[]): boolean {
 }
 
 const LOOPBACK = ['127.0.0.0/8', '::1/128']
-
-/** @throws {GatewayError} `address_forbidden` for names that no proxy may look up for us. */
-export function refuseName(host: string): void {
-  const name = host.replace(/\.$/, '')
-  if (!METADATA_NAMES.has(name) && !name.endsWith('.metadata.google.internal')) return
-  throw new GatewayError('address_forbidden', `${host} is a metadata service. Metadata services are never reachable.`)
-}
 
 /**
  * Ask the proxy for a connection, and wait until it is there.
@@ -77,19 +56,20 @@ export async function askProxy(socket: Socket, proxy: UpstreamProxy, place: Host
 /** Calls `done` with the status of the answer, 0 for what is none. @returns what stops it. */
 function readStatus(socket: Socket, done: (status: number) => void): () => void {
   let seen: Buffer = Buffer.alloc(0)
-  const onData = (chunk: Buffer): void => {
-    seen = Buffer.concat([seen, chunk])
+  // Not by `data`: that would leave the socket flowing or paused for its next owner.
+  const look = (): void => {
+    seen = Buffer.concat([seen, socket.read() ?? NOTHING])
     const end = seen.indexOf('\r\n\r\n')
     if (end === -1 && seen.length < MAX_ANSWER_BYTES) return
-    socket.off('data', onData)
-    socket.pause()
     const [, status = '0'] = /^HTTP\/1\.[01] (\d{3})[ \r]/.exec(seen.toString('latin1', 0, 16)) ?? []
-    if (end + 4 < seen.length) socket.unshift(seen.subarray(end + 4))
     done(end === -1 ? 0 : Number(status))
+    if (end !== -1 && end + 4 < seen.length) socket.unshift(seen.subarray(end + 4))
   }
-  socket.on('data', onData)
-  return () => socket.off('data', onData)
+  socket.on('readable', look)
+  return () => socket.off('readable', look)
 }
+
+const NOTHING = Buffer.alloc(0)
 
 function refusalOf(status: number, authority: string): GatewayError {
   const who = 'The proxy on the way out (upstream.proxy)'
