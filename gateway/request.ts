@@ -30,7 +30,7 @@ export interface RequestRooms {
     settle(permit: Permit, traffic: Traffic): void
   }
   readonly policy: { evaluate(ask: Ask): Decision }
-  readonly leases: { acquire(permit: Permit, receipt: Receipt): Lease | Promise<Lease> }
+  readonly leases: { acquire(permit: Permit, receipt: Receipt, inbound: Inbound): Lease | Promise<Lease> }
   readonly upstream: {
     forward(outbound: Outbound, reply: Reply, reissue: () => Promise<Outbound | null>): Promise<Outcome>
   }
@@ -55,7 +55,7 @@ export async function serveRequest(inbound: Inbound, house: RequestRooms): Promi
     const permit = requirePermit(grant, endpoint, decision) // 6 or a refusal
     using meter = meterOf(permit, await house.grants.debit(permit), house) // 7 budgets: a call before it is made, bytes as they pass
     const receipt = await event.commit() // 8 durable, or stop
-    using lease = event.leased(await house.leases.acquire(permit, receipt)) // 9 credential, unseen
+    using lease = event.leased(await house.leases.acquire(permit, receipt, whole)) // 9 credential, unseen
     const plain = cleanse(whole, endpoint, grant, meter) // 10 strip every credential slot, then attach
     const outbound = await lease.attach(plain)
     const outcome = await house.upstream.forward(outbound, inbound.reply, () => lease.reissue(plain)) // 11 guarded dial, stream, scrub

@@ -6,10 +6,11 @@ import type { Receipt } from '../audit/event.ts'
 import type { Permit } from '../policy/decision.ts'
 import { isSingleUse } from '../protocol/decision.ts'
 import type { Grant } from '../protocol/grant.ts'
-import type { Outbound } from '../protocol/message.ts'
+import type { Inbound, Outbound } from '../protocol/message.ts'
 import { GatewayError } from '../protocol/problem.ts'
 import { Burns, fateOf } from './burn.ts'
 import type { Stored } from './cache.ts'
+import { Captives } from './captured.ts'
 import { type Claim, claimOf } from './claim.ts'
 import { Ended } from './ended.ts'
 import { createFlight, type Flight, issueOnce } from './flight.ts'
@@ -18,6 +19,7 @@ import { type IssueRooms, issueShared, readShared, type Unused } from './issue.t
 import type { Fate, Lease } from './lease.ts'
 import { Near } from './near.ts'
 import { acquireOnce } from './once.ts'
+import { standingIn } from './placeholder.ts'
 import { openPurged, revokeUnused } from './revoke.ts'
 import type { LeaseRooms } from './rooms.ts'
 import { createSeal, type Seal } from './seal.ts'
@@ -26,9 +28,10 @@ export interface Leases {
   /**
    * The lease for a permitted call; without a promise when this process holds the credential already.
    * @throws {GatewayError} `credential_unconfigured`, `credential_unavailable`, `credential_rejected`, `credential_too_wide`,
-   *   `grant_revoked`, `grant_expired`, `audit_unavailable`, `draining`: thrown or as rejection.
+   *   `grant_revoked`, `grant_expired`, `audit_unavailable`, `draining`, `foreign_credential`: thrown or as rejection.
+   * @param inbound a placeholder in it is replaced by what it stands for, instead of our own credential.
    */
-  acquire(permit: Permit, receipt: Receipt): Lease | Promise<Lease>
+  acquire(permit: Permit, receipt: Receipt, inbound?: Inbound): Lease | Promise<Lease>
   /** The grant has ended: drop its credentials everywhere and revoke them where their issuer offers it. Never rejects. */
   purge(grantId: string): Promise<void>
   /** Stop issuing, wait for revocations under way (at most 5 s), forget every credential. */
@@ -58,6 +61,7 @@ class CachedLeases implements Leases, LeaseEnd {
   /** Requests that were already sent twice, and with what the second time. */
   readonly #replayed = new WeakMap<Outbound, Held | null>()
   readonly #burns: Burns
+  readonly #captives: Captives
   readonly #ended: Ended
   /** Revocations under way. */
   readonly #revocations = new Set<Promise<void>>()
@@ -69,6 +73,7 @@ class CachedLeases implements Leases, LeaseEnd {
     this.#near = new Near(rooms.clock, MAX_GRANTS)
     this.#flight = createFlight(rooms.clock)
     this.#burns = new Burns(rooms.clock)
+    this.#captives = new Captives({ ...rooms, seal: this.#seal })
     this.#ended = new Ended(rooms.clock)
     this.#issue = {
       cache: rooms.cache,
@@ -85,20 +90,15 @@ class CachedLeases implements Leases, LeaseEnd {
     this.#sweeper = setInterval(() => this.#sweep(), SWEEP_MS).unref()
   }
 
-  acquire(permit: Permit, _receipt: Receipt): Lease | Promise<Lease> {
-    const { grant, endpoint, decision } = permit
-    const { service } = endpoint
-    if (service.credential === undefined || service.slots.length === 0) return emptyLease(grant)
-    const { ttlS } = decision.obligations
-    if (isSingleUse(decision)) return acquireOnce(this.#issue, this.#claim(permit))
-    const held = this.#near.find(grant, service, ttlS)
-    if (held === undefined) return this.#acquireFar(this.#claim(permit))
-    if (this.#rooms.clock.nowMs() >= held.renewAtMs) this.#renew(held, grant)
-    return held.hit
+  acquire(permit: Permit, _receipt: Receipt, inbound?: Inbound): Lease | Promise<Lease> {
+    const standing = inbound && standingIn(inbound, permit.endpoint.service)
+    const lease = standing === undefined ? this.#ours(permit) : this.#captives.lease(permit, standing)
+    return permit.endpoint.operation.returnsSecret ? this.#capturing(lease, permit) : lease
   }
 
   async purge(grantId: string): Promise<void> {
     this.#ended.add(grantId)
+    this.#captives.forget(grantId)
     const near = this.#near.take(grantId)
     // A store that is away keeps sealed values until they expire; no call reaches them, because grants are checked first.
     const far = await this.#rooms.cache.purge(grantId).catch((): readonly Stored[] => [])
@@ -140,6 +140,22 @@ class CachedLeases implements Leases, LeaseEnd {
 
   /** LeaseEnd: others may be using it. */
   release(): void {}
+
+  #ours(permit: Permit): Lease | Promise<Lease> {
+    const { grant, endpoint, decision } = permit
+    const { service } = endpoint
+    if (service.credential === undefined || service.slots.length === 0) return emptyLease(grant)
+    const { ttlS } = decision.obligations
+    if (isSingleUse(decision)) return acquireOnce(this.#issue, this.#claim(permit))
+    const held = this.#near.find(grant, service, ttlS)
+    if (held === undefined) return this.#acquireFar(this.#claim(permit))
+    if (this.#rooms.clock.nowMs() >= held.renewAtMs) this.#renew(held, grant)
+    return held.hit
+  }
+
+  async #capturing(lease: Lease | Promise<Lease>, permit: Permit): Promise<Lease> {
+    return this.#captives.capturing(await lease, permit)
+  }
 
   #claim(permit: Permit): Claim {
     const claim = claimOf(permit, this.#rooms.providers, this.#seal.macKey)
@@ -218,6 +234,7 @@ class CachedLeases implements Leases, LeaseEnd {
   /** Another replica ended the grant and revoked what was shared; what only this one knew is left to this one. */
   #purgedElsewhere(grant: string): void {
     this.#ended.add(grant)
+    this.#captives.forget(grant)
     for (const held of this.#near.take(grant)) {
       if (held.sealed === undefined) this.#revoke({ ...held, reason: 'grant_ended' })
     }
@@ -226,6 +243,7 @@ class CachedLeases implements Leases, LeaseEnd {
   #sweep(): void {
     this.#near.sweep()
     this.#burns.sweep()
+    this.#captives.sweep()
     this.#ended.sweep()
   }
 }

@@ -30,22 +30,27 @@ const slot = z.discriminatedUnion('in', [
 
 const dialect = z.enum(DIALECTS)
 
-const operation = z.strictObject({
-  match: z.array(z.string().refine((text) => typeof parsePattern(text) === 'object', PATTERN_FORM)).min(1),
-  access: z.enum(['read', 'write', 'admin']),
-  sensitivity: z.enum(['public', 'internal', 'confidential', 'restricted']).default('internal'),
-  returns_secret: z.boolean().default(false),
-  irreversible: z.boolean().default(false),
-  websocket: z.boolean().default(false),
-  /** Where in the JSON of its answer the credentials are: JSON pointers, `*` for any member or element. */
-  captures: z.array(z.string().regex(POINTER, 'a JSON pointer such as /token or /keys/*/secret')).default([]),
-  /**
-   * Where the credential goes for this operation, if elsewhere than in the first slot (git wants Basic, its API Bearer).
-   * `none`: ours stays away and what the client sends passes, for requests that the API itself authorised (LFS objects).
-   */
-  attach: z.union([slot, z.literal('none')]).optional(),
-  dialect: dialect.optional(),
-})
+const operation = z
+  .strictObject({
+    match: z.array(z.string().refine((text) => typeof parsePattern(text) === 'object', PATTERN_FORM)).min(1),
+    access: z.enum(['read', 'write', 'admin']),
+    sensitivity: z.enum(['public', 'internal', 'confidential', 'restricted']).default('internal'),
+    returns_secret: z.boolean().default(false),
+    irreversible: z.boolean().default(false),
+    websocket: z.boolean().default(false),
+    /** Where in the JSON of its answer the credentials are: JSON pointers, `*` for any member or element. */
+    captures: z.array(z.string().regex(POINTER, 'a JSON pointer such as /token or /keys/*/secret')).default([]),
+    /**
+     * Where the credential goes for this operation, if elsewhere than in the first slot (git wants Basic, its API Bearer).
+     * `none`: ours stays away and what the client sends passes, for requests that the API itself authorised (LFS objects).
+     */
+    attach: z.union([slot, z.literal('none')]).optional(),
+    dialect: dialect.optional(),
+  })
+  .refine((one) => one.captures.length === 0 || one.returns_secret, {
+    path: ['captures'],
+    message: 'nothing, or returns_secret: true beside it',
+  })
 
 const serviceFile = z.strictObject({
   name: z

@@ -12,6 +12,8 @@ import { Searchers } from './searcher.ts'
 /** Longest answer that is captured. */
 export const MAX_CAPTURED_BYTES = 1024 * 1024
 
+const MAX_CAPTIVES = 100
+
 /** Fields that a captured answer keeps. Any other could hold the credential too: `Location`, `Set-Cookie`, `Link`. */
 const KEPT =
   /^(?:content-type|date|retry-after|vary|cache-control|pragma|expires|x-ratelimit-[\w-]+|[\w-]*request-id)$/i
@@ -32,9 +34,14 @@ export async function captureAnswer({ status, headers }: Head, body: Buffer, cap
   const text = decode(body)
   const found = new Map<string, Captive>()
   const json = parse(text)
-  for (const pointer of capture.pointers) collect(json, pointer.split('/').slice(1).map(unescapeToken), found)
+  for (const pointer of capture.pointers) {
+    const hasDeeper = capture.pointers.some((other) => other.startsWith(`${pointer}/`))
+    const at = { found, hasDeeper }
+    collect(json, pointer.split('/').slice(1).map(unescapeToken), at)
+  }
   if (found.size === 0 && status < 400)
     throw withheld('nothing stands where the service file says that credentials are')
+  if (found.size > MAX_CAPTIVES) throw withheld(`it holds more than ${MAX_CAPTIVES} credentials`)
   const captives = [...found.values()]
   const standIns = await capture.keep(captives)
   const byValue = new Map([...found.keys()].map((value, i) => [value, standIns[i] as string]))
@@ -76,18 +83,25 @@ function unescapeToken(token: string): string {
   return token.replaceAll('~1', '/').replaceAll('~0', '~')
 }
 
+interface Collection {
+  readonly found: Map<string, Captive>
+  /** Another pointer goes on from the same place: an object there is that one's. */
+  readonly hasDeeper: boolean
+}
+
 /** Every string at the place, with what its object says of its end. */
-function collect(value: unknown, path: readonly string[], found: Map<string, Captive>, parent?: object): void {
+function collect(value: unknown, path: readonly string[], at: Collection, parent?: object): void {
   const [token, ...rest] = path
   if (token === undefined) {
     if (value === null || value === undefined || value === '') return
+    if (at.hasDeeper && typeof value === 'object') return
     if (typeof value !== 'string') throw withheld('what stands at the place of a credential is not text')
-    found.set(value, { secret: new Secret(value), look: lookOf(value), ...endBeside(parent) })
+    at.found.set(value, { secret: new Secret(value), look: lookOf(value), ...endBeside(parent) })
     return
   }
   if (typeof value !== 'object' || value === null) return
   const members = token === '*' ? Object.values(value) : Object.hasOwn(value, token) ? [Reflect.get(value, token)] : []
-  for (const member of members) collect(member, rest, found, value)
+  for (const member of members) collect(member, rest, at, value)
 }
 
 /** `expires_in` in seconds; `expires_at` or `expires` in epoch seconds or as a date. */
