@@ -1,6 +1,6 @@
 /**
  * The files that a run needs on disk, in a directory of its own: one PEM bundle that trusts what this machine trusts and the
- * gateway besides, and configuration for the clients that cannot be told by a variable. Nothing in it is secret of ours.
+ * gateway besides, and configuration for the clients that cannot be told by a variable. No secret but the run's own is in it.
  */
 import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { homedir, tmpdir } from 'node:os'
@@ -9,7 +9,11 @@ import { getCACertificates } from 'node:tls'
 import type { RunFiles } from './environment.ts'
 
 export interface Bundle {
+  /** Mode 0700. */
+  readonly dir: string
   readonly files: RunFiles
+  /** PEM, one certificate each: what the run trusts. */
+  readonly certificates: readonly string[]
   /** Safe to call twice. */
   remove(): Promise<void>
 }
@@ -39,8 +43,10 @@ const USER_VARIABLES = [
 export async function writeBundle(gatewayCa: string, env: Env): Promise<Bundle> {
   const dir = await mkdtemp(join(tmpdir(), 'keyless-run-'))
   const files = { ca: join(dir, 'ca.pem'), wgetrc: join(dir, 'wgetrc'), phpDir: join(dir, 'php') }
+  let certificates: readonly string[]
   try {
-    await write(files.ca, await combine(gatewayCa, env))
+    certificates = await trusted(gatewayCa, env)
+    await write(files.ca, `${certificates.join('\n')}\n`)
     await write(files.wgetrc, `${await wgetrcOf(env)}\nca_certificate = ${files.ca}\n`)
     await mkdir(files.phpDir, { mode: 0o700 })
     await write(join(files.phpDir, 'keyless.ini'), `curl.cainfo = "${files.ca}"\nopenssl.cafile = "${files.ca}"\n`)
@@ -48,7 +54,7 @@ export async function writeBundle(gatewayCa: string, env: Env): Promise<Bundle> 
     await rm(dir, { recursive: true, force: true })
     throw cause
   }
-  return { files, remove: () => rm(dir, { recursive: true, force: true }) }
+  return { dir, files, certificates, remove: () => rm(dir, { recursive: true, force: true }) }
 }
 
 function write(path: string, text: string): Promise<void> {
@@ -57,11 +63,15 @@ function write(path: string, text: string): Promise<void> {
 
 /** Every certificate once: what the system trusts, what the user added, the gateway. */
 export async function combine(gatewayCa: string, env: Env): Promise<string> {
+  return `${(await trusted(gatewayCa, env)).join('\n')}\n`
+}
+
+async function trusted(gatewayCa: string, env: Env): Promise<readonly string[]> {
   const named = USER_VARIABLES.flatMap((name) => env[name] ?? [])
   const users = await Promise.all(named.map(readIfThere))
   const certificates = [await systemRoots(), ...users, gatewayCa].flatMap((text) => text.match(PEM) ?? [])
   const unique = new Map(certificates.map((pem) => [pem.replace(/\s/g, ''), pem]))
-  return `${[...unique.values()].join('\n')}\n`
+  return [...unique.values()]
 }
 
 const PEM = /-----BEGIN (?:TRUSTED )?CERTIFICATE-----[^-]+-----END (?:TRUSTED )?CERTIFICATE-----/g

@@ -8,12 +8,11 @@ import { request } from 'node:http'
 import type { Socket } from 'node:net'
 import { connect as connectTls } from 'node:tls'
 import type { OpenedTask, StatusView } from '../protocol/control.ts'
-import { writeBundle } from './bundle.ts'
 import type { ControlClient } from './control-client.ts'
 import { type Check, failed, ok, skipped } from './doctor-check.ts'
-import { childEnvironment } from './environment.ts'
 import { openForwarder } from './forwarder.ts'
 import type { GatewayAddress } from './forwarder-wire.ts'
+import { openSurroundings } from './surroundings.ts'
 
 const TIMEOUT_MS = 10_000
 /** Long enough for all checks; the task is ended right after them. */
@@ -67,24 +66,19 @@ export async function checkTrust(control: ControlClient, status: StatusView): Pr
       ),
     ]
   }
-  const bundle = await writeBundle(status.ca_pem, process.env)
   const authorization = `Basic ${Buffer.from(`${task.task}:${task.handle}`).toString('base64')}`
   const forwarder = await openForwarder({ gateway: gatewayAddress(status.proxy), authorization })
+  let removeFiles: (() => Promise<void>) | undefined
   try {
-    const env = childEnvironment({
-      inherited: process.env,
-      proxyUrl: forwarder.url,
-      files: bundle.files,
-      placeholders: {},
-      secretEnv: status.secret_env,
-    })
+    const { env, remove } = await openSurroundings({ status, forwarder, inherited: process.env, java: false })
+    removeFiles = remove
     return [
       await checkHandshake({ status, host, authorization }),
       ...(await Promise.all(CLIENTS.map((client) => checkClient(client, host, env)))),
     ]
   } finally {
     await forwarder.close()
-    await bundle.remove()
+    await removeFiles?.()
     await control.completeTask(task.task).catch(() => undefined)
   }
 }
@@ -175,28 +169,12 @@ async function checkClient({ command, args }: Client, host: string, env: Record<
   const { code, out, err } = await execute(command, args(`https://${host}/`), env)
   if (code === 'ENOENT') return skipped(name, 'not on PATH')
   if (out.includes(PROOF)) return ok(name, 'goes through the gateway and trusts it')
-  if (command === 'node') {
-    const version = (await execute(command, ['--version'], env)).out.trim()
-    if (!readsProxyVariables(version)) return skipped(name, `${version} does not read the proxy variables: ${OLD_NODE}`)
-    if (err === '' && out.trim() !== '') return failed(name, 'went past the gateway', OLD_NODE)
-  }
+  if (err === '' && out.trim() !== '') return failed(name, 'went past the gateway', UNLED)
   const said = err.trim().split('\n').at(-1) || out.trim().split('\n').at(0) || `exit code ${code}`
-  return failed(
-    name,
-    said,
-    command === 'node' ? OLD_NODE : 'is it built to ignore the variables in docs/run.md? See "Clients" there',
-  )
+  return failed(name, said, UNLED)
 }
 
-const OLD_NODE = 'agents written for Node need 22.21, 24.5 or newer'
-
-/** `v22.21.0` → whether this Node's own clients can be led by `NODE_USE_ENV_PROXY`. */
-export function readsProxyVariables(version: string): boolean {
-  const [major = 0, minor = 0] = version.replace(/^v/, '').split('.').map(Number)
-  if (major === 22) return minor >= 21
-  if (major === 24) return minor >= 5
-  return major > 24
-}
+const UNLED = 'is it built to ignore the variables in docs/run.md? See "Clients" there'
 
 function execute(
   command: string,

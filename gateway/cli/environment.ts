@@ -2,6 +2,8 @@
  * The environment of a command under `keyless run`, as a pure function: every variable by which some client finds its proxy
  * or its trusted certificates, placeholders where SDKs insist on a key, and none of the real secrets. There is no grant in it.
  */
+import { delimiter } from 'node:path'
+import { fileURLToPath } from 'node:url'
 
 /** Files made for this run (bundle.ts). */
 export interface RunFiles {
@@ -14,6 +16,8 @@ export interface RunFiles {
 }
 
 export interface EnvironmentOptions {
+  /** What a layer of this run says besides: tools, Java. */
+  readonly layers: Readonly<Record<string, string>>
   readonly inherited: Readonly<Record<string, string | undefined>>
   /** The forwarder: `http://agent:SECRET@127.0.0.1:PORT`. */
   readonly proxyUrl: string
@@ -27,22 +31,46 @@ export interface EnvironmentOptions {
 /** Loopback only: every further entry would be a way around the gateway. Bare hosts are all that every client understands. */
 const NO_PROXY = 'localhost,127.0.0.1,::1'
 
-export function childEnvironment(options: EnvironmentOptions): Record<string, string> {
-  const { inherited, files } = options
-  const own = {
+/** The part that is of this run. What the user may have set in the same variables is in it where that can be added to. */
+export function ownVariables({ inherited, files, ...options }: EnvironmentOptions): Record<string, string> {
+  return {
     ...proxyVariables(options.proxyUrl),
     ...trustVariables(files),
     PHP_INI_SCAN_DIR: `${inherited.PHP_INI_SCAN_DIR ?? ''}:${files.phpDir}`, // an empty first part keeps PHP's own directory
+    NODE_OPTIONS: joined(' ', `--require ${JSON.stringify(PRELOADS.node)}`, inherited.NODE_OPTIONS),
+    PYTHONPATH: joined(delimiter, PRELOADS.python, inherited.PYTHONPATH),
+    ...options.layers,
     ...options.placeholders,
   }
+}
+
+/** In the installation, not among the files of the run: what the command leaves running still starts when these are gone. */
+const PRELOADS = {
+  node: fileURLToPath(new URL('./preload/node.cjs', import.meta.url)),
+  python: fileURLToPath(new URL('./preload', import.meta.url)),
+}
+
+/** An empty part would mean something: for Python, the current directory. */
+function joined(separator: string, ...parts: (string | undefined)[]): string {
+  return parts.filter((part) => part !== undefined && part !== '').join(separator)
+}
+
+/**
+ * Own variables in place of whatever was inherited under their names.
+ * @param shims directory to put first in PATH. @param own as `ownVariables` made it.
+ */
+export function childEnvironment(
+  { inherited, secretEnv }: Pick<EnvironmentOptions, 'inherited' | 'secretEnv'>,
+  own: Readonly<Record<string, string>>,
+  shims: string,
+): Record<string, string> {
   // npm and others read their variables in any case: a corporate NPM_CONFIG_PROXY must not survive beside ours.
-  const replaced = new Set(
-    [...Object.keys(own), ...WAYS_AROUND, ...options.secretEnv].map((name) => name.toUpperCase()),
-  )
+  const replaced = new Set([...Object.keys(own), ...WAYS_AROUND, ...secretEnv].map((name) => name.toUpperCase()))
   const kept = Object.entries(inherited).filter(
     ([name, value]) => value !== undefined && !replaced.has(name.toUpperCase()),
   )
-  return { ...(Object.fromEntries(kept) as Record<string, string>), ...own }
+  const environment = { ...(Object.fromEntries(kept) as Record<string, string>), ...own }
+  return { ...environment, PATH: joined(delimiter, shims, environment.PATH) }
 }
 
 /** Not set, only removed: each would lead some client past the proxy, or to another one. */

@@ -2,7 +2,7 @@
 import { type Agent, type ClientRequest, type IncomingMessage, request, type ServerResponse } from 'node:http'
 import {
   endToEnd,
-  type ForwarderOptions,
+  type Forwarding,
   MAX_HEADER_BYTES,
   UNREACHABLE,
   unreachable,
@@ -14,7 +14,7 @@ export interface Exchange {
   readonly answer: ServerResponse
   /** Kept-alive connections to the gateway. */
   readonly agent: Agent
-  readonly options: ForwarderOptions
+  readonly options: Forwarding
   /** How often a request without a body may go again over a fresh connection. */
   readonly retries: number
 }
@@ -26,7 +26,7 @@ export function relayRequest(exchange: Exchange): void {
     agent,
     method: asked.method,
     path: asked.url,
-    headers: withGrant(asked, options.authorization),
+    headers: withGrant(asked, options.grant.authorization),
     maxHeaderSize: MAX_HEADER_BYTES,
   })
   const leave = () => sent.destroy()

@@ -3,7 +3,7 @@ import { type IncomingMessage, request, STATUS_CODES } from 'node:http'
 import type { Socket } from 'node:net'
 import {
   endToEnd,
-  type ForwarderOptions,
+  type Forwarding,
   MAX_HEADER_BYTES,
   UNREACHABLE,
   unreachable,
@@ -15,13 +15,13 @@ const CONNECT_TIMEOUT_MS = 15_000
 const MAX_REFUSAL_BYTES = 64 * 1024
 
 /** CONNECT: the same to the gateway, with the grant; after its 2xx, bytes both ways. */
-export function openTunnel(asked: IncomingMessage, client: Socket, early: Buffer, options: ForwarderOptions): void {
+export function openTunnel(asked: IncomingMessage, client: Socket, early: Buffer, options: Forwarding): void {
   const sent = request({
     ...options.gateway,
     agent: false,
     method: 'CONNECT',
     path: asked.url,
-    headers: connectHeaders(asked, options.authorization),
+    headers: connectHeaders(asked, options.grant.authorization),
     maxHeaderSize: MAX_HEADER_BYTES,
     timeout: CONNECT_TIMEOUT_MS,
   })
@@ -44,6 +44,7 @@ export function openTunnel(asked: IncomingMessage, client: Socket, early: Buffer
     client.write('HTTP/1.1 200 Connection Established\r\n\r\n')
     if (head.length > 0) client.write(head)
     if (early.length > 0) gateway.write(early)
+    options.grant.carry(client)
     splice(client, gateway)
   })
   sent.end()
@@ -114,14 +115,22 @@ function head(status: number, reason: string, fields: readonly string[]): string
 }
 
 /** WebSocket: the handshake goes on with the grant; what the gateway answers goes back, and after its 101 bytes both ways. */
-export function passUpgrade(asked: IncomingMessage, client: Socket, early: Buffer, options: ForwarderOptions): void {
+export function passUpgrade(asked: IncomingMessage, client: Socket, early: Buffer, options: Forwarding): void {
   const fields = endToEnd(asked.rawHeaders, asked.headers.connection)
   const sent = request({
     ...options.gateway,
     agent: false,
     method: asked.method,
     path: asked.url,
-    headers: [...fields, 'Connection', 'Upgrade', 'Upgrade', 'websocket', 'Proxy-Authorization', options.authorization],
+    headers: [
+      ...fields,
+      'Connection',
+      'Upgrade',
+      'Upgrade',
+      'websocket',
+      'Proxy-Authorization',
+      options.grant.authorization,
+    ],
     maxHeaderSize: MAX_HEADER_BYTES,
   })
   const leave = () => sent.destroy()

@@ -1,16 +1,16 @@
 /** What the forwarder's parts agree on: where the gateway is, which fields end at one connection, and how its absence reads. */
 import { type ProblemCode, problems } from '../protocol/problem.ts'
+import type { HeldGrant } from './forwarder-grant.ts'
 
 export interface GatewayAddress {
   readonly host: string
   readonly port: number
 }
 
-export interface ForwarderOptions {
+export interface Forwarding {
   /** The proxy door. */
   readonly gateway: GatewayAddress
-  /** Proxy-Authorization towards the gateway, with its scheme. */
-  readonly authorization: string
+  readonly grant: HeldGrant
   /** Told of every CONNECT that was refused, with the body of the refusal: clients show neither it nor its reason. */
   readonly onRefused?: (target: string, body: string) => void
 }

@@ -6,11 +6,18 @@
 import { hash, randomBytes, timingSafeEqual } from 'node:crypto'
 import { Agent, createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
 import type { AddressInfo, Socket } from 'node:net'
+import { HeldGrant } from './forwarder-grant.ts'
+import { isOwnPeer } from './forwarder-peer.ts'
 import { relayRequest } from './forwarder-relay.ts'
 import { openTunnel, passUpgrade } from './forwarder-tunnel.ts'
-import { type ForwarderOptions, MAX_HEADER_BYTES } from './forwarder-wire.ts'
+import { type Forwarding, MAX_HEADER_BYTES } from './forwarder-wire.ts'
 
-export type { ForwarderOptions, GatewayAddress } from './forwarder-wire.ts'
+export type { GatewayAddress } from './forwarder-wire.ts'
+
+export interface ForwarderOptions extends Omit<Forwarding, 'grant'> {
+  /** Proxy-Authorization towards the gateway, with its scheme. */
+  readonly authorization: string
+}
 
 export interface Forwarder {
   /** On 127.0.0.1. */
@@ -19,6 +26,13 @@ export interface Forwarder {
   readonly secret: string
   /** `http://agent:SECRET@127.0.0.1:PORT`, for the proxy variables. Only characters that no client re-encodes. */
   readonly url: string
+  /** From now on this grant. @param graceMs how long tunnels that were opened under the one so far may live on. */
+  present(authorization: string, graceMs: number): void
+  /**
+   * A second port for clients that cannot send credentials to a proxy (Java, Chromium). It asks for no password.
+   * @param isForAll false: connections of other users' processes are cut, as far as `KNOWS_PEERS`. @returns the port on 127.0.0.1.
+   */
+  openUnlocked(isForAll: boolean): Promise<number>
   /** Cut everything that is open, and stop. */
   close(): Promise<void>
 }
@@ -29,9 +43,36 @@ const REALM = 'Basic realm="keyless run"'
 const RAW_CHALLENGE = `HTTP/1.1 407 Proxy Authentication Required\r\nProxy-Authenticate: ${REALM}\r\nContent-Type: text/plain\r\nContent-Length: ${NO_SECRET.length}\r\n\r\n${NO_SECRET}`
 
 /** Opens on 127.0.0.1, on a port that the system chooses. @throws the listen error, if even that fails. */
-export async function openForwarder(options: ForwarderOptions): Promise<Forwarder> {
+export async function openForwarder({ authorization, ...rest }: ForwarderOptions): Promise<Forwarder> {
   const secret = randomBytes(32).toString('hex')
   const agent = new Agent({ keepAlive: true, maxFreeSockets: 64, scheduling: 'lifo' })
+  const grant = new HeldGrant(authorization)
+  const options = { ...rest, grant }
+  const doors = [await openDoor({ options, agent, isAllowed: checker(secret) })]
+  const port = doors[0]?.port ?? 0
+  return {
+    port,
+    secret,
+    url: `http://agent:${secret}@127.0.0.1:${port}`,
+    present: (next, graceMs) => grant.replace(next, graceMs),
+    async openUnlocked(isForAll) {
+      const door = await openDoor({ options, agent, isAllowed: () => true }, isForAll ? undefined : isOwnPeer)
+      doors.push(door)
+      return door.port
+    },
+    async close() {
+      await Promise.all(doors.map((door) => door.close()))
+      agent.destroy()
+    },
+  }
+}
+
+interface Door {
+  readonly port: number
+  close(): Promise<void>
+}
+
+async function openDoor(serving: Serving, isWelcome?: (peer: Socket) => boolean): Promise<Door> {
   const server = createServer({
     maxHeaderSize: MAX_HEADER_BYTES,
     highWaterMark: 65_536,
@@ -41,36 +82,28 @@ export async function openForwarder(options: ForwarderOptions): Promise<Forwarde
     // Anything but WebSocket is an offer (curl's `Upgrade: h2c`) that a proxy ignores; taken as an upgrade it would hang.
     shouldUpgradeCallback: (asked) => asked.headers.upgrade?.toLowerCase() === 'websocket',
   })
-  const sockets = trackSockets(server)
-  serve(server, { options, agent, isAllowed: checker(secret) })
+  const sockets = new Set<Socket>()
+  server.on('connection', (socket: Socket) => {
+    if (sockets.has(socket)) return
+    if (isWelcome?.(socket) === false) return void socket.destroy()
+    // Tunnels leave the server's own list of connections; closing must cut them too.
+    sockets.add(socket)
+    socket.once('close', () => sockets.delete(socket))
+  })
+  serve(server, serving)
   await new Promise<void>((resolve, reject) => server.once('error', reject).listen(0, '127.0.0.1', resolve))
-  const { port } = server.address() as AddressInfo
   return {
-    port,
-    secret,
-    url: `http://agent:${secret}@127.0.0.1:${port}`,
+    port: (server.address() as AddressInfo).port,
     async close() {
       const closed = new Promise((resolve) => server.close(resolve))
       for (const socket of sockets) socket.destroy()
-      agent.destroy()
       await closed
     },
   }
 }
 
-/** Tunnels leave the server's own list of connections; closing must cut them too. */
-function trackSockets(server: Server): ReadonlySet<Socket> {
-  const sockets = new Set<Socket>()
-  server.on('connection', (socket: Socket) => {
-    if (sockets.has(socket)) return
-    sockets.add(socket)
-    socket.once('close', () => sockets.delete(socket))
-  })
-  return sockets
-}
-
 interface Serving {
-  readonly options: ForwarderOptions
+  readonly options: Forwarding
   readonly agent: Agent
   readonly isAllowed: (asked: IncomingMessage) => boolean
 }

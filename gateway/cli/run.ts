@@ -3,8 +3,9 @@
  * task when the command ends, whichever way. The command sees an ordinary proxy, and neither a grant nor a key.
  */
 import { Command } from 'commander'
-import type { CompletionReason, OpenedTask, StatusView } from '../protocol/control.ts'
+import type { CompletionReason, IssuedView, OpenedTask, StatusView } from '../protocol/control.ts'
 import { EXIT, instruct } from './at-gateway.ts'
+import type { Ending } from './child.ts'
 import type { ControlClient } from './control-client.ts'
 import type { WhichGateway } from './find-socket.ts'
 import { type GrantOptions, grantBodyOf, saysPreset, saysWhat } from './grant-request.ts'
@@ -13,6 +14,8 @@ export interface RunOptions extends WhichGateway, Omit<GrantOptions, 'bind' | 'd
   readonly task: string
   readonly as?: string
   readonly verbose?: boolean
+  /** Undefined: where there is a Java, and its port can be kept to this user. */
+  readonly java?: boolean
 }
 
 export function runCommand(): Command {
@@ -25,6 +28,8 @@ export function runCommand(): Command {
     .option('-c, --config <file>', 'settings of the gateway (default: ./keyless.yaml if there is one)')
     .option('--data <directory>', 'data directory of the gateway (default: $KEYLESS_HOME or ~/.keyless)')
     .option('-v, --verbose', 'say on stderr which task this is and how it ended')
+    .option('--java', 'serve Java also where its port cannot be kept from other users of this machine')
+    .option('--no-java', 'open no port for Java, and leave JAVA_TOOL_OPTIONS alone')
     .addHelpText(
       'after',
       '\nWithout --scope and --details it may do everything at every service that has a credential, as far as policy lets it.',
@@ -57,7 +62,7 @@ export async function run(command: readonly string[], options: RunOptions): Prom
     })
     const note = options.verbose ? say : () => undefined
     note(`task ${task.task}: ${task.lineage}`)
-    return underTask({ command, control, status, task, note, say })
+    return underTask({ command, options, control, status, task, note, say })
   })
 }
 
@@ -71,6 +76,7 @@ function defaultScope(status: StatusView): string {
 
 interface Running {
   readonly command: readonly string[]
+  readonly options: RunOptions
   readonly control: ControlClient
   readonly status: StatusView
   readonly task: OpenedTask
@@ -81,14 +87,12 @@ interface Running {
 async function underTask(running: Running): Promise<number> {
   const { control, task, note } = running
   let reason: CompletionReason = 'crashed'
-  const stopHeartbeats = heartbeats(running)
   try {
     const { code, signal } = await withForwarder(running)
     if (signal === null) reason = 'completed'
     note(`task ${task.task} ended: ${signal ?? `exit code ${code}`}`)
     return code
   } finally {
-    stopHeartbeats()
     // If the gateway is away, missing heartbeats end the task as soon as it is back.
     await control
       .completeTask(task.task, reason)
@@ -96,25 +100,62 @@ async function underTask(running: Running): Promise<number> {
   }
 }
 
-/** Three in each period that the gateway allows for one. @returns a function that stops them. */
-function heartbeats({ control, task, note }: Running): () => void {
-  const timer = setInterval(
-    () => control.heartbeat(task.task).catch((cause: Error) => note(`heartbeat: ${cause.message}`)),
-    ((task.heartbeat_s ?? 15) * 1000) / 3,
+async function withForwarder({ command, options, control, status, task, note, say }: Running): Promise<Ending> {
+  const [{ openForwarder }, { openSurroundings }, { superviseChild }, { keepAlive }, { printable }] = await Promise.all(
+    [
+      import('./forwarder.ts'),
+      import('./surroundings.ts'),
+      import('./child.ts'),
+      import('./task-life.ts'),
+      import('./log-words.ts'),
+    ],
   )
-  return () => clearInterval(timer)
+  const door = new URL(status.proxy)
+  const gateway = { host: door.hostname.replace(/^\[|\]$/g, ''), port: Number(door.port || 80) }
+  const isRenewable = options.ttl === undefined && (options.preset ?? 'per-task') === 'per-task'
+  const tell = refusalTeller((text) => say(printable(text)), isRenewable)
+  const forwarder = await openForwarder({
+    gateway,
+    authorization: authorizationOf(task),
+    onRefused(target, body) {
+      tell(target, body)
+      life.check() // it may be the grant that has ended
+    },
+  })
+  const life = keepAlive({
+    control,
+    task,
+    isRenewable,
+    note,
+    say: (text) => say(printable(text)),
+    onRenewed: (issued, graceMs) => forwarder.present(authorizationOf(issued), graceMs),
+  })
+  try {
+    const around = await openSurroundings({ status, forwarder, inherited: process.env, java: options.java })
+    try {
+      return await superviseChild(command, around.env, say)
+    } finally {
+      await around.remove()
+    }
+  } finally {
+    life.stop()
+    await forwarder.close()
+  }
+}
+
+function authorizationOf({ task, handle }: IssuedView): string {
+  return `Basic ${Buffer.from(`${task}:${handle}`).toString('base64')}`
 }
 
 /** Says why a tunnel was refused, each reason once: curl and others show no more than a status. */
-async function refusalTeller(say: (text: string) => void): Promise<(target: string, body: string) => void> {
-  const { printable } = await import('./log-words.ts')
+function refusalTeller(say: (text: string) => void, isRenewable: boolean): (target: string, body: string) => void {
   const said = new Set<string>()
   return (target, body) => {
     const { code, detail } = problemIn(body)
     if (detail === undefined || code === undefined || said.has(code)) return
     said.add(code)
-    const advice = code === 'grant_expired' ? ' Run the command again with a longer --ttl.' : ''
-    say(printable(`${target} was refused: ${detail}${advice} (${code})`))
+    const advice = code === 'grant_expired' && !isRenewable ? ' Run the command again with a longer --ttl.' : ''
+    say(`${target} was refused: ${detail}${advice} (${code})`)
   }
 }
 
@@ -124,40 +165,5 @@ function problemIn(body: string): { code?: string; detail?: string } {
     return typeof code === 'string' && typeof detail === 'string' ? { code, detail } : {}
   } catch {
     return {}
-  }
-}
-
-async function withForwarder({
-  command,
-  status,
-  task,
-  say,
-}: Running): Promise<{ code: number; signal: NodeJS.Signals | null }> {
-  const [{ openForwarder }, { writeBundle }, { childEnvironment }, { superviseChild }] = await Promise.all([
-    import('./forwarder.ts'),
-    import('./bundle.ts'),
-    import('./environment.ts'),
-    import('./child.ts'),
-  ])
-  const door = new URL(status.proxy)
-  const gateway = { host: door.hostname.replace(/^\[|\]$/g, ''), port: Number(door.port || 80) }
-  const authorization = `Basic ${Buffer.from(`${task.task}:${task.handle}`).toString('base64')}`
-  const bundle = await writeBundle(status.ca_pem, process.env)
-  const forwarder = await openForwarder({ gateway, authorization, onRefused: await refusalTeller(say) })
-  try {
-    const env = childEnvironment({
-      inherited: process.env,
-      proxyUrl: forwarder.url,
-      files: bundle.files,
-      placeholders: Object.assign({}, ...status.services.map((service) => service.placeholders)) as Record<
-        string,
-        string
-      >,
-      secretEnv: status.secret_env,
-    })
-    return await superviseChild(command, env, say)
-  } finally {
-    await forwarder.close()
-    await bundle.remove()
   }
 }

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { childEnvironment } from '../../gateway/cli/environment.ts'
+import { childEnvironment, ownVariables } from '../../gateway/cli/environment.ts'
 
 const PROXY = 'http://agent:00ff@127.0.0.1:4711'
 const files = { ca: '/run/x/ca.pem', wgetrc: '/run/x/wgetrc', phpDir: '/run/x/php' }
@@ -8,8 +8,10 @@ function environment(
   inherited: Record<string, string | undefined> = {},
   placeholders: Record<string, string> = {},
   secretEnv: string[] = [],
+  layers: Record<string, string> = {},
 ) {
-  return childEnvironment({ inherited, proxyUrl: PROXY, files, placeholders, secretEnv })
+  const options = { inherited, proxyUrl: PROXY, files, layers, placeholders, secretEnv }
+  return childEnvironment(options, ownVariables(options), '/run/x/bin')
 }
 
 /** clients.md §9: variable → what it must hold. */
@@ -77,6 +79,25 @@ describe('the environment of a command', () => {
     expect(environment({ PHP_INI_SCAN_DIR: '/etc/mine' }).PHP_INI_SCAN_DIR).toBe('/etc/mine:/run/x/php')
   })
 
+  it('puts the preloads before a user’s own, so that both are loaded', () => {
+    const alone = environment()
+    expect(alone.NODE_OPTIONS).toMatch(/^--require "\/.*\/preload\/node\.cjs"$/)
+    expect(alone.PYTHONPATH).toMatch(/^\/.*\/preload$/) // an empty part would be the current directory
+    const both = environment({ NODE_OPTIONS: '--max-old-space-size=99', PYTHONPATH: '/mine' })
+    expect(both.NODE_OPTIONS).toBe(`${alone.NODE_OPTIONS} --max-old-space-size=99`)
+    expect(both.PYTHONPATH).toBe(`${alone.PYTHONPATH}:/mine`)
+  })
+
+  it('puts the shims first on PATH', () => {
+    expect(environment({ PATH: '/usr/bin' }).PATH).toBe('/run/x/bin:/usr/bin')
+    expect(environment().PATH).toBe('/run/x/bin')
+  })
+
+  it('takes what a layer says in the place of what was inherited', () => {
+    const env = environment({ KUBECONFIG: '/home/u/.kube/config' }, {}, [], { KUBECONFIG: '/run/x/kubeconfig' })
+    expect(env.KUBECONFIG).toBe('/run/x/kubeconfig')
+  })
+
   it('removes the real secrets and sets placeholders, which win over both', () => {
     const env = environment(
       { OPENAI_API_KEY: 'sk-real', VAULT_TOKEN: 'real', GITHUB_TOKEN: 'ghp_real', HOME: '/home/u' },
@@ -90,7 +111,7 @@ describe('the environment of a command', () => {
 
   it('keeps everything else as it was, and drops what is undefined', () => {
     const env = environment({ PATH: '/bin', LANG: 'de_DE.UTF-8', EMPTY: '', GONE: undefined })
-    expect(env).toMatchObject({ PATH: '/bin', LANG: 'de_DE.UTF-8', EMPTY: '' })
+    expect(env).toMatchObject({ PATH: '/run/x/bin:/bin', LANG: 'de_DE.UTF-8', EMPTY: '' })
     expect(env).not.toHaveProperty('GONE')
   })
 

@@ -42,6 +42,10 @@ export interface FixtureGateway {
   status: StatusView
   /** What `POST /tasks` answers instead of 201. */
   taskProblem: Record<string, unknown> | undefined
+  /** What heartbeats tell of the task: its root grant, and whether it is suspended. */
+  life: { grant: string; state: 'active' | 'suspended' }
+  /** Seconds that a grant lives. */
+  ttlS: number
   /** Resolves when an instruction whose path matches has arrived. */
   instructed(path: RegExp): Promise<Instruction>
   stopProxy(): Promise<void>
@@ -52,6 +56,8 @@ export interface FixtureGateway {
 export const HANDLE = 'kh_fixture-handle-0123456789abcdefghijklmnopqrs'
 export const TASK = '01990000-0000-7000-8000-000000000001'
 export const GRANT = `Basic ${Buffer.from(`${TASK}:${HANDLE}`).toString('base64')}`
+/** What a renewed task has instead. */
+export const RENEWED = `Basic ${Buffer.from(`${TASK}:${HANDLE}-renewed`).toString('base64')}`
 
 export async function startFixtureGateway(): Promise<FixtureGateway> {
   const authority = await makeAuthority()
@@ -70,6 +76,8 @@ export async function startFixtureGateway(): Promise<FixtureGateway> {
     refusal: undefined,
     status: statusOf('http://127.0.0.1:1', dataDir, authority.caPem),
     taskProblem: undefined,
+    life: { grant: TASK, state: 'active' },
+    ttlS: 900,
     instructed(path) {
       const found = fixture.instructions.find((instruction) => path.test(instruction.path))
       if (found) return Promise.resolve(found)
@@ -171,7 +179,10 @@ function openProxy(fixture: FixtureGateway, authority: Authority, sockets: Set<S
       socket.pause()
       socket.unshift(first)
       // The first byte of a TLS record that opens a handshake.
-      if (first[0] !== 0x16) return void inner.emit('connection', socket)
+      if (first[0] !== 0x16) {
+        inner.emit('connection', socket)
+        return void socket.resume()
+      }
       const host = (asked.url ?? '').replace(/:\d+$/, '')
       const tls = new TLSSocket(socket, { isServer: true, secureContext: authority.contextFor(host) })
       tls.on('error', () => undefined)
@@ -223,19 +234,21 @@ async function instruct(
   }
   const now = Math.floor(Date.now() / 1000)
   if (asked.url === '/status') return reply(200, fixture.status)
-  if (asked.url?.endsWith('/heartbeat')) return reply(200, { expires_at: now + 900 })
+  if (asked.url?.endsWith('/heartbeat')) return reply(200, { expires_at: now + fixture.ttlS, ...fixture.life })
   if (asked.url?.endsWith('/complete')) return reply(204, undefined)
   if (fixture.taskProblem !== undefined) return reply(Number(fixture.taskProblem.status), fixture.taskProblem)
+  const isRenewal = asked.url?.endsWith('/renew')
+  if (isRenewal) fixture.life = { ...fixture.life, grant: `${TASK}-renewed` }
   reply(201, {
     task: TASK,
-    grant: TASK,
+    grant: fixture.life.grant,
     agent: 'spiffe://keyless.local/agent/default',
     human: 'local',
     scope: instruction.body.scope,
-    handle: HANDLE,
+    handle: isRenewal ? `${HANDLE}-renewed` : HANDLE,
     token: 'header.payload.signature',
-    expires_at: now + 900,
-    expires_in: 900,
+    expires_at: now + fixture.ttlS,
+    expires_in: fixture.ttlS,
     heartbeat_s: 0.3,
     lineage: 'local authorised default for the task',
   })

@@ -4,10 +4,11 @@ import { existsSync } from 'node:fs'
 import { chmod, mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { setTimeout as pause } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { parseTtl } from '../../gateway/cli/at-gateway.ts'
-import { type FixtureGateway, GRANT, HANDLE, startFixtureGateway, TASK } from './gateway.fixture.ts'
+import { type FixtureGateway, GRANT, HANDLE, RENEWED, startFixtureGateway, TASK } from './gateway.fixture.ts'
 
 const entry = fileURLToPath(new URL('./run-command.fixture.ts', import.meta.url))
 const node = process.execPath
@@ -130,7 +131,7 @@ describe('the command', () => {
     const body = JSON.stringify({ code: 'grant_expired', detail: 'The grant expired at 12:15.' })
     gateway.refusal = { status: 407, reason: 'x', body }
     const twice = 'for (let i = 0; i < 2; i++) await fetch("https://api.demo.test/").catch(() => console.log("failed"))'
-    const { out, err } = await run([node, '--input-type=module', '-e', twice])
+    const { out, err } = await run([node, '--input-type=module', '-e', twice], { flags: ['--ttl', '2m'] })
     expect(out).toBe('failed\nfailed\n')
     expect(err).toBe(
       'keyless: api.demo.test:443 was refused: The grant expired at 12:15. Run the command again with a longer --ttl. (grant_expired)\n',
@@ -297,6 +298,66 @@ describe('heartbeats', () => {
     expect(gateway.seen).toEqual([])
     const { readFile } = await import('node:fs/promises')
     expect(await readFile(result, 'utf8')).toBe('ECONNREFUSED')
+  })
+})
+
+describe('the grant', () => {
+  /** Asks until it is answered under the renewed grant; over one connection as long as that is kept. */
+  const asking = `const { Agent, get } = require('node:https'); const agent = new Agent({ keepAlive: true })
+    const ask = () => get('https://api.demo.test/', { agent }, (r) => { r.resume(); r.on('end', () => setTimeout(ask, 20)) }).on('error', () => setTimeout(ask, 20))
+    ask()`
+
+  const underRenewed = async () => {
+    while (!gateway.seen.some(({ proxyAuthorization }) => proxyAuthorization === RENEWED)) await pause(20)
+    const at = gateway.seen.findIndex(({ proxyAuthorization }) => proxyAuthorization === RENEWED)
+    expect(gateway.seen.slice(at).every(({ proxyAuthorization: shown }) => shown !== GRANT)).toBe(true)
+  }
+
+  it('is followed by a fresh one before it ends, and the command never notices', async () => {
+    gateway.ttlS = 1
+    const started = start([node, '-e', asking], { flags: ['-v'] })
+    await gateway.instructed(/renew$/)
+    await underRenewed()
+    started.child.kill('SIGTERM')
+    expect((await started.ended).err).toContain('goes on under grant')
+  })
+
+  it('is followed by a fresh one when somebody resumes the task or changes its intent', async () => {
+    const started = start([node, '-e', asking])
+    while (gateway.seen.length < 3) await pause(20)
+    gateway.life = { grant: 'another', state: 'suspended' }
+    const beats = gateway.instructions.length
+    while (gateway.instructions.length < beats + 3) await pause(20)
+    expect(gateway.instructions.some(({ path }) => path.endsWith('/renew'))).toBe(false)
+    gateway.life = { grant: 'another', state: 'active' }
+    await underRenewed() // over a connection of its own: what hung on the dead grant is cut
+    started.child.kill('SIGTERM')
+    await started.ended
+  })
+
+  it.each([[['--ttl', '1s']], [['--preset', 'sensitive']]])('is the last one with %j', async (flags) => {
+    gateway.ttlS = 1
+    const started = start([node, '-e', 'setInterval(() => {}, 1000)'], { flags })
+    await gateway.instructed(/heartbeat$/)
+    const beats = gateway.instructions.length
+    while (gateway.instructions.length < beats + 12) await pause(20)
+    expect(gateway.instructions.filter(({ path }) => path.endsWith('/renew'))).toEqual([])
+    started.child.kill('SIGTERM')
+    await started.ended
+  })
+
+  it('is the last one when policy says so, which is told once', async () => {
+    gateway.ttlS = 1
+    const started = start([node, '-e', 'setInterval(() => {}, 1000)'])
+    await gateway.instructed(/heartbeat$/)
+    gateway.taskProblem = { status: 403, code: 'policy_denied', detail: 'No more of this.' }
+    await gateway.instructed(/renew$/)
+    const beats = gateway.instructions.length
+    while (gateway.instructions.length < beats + 4) await pause(20)
+    started.child.kill('SIGTERM')
+    expect((await started.ended).err).toBe(
+      'keyless: the task gets no further grant: No more of this. (policy_denied)\n',
+    )
   })
 })
 
