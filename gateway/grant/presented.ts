@@ -16,6 +16,11 @@ export type Caller = Pick<Inbound, 'tenant' | 'presented' | 'proof'>
 export function tokenOf(caller: Caller): string {
   const { presented } = caller
   if (presented === null) {
+    if (caller.proof?.['x5t#S256'] !== undefined)
+      throw new GatewayError(
+        'grant_missing',
+        'The connection shows a certificate, which says who is calling but not for which task. With that certificate, ask the token endpoint of the control door for a grant, and present it.',
+      )
     throw new GatewayError(
       'grant_missing',
       'Nothing was presented that says who is calling. Run the command with `keyless run`, or use the proxy URL that `keyless task open` prints.',
