@@ -22,6 +22,7 @@ const MAX_FIELDS = 2_048
 const MAX_SENT_HEAD_BYTES = 256 * 1024
 /** As long as an idle connection of HTTP/1.1 is kept. */
 const IDLE_MS = 120_000
+const WATCH_MS = 10_000
 /** A client that is sent away has this long to read why. */
 const LAST_WORDS_MS = 1_000
 
@@ -53,9 +54,11 @@ interface Connection {
 function attend(door: Door, line: Line, tunnel: Tunnel, { session, socket }: Connection): void {
   line.retire = () => session.close()
   const calm = new Calm(door.nowMs)
+  let isSentAway = false
   const charge = (cost: number): void => {
-    if (calm.spend(cost) || session.destroyed) return
-    session.destroy(new Error('the client asks too much'), constants.NGHTTP2_ENHANCE_YOUR_CALM)
+    if (calm.spend(cost) || isSentAway || session.destroyed) return
+    isSentAway = true
+    session.goaway(constants.NGHTTP2_ENHANCE_YOUR_CALM) // `destroy` would drop it behind what is still to be written
     setTimeout(() => socket.destroy(), LAST_WORDS_MS).unref()
   }
   session.on('error', () => {}) // it is over, and its streams have been told
@@ -106,17 +109,17 @@ function serveStream(door: Door, line: Line, tunnel: Tunnel, { stream, hasConten
   else serveRequest(inbound, door.rooms).catch(() => reply.destroy())
 }
 
-/** Also ends a connection that is over but whose client reads nothing of its end. */
+/** Also ends a connection that is over, but whose client reads nothing of its end. */
 function closeWhenIdle(session: ServerHttp2Session, socket: TLSSocket, line: Line): void {
-  let wasIdle = false
+  let idleForMs = 0
   session.on('stream', () => {
-    wasIdle = false
+    idleForMs = 0
   })
   const timer = setInterval(() => {
+    idleForMs = line.busy === 0 ? idleForMs + WATCH_MS : 0
     if (session.destroyed) socket.destroy()
-    else if (line.busy === 0 && wasIdle) session.close()
-    wasIdle = line.busy === 0
-  }, IDLE_MS)
+    else if (idleForMs > IDLE_MS) session.close()
+  }, WATCH_MS)
   timer.unref()
   socket.once('close', () => clearInterval(timer))
 }

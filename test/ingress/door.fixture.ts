@@ -51,6 +51,8 @@ interface Upstream {
   close(): Promise<void>
 }
 
+const FLOW = Buffer.alloc(16 * 1024, 'x')
+
 const BEARER: Slot = { in: 'header', name: 'authorization', prefix: 'Bearer ' }
 
 export const services: readonly Service[] = [
@@ -292,7 +294,7 @@ function endToEnd(rawHeaders: readonly string[]): string[] {
   )
 }
 
-/** `/slow` answers after 300 ms of silence, `/endless` never ends, `/broken` promises more than it sends; `/trailers`, `/large`; the rest is echoed. */
+/** `/slow` answers after 300 ms of silence, `/silent` never answers, `/endless` never ends, `/broken` promises more than it sends; `/flowing` sends as fast as it is read; `/trailers`, `/large`; the rest is echoed. */
 async function openUpstream(): Promise<Upstream> {
   const server = createServer({ maxHeaderSize: 1 << 20 }, (req, res) => {
     state.received += 1
@@ -300,6 +302,7 @@ async function openUpstream(): Promise<Upstream> {
     res.on('close', () => {
       if (!res.writableFinished) state.aborted += 1
     })
+    if (req.url === '/silent') return
     if (req.url === '/endless') {
       res.writeHead(200)
       const timer = setInterval(() => res.write('x'.repeat(1024)), 5)
@@ -316,6 +319,15 @@ async function openUpstream(): Promise<Upstream> {
     if (req.url === '/large') {
       res.writeHead(200)
       res.end(Buffer.alloc(8 * 1024 * 1024, 'x'))
+      return
+    }
+    if (req.url === '/flowing') {
+      res.writeHead(200)
+      const more = (): void => {
+        while (res.write(FLOW));
+      }
+      res.on('drain', more)
+      more()
       return
     }
     if (req.url === '/broken') {
