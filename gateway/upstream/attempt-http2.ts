@@ -48,7 +48,7 @@ export class Http2Attempt extends Attempt {
       this.#stream = this.#session.http2.request(requestFields(outbound), {
         endStream: body === null,
         // Node ends a stream before it resets it, and half an upload would look whole; it does not while trailers may follow.
-        waitForTrailers: body !== null,
+        waitForTrailers: body instanceof Upload,
       })
     } catch (cause) {
       this.#pool.leave(this.#session)

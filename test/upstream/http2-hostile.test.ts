@@ -1,6 +1,7 @@
 /** HTTP/2 upstreams that break off, refuse, or attack. Every answer is either whole, or visibly broken, or refused by a code. */
 import { once } from 'node:events'
 import { request as httpRequest, type IncomingMessage } from 'node:http'
+import { connect } from 'node:net'
 import type { TLSSocket } from 'node:tls'
 import { afterEach, describe, expect, it } from 'vitest'
 import {
@@ -127,6 +128,28 @@ describe('an answer over HTTP/2 that is reset', () => {
     expect(await call(door)).toMatchObject({ code: 'upstream_broken' })
     expect(await call(door)).toMatchObject({ body: 'fine' })
     expect(origin.connections()).toBe(1)
+  })
+})
+
+describe('half a request', () => {
+  it.each([
+    ['of known length', `Content-Length: 10000000\r\n\r\n${'x'.repeat(5000)}`],
+    ['of known length, with more than the upstream takes', `Content-Length: 10000000\r\n\r\n${'x'.repeat(200_000)}`],
+    ['in chunks', `Transfer-Encoding: chunked\r\n\r\n1000\r\n${'x'.repeat(4096)}\r\n`],
+  ])('%s is cancelled upstream, and never looks whole', async (_, rest) => {
+    const { origin, door } = await against(() => {})
+    const socket = connect(door.port, '127.0.0.1')
+    socket.write(`POST / HTTP/1.1\r\nHost: ${HOST}\r\n${rest}`)
+    await origin.saw((one) => one.type === FRAME.data)
+    socket.resetAndDestroy()
+    const cancelled = await origin.saw((one) => one.type === FRAME.reset)
+    expect(cancelled.payload.readUInt32BE()).toBe(CANCEL)
+    const ended = origin.received.filter(
+      (one) => one.stream > 0 && one.type !== FRAME.reset && (one.flags & END_STREAM) !== 0,
+    )
+    expect(ended).toEqual([])
+    await door.ended(1)
+    expect(door.outcomes[0]).toMatchObject({ error: 'client_left' })
   })
 })
 
@@ -344,11 +367,6 @@ describe('an HTTP/2 upstream that breaks the rules', () => {
           frame(FRAME.headers, END_HEADERS | END_STREAM, stream, block([['connection', 'close']])),
         ]),
     ],
-    [
-      'more than the window holds',
-      (stream) =>
-        Buffer.concat([head(stream), ...Array.from({ length: 1100 }, () => data(stream, 'x'.repeat(16_000)))]),
-    ],
   ])('by %s after the head never passes for whole', async (_, attack) => {
     const { door } = await against(
       (socket, stream, nth) => void socket.write(nth === 1 ? attack(stream) : whole(stream, 'fine')),
@@ -372,6 +390,25 @@ describe('an HTTP/2 upstream that breaks the rules', () => {
     const [response] = (await once(request, 'response')) as [IncomingMessage]
     response.resume()
     expect(response.rawHeaders.filter((name) => /^x-|cookie/.test(name))).toEqual(['x-good'])
+  })
+
+  it('by sending on when the agent does not read is cut off, in bounded memory', async () => {
+    const { door } = await against((socket, stream, nth) => {
+      if (nth > 1) socket.write(whole(stream, 'fine'))
+      else
+        socket.write(
+          Buffer.concat([head(stream), ...Array.from({ length: 500 }, () => data(stream, 'x'.repeat(16_000)))]),
+        )
+    })
+    const request = httpRequest({ port: door.port, headers: { host: HOST } })
+      .on('error', () => {})
+      .end()
+    const [response] = (await once(request, 'response')) as [IncomingMessage]
+    response.on('error', () => {}).pause()
+    await door.ended(1)
+    expect(door.outcomes[0]).toMatchObject({ status: 200, error: 'upstream_broken' })
+    request.destroy()
+    expect(await call(door)).toMatchObject({ body: 'fine', status: 200 })
   })
 
   it('by bytes after the end disturbs nobody who was answered', async () => {

@@ -139,6 +139,8 @@ export interface FrameOrigin {
   readonly port: number
   /** Frames received on all connections. */
   readonly received: Frame[]
+  /** The first frame of a kind, now or later. */
+  saw(is: (frame: Frame) => boolean): Promise<Frame>
   connections(): number
   /** Connections that are open. */
   open(): number
@@ -154,6 +156,7 @@ export async function openFrameOrigin(
   const { cert, key } = await identity()
   const sockets = new Set<TLSSocket>()
   const received: Frame[] = []
+  const waiting = new Set<() => void>()
   let connections = 0
   const server = createTlsServer({ cert, key, ALPNProtocols: ['h2'] }, (socket) => {
     connections += 1
@@ -171,6 +174,7 @@ export async function openFrameOrigin(
       buffer = rest
       for (const one of frames) {
         received.push(one)
+        for (const look of waiting) look()
         if (one.type === FRAME.settings && (one.flags & ACK) === 0) socket.write(frame(FRAME.settings, ACK, 0))
         serve(socket, one, connection)
       }
@@ -180,6 +184,17 @@ export async function openFrameOrigin(
   return {
     port,
     received,
+    saw: (is) =>
+      new Promise((resolve) => {
+        const look = () => {
+          const found = received.find(is)
+          if (found === undefined) return
+          waiting.delete(look)
+          resolve(found)
+        }
+        waiting.add(look)
+        look()
+      }),
     connections: () => connections,
     open: () => sockets.size,
     async close() {
