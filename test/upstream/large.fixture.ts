@@ -1,7 +1,12 @@
-/** Run as a process: a door to the upstream on the port given, which reports by how many MB its memory grew when asked. */
-import { openDoor } from './upstream.fixture.ts'
+/**
+ * Run as a process: a door to the upstream on the port given, by HTTP/2 if what to trust is given too, which reports by how
+ * many MB its memory grew when asked.
+ */
+import { openDoor, service } from './upstream.fixture.ts'
 
-const door = await openDoor({ port: Number(process.argv[2]) })
+const [, , port, ca] = process.argv
+const overHttp2 = (pem: string) => ({ isHttp2: true, service: service({ scheme: 'https' }), upstream: { ca: [pem] } })
+const door = await openDoor({ port: Number(port), ...(ca !== undefined && overHttp2(ca)) })
 const before = process.memoryUsage.rss()
 let peak = before
 const watch = setInterval(() => {

@@ -7,15 +7,16 @@ import { pipeline } from 'node:stream/promises'
 import { fileURLToPath } from 'node:url'
 import { describe, expect, it } from 'vitest'
 import type { Outcome } from '../../gateway/protocol/message.ts'
+import { authorityPem, openHttp2Origin } from './http2.fixture.ts'
 import { HOST, openOrigin } from './upstream.fixture.ts'
 
 const SIZE = 1024 * 1024 * 1024
 const MAX_GROWTH_MB = 100
 const withLength = { 'content-length': String(SIZE) }
 
-function* source(): Generator<Buffer> {
+function* source(size = SIZE): Generator<Buffer> {
   const chunk = Buffer.alloc(256 * 1024, 'all work and no play ')
-  for (let sent = 0; sent < SIZE; sent += chunk.length) yield chunk
+  for (let sent = 0; sent < size; sent += chunk.length) yield chunk
 }
 
 async function count(stream: Readable): Promise<number> {
@@ -24,8 +25,9 @@ async function count(stream: Readable): Promise<number> {
   return bytes
 }
 
-async function openFar(port: number) {
-  const child = fork(fileURLToPath(new URL('./large.fixture.ts', import.meta.url)), [String(port)], { execArgv: [] })
+async function openFar(port: number, ...ca: string[]) {
+  const far = fileURLToPath(new URL('./large.fixture.ts', import.meta.url))
+  const child = fork(far, [String(port), ...ca], { execArgv: [] })
   const [{ port: door }] = (await once(child, 'message')) as [{ port: number }]
   return {
     port: door,
@@ -85,6 +87,43 @@ describe('a gigabyte', () => {
     },
     60_000,
   )
+
+  it('down over HTTP/2 passes through in flat memory', async () => {
+    const origin = await openHttp2Origin((stream) => {
+      stream.respond({ ':status': 200 })
+      void pipeline(Readable.from(source()), stream)
+    })
+    const door = await openFar(origin.port, await authorityPem())
+    const request = httpRequest({ port: door.port, headers: { host: HOST } }).end()
+    const [response] = (await once(request, 'response')) as [IncomingMessage]
+    expect(await count(response)).toBe(SIZE)
+    const { growthMb, outcomes } = await door.report()
+    expect(outcomes).toMatchObject([{ receivedBytes: SIZE, scrubbed: 0 }])
+    expect(outcomes[0]).not.toHaveProperty('error')
+    expect(growthMb).toBeLessThan(MAX_GROWTH_MB)
+    await origin.close()
+  }, 60_000)
+
+  it('or a quarter of it up over HTTP/2 passes through in flat memory', async () => {
+    const size = SIZE / 4
+    const origin = await openHttp2Origin(
+      (stream) =>
+        void count(stream).then((bytes) => {
+          stream.respond({ ':status': 200 })
+          stream.end(String(bytes))
+        }),
+    )
+    const door = await openFar(origin.port, await authorityPem())
+    const request = httpRequest({ port: door.port, method: 'PUT', headers: { host: HOST } })
+    const sent = pipeline(Readable.from(source(size)), request)
+    const [response] = (await once(request, 'response')) as [IncomingMessage]
+    expect(Buffer.concat(await response.toArray()).toString()).toBe(String(size))
+    await sent
+    const { growthMb, outcomes } = await door.report()
+    expect(outcomes).toMatchObject([{ sentBytes: size }])
+    expect(growthMb).toBeLessThan(MAX_GROWTH_MB)
+    await origin.close()
+  }, 60_000)
 
   it('waits in the upstream, not in memory, when the agent does not read', async () => {
     let written = 0
