@@ -120,10 +120,15 @@ function compose(inbound: Inbound, refusal: GatewayError, dialect: Dialect) {
   if (rendered.status === 407) headers.push('Proxy-Authenticate', proofChallenge(inbound, code) ?? PROXY_CHALLENGE)
   if (rendered.status === 401) headers.push('WWW-Authenticate', proofChallenge(inbound, code) ?? SLOT_CHALLENGE)
   // RFC 9110 §15.5.22, RFC 6455 §4.4: what there is to upgrade to, where it may be asked for.
-  if (rendered.status === 426)
-    headers.push('Upgrade', 'websocket', 'Connection', 'Upgrade', 'Sec-WebSocket-Version', '13')
+  if (rendered.status === 426) headers.push(...upgradeFields(inbound))
   if (rendered.status === 405) headers.push('Allow', 'GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS') // RFC 9110 §15.5.6
   return { status: rendered.status, headers, text: rendered.text }
+}
+
+/** `Connection` is ours to write here, so a close that the agent asked for has to be in it. */
+function upgradeFields({ rawHeaders }: Inbound): string[] {
+  const isLast = /\bclose\b/i.test(fieldValue(rawHeaders, 'connection') ?? '')
+  return ['Upgrade', 'websocket', 'Connection', isLast ? 'close, Upgrade' : 'Upgrade', 'Sec-WebSocket-Version', '13']
 }
 
 /** For whoever tried DPoP where it can be used. */

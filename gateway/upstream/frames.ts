@@ -124,8 +124,8 @@ export class FrameReader {
     const length = lengthIn(bytes)
     this.#have = 0
     this.#need = 2
-    this.#left = length
     if (this.#isControl) {
+      this.#left = length
       this.#gathered = [bytes]
       if (length === 0) this.#finishControl()
       return
@@ -135,6 +135,7 @@ export class FrameReader {
       throw new FrameError(1009, `a frame is larger than ${this.#limits.maxFrameBytes} bytes`)
     if (message > this.#limits.maxMessageBytes)
       throw new FrameError(1009, `a message is larger than ${this.#limits.maxMessageBytes} bytes`)
+    this.#left = length
     this.#message = this.#isFinal ? undefined : message
     this.#sink.header(bytes)
     if (length === 0 && this.#isFinal) this.#sink.payload(EMPTY, true)

@@ -25,7 +25,7 @@ export interface RelayParts {
 /** After a close frame the other side has so long to answer it. */
 const CLOSING_MS = 30_000
 /** After a close frame of our own the peer has so long to read it. */
-const FAREWELL_MS = 2_000
+const FAREWELL_MS = 1_000
 
 interface Side {
   readonly socket: Duplex

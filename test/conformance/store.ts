@@ -67,6 +67,24 @@ export function describeStore(name: string, start: () => Promise<StoreUnderTest>
       }
     })
 
+    it('says of many at once, in their order, which live, have ended, are suspended, or are not known', async () => {
+      const [living, over, parked] = [grant(), grant(), grant()]
+      for (const put of [living, over, parked]) await store.create(put)
+      await store.end('acme', over.task, end('revoked'))
+      await store.saveTask(task({ id: parked.task, isSuspended: true }), undefined)
+      const many = Array.from({ length: 600 }, () => uuidv7())
+      const states = await replica.states('acme', [parked.id, ...many, over.id, uuidv7(), living.id])
+      expect(states.slice(601)).toEqual(
+        [{ ended: 'revoked', isSuspended: false }, undefined, { ended: undefined, isSuspended: false }].map(
+          (state) => state && expect.objectContaining(state),
+        ),
+      )
+      expect(states[0]).toMatchObject({ ended: undefined, isSuspended: true })
+      expect(states.slice(1, 601).every((state) => state === undefined)).toBe(true)
+      expect(await replica.states('other', [living.id])).toEqual([undefined])
+      expect(await replica.states('acme', [])).toEqual([])
+    })
+
     it('keeps grants without a handle, any number of them', async () => {
       for (const put of [grant({ handleDigest: undefined }), grant({ handleDigest: undefined })]) {
         expect(await store.create(put)).toBe(true)

@@ -23,7 +23,7 @@ export interface WebSocketUpstream {
   readonly sockets: WebSocket[]
   /** Close codes in the order of their connections' ends. */
   readonly closes: { readonly code: number; readonly reason: string }[]
-  /** Connections that are open now. */
+  /** Connections that asked to be a WebSocket and are open now. */
   readonly open: number
   /** Handshake and connection of the next `/raw`, of which the test speaks every byte. */
   nextRaw(): Promise<{ readonly socket: Duplex; readonly handshake: Handshake; readonly head: Buffer }>
@@ -44,6 +44,7 @@ export async function startWebSockets(
   const sockets: WebSocket[] = []
   const closes: { code: number; reason: string }[] = []
   const connections = new Set<Socket>()
+  const upgraded = new Set<Duplex>()
   const waiting: ((raw: { socket: Duplex; handshake: Handshake; head: Buffer }) => void)[] = []
   const wss = new WebSocketServer({
     noServer: true,
@@ -61,6 +62,8 @@ export async function startWebSockets(
       const { url: path = '', headers, rawHeaders } = request
       const handshake = { path, headers, rawHeaders }
       handshakes.push(handshake)
+      upgraded.add(socket)
+      socket.once('close', () => upgraded.delete(socket))
       if (path.startsWith('/raw')) return waiting.shift()?.({ socket, handshake, head })
       const [, status] = /^\/refuse\/(\d+)/.exec(path) ?? []
       if (status !== undefined) {
@@ -91,7 +94,7 @@ export async function startWebSockets(
     sockets,
     closes,
     get open() {
-      return connections.size
+      return upgraded.size
     },
     nextRaw: () => new Promise((resolve) => waiting.push(resolve)),
     async stop() {
