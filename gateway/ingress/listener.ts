@@ -235,6 +235,8 @@ function whyBroken({ code, message }: NodeJS.ErrnoException): string {
     return `The head of the request is larger than ${MAX_HEAD_BYTES} bytes. Send fewer or shorter header fields.`
   if (code === 'ERR_HTTP_REQUEST_TIMEOUT')
     return `The head of the request did not arrive within ${HEADERS_TIMEOUT_MS / 1000} seconds.`
+  if (code === 'HPE_PAUSED_H2_UPGRADE')
+    return 'HTTP/2 is spoken inside TLS alone, in a CONNECT tunnel, where ALPN agrees on h2. Begin with HTTP/1.1 here.'
   return `The bytes are not one HTTP/1.1 request: ${message.replace(/^Parse Error: /, '')}.`
 }
 
