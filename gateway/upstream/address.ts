@@ -4,76 +4,17 @@
  * until `isDialable` has seen every one of them.
  */
 import ipaddr from 'ipaddr.js'
-
-export type AddressClass =
-  | 'public'
-  | 'loopback'
-  | 'private'
-  | 'link-local'
-  | 'cgnat'
-  | 'multicast'
-  | 'reserved'
-  | 'metadata'
-  | 'invalid'
+import { type AddressClass, METADATA, METADATA_NAMES, type Row, SPECIAL_V4, SPECIAL_V6 } from './special-addresses.ts'
 
 type Address = ipaddr.IPv4 | ipaddr.IPv6
-type Row = readonly [cidr: string, kind: AddressClass]
 type Range = readonly [network: Address, bits: number, kind: AddressClass]
 
-/** Credential sources of clouds. Some lie in public or private ranges; no setting ever opens them. */
-const METADATA: readonly Row[] = [
-  ['169.254.169.254/32', 'metadata'], // AWS, Azure, Google, DigitalOcean, OpenStack, Oracle
-  ['169.254.170.2/32', 'metadata'], // AWS ECS task credentials
-  ['169.254.170.23/32', 'metadata'], // AWS EKS Pod Identity
-  ['169.254.0.23/32', 'metadata'], // Tencent Cloud
-  ['169.254.42.42/32', 'metadata'], // Scaleway
-  ['100.100.100.200/32', 'metadata'], // Alibaba Cloud, inside the CGNAT range
-  ['168.63.129.16/32', 'metadata'], // Azure wire server, a public address
-  ['192.0.0.192/32', 'metadata'], // Oracle Cloud Classic
-  ['fd00:ec2::254/128', 'metadata'], // AWS
-  ['fd00:ec2::23/128', 'metadata'], // AWS EKS Pod Identity
-  ['fd20:ce::254/128', 'metadata'], // Google Cloud
-  ['fd00:42::42/128', 'metadata'], // Scaleway
-  ['fe80::a9fe:a9fe/128', 'metadata'], // OpenStack
-]
-
-/** IANA IPv4 Special-Purpose Address Registry. Everything else is public. */
-const V4: readonly Row[] = [
-  ['0.0.0.0/8', 'reserved'],
-  ['10.0.0.0/8', 'private'],
-  ['100.64.0.0/10', 'cgnat'],
-  ['127.0.0.0/8', 'loopback'],
-  ['169.254.0.0/16', 'link-local'],
-  ['172.16.0.0/12', 'private'],
-  ['192.0.0.0/24', 'reserved'],
-  ['192.0.2.0/24', 'reserved'],
-  ['192.88.99.0/24', 'reserved'], // withdrawn 6to4 relay anycast
-  ['192.168.0.0/16', 'private'],
-  ['198.18.0.0/15', 'reserved'],
-  ['198.51.100.0/24', 'reserved'],
-  ['203.0.113.0/24', 'reserved'],
-  ['224.0.0.0/4', 'multicast'],
-  ['240.0.0.0/4', 'reserved'],
-]
-
-/** IANA IPv6 Special-Purpose Address Registry. Only 2000::/3 outside these rows is public. */
-const V6: readonly Row[] = [
-  ['::1/128', 'loopback'],
-  ['64:ff9b:1::/48', 'private'], // local-use NAT64
-  ['fc00::/7', 'private'],
-  ['fe80::/10', 'link-local'],
-  ['fec0::/10', 'private'], // withdrawn site-local
-  ['ff00::/8', 'multicast'],
-  ['2001:0::/23', 'reserved'], // IETF protocol assignments; Teredo inside it is judged by what it embeds
-  ['2001:db8::/32', 'reserved'],
-  ['3fff::/20', 'reserved'],
-  ['2000::/3', 'public'],
-  ['::/0', 'reserved'],
-]
+/** Kinds that no setting opens. Clouds put ever new sources of credentials into the link-local ranges, and no API is there. */
+const NEVER: ReadonlySet<AddressClass> = new Set(['invalid', 'metadata', 'link-local'])
 
 const metadata = METADATA.map(compile)
-const special4 = V4.map(compile)
-const special6 = V6.map(compile)
+const special4 = SPECIAL_V4.map(compile)
+const special6 = SPECIAL_V6.map(compile)
 
 /** From most to least dangerous; of several addresses in one, the worst counts. */
 const SEVERITY: readonly AddressClass[] = [
@@ -97,8 +38,19 @@ export function classifyAddress(ip: string): AddressClass {
   return address === undefined ? 'invalid' : classify(address)
 }
 
+/** Whether a host name, lower case, is that of a metadata service, or of a zone of them. */
+export function isMetadataName(host: string): boolean {
+  const name = host.replace(/\.$/, '')
+  return METADATA_NAMES.has(name) || name.endsWith('.metadata.google.internal')
+}
+
+/** Whether no setting opens this address: metadata services, link-local ranges, and what is no address. */
+export function isNeverDialled(ip: string): boolean {
+  return NEVER.has(classifyAddress(ip))
+}
+
 /**
- * May this address be dialled: public, or inside one of a service's CIDR ranges. Metadata services never are.
+ * May this address be dialled: public, or inside one of a service's CIDR ranges. Metadata services and link-local ranges never are.
  * @throws {Error} when a range in `allowed` is not a CIDR; settings check that when they load.
  */
 export function isDialable(ip: string, allowed: readonly string[]): boolean {
@@ -106,7 +58,7 @@ export function isDialable(ip: string, allowed: readonly string[]): boolean {
   if (address === undefined) return false
   const kind = classify(address)
   if (kind === 'public') return true
-  if (kind === 'metadata') return false
+  if (NEVER.has(kind)) return false
   const plain = unmapped(address)
   return allowed.some((cidr) => contains(parseCidr(cidr), plain))
 }
@@ -161,10 +113,17 @@ function embedded(address: ipaddr.IPv6): AddressClass[] {
   const tail = v4(p[6], p[7])
   if (isMapped(p) || isNat64(p)) return [classify(tail)]
   if (isTranslated(p) || isCompatible(p)) return [classify(tail)]
-  if (p[0] === 0x64 && p[1] === 0xff9b && p[2] === 1) return [classify(tail)]
+  if (p[0] === 0x64 && p[1] === 0xff9b && p[2] === 1) return localNat64(p)
   if (p[0] === 0x2002) return [classify(v4(p[1], p[2]))] // RFC 3056 §2
   if (isTeredo(p)) return [classify(v4(p[2], p[3])), classify(v4(~(p[6] ?? 0), ~(p[7] ?? 0)))] // RFC 4380 §4
+  if (isIsatap(p)) return [classify(tail)]
   return []
+}
+
+/** 64:ff9b:1::/48 may be cut into prefixes of 48, 56, 64 or 96 bits, with the IPv4 address behind them (RFC 8215, RFC 6052 §2.2). */
+function localNat64([, , , d = 0, e = 0, f = 0, g = 0, h = 0]: readonly number[]): AddressClass[] {
+  const low = (first: number, second: number) => ((first & 0xff) << 8) | (second >> 8)
+  return [v4(d, low(e, f)), v4(((d & 0xff) << 8) | (e & 0xff), f), v4(low(e, f), low(f, g)), v4(g, h)].map(classify)
 }
 
 function isMapped(p: readonly number[]): boolean {
@@ -181,6 +140,11 @@ function isCompatible(p: readonly number[]): boolean {
 
 function isNat64(p: readonly number[]): boolean {
   return p[0] === 0x64 && p[1] === 0xff9b && p[2] === 0 && p[3] === 0 && p[4] === 0 && p[5] === 0 // RFC 6052 §2.1
+}
+
+/** RFC 5214 §6.1: an interface that is reached over IPv4. The prefix may be any, so that only the worse of both counts. */
+function isIsatap(p: readonly number[]): boolean {
+  return (p[4] === 0 || p[4] === 0x200) && p[5] === 0x5efe
 }
 
 function isTeredo(p: readonly number[]): boolean {

@@ -7,10 +7,10 @@ import { connect as connectTcp, isIP, type Socket } from 'node:net'
 import { connect as connectTls, createSecureContext, getCACertificates, type SecureContext } from 'node:tls'
 import type { Clock } from '../protocol/clock.ts'
 import { GatewayError } from '../protocol/problem.ts'
-import { classifyAddress, isDialable, isDisguisedAddress } from './address.ts'
+import { classifyAddress, isDialable, isDisguisedAddress, isMetadataName, isNeverDialled } from './address.ts'
 import { describeTlsFailure } from './failure.ts'
 import { codeOf, opened, TimeoutError } from './opened.ts'
-import { askProxy, goesDirect, proxyFailure, refuseName, type UpstreamProxy } from './via-proxy.ts'
+import { askProxy, goesDirect, proxyFailure, type UpstreamProxy } from './via-proxy.ts'
 
 export interface DialOptions {
   /** For everything from the lookup to the finished TLS handshake. */
@@ -83,6 +83,7 @@ function contextOf(ca: readonly string[]): SecureContext {
 }
 
 async function reach(way: Way, options: DialOptions): Promise<Dialled> {
+  refuseName(way.host)
   const given = options.hosts.get(way.host)
   const resolve = options.resolve ?? resolveBySystem
   const addresses = given === undefined ? await locate(way.host, resolve, options.connectTimeoutMs) : [given]
@@ -101,9 +102,8 @@ async function reachVia(
   options: DialOptions,
   context: SecureContext,
 ): Promise<Dialled> {
+  refuseName(way.host)
   const host = options.hosts.get(way.host) ?? way.host
-  refuseDisguised(host)
-  refuseName(host)
   if (isIP(host) !== 0) judge(way, [host])
   refuseClosed(way, [host], options.isClosed)
   const { signal, leftMs } = way
@@ -146,7 +146,6 @@ async function resolveBySystem(host: string): Promise<readonly string[]> {
 }
 
 async function locate(host: string, resolve: (host: string) => Promise<readonly string[]>, timeoutMs: number) {
-  refuseDisguised(host)
   if (isIP(host) !== 0) return [host]
   const late = timer(timeoutMs)
   try {
@@ -160,7 +159,10 @@ async function locate(host: string, resolve: (host: string) => Promise<readonly 
   }
 }
 
-function refuseDisguised(host: string): void {
+/** Before any lookup, and whatever `upstream.hosts` says. */
+function refuseName(host: string): void {
+  if (isMetadataName(host))
+    throw new GatewayError('address_forbidden', `${host} is a metadata service. ${NEVER_REACHABLE}`)
   if (!isDisguisedAddress(host)) return
   throw new GatewayError(
     'address_forbidden',
@@ -168,16 +170,17 @@ function refuseDisguised(host: string): void {
   )
 }
 
+const NEVER_REACHABLE = 'Metadata services and link-local addresses are never reachable.'
+
 /** One forbidden address refuses the host: a resolver under attack mixes them with good ones. */
 function judge(target: DialTarget, addresses: readonly string[]): void {
   if (addresses.length === 0) throw new GatewayError('upstream_unresolved', `${target.host} has no address.`)
   const bad = addresses.find((address) => !isDialable(address, target.allowed))
   if (bad === undefined) return
   const kind = classifyAddress(bad)
-  const fix =
-    kind === 'metadata'
-      ? 'Metadata services are never reachable.'
-      : 'If that is meant, list its range under `addresses` of the service.'
+  const fix = isNeverDialled(bad)
+    ? NEVER_REACHABLE
+    : 'If that is meant, list its range under `addresses` of the service.'
   throw new GatewayError('address_forbidden', `${target.host} leads to a ${kind} address. ${fix}`)
 }
 

@@ -1,6 +1,7 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
-import { type AddressClass, classifyAddress, isDialable, isDisguisedAddress } from '../../gateway/upstream/address.ts'
+import { classifyAddress, isDialable, isDisguisedAddress, isMetadataName } from '../../gateway/upstream/address.ts'
+import type { AddressClass } from '../../gateway/upstream/special-addresses.ts'
 
 const rows: readonly [string, AddressClass][] = [
   ['8.8.8.8', 'public'],
@@ -90,7 +91,19 @@ const rows: readonly [string, AddressClass][] = [
   ['5f00::1', 'reserved'],
   ['fbff::1', 'reserved'],
   ['fc00::1', 'private'],
-  ['fd00:ec2::253', 'private'],
+  ['fd00:ec1:ffff::1', 'private'], // just outside the block of AWS
+  ['fd00:ec2::253', 'metadata'],
+  ['fd00:ec3::', 'private'],
+  ['fd00:c1::a9fe:a9fe', 'metadata'],
+  ['fd00:100::100:200', 'metadata'],
+  ['fd00:a9fe:a9fe::1', 'metadata'],
+  ['fd20:ce::254', 'metadata'],
+  ['64:ff9b:1:a9fe:a9:fe00::', 'metadata'], // local-use NAT64, IPv4 behind 48 bits
+  ['64:ff9b:1:a9:fe:a9fe::', 'metadata'], // behind 56
+  ['64:ff9b:1:0:a9:fea9:fe00:0', 'metadata'], // behind 64
+  ['2606:4700::5efe:a9fe:a9fe', 'metadata'], // ISATAP
+  ['2606:4700::200:5efe:7f00:1', 'loopback'],
+  ['2606:4700::5efe:808:808', 'public'],
   ['fd00:ec2::254', 'metadata'],
   ['fdff:ffff::1', 'private'],
   ['fe80::1', 'link-local'],
@@ -147,10 +160,10 @@ describe('classifyAddress', () => {
     )
   })
 
-  it('never dials a metadata service, whatever the ranges say', () => {
+  it('never dials a metadata service or a link-local address, whatever the ranges say', () => {
     const everything = ['0.0.0.0/0', '::/0']
     for (const [ip, kind] of rows) {
-      if (kind === 'metadata' || kind === 'invalid') expect(isDialable(ip, everything), ip).toBe(false)
+      if (['metadata', 'link-local', 'invalid'].includes(kind)) expect(isDialable(ip, everything), ip).toBe(false)
       else expect(isDialable(ip, everything), ip).toBe(true)
     }
   })
@@ -170,6 +183,19 @@ describe('isDialable', () => {
   ])('%s within %j: %s', (ip, allowed, expected) => {
     expect(isDialable(ip, allowed)).toBe(expected)
   })
+})
+
+it.each([
+  ['metadata.google.internal', true],
+  ['metadata.google.internal.', true],
+  ['x.metadata.google.internal', true],
+  ['metadata.goog', true],
+  ['instance-data', true],
+  ['metadata', true],
+  ['metadata.example.com', false],
+  ['google.internal', false],
+])('the name %s is that of a metadata service: %s', (name, expected) => {
+  expect(isMetadataName(name)).toBe(expected)
 })
 
 describe('isDisguisedAddress', () => {
