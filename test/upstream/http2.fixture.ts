@@ -26,6 +26,11 @@ export async function authorityPem(): Promise<string> {
   return (await identity()).authority.pem
 }
 
+/** For servers that are not of this process; for the name given, trusted like the others. */
+export async function certificateFor(name: string): Promise<{ cert: string; key: string }> {
+  return (await identity()).authority.issue([name])
+}
+
 /** A door whose calls ask for HTTP/2, in front of an upstream with TLS. */
 export async function openHttp2Door(port: number, options: Partial<DoorOptions> = {}): Promise<Door> {
   const { authority } = await identity()
