@@ -2,7 +2,7 @@
  * What command-line tools read from files in the user's home, made anew for one run: where to go is the user's own, the
  * credentials are placeholders, which the gateway replaces. A tool is prepared only when a service that names it can be used.
  */
-import { cp, mkdir, readdir, readFile, symlink, writeFile } from 'node:fs/promises'
+import { mkdir, readdir, readFile, symlink, writeFile } from 'node:fs/promises'
 import { homedir } from 'node:os'
 import { join } from 'node:path'
 import type { ServiceView } from '../protocol/control.ts'
@@ -124,7 +124,8 @@ async function writeGcloud(_: readonly Place[], { dir, inherited }: ToolsOptions
     const text = await readIfThere(join(own, 'configurations', name))
     await writeFile(join(config, 'configurations', name), withoutSections(text), { mode: 0o600 })
   }
-  await cp(join(own, 'active_config'), join(config, 'active_config')).catch(() => undefined) // one name
+  const active = await readIfThere(join(own, 'active_config'))
+  if (active !== '') await writeFile(join(config, 'active_config'), active, { mode: 0o600 })
   return { GOOGLE_APPLICATION_CREDENTIALS: adc, CLOUDSDK_AUTH_ACCESS_TOKEN: PLACEHOLDER, CLOUDSDK_CONFIG: config }
 }
 
