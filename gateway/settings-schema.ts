@@ -145,6 +145,18 @@ const upstream = z
       .boolean()
       .optional()
       .describe('Offer HTTP/2 to upstreams, for requests that came over it. Default true. gRPC needs it.'),
+    max_frame_bytes: z
+      .int()
+      .min(125)
+      .max(2 ** 31)
+      .optional()
+      .describe('Payload of one WebSocket frame. Default 16777216 (16 MiB).'),
+    max_message_bytes: z
+      .int()
+      .min(125)
+      .max(2 ** 40)
+      .optional()
+      .describe('Payload of one WebSocket message, all its frames together. Default 67108864 (64 MiB).'),
     ca: z.array(path()).optional().describe('PEM files of additional root certificates that upstreams may present.'),
     hosts: z
       .record(

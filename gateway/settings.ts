@@ -95,6 +95,10 @@ export interface Settings {
     readonly bodyTimeoutMs: number
     /** Offer HTTP/2 for requests that came over it. Default true. */
     readonly http2: boolean
+    /** Payload of one WebSocket frame. Default 16 MiB. */
+    readonly maxFrameBytes: number
+    /** Payload of one WebSocket message. Default 64 MiB. */
+    readonly maxMessageBytes: number
     /** Additional root certificates, PEM text of each file. Default none. */
     readonly ca: readonly string[]
     /** Host name → address. Default none. */
@@ -221,6 +225,8 @@ function normalise(written: WrittenSettings, around: Surroundings): Settings {
   }
 }
 
+const MIB = 1024 * 1024
+
 type WrittenUpstream = NonNullable<WrittenSettings['upstream']>
 
 function upstreamOf(written: WrittenUpstream, around: Surroundings): Settings['upstream'] {
@@ -229,6 +235,8 @@ function upstreamOf(written: WrittenUpstream, around: Surroundings): Settings['u
     headersTimeoutMs: written.headers_timeout_ms ?? 300_000,
     bodyTimeoutMs: written.body_timeout_ms ?? 300_000,
     http2: written.http2 ?? true,
+    maxFrameBytes: written.max_frame_bytes ?? 16 * MIB,
+    maxMessageBytes: written.max_message_bytes ?? 64 * MIB,
     ca: rootsOf(written.ca ?? [], ['upstream', 'ca'], around),
     hosts: new Map(Object.entries(written.hosts ?? {})),
     proxy: upstreamProxyOf(written.proxy, around),

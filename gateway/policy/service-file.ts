@@ -51,6 +51,10 @@ const operation = z
     path: ['captures'],
     message: 'nothing, or returns_secret: true beside it',
   })
+  .refine((one) => !(one.websocket && one.returns_secret), {
+    path: ['websocket'],
+    message: 'false beside returns_secret: true, because what comes in frames cannot be captured',
+  })
 
 const serviceFile = z.strictObject({
   name: z

@@ -5,7 +5,8 @@
 import type { Grant } from '../protocol/grant.ts'
 import type { Outbound, Outcome, Reply } from '../protocol/message.ts'
 import type { GatewayError } from '../protocol/problem.ts'
-import { Answer, type Source } from './answer.ts'
+import type { Answer } from './answer.ts'
+import { answering } from './answering.ts'
 import type { Attempt, AttemptOwner, Body } from './attempt.ts'
 import { Http1Attempt } from './attempt-http1.ts'
 import { Http2Attempt } from './attempt-http2.ts'
@@ -15,7 +16,7 @@ import type { Lasting, LastingCalls } from './lasting.ts'
 import type { Pool } from './pool.ts'
 import type { Searchers } from './searcher.ts'
 import { Session } from './session.ts'
-import { collect, lengthOf, MAX_REPLAY_BYTES, Upload } from './upload.ts'
+import { collect, lengthOf, MAX_REPLAY_BYTES, refusalOf, Upload } from './upload.ts'
 
 export interface ExchangeParts {
   readonly pool: Pool
@@ -82,7 +83,7 @@ export class Exchange implements AttemptOwner, Lasting {
       collect(source, length, (bytes) => this.#collected(bytes))
       return
     }
-    this.#body = new Upload(source, this.#outbound.meter)
+    this.#body = new Upload(source, this.#outbound)
     this.#send()
   }
 
@@ -123,9 +124,9 @@ export class Exchange implements AttemptOwner, Lasting {
       this.#leave()
       return
     }
-    const { meter } = this.#outbound
-    if (meter !== undefined && !meter.send(bytes.length)) {
-      this.#fail(undefined, meter.exceeded())
+    const refusal = refusalOf(bytes, this.#outbound)
+    if (refusal !== undefined) {
+      this.#fail(undefined, refusal)
       return
     }
     this.#body = bytes.length === 0 ? null : bytes
@@ -153,21 +154,8 @@ export class Exchange implements AttemptOwner, Lasting {
   }
 
   #sendOver(carrier: Session | Connection): void {
-    const { pool, searchers, flushSoon } = this.#parts
-    const { secrets, method, service, meter } = this.#outbound
-    const answerParts = {
-      reply: this.#call.reply,
-      searcher: searchers.for(secrets),
-      isCredentialed: secrets.length > 0,
-      isHead: method === 'HEAD',
-      slots: service.slots,
-      passesCookies: service.passesCookies,
-      acceptEncoding: this.#outbound.acceptEncoding,
-      capture: this.#outbound.capture,
-      meter,
-      flushSoon,
-    }
-    const answer = (source: Source) => new Answer(answerParts, source)
+    const { pool } = this.#parts
+    const answer = answering(this.#parts, this.#outbound, this.#call.reply)
     const attempt =
       carrier instanceof Session
         ? new Http2Attempt(this, answer, pool, carrier)

@@ -5,7 +5,7 @@
 import type { Grant } from '../protocol/grant.ts'
 import type { Outbound, Outcome, Upgrade } from '../protocol/message.ts'
 import { GatewayError } from '../protocol/problem.ts'
-import { Answer } from './answer.ts'
+import { answering } from './answering.ts'
 import type { Attempt } from './attempt.ts'
 import { type Switched, UpgradeAttempt, type UpgradeOwner } from './attempt-upgrade.ts'
 import type { Call, ExchangeParts } from './exchange.ts'
@@ -136,17 +136,12 @@ class UpgradeCall implements UpgradeOwner, Lasting {
   }
 
   #send(): void {
-    const { options, searchers, flushSoon } = this.#parts
-    const { secrets, service, meter } = this.#outbound
-    const searcher = searchers.for(secrets)
-    const rest = { reply: this.#call.reply, isHead: false, slots: service.slots, meter, flushSoon }
-    const attempt = new UpgradeAttempt(
-      this,
-      (source) => new Answer({ searcher, isCredentialed: secrets.length > 0, ...rest }, source),
-      { outbound: this.#outbound, searcher, options },
-    )
+    const { options, searchers } = this.#parts
+    const outbound = this.#outbound
+    const answer = answering(this.#parts, outbound, this.#call.reply)
+    const attempt = new UpgradeAttempt(this, answer, { outbound, searcher: searchers.for(outbound.secrets), options })
     this.#attempt = attempt
-    attempt.send(this.#outbound)
+    attempt.send(outbound)
   }
 
   #reissued(better: Outbound | null): void {

@@ -1,0 +1,29 @@
+/** The answer that a request gets, whichever attempt brings it and whatever protocol that speaks. */
+import type { Outbound, Reply } from '../protocol/message.ts'
+import { Answer, type AnswerParts, type Source } from './answer.ts'
+import type { Searchers } from './searcher.ts'
+
+export interface AnsweringParts extends Pick<AnswerParts, 'flushSoon'> {
+  readonly searchers: Searchers
+}
+
+/** What makes the answer to a request, for the attempt that brings it. */
+export function answering(
+  { searchers, flushSoon }: AnsweringParts,
+  { secrets, method, service, acceptEncoding, capture, meter }: Outbound,
+  reply: Reply,
+): (source: Source) => Answer {
+  const parts = {
+    reply,
+    searcher: searchers.for(secrets),
+    isCredentialed: secrets.length > 0,
+    isHead: method === 'HEAD',
+    slots: service.slots,
+    passesCookies: service.passesCookies,
+    acceptEncoding,
+    capture,
+    meter,
+    flushSoon,
+  }
+  return (source) => new Answer(parts, source)
+}
