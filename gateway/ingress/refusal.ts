@@ -106,8 +106,6 @@ function compose(inbound: Inbound, refusal: GatewayError, dialect: Dialect) {
   const headers = [
     'Content-Type',
     rendered.contentType,
-    'Content-Length',
-    String(Buffer.byteLength(rendered.text)),
     'Cache-Control',
     'no-store',
     'keyless-error',
@@ -115,7 +113,8 @@ function compose(inbound: Inbound, refusal: GatewayError, dialect: Dialect) {
     'Proxy-Status',
     proxyStatus(proxyError, code),
   ]
-  if (rendered.headers !== undefined) headers.push(...rendered.headers)
+  if (rendered.headers === undefined) headers.push('Content-Length', String(Buffer.byteLength(rendered.text)))
+  else headers.push(...rendered.headers) // without content: gRPC's
   if (remedy !== 'retry') headers.push('x-should-retry', 'false')
   if (rendered.status === 407) headers.push('Proxy-Authenticate', proofChallenge(inbound, code) ?? PROXY_CHALLENGE)
   if (rendered.status === 401) headers.push('WWW-Authenticate', proofChallenge(inbound, code) ?? SLOT_CHALLENGE)
