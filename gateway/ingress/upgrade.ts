@@ -24,7 +24,8 @@ const KEY = /^[A-Za-z0-9+/]{21}[AQgw]==$/
  * request is served (RFC 9110 §7.8).
  */
 export function isHandshake({ method, headers }: IncomingMessage): boolean {
-  const hasContent = headers['content-length'] !== undefined || headers['transfer-encoding'] !== undefined
+  // Java says that there is none: `Content-Length: 0`.
+  const hasContent = (headers['content-length'] ?? '0') !== '0' || headers['transfer-encoding'] !== undefined
   return method === 'GET' && !hasContent && headers.upgrade?.trim().toLowerCase() === 'websocket'
 }
 

@@ -135,7 +135,8 @@ describe('a handshake that is refused', () => {
     ['with half a key', HANDSHAKE.replace(/Key: .*\r\n/, 'Key: eA==\r\n'), 400, 'request_malformed'],
     ['with two keys', `${HANDSHAKE}Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n`, 400, 'request_malformed'],
     ['in version 8', HANDSHAKE.replace('Version: 13', 'Version: 8'), 426, 'upgrade_refused'],
-    ['with content', `${HANDSHAKE}Content-Length: 0\r\n`, 426, 'upgrade_refused'],
+    ['with content', `${HANDSHAKE}Content-Length: 5\r\n`, 426, 'upgrade_refused'],
+    ['with chunks', `${HANDSHAKE}Transfer-Encoding: chunked\r\n`, 426, 'upgrade_refused'],
   ])('%s is answered as HTTP', async (how, fields, status, code) => {
     const { handle } = await site.gateway.openTask('chat:*')
     const who = how === 'without a grant' ? HANDSHAKE : `Authorization: Bearer ${handle}\r\n${fields}`
@@ -380,5 +381,45 @@ describe('two grants', () => {
     for (const ws of all) await opened(ws)
     expect(upstream.open).toBe(3)
     for (const ws of all) ws.terminate()
+  })
+})
+
+describe('a grant that limits what bodies say', () => {
+  it('opens no WebSocket: frames are not judged one by one', async () => {
+    const { handle } = await site.gateway.control.openTask({
+      purpose: 'say little',
+      authorization_details: [
+        {
+          type: 'keyless_access',
+          operations: ['chat:*'],
+          constraints: { params: { 'body./model': { equals: 'small' } } },
+        },
+      ],
+    })
+    const { status, headers } = await opened(await through('reverse route', '/echo', { handle }))
+    expect([status, headers['keyless-error']]).toEqual([403, 'constraint_unmet'])
+  })
+})
+
+describe('a gateway that stops', () => {
+  it('says so with 1001 to both sides at once, and does not wait for them', async () => {
+    const own = await openSite(
+      { port: upstream.tlsPort, caPem: upstream.caPem },
+      {
+        services: [
+          { name: 'chat', operations: { socket: { match: ['GET /echo'], access: 'write', websocket: true } } },
+        ],
+        credentials: { chat: KEY },
+      },
+    )
+    const { handle } = await own.gateway.openTask('chat:*')
+    const ws = await through('reverse route', '/echo', { handle, port: own.gateway.proxyPort })
+    await opened(ws)
+    const ending = closed(ws)
+    const startMs = performance.now()
+    await Promise.all([own.stop(), ending])
+    expect(await ending).toEqual({ code: 1001, reason: 'draining' })
+    expect(performance.now() - startMs).toBeLessThan(5_000)
+    await expect.poll(() => upstream.closes.at(-1)?.code).toBe(1001)
   })
 })
