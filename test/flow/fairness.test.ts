@@ -72,15 +72,19 @@ async function caller(agent: string): Promise<() => Promise<Caller>> {
   }
 }
 
-/** Median time of a call, milliseconds. */
+/** Milliseconds of a call: the best of several medians, because other programs of this machine are not the point. */
 async function usualMs({ call }: Caller): Promise<number> {
-  const times: number[] = []
-  for (let i = 0; i < 200; i++) {
-    const before = performance.now()
-    expect(await call('/fast')).toBe('200')
-    times.push(performance.now() - before)
+  const medians: number[] = []
+  for (let round = 0; round < 12; round++) {
+    const times: number[] = []
+    for (let i = 0; i < 25; i++) {
+      const before = performance.now()
+      expect(await call('/fast')).toBe('200')
+      times.push(performance.now() - before)
+    }
+    medians.push(times.sort((a, b) => a - b)[12] as number)
   }
-  return times.sort((a, b) => a - b)[100] as number
+  return Math.min(...medians)
 }
 
 it('slows nobody but itself, and is served in turn', { timeout: 60_000 }, async () => {
@@ -94,7 +98,7 @@ it('slows nobody but itself, and is served in turn', { timeout: 60_000 }, async 
     call('/slow').then((status) => statuses.set(status, (statuses.get(status) ?? 0) + 1)),
   )
   while (held.size < LIMITS.agent_concurrency || (statuses.get('503') ?? 0) < REFUSED) await new Promise(setImmediate)
-  const crowded = Math.min(await usualMs(other), await usualMs(other)) // what else this machine does is not the point
+  const crowded = await usualMs(other)
   expect(held.size).toBe(LIMITS.agent_concurrency)
   expect(statuses).toEqual(new Map([['503', REFUSED]]))
   expect(crowded, `${usual.toFixed(2)} ms before`).toBeLessThan(2 * usual + 1)
