@@ -33,6 +33,8 @@ export function keepServing(door: Door, reply: ServerResponse, head: Buffer, don
     }
     if (head.length > 0) socket.unshift(head)
     door.serveHttp(socket, door.lines.get(socket)?.tunnel ?? null)
+    const line = door.lines.get(socket)
+    if (line !== undefined) line.isUsed = true // nobody who was answered distrusts our certificate
   }
   if (reply.writableFinished) next()
   else reply.once('finish', next)
