@@ -201,7 +201,10 @@ function dialling(source: Source): string[] {
   const faults = SOCKET_CALLS.filter(([call]) => call.test(source.code)).map(([, fault]) => fault)
   const isGiven = /\bfetch\??: GuardedFetch\b/.test(source.code)
   if (!isGiven && /(?<![.\w])(?<!\basync )fetch\s*\(/.test(source.code)) faults.push('calls the global fetch')
-  for (const entry of source.imports.filter((one) => !one.typeOnly)) {
+  // An HTTP/2 session dials, unless its socket is handed to it.
+  const isHanded = /\bcreateConnection: \(\) => socket\b/.test(source.code)
+  const taken = source.imports.filter((one) => !one.typeOnly && !(isHanded && one.from === 'node:http2'))
+  for (const entry of taken) {
     const values = entry.names.replaceAll(/\btype\s+\w+/g, '')
     if (/^node:(?:net|tls|https?|http2)$/.test(entry.from) && SOCKET_NAMES.test(values))
       faults.push(`imports ${values} of ${entry.from}`)

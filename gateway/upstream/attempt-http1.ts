@@ -3,16 +3,15 @@ import type { Dispatcher } from 'undici'
 import type { Outbound } from '../protocol/message.ts'
 import type { Answer, Source } from './answer.ts'
 import { Attempt, type AttemptOwner, type Body } from './attempt.ts'
-import type { Connection } from './connection.ts'
-import type { Pool } from './pool.ts'
+import type { Pool, PooledConnection } from './pool.ts'
 
 export class Http1Attempt extends Attempt implements Dispatcher.DispatchHandler {
   readonly #pool: Pool
-  readonly #connection: Connection
+  readonly #connection: PooledConnection
   #controller: Dispatcher.DispatchController | undefined
   #isGivenBack = false
 
-  constructor(owner: AttemptOwner, answer: (source: Source) => Answer, pool: Pool, connection: Connection) {
+  constructor(owner: AttemptOwner, answer: (source: Source) => Answer, pool: Pool, connection: PooledConnection) {
     super(owner, answer)
     this.#pool = pool
     this.#connection = connection

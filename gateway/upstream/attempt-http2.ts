@@ -6,8 +6,7 @@ import type { Outbound } from '../protocol/message.ts'
 import type { Answer, Source } from './answer.ts'
 import { Attempt, type AttemptOwner, type Body } from './attempt.ts'
 import { answerFields, requestFields } from './http2-fields.ts'
-import type { Pool } from './pool.ts'
-import type { Session } from './session.ts'
+import type { Pool, PooledSession } from './pool.ts'
 import { Upload } from './upload.ts'
 
 const { NGHTTP2_CANCEL, NGHTTP2_ENHANCE_YOUR_CALM, NGHTTP2_FLAG_END_STREAM, NGHTTP2_NO_ERROR, NGHTTP2_REFUSED_STREAM } =
@@ -15,7 +14,7 @@ const { NGHTTP2_CANCEL, NGHTTP2_ENHANCE_YOUR_CALM, NGHTTP2_FLAG_END_STREAM, NGHT
 
 export class Http2Attempt extends Attempt {
   readonly #pool: Pool
-  readonly #session: Session
+  readonly #session: PooledSession
   readonly isFresh: boolean
   #stream: ClientHttp2Stream | undefined
   #body: Body = null
@@ -27,7 +26,7 @@ export class Http2Attempt extends Attempt {
   #trailers: readonly Buffer[] = []
 
   /** @param session with a place taken in it, which is given back when the stream is closed. */
-  constructor(owner: AttemptOwner, answer: (source: Source) => Answer, pool: Pool, session: Session) {
+  constructor(owner: AttemptOwner, answer: (source: Source) => Answer, pool: Pool, session: PooledSession) {
     super(owner, answer)
     this.#pool = pool
     this.#session = session
@@ -45,7 +44,7 @@ export class Http2Attempt extends Attempt {
   send(outbound: Outbound, body: Body): void {
     this.#body = body
     try {
-      this.#stream = this.#session.http2.request(requestFields(outbound), {
+      this.#stream = this.#session.client.request(requestFields(outbound), {
         endStream: body === null,
         // Node ends a stream before it resets it, and half an upload would look whole; it does not while trailers may follow.
         waitForTrailers: body instanceof Upload,
@@ -171,7 +170,7 @@ export class Http2Attempt extends Attempt {
   }
 
   #lossOf(stream: ClientHttp2Stream): Error {
-    const code = this.#session.http2.destroyed ? 'ECONNRESET' : 'ERR_HTTP2_STREAM_ERROR'
+    const code = this.#session.client.destroyed ? 'ECONNRESET' : 'ERR_HTTP2_STREAM_ERROR'
     return Object.assign(new Error(`stream closed with code ${stream.rstCode}`), { code })
   }
 }

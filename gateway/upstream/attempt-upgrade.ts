@@ -13,7 +13,7 @@ import type { Answer, Source } from './answer.ts'
 import { Attempt, type AttemptOwner } from './attempt.ts'
 import { Connection } from './connection.ts'
 import { readHead } from './head.ts'
-import { newLane, type PoolOptions } from './lane.ts'
+import type { PoolOptions } from './lane.ts'
 import type { Searcher } from './searcher.ts'
 
 export interface UpgradeOwner extends AttemptOwner {
@@ -50,7 +50,7 @@ export class UpgradeAttempt extends Attempt implements Dispatcher.DispatchHandle
     this.#owner = owner
     this.#outbound = o.outbound
     this.#searcher = o.searcher
-    this.#connection = new Connection(o.outbound, newLane(''), o.options)
+    this.#connection = new Connection(o.outbound, { ticket: undefined }, o.options)
   }
 
   get address(): string | undefined {

@@ -4,9 +4,9 @@ import { Client } from 'undici'
 import type { Outbound } from '../protocol/message.ts'
 import { formatAuthority } from '../protocol/target.ts'
 import type { Dialled } from './dial.ts'
-import { dialTarget, type Lane, MAX_HEADER_BYTES, type PoolOptions } from './lane.ts'
+import { dialTarget, MAX_HEADER_BYTES, type PoolOptions, type Tickets } from './lane.ts'
 
-export class Connection {
+export class Connection<Lane extends Tickets = Tickets> {
   readonly client: Client
   readonly lane: Lane
   /** The service's ranges when it was opened; other ranges need a new look at the address. */

@@ -10,10 +10,9 @@ import { answering } from './answering.ts'
 import type { Attempt, AttemptOwner, Body } from './attempt.ts'
 import { Http1Attempt } from './attempt-http1.ts'
 import { Http2Attempt } from './attempt-http2.ts'
-import type { Connection } from './connection.ts'
 import { asFailure, isConnectionLoss } from './failure.ts'
 import type { Lasting, LastingCalls } from './lasting.ts'
-import type { Pool } from './pool.ts'
+import type { Pool, PooledConnection, PooledSession } from './pool.ts'
 import type { Searchers } from './searcher.ts'
 import { Session } from './session.ts'
 import { collect, lengthOf, MAX_REPLAY_BYTES, refusalOf, Upload } from './upload.ts'
@@ -146,14 +145,14 @@ export class Exchange implements AttemptOwner, Lasting {
     )
   }
 
-  #reached(carrier: Session | Connection): void {
+  #reached(carrier: PooledSession | PooledConnection): void {
     const { pool } = this.#parts
     if (!this.#isOver) this.#sendOver(carrier)
     else if (carrier instanceof Session) pool.leave(carrier)
     else pool.discard(carrier)
   }
 
-  #sendOver(carrier: Session | Connection): void {
+  #sendOver(carrier: PooledSession | PooledConnection): void {
     const { pool } = this.#parts
     const answer = answering(this.#parts, this.#outbound, this.#call.reply)
     const attempt =

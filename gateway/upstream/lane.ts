@@ -1,8 +1,6 @@
-/** All upstream connections of one place and isolation key: shared within it, with nobody outside (standards.md H4). */
+/** What is the same for every connection of a lane, over either protocol: its limits, and how it is dialled. */
 import type { Outbound } from '../protocol/message.ts'
-import type { Connection } from './connection.ts'
 import type { Dial, DialTarget } from './dial.ts'
-import type { Session } from './session.ts'
 
 /** Of an answer's fields, over either protocol. Clients of clients.md §7 see 20 KB. */
 export const MAX_HEADER_BYTES = 64 * 1024
@@ -19,28 +17,14 @@ export interface PoolOptions {
   readonly idleTimeoutMs?: number
 }
 
-export interface Lane {
-  readonly key: string
-  /** HTTP/1.1, last used last: the warmest connection is taken first. */
-  readonly idle: Connection[]
-  /** HTTP/2, idle or not, as long as they take new streams. */
-  readonly sessions: Session[]
-  /** A connection that is being opened with HTTP/2 on offer: others wait for what comes of it. */
-  opening: Promise<Session | Connection> | undefined
-  /** The upstream was offered HTTP/2 and chose HTTP/1.1. */
-  isHttp1Only: boolean
-  /** Exchanges under way. */
-  busy: number
+/** What the connections of one lane have in common, and share with no other. */
+export interface Tickets {
   /** TLS session to resume. */
   ticket: Buffer | undefined
 }
 
-export function newLane(key: string): Lane {
-  return { key, idle: [], sessions: [], opening: undefined, isHttp1Only: false, busy: 0, ticket: undefined }
-}
-
 /** Where and how a connection of a lane is dialled. */
-export function dialTarget({ scheme, host, port, service }: Outbound, lane: Lane): DialTarget {
+export function dialTarget({ scheme, host, port, service }: Outbound, lane: Tickets): DialTarget {
   return {
     scheme,
     host,

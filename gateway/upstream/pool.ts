@@ -7,12 +7,30 @@ import type { EventEmitter } from 'node:events'
 import type { Outbound } from '../protocol/message.ts'
 import { Connection } from './connection.ts'
 import type { Dialled } from './dial.ts'
-import { dialTarget, type Lane, newLane, type PoolOptions } from './lane.ts'
+import { dialTarget, type PoolOptions, type Tickets } from './lane.ts'
 import { Session } from './session.ts'
 
 const HTTP_2_OR_1 = ['h2', 'http/1.1']
 const HTTP_1 = ['http/1.1']
 const IDLE_MS = 15_000
+
+/** All connections of one place and isolation key. */
+interface Lane extends Tickets {
+  readonly key: string
+  /** HTTP/1.1, last used last: the warmest connection is taken first. */
+  readonly idle: PooledConnection[]
+  /** HTTP/2, idle or not, as long as they take new streams. */
+  readonly sessions: PooledSession[]
+  /** A connection that is being opened with HTTP/2 on offer: others wait for what comes of it. */
+  opening: Promise<PooledSession | PooledConnection> | undefined
+  /** The upstream was offered HTTP/2 and chose HTTP/1.1. */
+  isHttp1Only: boolean
+  /** Exchanges under way. */
+  busy: number
+}
+
+export type PooledConnection = Connection<Lane>
+export type PooledSession = Session<Lane>
 
 export class Pool {
   readonly options: PoolOptions
@@ -20,7 +38,7 @@ export class Pool {
   /** place and isolation key → connections */
   readonly #lanes = new Map<string, Lane>()
   /** Unused for longest first. */
-  readonly #idle = new Set<Connection | Session>()
+  readonly #idle = new Set<PooledConnection | PooledSession>()
   #isClosed = false
 
   constructor(options: PoolOptions) {
@@ -39,7 +57,7 @@ export class Pool {
   }
 
   /** A connection for one exchange; give it back by `release` or `discard`. */
-  take(outbound: Outbound): Connection {
+  take(outbound: Outbound): PooledConnection {
     const lane = this.#lane(outbound)
     lane.busy += 1
     for (let known = lane.idle.pop(); known !== undefined; known = lane.idle.pop()) {
@@ -54,14 +72,14 @@ export class Pool {
   }
 
   /** A connection with a socket of its own, for a request that an old socket lost. */
-  takeFresh(outbound: Outbound): Connection {
+  takeFresh(outbound: Outbound): PooledConnection {
     const lane = this.#lane(outbound)
     lane.busy += 1
     return this.#open(outbound, lane)
   }
 
   /** The exchange is over and was complete. */
-  release(connection: Connection): void {
+  release(connection: PooledConnection): void {
     const { lane } = connection
     if (this.#isClosed) {
       this.discard(connection)
@@ -73,7 +91,7 @@ export class Pool {
   }
 
   /** The exchange broke off: the socket's state is unknown. */
-  discard(connection: Connection): void {
+  discard(connection: PooledConnection): void {
     connection.lane.busy -= 1
     this.#dropIfUnused(connection.lane)
     connection.destroy()
@@ -85,7 +103,7 @@ export class Pool {
    * @param isRetry not over a session that exists already: one of them refused the request.
    * @throws {GatewayError} what the dial throws.
    */
-  async reach(outbound: Outbound, isRetry: boolean): Promise<Session | Connection> {
+  async reach(outbound: Outbound, isRetry: boolean): Promise<PooledSession | PooledConnection> {
     const lane = this.#lane(outbound)
     lane.busy += 1 // whoever waits keeps the lane
     try {
@@ -109,7 +127,7 @@ export class Pool {
   }
 
   /** A stream of the session has ended, whichever way. */
-  leave(session: Session): void {
+  leave(session: PooledSession): void {
     const { lane } = session
     lane.busy -= 1
     session.busy -= 1
@@ -119,7 +137,7 @@ export class Pool {
   }
 
   /** No new streams on this session; it ends with its last one. */
-  retire(session: Session): void {
+  retire(session: PooledSession): void {
     const { lane } = session
     this.#idle.delete(session)
     const place = lane.sessions.indexOf(session)
@@ -139,12 +157,20 @@ export class Pool {
     const key = `${scheme}://${host}:${port}\n${isolation}`
     const known = this.#lanes.get(key)
     if (known !== undefined) return known
-    const lane = newLane(key)
+    const lane: Lane = {
+      key,
+      idle: [],
+      sessions: [],
+      opening: undefined,
+      isHttp1Only: false,
+      busy: 0,
+      ticket: undefined,
+    }
     this.#lanes.set(key, lane)
     return lane
   }
 
-  #open(outbound: Outbound, lane: Lane, dialled?: Dialled): Connection {
+  #open(outbound: Outbound, lane: Lane, dialled?: Dialled): PooledConnection {
     const connection = new Connection(outbound, lane, this.options, dialled)
     // Closed by the upstream, by the idle timer, or because it spoke unasked: gone while nobody uses it.
     connection.client.on('disconnect', () => this.#forget(connection))
@@ -153,7 +179,7 @@ export class Pool {
     return connection
   }
 
-  async #negotiate(outbound: Outbound, lane: Lane): Promise<Session | Connection> {
+  async #negotiate(outbound: Outbound, lane: Lane): Promise<PooledSession | PooledConnection> {
     const { dial, http2 = true } = this.options
     const alpn = http2 ? HTTP_2_OR_1 : HTTP_1
     const dialled = await dial({ ...dialTarget(outbound, lane), alpn }, new AbortController().signal)
@@ -164,26 +190,26 @@ export class Pool {
     }
     const session = new Session(outbound, lane, dialled)
     lane.sessions.push(session)
-    session.http2
+    session.client
       .once('goaway', () => this.retire(session))
       .once('close', () => this.retire(session))
       .on('timeout', () => this.#forget(session)) // of silence, which only an idle one has to answer for
     return session
   }
 
-  #roomIn(lane: Lane, { service }: Outbound): Session | undefined {
+  #roomIn(lane: Lane, { service }: Outbound): PooledSession | undefined {
     return lane.sessions.find((session) => session.hasRoom && isSame(session.allowed, service.addresses))
   }
 
-  #join(session: Session): Session {
+  #join(session: PooledSession): PooledSession {
     this.#idle.delete(session)
     session.lane.busy += 1
     session.busy += 1
     return session
   }
 
-  #rest(resting: Connection | Session): void {
-    if (resting instanceof Session) resting.http2.setTimeout(this.options.idleTimeoutMs ?? IDLE_MS)
+  #rest(resting: PooledConnection | PooledSession): void {
+    if (resting instanceof Session) resting.client.setTimeout(this.options.idleTimeoutMs ?? IDLE_MS)
     this.#idle.add(resting)
     if (this.#idle.size > this.#maxIdle) this.#evict()
   }
@@ -196,7 +222,7 @@ export class Pool {
   }
 
   /** Drop a connection if it is idle; one in use is its exchange's business. */
-  #forget(resting: Connection | Session): void {
+  #forget(resting: PooledConnection | PooledSession): void {
     if (!this.#idle.has(resting)) return
     if (resting instanceof Session) {
       this.retire(resting)

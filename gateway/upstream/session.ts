@@ -6,7 +6,7 @@ import { type ClientHttp2Session, connect } from 'node:http2'
 import type { Outbound } from '../protocol/message.ts'
 import { formatAuthority } from '../protocol/target.ts'
 import type { Dialled } from './dial.ts'
-import { type Lane, MAX_HEADER_BYTES } from './lane.ts'
+import { MAX_HEADER_BYTES, type Tickets } from './lane.ts'
 
 /** Streams at once, where the upstream allows as many; what is more gets a session of its own. */
 const MAX_STREAMS = 100
@@ -32,8 +32,8 @@ const OPTIONS = {
   strictSingleValueFields: false, // repetitions are the agent's business
 }
 
-export class Session {
-  readonly http2: ClientHttp2Session
+export class Session<Lane extends Tickets = Tickets> {
+  readonly client: ClientHttp2Session
   readonly lane: Lane
   readonly address: string
   /** The service's ranges when it was opened; other ranges need a new look at the address. */
@@ -48,20 +48,20 @@ export class Session {
     this.lane = lane
     this.address = address
     this.allowed = outbound.service.addresses
-    this.http2 = connect(`https://${formatAuthority(outbound)}`, { ...OPTIONS, createConnection: () => socket })
-    this.http2.once('connect', () => {
-      if (!this.http2.destroyed) this.http2.setLocalWindowSize(SESSION_WINDOW)
+    this.client = connect(`https://${formatAuthority(outbound)}`, { ...OPTIONS, createConnection: () => socket })
+    this.client.once('connect', () => {
+      if (!this.client.destroyed) this.client.setLocalWindowSize(SESSION_WINDOW)
     })
-    this.http2.on('goaway', (_, lastStreamId: number) => {
+    this.client.on('goaway', (_, lastStreamId: number) => {
       this.#lastProcessed = lastStreamId
     })
-    this.http2.on('error', ignore) // its streams fail, and say so
+    this.client.on('error', ignore) // its streams fail, and say so
   }
 
   /** May another stream be opened? */
   get hasRoom(): boolean {
-    if (this.http2.closed || this.http2.destroyed) return false
-    return this.busy < Math.min(MAX_STREAMS, this.http2.remoteSettings.maxConcurrentStreams ?? MAX_STREAMS)
+    if (this.client.closed || this.client.destroyed) return false
+    return this.busy < Math.min(MAX_STREAMS, this.client.remoteSettings.maxConcurrentStreams ?? MAX_STREAMS)
   }
 
   /** RFC 9113 §6.8: what is beyond the last stream named in GOAWAY was not looked at. */
@@ -70,7 +70,7 @@ export class Session {
   }
 
   destroy(): void {
-    this.http2.destroy()
+    this.client.destroy()
   }
 }
 

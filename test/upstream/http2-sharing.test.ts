@@ -159,7 +159,7 @@ describe('a session that nobody uses', () => {
     expect([pool.idle, pool.lanes]).toEqual([0, 1])
     pool.leave(session)
     expect([pool.idle, pool.lanes]).toEqual([1, 1])
-    await once(session.http2, 'close')
+    await once(session.client, 'close')
     expect([pool.idle, pool.lanes]).toEqual([0, 0])
   })
 
@@ -167,7 +167,7 @@ describe('a session that nobody uses', () => {
     const { pool, reach } = await openPool({ maxIdle: 2 })
     const sessions = await Promise.all(['1', '2', '3'].map(reach))
     for (const session of sessions) pool.leave(session)
-    expect(sessions.map(({ http2 }) => http2.destroyed)).toEqual([true, false, false])
+    expect(sessions.map(({ client }) => client.destroyed)).toEqual([true, false, false])
     expect([pool.idle, pool.lanes]).toEqual([2, 2])
     expect(await reach('2')).toBe(sessions[1])
   })
@@ -178,7 +178,7 @@ describe('a session that nobody uses', () => {
     const session = await reach('1')
     pool.leave(session)
     await arrived
-    const closed = once(session.http2, 'close')
+    const closed = once(session.client, 'close')
     for (const far of origin.sessions) far.close()
     await closed
     expect([pool.idle, pool.lanes]).toEqual([0, 0])
