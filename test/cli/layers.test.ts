@@ -45,7 +45,10 @@ const oldNode = (process.env.PATH ?? '')
   .map((place) => join(place, 'node'))
   .filter((file) => existsSync(file) && !file.startsWith(ROOT))
   .find((file) => Number.parseInt(execFileSync(file, ['--version'], { encoding: 'utf8' }).slice(1), 10) < 22)
-const NODES = [['this Node', process.execPath], ...(oldNode === undefined ? [] : [['an old Node', oldNode]])] as const
+const NODES: readonly (readonly [string, string])[] = [
+  ['this Node', process.execPath],
+  ...(oldNode === undefined ? [] : [['an old Node', oldNode] as const]),
+]
 
 /** Each is asked for under a path of its own. */
 const URLS = ['https://api.demo.test', 'http://api.demo.test']

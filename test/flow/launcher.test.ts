@@ -31,6 +31,7 @@ beforeAll(async () => {
         },
       ],
       credentials: { echo: { provider: 'static', value: { env: 'KEYLESS_ECHO_SECRET' } } },
+      settings: { grants: { heartbeat_s: 3 } },
     },
   )
 })
@@ -142,5 +143,42 @@ describe('what is asked for', () => {
     const ended = await under(['sh', '-c', 'echo started'], flags)
     expect([ended.code, ended.stdout]).toEqual([code, ''])
     expect(ended.stderr).toContain(word)
+  })
+})
+
+describe('a command that outlasts its grant', () => {
+  /** Asks over one kept connection as long as there is one, and prints each answer's status. */
+  const asking = `const { Agent, get } = require('node:https'); const agent = new Agent({ keepAlive: true })
+    const ask = () => get('URL', { agent }, (r) => { r.resume(); r.on('end', () => { console.log('got ' + r.statusCode); setTimeout(ask, 50) }) })
+      .on('error', (e) => { console.log('cut', e.code); setTimeout(ask, 50) })
+    ask()`
+  const startAsking = async () => {
+    const child = start(process.execPath, args([process.execPath, '-e', asking.replace('URL', url())]))
+    await child.says(/got 200/)
+    const [task] = await site.gateway.control.tasks()
+    if (task === undefined) throw new Error('the run has no task')
+    return { child, task: task.task }
+  }
+  const grants = async () =>
+    (await entriesOf(site.gateway.settings.dataDir)).filter(({ kind }) => kind === 'grant.replaced')
+
+  it('goes on under a fresh grant when somebody gives its task another intent', async () => {
+    const { child, task } = await startAsking()
+    await site.gateway.control.changeIntent(task, { purpose: 'look elsewhere' })
+    const from = child.stdout.length
+    await expect.poll(() => child.stdout.slice(from), { timeout: 15_000 }).toMatch(/(?:got 4|cut).*got 200/s)
+    expect((await site.gateway.control.tasks())[0]).toMatchObject({ purpose: 'look elsewhere' })
+    expect(await grants()).toMatchObject([{ facts: { reason: 'intent_changed' } }, { facts: { reason: 'renewed' } }])
+    await child.stop()
+  })
+
+  it('is refused while its task is suspended, and goes on when it is resumed', async () => {
+    const { child, task } = await startAsking()
+    await site.gateway.control.suspendTask(task)
+    await child.says(/got 4\d\d|cut/)
+    await site.gateway.control.resumeTask(task)
+    const from = child.stdout.length
+    await expect.poll(() => child.stdout.slice(from), { timeout: 15_000 }).toContain('got 200')
+    await child.stop()
   })
 })
