@@ -13,9 +13,20 @@ afterAll(() => door.close())
 
 const proxy = (password = HANDLE): string => `http://task:${password}@127.0.0.1:${door.port}`
 
-async function curl(...args: string[]): Promise<{ code: number; stdout: string; stderr: string }> {
+interface Said {
+  readonly code: number
+  readonly stdout: string
+  readonly stderr: string
+}
+
+const curl = (...args: string[]): Promise<Said> => curlWith('', ...args)
+
+async function curlWith(input: string, ...args: string[]): Promise<Said> {
   const all = ['-sS', '--max-time', '15', '--noproxy', '', '--cacert', door.caFile, ...args]
-  return run('curl', all).then(
+  const running = run('curl', all)
+  running.child.stdin?.on('error', () => {}) // it need not read all of it
+  running.child.stdin?.end(input)
+  return running.then(
     ({ stdout, stderr }) => ({ code: 0, stdout, stderr }),
     (cause) => ({ code: cause.code as number, stdout: cause.stdout, stderr: cause.stderr }),
   )
@@ -37,6 +48,16 @@ test('curl uploads 100 KB with Expect: 100-continue', async () => {
     'https://api.github.test/upload',
   )
   expect((JSON.parse(stdout) as Echo).bytes).toBe(100_000)
+})
+
+test.each(['--http2', '--http1.1'])('curl %s sees the same answer, and a refusal with its reason', async (version) => {
+  const got = await curl(version, '-w', '\n%{http_version} %{http_code}', '-x', proxy(), 'https://api.github.test/user')
+  const [body = '', facts] = got.stdout.split('\n')
+  expect((JSON.parse(body) as Echo).url).toBe('/user')
+  expect(facts).toBe(version === '--http2' ? '2 200' : '1.1 200')
+  const large = ['--data-binary', '@-', '-w', '\n%{http_code}', '-x', proxy(), 'https://api.github.test/denied']
+  const refused = await curlWith('x'.repeat(5_000_000), version, ...large)
+  expect(refused.stdout).toMatch(/"message":"Policy does not allow this call: .*"[\s\S]*\n403$/)
 })
 
 test('curl that sends credentials only after a 407 gets through', async () => {
