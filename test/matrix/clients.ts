@@ -6,7 +6,7 @@
 export const CASES = ['get', 'post', 'upload', 'download', 'sse', 'ws'] as const
 export type Case = (typeof CASES)[number]
 
-export type Toolchain = 'curl' | 'wget' | 'npm' | 'pip' | 'python' | 'node' | 'go' | 'java' | 'cargo'
+export type Toolchain = 'curl' | 'wget' | 'npm' | 'pip' | 'python' | 'node' | 'node-20' | 'go' | 'java' | 'cargo'
 
 export interface MatrixClient {
   /** First segment of the paths it asks for. */
@@ -16,7 +16,7 @@ export interface MatrixClient {
   readonly needs: Toolchain
   /** What the program of its language calls it. Default: `id`. */
   readonly program?: string
-  /** Variables without which it does not find the proxy; empty: no variable leads it there. */
+  /** Variables without which it does not find the proxy; empty: no variable leads it there, and `keyless run` has to. */
   readonly proxy: readonly string[]
   /** Variables without which it does not trust the CA. */
   readonly ca: readonly string[]
@@ -30,8 +30,8 @@ export interface MatrixClient {
   /** The same, to be found in what it says. */
   readonly shown: RegExp
   /** What its user sees when the gateway does not know the grant: a CONNECT answered with 407. */
-  readonly unknown: RegExp
-  /** Where variables do not suffice: what `keyless run` adds. */
+  readonly unknown?: RegExp
+  /** What `keyless run` adds where variables do not suffice, or what can be done without a proxy. */
   readonly fallback?: string
   readonly notes?: string
 }
@@ -39,6 +39,8 @@ export interface MatrixClient {
 const EVERYTHING = ['get', 'post', 'upload', 'download', 'sse', 'ws'] as const
 const NO_WS = ['get', 'post', 'upload', 'download', 'sse'] as const
 const SENTENCE = /Policy does not allow this call/
+/** A socket that policy refuses. */
+const REFUSED_WS = /403/
 const BODY = 'the body of the refusal'
 
 /** Node's own HTTP, and fetch, take the proxy from the environment only when told to. */
@@ -148,6 +150,32 @@ export const clients: readonly MatrixClient[] = [
     fallback: 'before Node 22.21 and 24.5: the preload',
   },
   {
+    id: 'node-ws',
+    title: 'ws (npm)',
+    needs: 'node',
+    program: 'ws',
+    proxy: [],
+    ca: ['NODE_EXTRA_CA_CERTS'],
+    works: ['ws'],
+    shows: 'the status',
+    shown: REFUSED_WS,
+    fallback: 'the preload',
+    notes: 'So with every Node client that brings an agent of its own: stripe, the AWS SDK, superagent.',
+  },
+  {
+    id: 'node-20',
+    title: 'Node 20 `fetch`',
+    needs: 'node-20',
+    program: 'fetch',
+    proxy: [],
+    ca: ['NODE_EXTRA_CA_CERTS'],
+    works: NO_WS,
+    shows: BODY,
+    shown: SENTENCE,
+    fallback: 'the preload, with an agent of its own',
+    notes: 'It knows neither proxy variables nor `NODE_USE_ENV_PROXY`.',
+  },
+  {
     id: 'node-openai',
     title: 'openai (npm)',
     needs: 'node',
@@ -226,6 +254,31 @@ export const clients: readonly MatrixClient[] = [
     notes: 'Without `WSS_PROXY` its WebSockets go past the proxy.',
   },
   {
+    id: 'python-aiohttp',
+    title: 'Python aiohttp',
+    needs: 'python',
+    program: 'aiohttp',
+    proxy: [],
+    ca: ['SSL_CERT_FILE'],
+    works: EVERYTHING,
+    shows: BODY,
+    shown: SENTENCE,
+    fallback: 'the `sitecustomize`',
+  },
+  {
+    id: 'python-urllib3',
+    title: 'Python urllib3',
+    needs: 'python',
+    program: 'urllib3',
+    proxy: [],
+    ca: [],
+    works: ['get', 'post', 'upload', 'download'],
+    shows: BODY,
+    shown: SENTENCE,
+    fallback: 'the `sitecustomize`',
+    notes: 'A bare `PoolManager` reads no variable, not even for the CA.',
+  },
+  {
     id: 'python-websockets',
     title: 'Python websockets',
     needs: 'python',
@@ -234,7 +287,7 @@ export const clients: readonly MatrixClient[] = [
     ca: ['SSL_CERT_FILE'],
     works: ['ws'],
     shows: 'the status',
-    shown: /./,
+    shown: REFUSED_WS,
     unknown: /407/,
   },
   {
@@ -308,6 +361,19 @@ export const clients: readonly MatrixClient[] = [
     unknown: /Proxy Authentication Required|grant is not valid/,
     notes:
       'Also rclone, terraform, kubectl, skopeo, gh. Never proxies loopback. On macOS it reads the keychain, not `SSL_CERT_FILE`.',
+  },
+  {
+    id: 'java',
+    title: 'Java `HttpClient`',
+    needs: 'java',
+    proxy: [],
+    ca: [],
+    works: EVERYTHING,
+    shows: BODY,
+    shown: SENTENCE,
+    fallback: '`JAVA_TOOL_OPTIONS`: proxy properties and a trust store',
+    notes:
+      'Its proxy properties have no place for credentials, so `keyless run` opens it a port that takes none, for processes of the same user only.',
   },
   {
     id: 'reqwest',

@@ -6,7 +6,7 @@ import type { OpenedTask } from '../../gateway/protocol/control.ts'
 import { BEARER, type OpenSite, openSite, type Wanted } from '../invariant/services.fixture.ts'
 import { goProgram, onPath, pythonWith, rustProgram } from '../rig/cache.ts'
 import { newCanary } from '../rig/canary.ts'
-import { ROOT, runOk } from '../rig/process.ts'
+import { ROOT, run, runOk } from '../rig/process.ts'
 import type { MatrixClient, Toolchain } from './clients.ts'
 import { type MatrixUpstream, type Packages, startMatrixUpstream, WHEEL } from './upstream.ts'
 
@@ -17,7 +17,8 @@ export interface Matrix {
   /** The real credential, which no client may ever see. */
   readonly canary: string
   readonly caFile: string
-  baseOf(client: MatrixClient): string
+  /** @param way tells one run of a client from another, so that the upstream can, too. */
+  baseOf(client: MatrixClient, way: string): string
   stop(): Promise<void>
 }
 
@@ -46,7 +47,7 @@ export async function openMatrix(): Promise<Matrix> {
     task,
     canary,
     caFile,
-    baseOf: ({ id, service = 'api' }) => `https://${service}.keyless.test:${upstream.port}/${id}`,
+    baseOf: ({ id, service = 'api' }, way) => `https://${service}.keyless.test:${upstream.port}/${id}-${way}`,
     async stop() {
       await site.stop()
       await upstream.stop()
@@ -65,7 +66,7 @@ const described = {
       read: read('GET /{client}/get', 'GET /{client}/download', 'GET /{client}/sse', 'GET /{client}/seen'),
       write: write('POST /{client}/post', 'POST /{client}/upload'),
       socket: { ...read('GET /{client}/ws'), websocket: true },
-      refused: refused('DELETE /{client}/refused'),
+      refused: { ...refused('DELETE /{client}/refused', 'GET /{client}/refused'), websocket: true },
     },
   },
   openai: {
@@ -137,6 +138,8 @@ export async function commandOf(client: MatrixClient): Promise<readonly string[]
   switch (client.needs) {
     case 'node':
       return [process.execPath, program('client.mjs'), name]
+    case 'node-20':
+      return (await oldNode(client)) ?? [OLD_NODE, program('client.mjs'), name]
     case 'python':
       return missing('python3', client) ?? [await pythonWith(REQUIREMENTS), program('client.py'), name]
     case 'go':
@@ -150,6 +153,14 @@ export async function commandOf(client: MatrixClient): Promise<readonly string[]
     default:
       return missing(client.needs, client) ?? ['sh', program('client.sh'), name]
   }
+}
+
+/** Where Debian and the makers of Node put it; ours comes first on PATH. */
+const OLD_NODE = '/usr/bin/node'
+
+async function oldNode(client: MatrixClient): Promise<Missing | undefined> {
+  const { stdout = '' } = await run(OLD_NODE, ['--version']).catch(() => ({ stdout: '' }))
+  return /^v20\./.test(stdout) ? undefined : new Missing(`${client.title}: ${OLD_NODE} is no Node 20`)
 }
 
 const REQUIREMENTS = join(ROOT, 'test', 'matrix', 'requirements.txt')

@@ -1,7 +1,5 @@
 // Java's HttpClient in the matrix: BASE CASE… → one JSON line a case, as the client's user would see it.
 import java.io.ByteArrayInputStream;
-import java.net.Authenticator;
-import java.net.PasswordAuthentication;
 import java.net.URI;
 import java.net.http.HttpClient;
 import java.net.http.HttpRequest;
@@ -9,6 +7,7 @@ import java.net.http.HttpRequest.BodyPublishers;
 import java.net.http.HttpResponse;
 import java.net.http.HttpResponse.BodyHandlers;
 import java.net.http.WebSocket;
+import java.net.http.WebSocketHandshakeException;
 import java.security.MessageDigest;
 import java.util.ArrayList;
 import java.util.HexFormat;
@@ -89,20 +88,14 @@ public class Client {
 
   public static void main(String[] args) throws Exception {
     base = args[0];
-    var builder = HttpClient.newBuilder();
-    String user = System.getProperty("matrix.user");
-    if (user != null) builder.authenticator(new Authenticator() {
-      protected PasswordAuthentication getPasswordAuthentication() {
-        return new PasswordAuthentication(user, System.getProperty("matrix.password").toCharArray());
-      }
-    });
-    http = builder.build();
+    http = HttpClient.newHttpClient();
     for (int i = 1; i < args.length; i++) {
       String found;
       try {
         found = run(args[i]);
       } catch (Exception error) {
-        found = "{\"error\":" + quoted(String.valueOf(error)) + "}";
+        var cause = error.getCause() instanceof WebSocketHandshakeException refused ? refused.getResponse() : error;
+        found = "{\"error\":" + quoted(String.valueOf(cause)) + "}";
       }
       System.out.println("{\"case\":\"" + args[i] + "\",\"found\":" + found + "}");
     }

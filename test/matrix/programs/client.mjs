@@ -62,10 +62,10 @@ const withFetch = (ask, ws) => ({
 
 /** Anything with the interface of WebSocket. */
 const withWebSocket =
-  (WebSocket, ...options) =>
+  (url, WebSocket, ...options) =>
   () =>
     new Promise((resolve, reject) => {
-      const socket = new WebSocket(`${base.replace('https:', 'wss:')}/ws`, ...options)
+      const socket = new WebSocket(url.replace('https:', 'wss:'), ...options)
       let greeting
       socket.onerror = (event) => reject(event.error ?? new Error(event.message))
       socket.onclose = (event) => reject(new Error(`closed with ${event.code}`))
@@ -80,11 +80,11 @@ const withWebSocket =
     })
 
 const clients = {
-  fetch: () => withFetch(fetch, withWebSocket(WebSocket)),
+  fetch: () => withFetch(fetch, withWebSocket(`${base}/ws`, globalThis.WebSocket)),
   async undici() {
     const undici = await import('undici')
     undici.setGlobalDispatcher(new undici.EnvHttpProxyAgent())
-    return withFetch(undici.fetch, withWebSocket(undici.WebSocket))
+    return withFetch(undici.fetch, withWebSocket(`${base}/ws`, undici.WebSocket))
   },
   async axios() {
     const { default: axios } = await import('axios')
@@ -118,7 +118,10 @@ const clients = {
   },
   async ws() {
     const { WebSocket } = await import('ws')
-    return { ws: withWebSocket(WebSocket, { headers: OWN }) }
+    return {
+      ws: withWebSocket(`${base}/ws`, WebSocket, { headers: OWN }),
+      refused: withWebSocket(`${base}/refused`, WebSocket, { headers: OWN }),
+    }
   },
   async openai() {
     const { default: OpenAI } = await import('openai')

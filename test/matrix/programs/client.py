@@ -175,7 +175,9 @@ def with_websockets():
             greeting = socket.recv()
             socket.send("ping")
             return {"greeting": greeting, "echo": socket.recv()}
-    return {"ws": ws}
+    def refused():
+        connect(base.replace("https:", "wss:") + "/refused", additional_headers=OWN)
+    return {"ws": ws, "refused": refused}
 
 
 def with_openai():

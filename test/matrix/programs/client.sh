@@ -51,7 +51,7 @@ with_npm() {
   echo '{"private":true}' >package.json
   printf '%s:_authToken=placeholder-of-the-agent\nregistry=%s/\ncache=%s/cache\nfetch-retries=0\n' "${base#https:}/" "$base" "$dir" >.npmrc
   case $1 in
-  get) npm view matrix-package dist-tags --json ;;
+  get) npm view matrix-package dist-tags --json | tr -d '\n' ;;
   download) npm install --no-audit --no-fund --silent matrix-package && cat node_modules/matrix-package/found.json ;;
   refused) npm view refused-package 2>&1 | sed -n 's/^npm error //p' | sed 's/["\\]/\\&/g' | tr '\n' ' ' | sed 's/.*/{"text":"&"}/' ;;
   esac
