@@ -19,7 +19,7 @@ import { type Keys, loadKeys } from './keys.ts'
 import { createMemoryCache } from './lease/cache-memory.ts'
 import { createRedisCache } from './lease/cache-redis.ts'
 import { createLeases, type Leases } from './lease/leases.ts'
-import { loadBundle } from './policy/bundle.ts'
+import { type Bundle, loadBundle } from './policy/bundle.ts'
 import { type Catalogue, loadCatalogue } from './policy/catalogue.ts'
 import { createPolicy, type Policy } from './policy/evaluation.ts'
 import { createRegions } from './policy/regions.ts'
@@ -34,6 +34,7 @@ import { createProvider } from './provider/registry.ts'
 import type { RequestRooms } from './request.ts'
 import type { Settings } from './settings.ts'
 import { createUpstream, type Upstream } from './upstream/forward.ts'
+import { loadSecretRules, type SecretRules } from './upstream/secret-rules.ts'
 import { VERSION } from './version.ts'
 
 /** How often the CA is looked at, ms: whether another replica or a command changed it, or a successor is due. */
@@ -63,11 +64,8 @@ export interface Outlook {
 /** Build every room, or fail with an error that says which setting to change. Nothing listens yet. */
 export async function buildHouse(settings: Settings, clock: Clock, outlook: Outlook): Promise<House> {
   await makePrivate(settings.dataDir)
-  const catalogue = await loadCatalogue({
-    services: settings.services,
-    shippedDir: settings.shippedServicesDir,
-    baseDir: settings.baseDir,
-  })
+  const { services, shippedServicesDir: shippedDir, baseDir } = settings
+  const catalogue = await loadCatalogue({ services, shippedDir, baseDir })
   const bundle = await loadBundle({ paths: settings.policies, catalogue })
   const policy = createPolicy({ bundle, tenant: settings.tenant, regionsOf: createRegions(settings.regions) })
   const keys = await loadKeys(settings.keysDir, clock)
@@ -80,7 +78,8 @@ export async function buildHouse(settings: Settings, clock: Clock, outlook: Outl
   opening.defer(() => redis?.disconnect())
   const store = opening.adopt(openStore(settings, redis, clock), async (room) => room.close())
   const watch: Grants['watch'] = (grant, cut) => grants.watch(grant, cut) // built below: identities need the upstream first
-  const made = createUpstream({ ...settings.upstream, clock, isClosed: outlook.isControlAddress, watch })
+  const secretRules = await rulesFor(bundle)
+  const made = createUpstream({ ...settings.upstream, clock, secretRules, isClosed: outlook.isControlAddress, watch })
   const upstream = opening.adopt(made, (room) => room.close())
   const leasing = createLeases({
     providers: buildProviders(settings, upstream, clock),
@@ -157,6 +156,12 @@ function keepFresh(authority: CertificateAuthority): () => void {
   }
   const timer = setInterval(look, CA_REFRESH_MS).unref()
   return () => clearInterval(timer)
+}
+
+/** They cost time to load, so only where a policy asks what credentials a request carries. */
+async function rulesFor({ policies }: Bundle): Promise<SecretRules | undefined> {
+  const isAsked = policies.some(({ obligations }) => obligations.foreignCredentials !== undefined)
+  return isAsked ? loadSecretRules() : undefined
 }
 
 async function openAudit(settings: Settings, keys: Keys, clock: Clock): Promise<Audit> {

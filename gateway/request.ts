@@ -5,7 +5,7 @@
 import type { CallEvent, Receipt } from './audit/event.ts'
 import type { Lease } from './lease/lease.ts'
 import { type Permit, requirePermit } from './policy/decision.ts'
-import type { Ask, Decision } from './protocol/decision.ts'
+import type { Ask, Decision, Obligations } from './protocol/decision.ts'
 import type { Grant } from './protocol/grant.ts'
 import type { Inbound, Outbound, Outcome, Reply } from './protocol/message.ts'
 import { Meter, type Traffic } from './protocol/meter.ts'
@@ -13,6 +13,7 @@ import { asGatewayError, type GatewayError } from './protocol/problem.ts'
 import { needsBody } from './protocol/reach.ts'
 import type { Endpoint } from './protocol/service.ts'
 import { traceIdOf } from './protocol/trace.ts'
+import { type Border, guarded } from './upstream/border.ts'
 import { readContent } from './upstream/content.ts'
 import { cleanse } from './upstream/headers.ts'
 
@@ -32,6 +33,7 @@ export interface RequestRooms {
   readonly policy: { evaluate(ask: Ask): Decision }
   readonly leases: { acquire(permit: Permit, receipt: Receipt, inbound: Inbound): Lease | Promise<Lease> }
   readonly upstream: {
+    guard(inbound: Inbound, endpoint: Endpoint, obligations: Obligations): Border | undefined
     forward(outbound: Outbound, reply: Reply, reissue: () => Promise<Outbound | null>): Promise<Outcome>
   }
   readonly refusals: { write(inbound: Inbound, refusal: GatewayError, endpoint: Endpoint | undefined): void }
@@ -53,16 +55,17 @@ export async function serveRequest(inbound: Inbound, house: RequestRooms): Promi
     const whole = needsBody(grant, endpoint.operation.name) ? await readWhole(inbound, house) : inbound // 4 saying what, if that counts
     const decision = event.decided(house.policy.evaluate(ask(whole, grant, endpoint, house))) // 5 may it
     const permit = requirePermit(grant, endpoint, decision) // 6 or a refusal
-    using meter = meterOf(permit, await house.grants.debit(permit), house) // 7 budgets: a call before it is made, bytes as they pass
-    const receipt = await event.commit() // 8 durable, or stop
-    using lease = event.leased(await house.leases.acquire(permit, receipt, whole)) // 9 credential, unseen
-    const plain = cleanse(whole, endpoint, grant, meter) // 10 strip every credential slot, then attach
+    const border = event.guarded(house.upstream.guard(whole, endpoint, decision.obligations)) // 7 no credential leaves but ours
+    using meter = meterOf(permit, await house.grants.debit(permit), house) // 8 budgets: a call before it is made, bytes as they pass
+    const receipt = await event.commit() // 9 durable, or stop
+    using lease = event.leased(await house.leases.acquire(permit, receipt, whole)) // 10 credential, unseen
+    const plain = guarded(cleanse(whole, endpoint, grant, meter), border) // 11 strip every credential slot, then attach
     const outbound = await lease.attach(plain)
-    const outcome = await house.upstream.forward(outbound, inbound.reply, () => lease.reissue(plain)) // 11 guarded dial, stream, scrub
-    if (outcome.scrubbed > 0) event.leaked(outcome, lease.burn(plain)) // 12 it came back: nobody uses it any more
+    const outcome = await house.upstream.forward(outbound, inbound.reply, () => lease.reissue(plain)) // 12 guarded dial, stream, scrub
+    if (outcome.scrubbed > 0) event.leaked(outcome, lease.burn(plain)) // 13 it came back: nobody uses it any more
     event.closed(outcome)
   } catch (cause) {
-    house.refusals.write(inbound, await event.refused(asGatewayError(cause)), event.endpoint) // 13 one writer of refusals
+    house.refusals.write(inbound, await event.refused(asGatewayError(cause)), event.endpoint) // 14 one writer of refusals
   }
 }
 

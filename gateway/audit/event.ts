@@ -6,12 +6,12 @@ import type { Clock } from '../protocol/clock.ts'
 import type { Decision } from '../protocol/decision.ts'
 import type { Grant } from '../protocol/grant.ts'
 import type { Instruction, Proposal } from '../protocol/instruction.ts'
-import type { Inbound, Outcome } from '../protocol/message.ts'
+import type { Inbound, Outcome, Sighting } from '../protocol/message.ts'
 import { asGatewayError, type GatewayError } from '../protocol/problem.ts'
 import type { Endpoint } from '../protocol/service.ts'
 import type { Draft } from './canonical.ts'
 import { deniedDraft, failedDraft, type Instructed, performedDraft } from './instructed.ts'
-import { leakDraft } from './leak.ts'
+import { foreignDraft, leakDraft } from './leak.ts'
 import { decisionDraft, type LeaseFacts, type Letterhead, outcomeDraft } from './record.ts'
 
 export type { LeaseFacts } from './record.ts'
@@ -26,6 +26,11 @@ export interface Receipt {
   readonly seq: number
 }
 
+/** Whoever looks for credentials in a request. */
+interface Sighted {
+  readonly sightings: readonly Sighting[]
+}
+
 /** Methods that learn something return what they were given, so that the flow reads as one line a step. */
 export interface CallEvent {
   readonly id: string
@@ -35,6 +40,8 @@ export interface CallEvent {
   decided(decision: Decision): Decision
   /** @throws {GatewayError} `audit_unavailable` when the entry cannot be made durable. */
   commit(): Promise<Receipt>
+  /** What it finds in the request by then is recorded with the end of the call. */
+  guarded<B extends Sighted | undefined>(border: B): B
   leased<L extends { readonly facts: LeaseFacts }>(lease: L): L
   /** `leak.detected`: a credential came back in the answer and was overwritten. Before the outcome. */
   leaked(outcome: Outcome, fate: string): void
@@ -80,6 +87,7 @@ export class RecordedCall implements CallEvent {
   #grant: Grant | undefined
   #decision: Decision | undefined
   #lease: LeaseFacts | undefined
+  #border: Sighted | undefined
 
   constructor(desk: Desk, inbound: Inbound) {
     this.#desk = desk
@@ -116,15 +124,18 @@ export class RecordedCall implements CallEvent {
     return receipt
   }
 
+  guarded<B extends Sighted | undefined>(border: B): B {
+    this.#border = border
+    return border
+  }
+
   leased<L extends { readonly facts: LeaseFacts }>(lease: L): L {
     this.#lease = lease.facts
     return lease
   }
 
   leaked(outcome: Outcome, fate: string): void {
-    const { paper, log } = this.#desk
-    const call = { inbound: this.#inbound, endpoint: this.#endpoint, grant: this.#grant, lease: this.#lease }
-    log.enqueue(leakDraft(paper, call, { outcome, fate }))
+    this.#desk.log.enqueue(leakDraft(this.#desk.paper, this.#call, { outcome, fate }))
   }
 
   closed(outcome: Outcome): void {
@@ -152,9 +163,15 @@ export class RecordedCall implements CallEvent {
     })
   }
 
+  get #call() {
+    return { inbound: this.#inbound, endpoint: this.#endpoint, grant: this.#grant, lease: this.#lease }
+  }
+
   #end(outcome: Outcome | undefined, refusal: GatewayError | undefined): void {
     if (this.#stage === 'closed') return
     this.#stage = 'closed'
+    const sightings = this.#border?.sightings ?? []
+    if (sightings.length > 0) this.#desk.log.enqueue(foreignDraft(this.#desk.paper, this.#call, sightings))
     const durationMs = this.#desk.clock.elapsedMs() - this.#startedMs
     const lease = this.#lease
     this.#desk.log.enqueue(

@@ -1,6 +1,6 @@
 /** Entries about credentials that were where none may be: in an answer, or in a request. Never a value, always a place. */
 import type { Grant } from '../protocol/grant.ts'
-import type { Inbound, Outcome } from '../protocol/message.ts'
+import type { Inbound, Outcome, Sighting } from '../protocol/message.ts'
 import type { Endpoint } from '../protocol/service.ts'
 import { type Draft, draftFrom, type JsonValue } from './canonical.ts'
 import { authorityOf, type Fields } from './granted.ts'
@@ -28,6 +28,11 @@ export function leakDraft(paper: Letterhead, call: Call, found: { outcome: Outco
     status,
     address,
   })
+}
+
+/** `leak.foreign`: a request carried what looks like somebody's credential, and policy said to write that down. */
+export function foreignDraft(paper: Letterhead, call: Call, sightings: readonly Sighting[]): Draft {
+  return entry(paper, 'leak.foreign', call, { sightings: sightings.map(({ rule, where }) => ({ rule, where })) })
 }
 
 function entry(paper: Letterhead, kind: string, call: Call, facts: Record<string, JsonValue | undefined>): Draft {

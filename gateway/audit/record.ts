@@ -125,6 +125,7 @@ function verdict({ decision, refusal }: CallFacts, limits: Limits) {
     effect: refusal ? 'deny' : 'allow',
     errors: decision && cutList(decision.errors, limits),
     obligations: decision && {
+      foreign_credentials: decision.obligations.foreignCredentials,
       max_depth: decision.obligations.maxDepth,
       single_use: decision.obligations.singleUse,
       ttl_s: ttl === undefined ? null : ttl,

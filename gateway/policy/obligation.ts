@@ -25,22 +25,23 @@ type Annotations = Readonly<Record<string, string | null>>
 
 /** @returns what the annotations say, or every fault in them. */
 export function readAnnotations(annotations: Annotations, effect: 'permit' | 'forbid'): Annotated | AnnotationFault[] {
-  const { id, owner, ttl, single_use: singleUse, max_depth: maxDepth } = annotations
+  const { id, owner, ttl, single_use: singleUse, max_depth: maxDepth, foreign_credentials: foreign } = annotations
   const faults = [
     ...unknownNames(annotations),
     ...identityFaults(id, owner),
-    ...obligationFaults({ ttl, singleUse, maxDepth }, effect),
+    ...obligationFaults({ ttl, singleUse, maxDepth, foreign }, effect),
   ]
   if (faults.length > 0) return faults
-  const obligations = {
+  const obligations: Obligations = {
     ttlS: ttl ? Number(ttl) : undefined,
     singleUse: singleUse === 'true',
     ...(maxDepth && { maxDepth: Number(maxDepth) }),
+    ...((foreign === 'log' || foreign === 'refuse') && { foreignCredentials: foreign }),
   }
   return { id: id ?? '', owner: owner ?? '', obligations }
 }
 
-const KNOWN = ['id', 'owner', 'ttl', 'single_use', 'max_depth']
+const KNOWN = ['id', 'owner', 'ttl', 'single_use', 'max_depth', 'foreign_credentials']
 
 function unknownNames(annotations: Annotations): AnnotationFault[] {
   const unknown = Object.keys(annotations).filter((name) => !KNOWN.includes(name))
@@ -71,9 +72,11 @@ interface Written {
   readonly ttl: Text
   readonly singleUse: Text
   readonly maxDepth: Text
+  readonly foreign: Text
 }
 
-function obligationFaults({ ttl, singleUse, maxDepth }: Written, effect: 'permit' | 'forbid'): AnnotationFault[] {
+function obligationFaults(written: Written, effect: 'permit' | 'forbid'): AnnotationFault[] {
+  const { ttl, singleUse, maxDepth, foreign } = written
   const faults: AnnotationFault[] = []
   if (ttl !== undefined && !isTtl(ttl)) {
     const allowed = `whole seconds from 1 to ${MAX_TTL_S}`
@@ -87,9 +90,14 @@ function obligationFaults({ ttl, singleUse, maxDepth }: Written, effect: 'permit
     const allowed = `delegations from 0 to ${MAX_DEPTH}`
     faults.push({ got: `@max_depth("${maxDepth ?? ''}")`, allowed, fix: 'write @max_depth("2")' })
   }
-  if (effect === 'forbid' && [ttl, singleUse, maxDepth].some((text) => text !== undefined)) {
+  if (foreign !== undefined && foreign !== 'log' && foreign !== 'refuse') {
+    const fix = 'write @foreign_credentials("refuse"), or remove it'
+    faults.push({ got: `@foreign_credentials("${foreign ?? ''}")`, allowed: 'log, refuse', fix })
+  }
+  if (effect === 'forbid' && Object.values(written).some((text) => text !== undefined)) {
     const fix = 'move it to the permit: a refused call has nothing to oblige'
-    faults.push({ got: 'an obligation on a forbid', allowed: '@ttl, @single_use and @max_depth on permit only', fix })
+    const allowed = '@ttl, @single_use, @foreign_credentials and @max_depth on permit only'
+    faults.push({ got: 'an obligation on a forbid', allowed, fix })
   }
   return faults
 }
@@ -98,13 +106,19 @@ function isTtl(text: string | null): boolean {
   return text !== null && /^[1-9][0-9]{0,3}$/.test(text) && Number(text) <= MAX_TTL_S
 }
 
-/** Strictest wins: the shortest life, the fewest delegations, and once if any policy says once. */
+/** Strictest wins: the shortest life, the fewest delegations, and once if any policy says once; what one refuses is not merely logged. */
 export function combine(all: readonly Obligations[]): Obligations {
   const ttlS = least(all.map((one) => one.ttlS))
   const maxDepth = least(all.map((one) => one.maxDepth))
   const singleUse = all.some((one) => one.singleUse)
-  if (ttlS === undefined && maxDepth === undefined && !singleUse) return NO_OBLIGATIONS
-  return { ttlS, singleUse, ...(maxDepth !== undefined && { maxDepth }) }
+  const wanted = all.map((one) => one.foreignCredentials)
+  const foreign = wanted.find((one) => one === 'refuse') ?? wanted.find((one) => one !== undefined)
+  if (ttlS === undefined && maxDepth === undefined && !singleUse && foreign === undefined) return NO_OBLIGATIONS
+  return {
+    ...{ ttlS, singleUse },
+    ...(maxDepth !== undefined && { maxDepth }),
+    ...(foreign !== undefined && { foreignCredentials: foreign }),
+  }
 }
 
 /** What nobody bounds stays unbounded. */

@@ -11,6 +11,8 @@ export interface Obligations {
   readonly singleUse: boolean
   /** Deepest grant that may act, counted as `Grant.depth`. On `mint`: the most that a root grant may let itself be delegated. */
   readonly maxDepth?: number
+  /** Credentials that are not ours in a request: written down, or refused. Absent: one in a slot is removed, others pass. */
+  readonly foreignCredentials?: 'log' | 'refuse'
 }
 
 /** Everything a decision may depend on. Missing context denies. */

@@ -151,6 +151,14 @@ export interface Censor {
   look(chunk: Buffer): GatewayError | undefined
 }
 
+/** Something in a request that looks like a credential, and is none of ours. */
+export interface Sighting {
+  /** Id of the pattern: `github`, `privatekey`; `slot`: it stands where the service takes credentials. */
+  readonly rule: string
+  /** `header x-note`, `path or query`, `body`, or the name of the slot. */
+  readonly where: string
+}
+
 /** Where in an answer credentials were found, and how many. */
 export type Leaks = Readonly<Partial<Record<'head' | 'body' | 'trailer' | 'frame', number>>>
 

@@ -1,13 +1,17 @@
 /** The far side of the gateway: sends requests that carry a credential, and brings back answers that do not. */
 import type { Clock } from '../protocol/clock.ts'
-import type { Outbound, Outcome, Reply } from '../protocol/message.ts'
+import type { Obligations } from '../protocol/decision.ts'
+import type { Inbound, Outbound, Outcome, Reply } from '../protocol/message.ts'
+import type { Endpoint } from '../protocol/service.ts'
 import type { Answer } from './answer.ts'
+import { type Border, guard } from './border.ts'
 import { createDial, type DialOptions } from './dial.ts'
 import { type Call, Exchange } from './exchange.ts'
 import { type BoundedFetch, createFetch, type Fetch } from './fetch.ts'
 import { LastingCalls, type WatchGrant } from './lasting.ts'
 import { Pool } from './pool.ts'
 import { Searchers } from './searcher.ts'
+import type { SecretRules } from './secret-rules.ts'
 import { createUpgrades } from './upgrade.ts'
 
 const MIB = 1024 * 1024
@@ -30,6 +34,8 @@ export interface UpstreamOptions {
   /** Host name → address, like `/etc/hosts`; still checked. */
   readonly hosts: ReadonlyMap<string, string>
   readonly clock: Clock
+  /** What finds credentials that are not ours; needed where a policy asks for it. */
+  readonly secretRules?: SecretRules | undefined
   /** Addresses of a name. Default: the system's resolver. */
   readonly resolve?: NonNullable<DialOptions['resolve']>
   /** The proxy through which the way out leads. Default: there is none. */
@@ -48,6 +54,8 @@ export interface Upstream {
    * @throws {GatewayError} before the head only: `address_forbidden`, `upstream_…`, `request_malformed`, or what `reissue` throws.
    */
   forward(outbound: Outbound, reply: Reply, reissue: () => Promise<Outbound | null>): Promise<Outcome>
+  /** Look at the head of a request, and at its body as it leaves (`border.ts`). @throws {GatewayError} `foreign_credential`. */
+  guard(inbound: Inbound, endpoint: Endpoint, obligations: Obligations): Border | undefined
   /** `fetch` through the same dial, for providers. `addresses`: CIDR ranges it may reach besides public addresses. */
   fetchFor(addresses: readonly string[]): Fetch
   /** The gateway is shutting down: WebSockets, which may last for as long as their grant, are closed with 1001. */
@@ -75,6 +83,7 @@ export function createUpstream(options: UpstreamOptions): Upstream {
   return {
     forward: (outbound, reply, reissue) =>
       new Promise((resolve, reject) => serve({ outbound, reply, reissue, resolve, reject })),
+    guard: (inbound, endpoint, obligations) => guard(inbound, endpoint, obligations, options.secretRules),
     goAway: () => upgrades.goAway(),
     fetchFor(addresses) {
       const made = createFetch(dial, addresses)

@@ -1,4 +1,6 @@
 /** Removes a credential that the agent put into a query, a cookie or a subprotocol, and leaves every other byte as it was. Pure. */
+import type { Inbound } from '../protocol/message.ts'
+import type { Service, Slot } from '../protocol/service.ts'
 
 /** The path without parameters of this name, however the name is percent-encoded. */
 export function withoutParameter(rawPath: string, name: string): string {
@@ -33,4 +35,48 @@ function parameterName(part: string): string {
   } catch {
     return raw // not UTF-8: no parameter of ours
   }
+}
+
+/** What an agent put where the service takes credentials: the value alone, without scheme, prefix and user name. */
+export function valuesInSlots(
+  { rawHeaders, rawPath }: Pick<Inbound, 'rawHeaders' | 'rawPath'>,
+  { slots }: Pick<Service, 'slots'>,
+): { readonly name: string; readonly value: string }[] {
+  const found: { name: string; value: string }[] = []
+  if (slots.length === 0) return found
+  for (let i = 0; i + 1 < rawHeaders.length; i += 2) {
+    const name = (rawHeaders[i] as string).toLowerCase()
+    const value = rawHeaders[i + 1] as string
+    if (name === 'authorization') found.push({ name, value: tokenOf(value) })
+    else if (name === 'cookie') found.push(...cookiesIn(value, slots))
+    else {
+      const slot = slots.find((one) => one.in === 'header' && one.name.toLowerCase() === name)
+      if (slot?.in === 'header') found.push({ name, value: value.replace(slot.prefix ?? '', '').trim() })
+    }
+  }
+  const query = new URLSearchParams(rawPath.split('?').slice(1).join('?'))
+  for (const slot of slots) {
+    if (slot.in === 'query') found.push(...query.getAll(slot.name).map((value) => ({ name: `?${slot.name}`, value })))
+  }
+  return found
+}
+
+/** Of Basic the password, of any other scheme what follows it. */
+function tokenOf(authorization: string): string {
+  const [, scheme = '', value = ''] = /^(\S+) +(.*)$/.exec(authorization.trim()) ?? [
+    undefined,
+    '',
+    authorization.trim(),
+  ]
+  if (scheme.toLowerCase() !== 'basic') return value
+  const pair = Buffer.from(value, 'base64').toString('utf8')
+  return pair.slice(pair.indexOf(':') + 1)
+}
+
+function cookiesIn(value: string, slots: readonly Slot[]): { name: string; value: string }[] {
+  return value.split(';').flatMap((part) => {
+    const [name = '', ...rest] = part.trim().split('=')
+    const isSlot = slots.some((slot) => slot.in === 'cookie' && slot.name === name)
+    return isSlot ? [{ name: `cookie ${name}`, value: rest.join('=') }] : []
+  })
 }

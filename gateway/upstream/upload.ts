@@ -1,7 +1,7 @@
 /** The agent's body on its way up: small ones as one buffer that can be sent again, large ones as a stream with back-pressure. */
 import { Readable } from 'node:stream'
-import type { RawHeaders } from '../protocol/message.ts'
-import type { Meter } from '../protocol/meter.ts'
+import type { Outbound, RawHeaders } from '../protocol/message.ts'
+import type { GatewayError } from '../protocol/problem.ts'
 
 /** A body up to this size is collected before it is sent, so that it can be sent again. */
 export const MAX_REPLAY_BYTES = 64 * 1024
@@ -36,13 +36,23 @@ export function collect(body: Readable, length: number, done: (bytes: Buffer | n
   body.on('data', add).on('end', succeed).on('error', fail).on('close', fail)
 }
 
+type Terms = Pick<Outbound, 'meter' | 'censor'>
+
+/** Why these bytes of a body may not go up, if they may not; else they are counted. */
+export function refusalOf(bytes: Buffer, { meter, censor }: Terms): GatewayError | undefined {
+  const refusal = censor?.look(bytes)
+  if (refusal !== undefined || meter === undefined) return refusal
+  return meter.send(bytes.length) ? undefined : meter.exceeded()
+}
+
 /** A body as undici may own it: destroying this one leaves the agent's connection alone. */
 export class Upload extends Readable {
   readonly #source: Readable
-  readonly #meter: Meter | undefined
+  readonly #terms: Terms
   #isBroken = false
   readonly #add = (chunk: Buffer) => {
-    if (this.#meter !== undefined && !this.#meter.send(chunk.length)) this.destroy(this.#meter.exceeded())
+    const refusal = refusalOf(chunk, this.#terms)
+    if (refusal !== undefined) this.destroy(refusal)
     else if (!this.push(chunk)) this.#source.pause()
   }
   readonly #finish = () => {
@@ -54,10 +64,10 @@ export class Upload extends Readable {
     this.destroy(new Error('the body broke off'))
   }
 
-  constructor(source: Readable, meter: Meter | undefined) {
+  constructor(source: Readable, terms: Terms) {
     super({ highWaterMark: 64 * 1024 })
     this.#source = source
-    this.#meter = meter
+    this.#terms = terms
     this.on('error', ignore) // the exchange learns of it through undici
     source.on('data', this.#add).on('end', this.#finish).on('error', this.#fail).on('close', this.#fail)
     source.pause()

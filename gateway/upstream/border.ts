@@ -1,0 +1,165 @@
+/**
+ * What may not leave beside the credential that the gateway attaches: handles and grants of a gateway never; somebody's key, in a
+ * credential slot or anywhere else, where policy obliges to log or refuse it. Says the rule and the place, never the value.
+ */
+import { gunzipSync } from 'node:zlib'
+import type { Obligations } from '../protocol/decision.ts'
+import type { Censor, Inbound, Outbound, RawHeaders, Sighting } from '../protocol/message.ts'
+import { GatewayError } from '../protocol/problem.ts'
+import type { Endpoint, Service } from '../protocol/service.ts'
+import { bytesCarryGrant, carriesGrant } from './grant-in.ts'
+import { readings } from './readings.ts'
+import type { SecretRules } from './secret-rules.ts'
+import { valuesInSlots } from './slots.ts'
+
+/** Watches one request on its way out. */
+export interface Border extends Censor {
+  /** What was found so far; complete when the body has passed. */
+  readonly sightings: readonly Sighting[]
+}
+
+/** Bytes of a body that are looked at again with the next ones: no credential that is searched for is longer. */
+const OVERLAP = 4096
+const MAX_UNPACKED_BYTES = 1024 * 1024
+
+/**
+ * Look at the head of a request before anything is spent on it.
+ * @returns who looks at the body; undefined when there is nothing to look for.
+ * @throws {GatewayError} `foreign_credential` where policy refuses.
+ */
+export function guard(
+  inbound: Inbound,
+  { service }: Endpoint,
+  { foreignCredentials: mode }: Obligations,
+  rules: SecretRules | undefined,
+): Border | undefined {
+  if (mode === undefined) return inbound.body === null ? undefined : new Watch(inbound.rawHeaders, undefined, undefined)
+  // No rules though policy asks for them: it was not known when the gateway started, and nothing may pass unseen.
+  if (rules === undefined) throw new Error('the rules for foreign credentials are not loaded')
+  const border = new Watch(inbound.rawHeaders, mode, rules)
+  for (const name of foreignSlots(inbound, service)) border.see('slot', name)
+  for (const [where, text] of placesOf(inbound, service))
+    for (const rule of rules(readings(text))) border.see(rule, where)
+  border.requireNone()
+  return border
+}
+
+/**
+ * The cleansed request, whose body is looked at as it leaves.
+ * @throws {GatewayError} `foreign_credential` when a handle or grant is left in its head.
+ */
+export function guarded(plain: Outbound, border: Border | undefined): Outbound {
+  const { path, headers } = plain
+  if (path.length >= SHORTEST_GRANT && carriesGrant(path)) throw ownGrant('its path or query')
+  for (let i = 1; i < headers.length; i += 2) {
+    const value = headers[i] as string
+    if (value.length >= SHORTEST_GRANT && carriesGrant(value)) throw ownGrant(`its field ${headers[i - 1]}`)
+  }
+  return border === undefined ? plain : { ...plain, censor: border }
+}
+
+/** A handle: three characters and 43. */
+const SHORTEST_GRANT = 46
+
+class Watch implements Border {
+  readonly #mode: Obligations['foreignCredentials']
+  readonly #rules: SecretRules | undefined
+  readonly #isPacked: boolean
+  readonly #isGzip: boolean
+  readonly #seen = new Map<string, Sighting>()
+  #tail: Buffer | undefined
+
+  constructor(rawHeaders: RawHeaders, mode: Obligations['foreignCredentials'], rules: SecretRules | undefined) {
+    this.#mode = mode
+    this.#rules = rules
+    const coding = mode === undefined ? '' : fieldOf(rawHeaders, 'content-encoding').trim().toLowerCase()
+    this.#isPacked = coding !== '' && coding !== 'identity'
+    this.#isGzip = coding === 'gzip' || coding === 'x-gzip'
+  }
+
+  get sightings(): readonly Sighting[] {
+    return [...this.#seen.values()]
+  }
+
+  see(rule: string, where: string): void {
+    this.#seen.set(`${rule} ${where}`, { rule, where })
+  }
+
+  /** @throws {GatewayError} */
+  requireNone(): void {
+    const refusal = this.#refusal()
+    if (refusal !== undefined) throw refusal
+  }
+
+  look(chunk: Buffer): GatewayError | undefined {
+    const bytes = this.#tail === undefined ? chunk : Buffer.concat([this.#tail, chunk])
+    if (bytesCarryGrant(bytes)) {
+      this.see('keyless', 'body')
+      return ownGrant('its body')
+    }
+    if (this.#rules !== undefined) {
+      const text = this.#isPacked ? this.#unpacked(chunk) : bytes.toString('latin1')
+      for (const rule of text === undefined ? ['unreadable'] : this.#rules(readings(text))) this.see(rule, 'body')
+    }
+    this.#tail = Buffer.from(bytes.subarray(-OVERLAP)) // a copy: the chunk belongs to whoever sends it
+    return this.#refusal()
+  }
+
+  /** A small body comes whole, as git sends it; of a longer one nothing can be said before it is over. */
+  #unpacked(chunk: Buffer): string | undefined {
+    if (!this.#isGzip || this.#tail !== undefined) return undefined
+    try {
+      return gunzipSync(chunk, { maxOutputLength: MAX_UNPACKED_BYTES }).toString('latin1')
+    } catch {
+      return undefined
+    }
+  }
+
+  #refusal(): GatewayError | undefined {
+    if (this.#mode !== 'refuse' || this.#seen.size === 0) return undefined
+    const seen = this.sightings.map(({ rule, where }) => `${rule} in ${where}`).join(', ')
+    return new GatewayError(
+      'foreign_credential',
+      `The request carries something that policy does not let out: ${seen}. Leave it out; the gateway attaches the credential that is needed.`,
+    )
+  }
+}
+
+/** The same for everybody's: whose it is, is nobody's business. */
+function ownGrant(where: string): GatewayError {
+  return new GatewayError(
+    'foreign_credential',
+    `The request carries a handle or a grant of a gateway in ${where}. It belongs into Proxy-Authorization, or into the credential slot on a reverse route, and goes no further.`,
+  )
+}
+
+/** Slots in which something stands that is neither a placeholder nor what the agent showed to the gateway. */
+function foreignSlots(inbound: Inbound, service: Service): string[] {
+  const known = new Set([...Object.values(service.placeholders), inbound.presented?.token])
+  const isOurs = (value: string) =>
+    value === '' || known.has(value) || /^kh_/.test(value) || /keyless[-_]?placeholder|klp_[\w-]{43}$/i.test(value)
+  return valuesInSlots(inbound, service)
+    .filter(({ value }) => !isOurs(value))
+    .map(({ name }) => name)
+}
+
+/** Texts of the head that leave, by place. What stands in slots does not, and what is for the gateway does not. */
+function placesOf({ rawHeaders, rawPath }: Inbound, service: Service): [where: string, text: string][] {
+  const slots = new Set(service.slots.flatMap((slot) => (slot.in === 'header' ? [slot.name.toLowerCase()] : [])))
+  const places: [string, string][] = []
+  for (let i = 0; i + 1 < rawHeaders.length; i += 2) {
+    const name = (rawHeaders[i] as string).toLowerCase()
+    const value = rawHeaders[i + 1] as string
+    const stays = name === 'authorization' || name.startsWith('proxy-') || slots.has(name)
+    if (!stays && value.length >= SHORTEST) places.push([`header ${name}`, `${name}: ${value}`])
+  }
+  if (rawPath.length >= SHORTEST) places.push(['path or query', rawPath])
+  return places
+}
+
+/** No rule finds anything in less. */
+const SHORTEST = 16
+
+function fieldOf(rawHeaders: RawHeaders, name: string): string {
+  return rawHeaders.filter((_, i) => i % 2 === 1 && rawHeaders[i - 1]?.toLowerCase() === name).join(', ')
+}

@@ -1,0 +1,22 @@
+/**
+ * Handles and grants of a gateway in what goes to an upstream. Whoever reads one there could act with it, so none leaves, whoever's
+ * it is. Pure. An agent that means to can spell it otherwise; this is for the one that does not know better.
+ */
+
+const HANDLE = /(?<![\w-])kh_[\w-]{43}(?![\w-])/
+/** A signed JWT; what its claims say is looked at, not who signed them. */
+const JWT = /eyJ[\w-]{10,1000}\.(eyJ[\w-]{20,16000})\.[\w-]{20,1000}/g
+
+export function carriesGrant(text: string): boolean {
+  if (text.includes('kh_') && HANDLE.test(text)) return true
+  if (!text.includes('.eyJ')) return false
+  for (const [, claims = ''] of text.matchAll(JWT)) {
+    if (Buffer.from(claims, 'base64url').includes('"keyless_access"')) return true
+  }
+  return false
+}
+
+/** The same of bytes, most of which are passed over by one search for each beginning. */
+export function bytesCarryGrant(bytes: Buffer): boolean {
+  return (bytes.indexOf('kh_') !== -1 || bytes.indexOf('.eyJ') !== -1) && carriesGrant(bytes.toString('latin1'))
+}
