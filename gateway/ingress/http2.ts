@@ -41,8 +41,10 @@ export function createHttp2(door: Door): (socket: TLSSocket, tunnel: Tunnel) => 
     const line = newLine(tunnel, tunnel)
     door.lines.set(socket, line)
     socket.once('close', () => door.lines.delete(socket))
-    server.once('session', (session) => attend(door, line, tunnel, { session, socket })) // emitted before `emit` returns
-    server.emit('connection', socket)
+    const onSession = (session: ServerHttp2Session) => attend(door, line, tunnel, { session, socket })
+    server.on('session', onSession)
+    server.emit('connection', socket) // makes the session of this very socket before it returns
+    server.off('session', onSession)
   }
 }
 
@@ -63,7 +65,10 @@ function attend(door: Door, line: Line, tunnel: Tunnel, { session, socket }: Con
   }
   session.on('error', () => {}) // it is over, and its streams have been told
   session.on('ping', () => charge(COST.ping))
-  session.on('remoteSettings', () => charge(COST.settings))
+  session.on('remoteSettings', () => {
+    charge(COST.settings)
+    line.isUsed = true // our certificate is trusted; Node's WebSocket leaves here for a connection of HTTP/1.1
+  })
   session.on('stream', (stream, _headers, flags, raw: readonly string[]) => {
     if (stream.destroyed)
       charge(COST.abandoned) // reset in the same breath
