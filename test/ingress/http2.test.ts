@@ -2,8 +2,8 @@ import { once } from 'node:events'
 import { constants } from 'node:http2'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { type Echo, HANDLE, type OpenDoor, openDoor } from './door.fixture.ts'
-import { answerOf, call, openSession, PLACE } from './http2.fixture.ts'
-import { codeOf, END_STREAM, FRAME, frame, openFrames, request } from './http2-frames.fixture.ts'
+import { answerOf, call, openSession, PLACE, secured } from './http2.fixture.ts'
+import { codeOf, END_STREAM, FRAME, type Frame, frame, openFrames, request } from './http2-frames.fixture.ts'
 
 let door: OpenDoor
 beforeAll(async () => {
@@ -79,6 +79,19 @@ test('8 MiB come down whole, to a client that reads at once and to one that wait
   }
   expect(length).toBe(8 * 1024 * 1024)
   session.close()
+})
+
+test('a request that is complete gets its answer and no reset, one that is not need not go on', async () => {
+  const wire = await openFrames(door)
+  const isEnd = ({ type, flags }: Frame) => type === FRAME.DATA && (flags & END_STREAM) !== 0
+  wire.write(request(1, { method: 'POST' }), frame(FRAME.DATA, END_STREAM, 1, 'all of it'))
+  expect((await wire.next(isEnd)).id).toBe(1)
+  wire.write(request(3, { method: 'POST', path: '/denied' }), frame(FRAME.DATA, 0, 3, 'some of it'))
+  expect((await wire.next(isEnd)).id).toBe(3)
+  await wire.next(({ type }) => type === FRAME.RST_STREAM)
+  wire.socket.end()
+  const resets = (await wire.closed()).filter(({ type }) => type === FRAME.RST_STREAM)
+  expect(resets.map((reset) => [reset.id, codeOf(reset)])).toEqual([[3, constants.NGHTTP2_NO_ERROR]])
 })
 
 test('HEAD is answered without content', async () => {
@@ -219,14 +232,17 @@ test('what is in flight after the grace is cut, and looks cut', async () => {
   await own.close()
 })
 
-test('a client that closes after the handshake without a request is complained of, one that asked is not', async () => {
+test('a client that closes after the handshake without a word of HTTP/2 is complained of, others are not', async () => {
   const asked = await openSession(door, 'gitlab.test:443')
   await call(asked, { ':path': '/' })
   asked.destroy()
-  const silent = await openSession(door, 'shop.test:443')
+  const idle = await openSession(door, 'maps.test:443') // as Node's WebSocket does before it turns to HTTP/1.1
+  await once(idle, 'remoteSettings')
+  idle.close()
+  const silent = await secured(door, 'shop.test:443')
   silent.destroy()
   await expect.poll(() => door.complaints.some(({ host }) => host === 'shop.test')).toBe(true)
-  expect(door.complaints.some(({ host }) => host === 'gitlab.test')).toBe(false)
+  expect(door.complaints.some(({ host }) => host === 'gitlab.test' || host === 'maps.test')).toBe(false)
 })
 
 test('the extended CONNECT is not offered', async () => {
