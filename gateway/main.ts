@@ -66,6 +66,7 @@ export async function openGateway(settings: Settings, clock: Clock = systemClock
       ...(settings.listen.proxyUrl !== undefined && { url: settings.listen.proxyUrl }),
       ...(settings.listen.proxyTls && { tls: settings.listen.proxyTls }),
       ...(settings.listen.announcedBy && { announcedBy: settings.listen.announcedBy }),
+      maxConnections: settings.limits.connections,
       verifyClient: (evidence) => house.identities.client(evidence),
       proofs: house.identities,
       onTlsError: ({ text }) => process.stderr.write(`keyless: warning: ${text}\n`),

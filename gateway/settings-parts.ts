@@ -79,6 +79,15 @@ export function grantsOf(
   }
 }
 
+export function limitsOf(written: NonNullable<WrittenSettings['limits']>) {
+  return {
+    concurrency: written.agent_concurrency ?? 1024,
+    queue: written.agent_queue ?? 1024,
+    queueTimeoutMs: written.queue_timeout_ms ?? 10_000,
+    connections: written.connections ?? 10_000,
+  }
+}
+
 /** The text of each PEM file; one that cannot be read or holds no certificate is reported. */
 export function rootsOf(files: readonly string[], place: readonly string[], around: Surroundings): string[] {
   return files.map((file, index) => {

@@ -127,6 +127,14 @@ const limits = z
     queue_timeout_ms: milliseconds(1, 600_000)
       .optional()
       .describe('Milliseconds that a call waits for its turn before it is refused. Default 10000.'),
+    connections: z
+      .int()
+      .min(16)
+      .max(1_000_000)
+      .optional()
+      .describe(
+        'Connections to the proxy door at once; beyond, the oldest without a call under way is closed. Keep it well below the file descriptors of the process. Default 10000.',
+      ),
   })
   .describe('What one agent may take of the gateway, so that there is something left for the others.')
 

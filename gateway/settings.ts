@@ -20,6 +20,7 @@ import {
   envNames,
   grantsOf,
   isServicePath,
+  limitsOf,
   redisOf,
   rootsOf,
   type Surroundings,
@@ -85,6 +86,8 @@ export interface Settings {
     readonly queue: number
     /** Milliseconds they wait. Default 10000. */
     readonly queueTimeoutMs: number
+    /** Connections to the proxy door at once. Default 10000. */
+    readonly connections: number
   }
   readonly upstream: {
     /** Default 5000. */
@@ -214,11 +217,7 @@ function normalise(written: WrittenSettings, around: Surroundings): Settings {
       origin: written.audit?.origin ?? `keyless.local/${tenant}`,
     },
     grants: grantsOf(written, around),
-    limits: {
-      concurrency: written.limits?.agent_concurrency ?? 1024,
-      queue: written.limits?.agent_queue ?? 1024,
-      queueTimeoutMs: written.limits?.queue_timeout_ms ?? 10_000,
-    },
+    limits: limitsOf(written.limits ?? {}),
     upstream: upstreamOf(written.upstream ?? {}, around),
     secretEnv: [...new Set([written.credentials, written.redis, written.upstream?.proxy].flatMap(envNames))].sort(),
     warnings: warningsOf(written, listen),

@@ -17,6 +17,8 @@ export interface AcceptParts {
   readonly announcers: Announcers | undefined
   /** Undefined: the door speaks plain HTTP. */
   readonly secure: SecureDoor | undefined
+  /** Connections at once. */
+  readonly maxConnections: number
   /** Whether programs on this machine may speak plainly to a door that has TLS. */
   readonly isPlainLocally: boolean
   openSocks(socket: Socket): void
@@ -33,9 +35,27 @@ const ANNOUNCEMENT_MS = 5_000
 export function accept(parts: AcceptParts, socket: Socket): void {
   socket.on('error', ignore)
   const address = plainAddress(socket.remoteAddress ?? '')
+  if (parts.door.lines.size >= parts.maxConnections && !makeRoom(parts.door)) {
+    socket.destroy()
+    return
+  }
   parts.door.hold(socket, { address })
   if (parts.announcers?.has(address)) void takeAnnouncement(parts, socket, address)
   else awaitFirstByte(socket, SILENCE_MS, (seen) => begin(parts, socket, seen))
+}
+
+/**
+ * A flood of connections that ask nothing, or come without a grant, must not keep out those who work: the oldest connection on
+ * which nothing is under way has to go. Whose it is does not count: behind a balancer all have one address.
+ */
+function makeRoom({ lines }: Door): boolean {
+  for (const [socket, { busy }] of lines) {
+    if (busy > 0) continue
+    lines.delete(socket)
+    socket.destroy()
+    return true
+  }
+  return false
 }
 
 async function takeAnnouncement(parts: AcceptParts, socket: Socket, balancer: string): Promise<void> {

@@ -2,7 +2,7 @@
  * The proxy door: one port that takes every shape clients really send (clients.md §0.6). Owns the HTTP server, which also
  * parses what comes out of tunnels, knows every connection, and drains. What a request means is settled elsewhere.
  */
-import { createServer, type Server } from 'node:http'
+import type { Server } from 'node:http'
 import { Server as NetServer, type Socket } from 'node:net'
 import type { Clock } from '../protocol/clock.ts'
 import type { Service } from '../protocol/service.ts'
@@ -14,12 +14,12 @@ import { openTunnel } from './connect.ts'
 import { createHttp2 } from './http2.ts'
 import { createInterceptor, type Interceptor, type TlsComplaint } from './intercept.ts'
 import { type Door, newLine, type Peer, type Proofs, type Tunnel } from './line.ts'
+import { createHttpServer, onBrokenRequest } from './parser.ts'
 import { createAnnouncers } from './proxy-protocol.ts'
-import { writeBadRequest } from './refusal.ts'
 import { continueOnFirstRead, serve } from './serve.ts'
 import { openSocks } from './socks.ts'
 import { createSecureDoor, type ProxyTls, type SecureDoor, type VerifyClient } from './tls.ts'
-import { isHandshake, openUpgrade } from './upgrade.ts'
+import { openUpgrade } from './upgrade.ts'
 
 export interface ProxyDoorParts {
   readonly host: string
@@ -32,6 +32,8 @@ export interface ProxyDoorParts {
   readonly clock: Clock
   /** Where agents find this door. Default: http:// or https:// and the address that is listened on. */
   readonly url?: string
+  /** Connections at once; beyond, the oldest idle one makes room. Default 10,000. */
+  readonly maxConnections?: number
   /** Default: grants that are bound to a key cannot be used here. */
   readonly proofs?: Proofs
   /** Default: plain HTTP. */
@@ -52,12 +54,6 @@ export interface ProxyDoor {
    */
   drain(graceMs: number): Promise<void>
 }
-
-/** A request head larger than this is refused; a grant is below 2 KB, cookies and SDK headers rarely pass 24 KB. */
-const MAX_HEAD_BYTES = 64 * 1024
-const HEADERS_TIMEOUT_MS = 60_000
-/** Above the idle time of common clients, so that they close first and never write into a closing connection. */
-const KEEP_ALIVE_MS = 120_000
 
 /** @throws {Error} naming the setting, such as when the address is taken. */
 export async function openProxyDoor(parts: ProxyDoorParts): Promise<ProxyDoor> {
@@ -148,10 +144,14 @@ function openSecureDoor(
 
 type AcceptRooms = Pick<AcceptParts, 'door' | 'secure' | 'onTlsError'> & { readonly interceptor: Interceptor }
 
-function acceptor({ tls, announcedBy }: ProxyDoorParts, rooms: AcceptRooms): (socket: Socket) => void {
+function acceptor(
+  { tls, announcedBy, maxConnections = 10_000 }: ProxyDoorParts,
+  rooms: AcceptRooms,
+): (socket: Socket) => void {
   const { door, interceptor } = rooms
   const parts: AcceptParts = {
     ...rooms,
+    maxConnections,
     announcers: announcedBy && createAnnouncers(announcedBy),
     isPlainLocally: tls?.require === undefined,
     openSocks: (socket) => void openSocks(door, interceptor, socket),
@@ -166,31 +166,6 @@ function onceEach(report: (complaint: TlsComplaint) => void): (complaint: TlsCom
     if (said.has(complaint.code)) return
     said.add(complaint.code)
     report(complaint)
-  }
-}
-
-/** The server that listens, and its parser apart: which connections are HTTP is not known when they come. */
-function createHttpServer(): { server: Server; parse(socket: Socket): void } {
-  const server = createServer({
-    insecureHTTPParser: false,
-    maxHeaderSize: MAX_HEAD_BYTES,
-    highWaterMark: 65_536,
-    headersTimeout: HEADERS_TIMEOUT_MS,
-    requestTimeout: 0, // an upload may take hours
-    keepAliveTimeout: KEEP_ALIVE_MS,
-    keepAlive: true, // a peer that vanished without a FIN is noticed
-    noDelay: true,
-    optimizeEmptyRequests: true,
-    shouldUpgradeCallback: isHandshake,
-  })
-  server.maxHeadersCount = 0 // the default drops fields beyond 2000 silently, and so changes the request
-  const parsers = server.listeners('connection')
-  server.removeAllListeners('connection')
-  return {
-    server,
-    parse(socket) {
-      for (const parser of parsers) parser.call(server, socket)
-    },
   }
 }
 
@@ -215,29 +190,6 @@ function addLine(door: Door, socket: Socket, tunnel: Tunnel | null, peer: Peer):
   const isKnown = door.lines.has(socket)
   door.lines.set(socket, newLine(tunnel, peer))
   if (!isKnown) socket.once('close', () => door.lines.delete(socket))
-}
-
-/** What the parser refuses, and connections that break. */
-function onBrokenRequest(door: Door, error: NodeJS.ErrnoException, socket: Socket): void {
-  const line = door.lines.get(socket)
-  // An answer that has begun, or belongs to an earlier request, must not be mixed with this one.
-  const isAnswering =
-    line !== undefined && line.busy > 0 && (line.busy > 1 || line.reply?.headersSent || line.reply?.req.complete)
-  if (isAnswering || !socket.writable || socket.bytesRead === 0 || error.code === 'ECONNRESET') {
-    socket.destroy()
-    return
-  }
-  writeBadRequest(socket, whyBroken(error))
-}
-
-function whyBroken({ code, message }: NodeJS.ErrnoException): string {
-  if (code === 'HPE_HEADER_OVERFLOW')
-    return `The head of the request is larger than ${MAX_HEAD_BYTES} bytes. Send fewer or shorter header fields.`
-  if (code === 'ERR_HTTP_REQUEST_TIMEOUT')
-    return `The head of the request did not arrive within ${HEADERS_TIMEOUT_MS / 1000} seconds.`
-  if (code === 'HPE_PAUSED_H2_UPGRADE')
-    return 'HTTP/2 is spoken inside TLS alone, in a CONNECT tunnel, where ALPN agrees on h2. Begin with HTTP/1.1 here.'
-  return `The bytes are not one HTTP/1.1 request: ${message.replace(/^Parse Error: /, '')}.`
 }
 
 async function drain(door: Door, server: Server, graceMs: number): Promise<void> {

@@ -81,7 +81,7 @@ function service(name: string, hosts: readonly string[], dialect: Dialect, slots
   return { name, hosts, dialect, slots, scheme: 'https', ...rest }
 }
 
-interface DoorOptions extends Pick<ProxyDoorParts, 'tls' | 'verifyClient' | 'announcedBy'> {
+interface DoorOptions extends Pick<ProxyDoorParts, 'tls' | 'verifyClient' | 'announcedBy' | 'maxConnections'> {
   readonly clock?: Clock
   readonly url?: string
   readonly proofs?: Proofs
