@@ -1,5 +1,6 @@
 /** A client that speaks HTTP/2 to do harm is sent away, costs bounded memory, and no other agent's calls suffer. */
 import { constants } from 'node:http2'
+import fc from 'fast-check'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest'
 import { manualClock } from '../rig/clock.ts'
 import { type OpenDoor, openDoor } from './door.fixture.ts'
@@ -52,11 +53,11 @@ async function flood(wire: FrameWire, count: number, next: (i: number) => readon
   while (sent < count) {
     const batch = Array.from({ length: 10 }, () => next(sent++)).flat()
     wire.write(...batch, frame(FRAME.PING, 0, 0, LAST))
-    const isAnswered = await wire.next(isLast).catch(() => undefined)
-    if (isAnswered === undefined) break
+    const said = await wire.next((frame) => isLast(frame) || frame.type === FRAME.GOAWAY).catch(() => undefined)
+    if (said?.type === FRAME.GOAWAY) return { code: codeOf(said), sent }
+    if (said === undefined) break
   }
-  const goaway = (await wire.closed()).findLast(({ type }: Frame) => type === FRAME.GOAWAY)
-  return { code: goaway && codeOf(goaway), sent }
+  return { code: undefined, sent }
 }
 
 describe('a connection is closed with ENHANCE_YOUR_CALM when its client', () => {
@@ -69,12 +70,14 @@ describe('a connection is closed with ENHANCE_YOUR_CALM when its client', () => 
   beforeEach(async () => {
     wire = await openFrames(still)
   })
+  afterEach(() => wire.socket.destroy())
   afterAll(() => still.close())
 
   test('asks and resets, over and over (CVE-2023-44487)', async () => {
     const before = still.calls.length
     const { code, sent } = await flood(wire, 2_000, (i) => [request(2 * i + 1, { isWhole: true }), reset(2 * i + 1)])
     expect(code).toBe(NGHTTP2_ENHANCE_YOUR_CALM)
+    await wire.closed()
     expect(sent).toBeLessThanOrEqual(510)
     expect(still.calls.length - before).toBeLessThanOrEqual(510)
   })
@@ -186,6 +189,23 @@ describe('a connection is closed when its client', () => {
       vi.useRealTimers()
     }
   })
+})
+
+test('no sequence of frames takes the door down', { timeout: 30_000 }, async () => {
+  const frames = fc.array(
+    fc.tuple(fc.nat(11), fc.nat(255), fc.oneof(fc.nat(9), fc.constant(0x7fff_ffff)), fc.uint8Array({ maxLength: 64 })),
+    { minLength: 1, maxLength: 40 },
+  )
+  await fc.assert(
+    fc.asyncProperty(frames, async (drawn) => {
+      const wire = await openFrames(door)
+      wire.write(request(1, { method: 'POST' }))
+      for (const [type, flags, id, payload] of drawn) wire.write(frame(type, flags, id, Buffer.from(payload)))
+      wire.socket.end()
+      await wire.closed()
+    }),
+    { numRuns: 60 },
+  )
 })
 
 test('one request of a head that unpacks to megabytes is reset, and nothing of it is kept', async () => {
