@@ -124,10 +124,26 @@ describe('a gRPC call', () => {
     expect(status.code).toBe(grpc.status.INTERNAL)
   })
 
+  it('that streams is cut when its task ends, at both ends', async () => {
+    const { client, task } = await agent()
+    const call = client.Chat()
+    const end = listed(call)
+    call.write({ text: 'one' })
+    await once(call, 'data')
+    const before = upstream.cancelled.length
+    await site.gateway.control.completeTask(task)
+    expect((await end).status.code).toBe(grpc.status.INTERNAL)
+    await expect.poll(() => upstream.cancelled.length).toBe(before + 1)
+  })
+
   it('is one of many on a connection, each recorded', async () => {
-    const { client } = await agent()
+    const { client, task } = await agent()
     const answers = await Promise.all(Array.from({ length: 100 }, () => ask(client, 'Get')))
     expect(answers.filter(({ error }) => error !== null)).toEqual([])
+    const entries = await entriesOf(site.gateway.settings.dataDir)
+    const mine = entries.filter((entry) => entry.task?.id === task).map(({ kind }) => kind)
+    expect(mine.filter((kind) => kind === 'call.decision')).toHaveLength(100)
+    expect(mine.filter((kind) => kind === 'call.outcome')).toHaveLength(100)
   })
 })
 
