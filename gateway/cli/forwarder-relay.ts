@@ -72,14 +72,14 @@ function failed(exchange: Exchange, sent: ClientRequest, cause: NodeJS.ErrnoExce
   }
   asked.unpipe(sent)
   asked.resume()
-  const problem = unreachable(options.gateway)
+  const { type, body } = unreachable(options.gateway, asked.headers['user-agent'])
   answer.writeHead(502, {
-    'content-type': 'application/problem+json',
-    'content-length': Buffer.byteLength(problem),
+    'content-type': type,
+    'content-length': Buffer.byteLength(body),
     'keyless-error': UNREACHABLE,
     connection: 'close',
   })
-  answer.end(problem)
+  answer.end(body)
 }
 
 function relayResponse(received: IncomingMessage, answer: ServerResponse): void {

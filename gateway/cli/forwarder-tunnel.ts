@@ -31,7 +31,7 @@ export function openTunnel(asked: IncomingMessage, client: Socket, early: Buffer
   sent.once('timeout', () => sent.destroy(new Error('no answer to CONNECT')))
   const told = (body: string) => options.onRefused?.(asked.url ?? '', body)
   sent.once('error', () => {
-    const body = unreachable(options.gateway)
+    const { body } = unreachable(options.gateway)
     if (!client.destroyed) told(body)
     refuse(client, 502, `keyless gateway at ${options.gateway.host}:${options.gateway.port} does not answer`, body)
   })
@@ -136,7 +136,7 @@ export function passUpgrade(asked: IncomingMessage, client: Socket, early: Buffe
   const leave = () => sent.destroy()
   client.once('close', leave)
   client.on('error', leave)
-  const fail = () => refuse(client, 502, 'Bad Gateway', unreachable(options.gateway))
+  const fail = () => refuse(client, 502, 'Bad Gateway', unreachable(options.gateway).body)
   sent.once('error', fail)
   sent.once('response', (received) => {
     sent.off('error', fail).on('error', () => client.destroy()) // an answer that has begun is cut, never completed

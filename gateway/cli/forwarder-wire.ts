@@ -55,15 +55,30 @@ export function withoutField(fields: readonly string[], name: string): string[] 
 
 export const UNREACHABLE = 'gateway_unreachable' satisfies ProblemCode
 
-/** Body of the 502 while the gateway is away, `application/problem+json`. */
-export function unreachable({ host, port }: GatewayAddress): string {
+interface Refusal {
+  readonly type: string
+  readonly body: string
+}
+
+/**
+ * The 502 while the gateway is away: a problem document with what SDKs look for in it, in the words that the client shows. Which
+ * service is asked is the gateway's to know, so only the client itself tells.
+ */
+export function unreachable({ host, port }: GatewayAddress, userAgent = ''): Refusal {
   const { status, title, remedy } = problems[UNREACHABLE]
-  return JSON.stringify({
+  const detail = `The Keyless gateway at ${host}:${port} does not answer. Start it again with \`keyless start\`; this run goes on as soon as it is back.`
+  const message = `${detail} (${UNREACHABLE})`
+  if (userAgent.startsWith('git/')) return { type: 'text/plain', body: `${message}\n` }
+  const problem = {
     type: `urn:keyless:error:${UNREACHABLE}`,
     title,
     status,
-    detail: `The Keyless gateway at ${host}:${port} does not answer. Start it again with \`keyless start\`; this run goes on as soon as it is back.`,
+    detail,
     code: UNREACHABLE,
     remedy,
-  })
+    message,
+  }
+  // npm and its kin print an object as [object Object].
+  const error = /^(?:npm|pnpm|yarn)\//.test(userAgent) ? message : { message, type: 'api_error', code: UNREACHABLE }
+  return { type: 'application/problem+json', body: JSON.stringify({ ...problem, error }) }
 }

@@ -386,6 +386,16 @@ describe('while the gateway is away', () => {
     const away = await send({ path: 'http://api.demo.test/', headers })
     expect(away.status).toBe(502)
     expect(JSON.parse(away.body)).toMatchObject({ code: 'gateway_unreachable', remedy: 'retry' })
+    // Where each kind of client looks for words.
+    expect(JSON.parse(away.body)).toMatchObject({
+      message: expect.stringContaining('keyless start'),
+      error: { message: expect.stringContaining('keyless start') },
+    })
+    const asked = (agent: string) => send({ path: 'http://api.demo.test/', headers: [...headers, 'User-Agent', agent] })
+    expect(JSON.parse((await asked('npm/11.0.0 node/v26')).body).error).toMatch(
+      /keyless start.*\(gateway_unreachable\)$/,
+    )
+    expect((await asked('git/2.39.5')).body).toMatch(/^The Keyless gateway .*\(gateway_unreachable\)\n$/)
     const client = await open()
     client.write(`CONNECT api.demo.test:443 HTTP/1.1\r\nHost: x\r\nProxy-Authorization: ${own()}\r\n\r\n`)
     expect(await closed(client)).toMatch(/^HTTP\/1\.1 502 keyless gateway at 127\.0\.0\.1:\d+ does not answer\r\n/)
