@@ -76,6 +76,108 @@ describe('listen.control_tls', () => {
   })
 })
 
+describe('listen.proxy_tls', () => {
+  const tls = (change: object = {}, more: object = {}) => ({
+    listen: { proxy_tls: { cert: 'door.pem', key: 'door.key', ...change } },
+    ...more,
+  })
+  const x509 = { trust: { x509: [{ trust_domain: 'acme.test', bundle: { file: 'ca.pem' } }] } }
+
+  it('has absolute files, and takes away the warning about plain HTTP of that door', () => {
+    const at = (name: string) => join(dir, name)
+    expect(parse(tls()).listen.proxyTls).toEqual({ cert: at('door.pem'), key: at('door.key'), clientCa: [] })
+    const open = { proxy: '0.0.0.0:8080', proxy_tls: { cert: 'door.pem', key: 'door.key' } }
+    expect(parse({ listen: open }).warnings.join()).not.toMatch(/listen\.proxy/)
+    expect(parse({}).listen).not.toHaveProperty('proxyTls')
+  })
+
+  it('requires SVIDs only where some are trusted', () => {
+    expect(parse(tls({ require: 'svid' }, x509)).listen.proxyTls).toMatchObject({ require: 'svid' })
+    expect(problemsOf(tls({ require: 'svid' }))).toEqual([
+      'listen.proxy_tls.require: svid, where no trust domain is configured',
+    ])
+    expect(problemsOf(tls({ require: 'certificate' }, x509))).toHaveLength(1)
+  })
+
+  it('that cannot be used is refused by its own name', () => {
+    expect(problemsOf(tls({ cert: 'gone.pem', key: 'other.key' }))).toEqual([
+      'listen.proxy_tls.cert: no readable file ./gone.pem',
+    ])
+    expect(problemsOf(tls({ key: 'other.key' }))).toEqual([
+      'listen.proxy_tls.key: the key of another certificate in ./other.key',
+    ])
+  })
+})
+
+describe('listen.proxy_protocol', () => {
+  const from = (...ranges: unknown[]) => ({ listen: { proxy_protocol: { from: ranges } } })
+
+  it('names ranges, and is off by default', () => {
+    expect(parse(from('10.0.0.7/32', '2001:db8::/32')).listen.announcedBy).toEqual(['10.0.0.7/32', '2001:db8::/32'])
+    expect(parse({}).listen).not.toHaveProperty('announcedBy')
+    for (const range of ['10.0.0.7', '10.0.0.0/33', 'balancer.acme.test', ''])
+      expect(problemsOf(from(range)), range).toHaveLength(1)
+    expect(problemsOf(from())).toHaveLength(1)
+  })
+})
+
+describe('upstream.proxy', () => {
+  const proxy = (url: unknown, more: object = {}) => ({ upstream: { proxy: { url, ...more } } })
+  const of = (url: unknown, more: object = {}) => parse(proxy(url, more)).upstream.proxy
+
+  it('is where the URL says, at the port that goes with its scheme', () => {
+    expect(of('http://proxy.corp.test:3128')).toMatchObject({ scheme: 'http', host: 'proxy.corp.test', port: 3128 })
+    expect(of('https://[2001:db8::1]/')).toMatchObject({ scheme: 'https', host: '2001:db8::1', port: 443 })
+    expect(parse({}).upstream.proxy).toBeUndefined()
+  })
+
+  it('has credentials by reference only, and never shows them', () => {
+    writeFileSync(join(dir, 'proxy-url'), 'http://gate%40way:p%3Ass-canary@proxy.corp.test:3128\n')
+    const found = of({ file: 'proxy-url' })
+    expect(found?.authorization).toBe(`Basic ${Buffer.from('gate@way:p:ss-canary').toString('base64')}`)
+    expect(JSON.stringify(found)).not.toMatch(/canary|Basic/)
+    const [refused] = problemsOf(proxy('http://user:canary@proxy.corp.test:3128'))
+    expect(refused).not.toContain('canary')
+  })
+
+  it('keeps its variable from the commands of keyless run', () => {
+    process.env.KEYLESS_TEST_WAY_OUT = 'http://u:p@proxy.corp.test:1'
+    expect(parse(proxy({ env: 'KEYLESS_TEST_WAY_OUT' })).secretEnv).toContain('KEYLESS_TEST_WAY_OUT')
+    delete process.env.KEYLESS_TEST_WAY_OUT
+    expect(problemsOf(proxy({ env: 'KEYLESS_TEST_WAY_OUT' }))).toEqual([
+      'upstream.proxy.url: nothing in the environment variable KEYLESS_TEST_WAY_OUT',
+    ])
+  })
+
+  it('is refused when it is no proxy, or what needs none is no place', () => {
+    for (const url of ['proxy.corp.test:3128', 'socks5://proxy:1', 'http://proxy/path', 'http://proxy?x', ''])
+      expect(problemsOf(proxy(url)), url).toHaveLength(1)
+    for (const place of ['*', 'http://x', '10.0.0.0/33', 'a b', ''])
+      expect(problemsOf(proxy('http://proxy:1', { no_proxy: [place] })), place).toHaveLength(1)
+    expect(problemsOf(proxy('http://proxy:1', { ca: ['note.txt'] }))).toEqual([
+      'upstream.proxy.ca.0: no certificate in ./note.txt',
+    ])
+    expect(of('http://proxy:1', { no_proxy: ['.Corp.test', 'x', '10.0.0.0/8', '::1'] })?.noProxy).toEqual([
+      '.corp.test',
+      'x',
+      '10.0.0.0/8',
+      '::1',
+    ])
+  })
+})
+
+describe('limits', () => {
+  it('are a thousand calls of an agent, as many that wait for ten seconds, and ten thousand connections', () => {
+    expect(parse({}).limits).toEqual({ concurrency: 1024, queue: 1024, queueTimeoutMs: 10_000, connections: 10_000 })
+    expect(parse({ limits: { agent_concurrency: 1, agent_queue: 0 } }).limits).toMatchObject({
+      concurrency: 1,
+      queue: 0,
+    })
+    for (const limits of [{ agent_concurrency: 0 }, { queue_timeout_ms: 0 }, { connections: 1 }, { agents: 1 }])
+      expect(problemsOf({ limits })).toHaveLength(1)
+  })
+})
+
 describe('listen.proxy_url', () => {
   const proxyUrl = (url: string) => parse({ listen: { proxy_url: url } }).listen.proxyUrl
 
