@@ -33,7 +33,8 @@ export function guard(
   { foreignCredentials: mode }: Obligations,
   rules: SecretRules | undefined,
 ): Border | undefined {
-  if (mode === undefined) return inbound.body === null ? undefined : new Watch(inbound.rawHeaders, undefined, undefined)
+  const isSilent = inbound.body === null && inbound.upgrade === undefined
+  if (mode === undefined) return isSilent ? undefined : new Watch(inbound.rawHeaders, undefined, undefined)
   // No rules though policy asks for them: it was not known when the gateway started, and nothing may pass unseen.
   if (rules === undefined) throw new Error('the rules for foreign credentials are not loaded')
   const border = new Watch(inbound.rawHeaders, mode, rules)

@@ -2,6 +2,7 @@
  * Frames on their way in one direction: checked, and rid of credentials where they go to the agent. A credential may lie
  * across the frames of one message; what hides it keeps its length, so every header stays true.
  */
+import type { Censor } from '../protocol/message.ts'
 import { CLOSE, type ControlFrame, type FrameLimits, FrameReader, type FrameSink, type Sender } from './frames.ts'
 import { Scrubber } from './scrub.ts'
 import type { Searcher } from './searcher.ts'
@@ -11,6 +12,8 @@ export interface FlowParts {
   readonly limits: FrameLimits
   /** Null when nothing is searched for in this direction. */
   readonly searcher: Searcher | null
+  /** Looks at payload before it goes on. */
+  readonly censor?: Censor | undefined
   /** What may go on. */
   write(bytes: Buffer): void
 }
@@ -31,6 +34,9 @@ export class FrameFlow implements FrameSink {
   #held = 0
   readonly #waiting: Waiting[] = []
   #hasClosed = false
+  /** Mask of the data frame that is under way, and how far it is. */
+  #mask: Buffer | undefined
+  #at = 0
 
   constructor(parts: FlowParts) {
     this.#parts = parts
@@ -52,17 +58,21 @@ export class FrameFlow implements FrameSink {
     return this.#held === 0 && this.#reader.isBetweenFrames
   }
 
-  /** @param chunk given away: credentials in it are overwritten. @throws {FrameError} */
+  /** @param chunk given away: credentials in it are overwritten. @throws {FrameError} @throws {GatewayError} of the censor */
   push(chunk: Buffer): void {
     this.#reader.push(chunk)
   }
 
   header(bytes: Buffer): void {
+    this.#mask = this.#parts.sender === 'agent' ? bytes.subarray(-4) : undefined
+    this.#at = 0
     this.#inTurn(bytes)
   }
 
   payload(bytes: Buffer, isLast: boolean): void {
-    const { searcher, write } = this.#parts
+    const { searcher, censor, write } = this.#parts
+    const refusal = censor?.look(this.#unmasked(bytes))
+    if (refusal !== undefined) throw refusal
     if (searcher === null) {
       if (bytes.length > 0) write(bytes)
       return
@@ -81,6 +91,16 @@ export class FrameFlow implements FrameSink {
     if (searcher !== null) this.#found += searcher.mask(frame.bytes.subarray(frame.start))
     if (frame.opcode === CLOSE) this.#hasClosed = true
     this.#inTurn(frame.bytes)
+  }
+
+  /** A copy: what goes on stays masked. */
+  #unmasked(bytes: Buffer): Buffer {
+    const mask = this.#mask
+    if (mask === undefined) return bytes
+    const plain = Buffer.from(bytes)
+    for (let i = 0; i < plain.length; i += 1) plain[i] = (plain[i] as number) ^ (mask[(this.#at + i) & 3] as number)
+    this.#at = (this.#at + plain.length) & 3
+    return plain
   }
 
   #inTurn(bytes: Buffer): void {

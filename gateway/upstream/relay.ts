@@ -5,8 +5,9 @@
  */
 import { randomBytes } from 'node:crypto'
 import type { Duplex } from 'node:stream'
+import type { Censor } from '../protocol/message.ts'
 import type { Meter } from '../protocol/meter.ts'
-import { type GatewayError, problems } from '../protocol/problem.ts'
+import { GatewayError, problems } from '../protocol/problem.ts'
 import { FrameFlow } from './frame-flow.ts'
 import { closeFrame, FrameError, type FrameLimits, type Sender } from './frames.ts'
 import type { Searcher } from './searcher.ts'
@@ -18,6 +19,8 @@ export interface RelayParts {
   /** Null when there is no credential to search for. */
   readonly searcher: Searcher | null
   readonly meter: Meter | undefined
+  /** Looks at what the agent says. */
+  readonly censor?: Censor | undefined
   /** Once. @param error stable code; undefined when one side closed as it should. */
   ended(error: string | undefined): void
 }
@@ -83,10 +86,11 @@ export class Relay {
   }
 
   #side(sender: Sender, other: () => Side): Side {
-    const { agent, upstream, limits, searcher } = this.#parts
+    const { agent, upstream, limits, searcher, censor } = this.#parts
     const [socket, destination] = sender === 'agent' ? [agent, upstream] : [upstream, agent]
     const write = (bytes: Buffer) => void destination.write(bytes)
-    const flow = new FrameFlow({ sender, limits, searcher: sender === 'upstream' ? searcher : null, write })
+    const looks = sender === 'upstream' ? { searcher } : { searcher: null, censor }
+    const flow = new FrameFlow({ sender, limits, write, ...looks })
     return { socket, flow, other, bytes: 0 }
   }
 
@@ -124,6 +128,10 @@ export class Relay {
   }
 
   #violated(from: Side, cause: unknown): void {
+    if (cause instanceof GatewayError) {
+      this.cut(cause)
+      return
+    }
     const isAgent = from === this.#agent
     const code = cause instanceof FrameError ? cause.status : 1011
     const error = !(cause instanceof FrameError) ? 'internal' : isAgent ? 'request_malformed' : 'upstream_broken'

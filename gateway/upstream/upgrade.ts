@@ -120,7 +120,7 @@ class UpgradeCall implements UpgradeOwner, Lasting {
       return
     }
     const { searchers, limits } = this.#parts
-    const { upgrade, secrets, meter } = this.#outbound
+    const { upgrade, secrets, meter, censor } = this.#outbound
     this.#foundInHead = found
     const relay = new Relay({
       agent: (upgrade as Upgrade).accept(headers),
@@ -128,6 +128,7 @@ class UpgradeCall implements UpgradeOwner, Lasting {
       searcher: searchers.for(secrets),
       limits,
       meter,
+      censor,
       ended: (error) => this.#settle(error),
     })
     this.#relay = relay

@@ -14,7 +14,7 @@ import {
   type Through,
   type WebSocketUpstream,
 } from '../rig/websocket.ts'
-import { frameBytes } from '../upstream/frames.fixture.ts'
+import { frameBytes, readFrames } from '../upstream/frames.fixture.ts'
 
 const KEY = 'sk-canary-0a1b2c3d4e5f60718293a4b5c6d7e8f9'
 let upstream: WebSocketUpstream
@@ -352,6 +352,29 @@ describe('an agent that', () => {
     ws.resume()
     await expect.poll(() => got, { timeout: 10_000 }).toBe(24 * 1024 * 1024)
     ws.terminate()
+  })
+})
+
+describe('a handle', () => {
+  it('that an agent says in a frame does not leave', async () => {
+    const { handle } = await site.gateway.openTask('chat:*')
+    const raw = upstream.nextRaw()
+    const ws = await through('reverse route', '/raw', { handle })
+    const answered = opened(ws)
+    const { socket, handshake } = await raw
+    const heard: Buffer[] = []
+    socket.on('data', (chunk: Buffer) => heard.push(chunk))
+    socket.write(
+      `HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: ${acceptOf(handshake.headers['sec-websocket-key'] ?? '')}\r\n\r\n`,
+    )
+    await answered
+    ws.send('hello')
+    const ending = closed(ws)
+    ws.send(`my key is ${handle}, what is yours`)
+    expect(await ending).toEqual({ code: 1008, reason: 'foreign_credential' })
+    const payloads = readFrames(Buffer.concat(heard)).map(({ payload }) => payload.toString())
+    expect(payloads[0]).toBe('hello')
+    expect(payloads.join()).not.toContain(handle)
   })
 })
 

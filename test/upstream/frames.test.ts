@@ -1,6 +1,7 @@
 /** RFC 6455 §5, held to for all splits of the bytes; and no credential in any cut of any message. */
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
+import { GatewayError } from '../../gateway/protocol/problem.ts'
 import { FrameFlow } from '../../gateway/upstream/frame-flow.ts'
 import {
   type ControlFrame,
@@ -229,5 +230,37 @@ describe('a credential in frames', () => {
     expect(out.toString('latin1')).toContain('hello ')
     expect(out.length).toBe(part.length - 6)
     expect(flow.isBetweenFrames).toBe(false)
+  })
+})
+
+describe('what an agent says', () => {
+  it('is shown to the censor as it is meant, and does not go on when that says no', () => {
+    fc.assert(
+      fc.property(conversation, cuts, fc.nat(20), (frames, at, allowed) => {
+        const shown: Buffer[] = []
+        const out: Buffer[] = []
+        const refusal = new GatewayError('foreign_credential', 'no')
+        const censor = {
+          look(chunk: Buffer) {
+            shown.push(Buffer.from(chunk))
+            return shown.length > allowed ? refusal : undefined
+          },
+        }
+        const write = (bytes: Buffer) => void out.push(Buffer.from(bytes))
+        const flow = new FrameFlow({ sender: 'agent', limits: LIMITS, searcher: null, censor, write })
+        const sent = Buffer.concat(frames.map((frame) => frameBytes(frame, 'agent')))
+        try {
+          for (const piece of inPieces(sent, at)) flow.push(piece)
+        } catch (cause) {
+          expect(cause).toBe(refusal)
+        }
+        const said = Buffer.concat(frames.flatMap(({ opcode, payload }) => (opcode < 8 ? [payload] : [])))
+        const seen = Buffer.concat(shown)
+        expect(said.subarray(0, seen.length).equals(seen)).toBe(true)
+        const gone = Buffer.concat(out)
+        expect(sent.subarray(0, gone.length).equals(gone)).toBe(true)
+        if (shown.length <= allowed) expect([seen.length, gone.length]).toEqual([said.length, sent.length])
+      }),
+    )
   })
 })
