@@ -133,6 +133,40 @@ describe('an upstream connection', () => {
   })
 })
 
+describe('an upstream connection that is being opened', () => {
+  it('and fails, fails all who wait for it, and leaves nothing', async () => {
+    const gone = await openHttp2Origin(() => {})
+    await gone.close()
+    const door = await openHttp2Door(gone.port)
+    closing.push(door.close)
+    const answers = await Promise.all(Array.from({ length: 10 }, () => get(door)))
+    expect(answers.every((answer) => answer.includes('could not be reached'))).toBe(true)
+    expect(door.refusals.map(({ code }) => code)).toEqual(Array(10).fill('upstream_refused'))
+  })
+
+  it('while the agents who wanted it leave, serves those who come after', async () => {
+    const { promise: gate, resolve: openGate } = Promise.withResolvers<readonly string[]>()
+    const origin = await openHttp2Origin((stream) => {
+      stream.respond({ ':status': 200 })
+      stream.end('fine')
+    })
+    const door = await openHttp2Door(origin.port, { upstream: { hosts: new Map(), resolve: () => gate } })
+    closing.push(origin.close, door.close)
+    const leaving = Array.from({ length: 100 }, async () => {
+      const socket = connect(door.port, '127.0.0.1')
+      await new Promise<void>((resolve) => socket.write(`GET / HTTP/1.1\r\nHost: ${HOST}\r\n\r\n`, () => resolve()))
+      socket.resetAndDestroy()
+    })
+    await Promise.all(leaving)
+    await door.ended(100)
+    expect(door.outcomes.every(({ error, status }) => error === 'client_left' && status === 499)).toBe(true)
+    openGate(['127.0.0.1'])
+    expect(await Promise.all(Array.from({ length: 50 }, () => get(door)))).toEqual(Array(50).fill('fine'))
+    expect(origin.sessions).toHaveLength(1)
+    expect(door.unexpected).toEqual([])
+  })
+})
+
 describe('a session that nobody uses', () => {
   async function openPool(options: { maxIdle?: number; idleTimeoutMs?: number }) {
     const origin = await openHttp2Origin((stream) => stream.respond({ ':status': 204 }, { endStream: true }))
