@@ -6,7 +6,7 @@
 import type { Permit } from '../policy/decision.ts'
 import type { Clock } from '../protocol/clock.ts'
 import type { Grant } from '../protocol/grant.ts'
-import type { Captive, Capture, Outbound } from '../protocol/message.ts'
+import type { Captive, Capture, Outbound, RawHeaders } from '../protocol/message.ts'
 import { asGatewayError, GatewayError } from '../protocol/problem.ts'
 import type { Secret } from '../protocol/secret.ts'
 import type { Service, Slot } from '../protocol/service.ts'
@@ -56,7 +56,11 @@ export class Captives {
     const capture: Capture = { pointers: operation.captures, keep: (found) => this.#keep(permit, found) }
     return {
       facts: lease.facts,
-      attach: async (plain) => ({ ...(await lease.attach(plain)), capture }),
+      async attach(plain) {
+        if (plain.upgrade !== undefined)
+          throw new GatewayError('upgrade_refused', 'Of a WebSocket no credential can be captured.')
+        return { ...(await lease.attach(plain)), capture }
+      },
       async reissue(plain) {
         const better = await lease.reissue(plain)
         return better === null ? null : { ...better, capture }
@@ -155,7 +159,9 @@ export class Captives {
   #place({ secret }: Kept, slot: Slot, plain: Outbound): Outbound {
     const face = { ...plain.service, slots: [slot] }
     const secrets = [...plain.secrets, secret, ...this.#placement.derived(secret, face)]
-    return { ...this.#placement.place(secret, { ...plain, service: face, secrets }), service: plain.service }
+    // Cleansed of it already, but for operations that leave the agent's own authorization in place.
+    const headers = withoutField(plain.headers, slot.in === 'header' ? slot.name : 'authorization')
+    return { ...this.#placement.place(secret, { ...plain, headers, service: face, secrets }), service: plain.service }
   }
 
   /** By everything that a placeholder is bound to: under another grant, service or tenant nothing is found. */
@@ -181,6 +187,10 @@ export class Captives {
   #isUsable({ untilMs, untilElapsedMs }: Kept): boolean {
     return this.#rooms.clock.nowMs() < untilMs && this.#rooms.clock.elapsedMs() < untilElapsedMs
   }
+}
+
+function withoutField(headers: RawHeaders, name: string): RawHeaders {
+  return headers.filter((_, i) => headers[i - (i % 2)]?.toLowerCase() !== name.toLowerCase())
 }
 
 /** Kept for every replica, or not given out at all. */

@@ -8,6 +8,7 @@ import type { Service, Slot } from '../protocol/service.ts'
 
 const MARK = 'klp_'
 const ID_LENGTH = 43
+const AUTHORIZATION = 'authorization'
 const SHORTEST = MARK.length + ID_LENGTH
 /** What stands before the mark is the look (`upstream/capture.ts`). */
 const PLACEHOLDER = /^(?:[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.|[a-z]{2,5}[-_])?klp_[A-Za-z0-9_-]{43}$/
@@ -42,13 +43,14 @@ export function standingIn({ rawHeaders, rawPath }: Inbound, service: Service): 
 }
 
 function inField(field: string, value: string, { slots }: Service): Standing | undefined {
-  const isMarked = value.includes(MARK)
-  if (!isMarked && !/^basic /i.test(value)) return undefined
+  if (!value.includes(MARK)) {
+    const mayBePair = field.length === AUTHORIZATION.length && field.toLowerCase() === AUTHORIZATION
+    return mayBePair && /^basic /i.test(value) ? inPair(value.slice('basic '.length)) : undefined
+  }
   const name = field.toLowerCase()
-  if (name === 'authorization' && !isMarked) return inPair(value.slice('basic '.length))
   if (name === 'cookie') return inCookie(value, slots)
   const isSlot =
-    name === 'authorization' || slots.some((slot) => slot.in === 'header' && slot.name.toLowerCase() === name)
+    name === AUTHORIZATION || slots.some((slot) => slot.in === 'header' && slot.name.toLowerCase() === name)
   if (!isSlot) return undefined
   const start = value.lastIndexOf(' ') + 1
   return standing(value.slice(start), { in: 'header', name: field, prefix: value.slice(0, start) })
