@@ -55,13 +55,17 @@ export function assembleService(description: ServiceDescription, faults: Fault[]
       captures: entry.captures,
     }),
   )
+  refuseLooseEnds(description, faults)
   const service = plainService(description, operations)
   const tries = new Map(description.hosts.map((host) => [host, new OperationTrie<Spot>()]))
   const faces = new Map<string, Service>()
   for (const operation of operations) {
     const entry = description.operations[operation.id]
     if (entry === undefined) continue
-    const spot = { operation, service: faceOf(service, entry.attach as Slot | 'none' | undefined, entry.dialect, faces) }
+    const spot = {
+      operation,
+      service: faceOf(service, entry.attach as Slot | 'none' | undefined, entry.dialect, faces),
+    }
     for (const text of entry.match) place(text, spot, { description, tries, faults })
   }
   const unlisted = {
@@ -69,6 +73,19 @@ export function assembleService(description: ServiceDescription, faults: Fault[]
     write: { operation: strange(service.name, 'unlisted', 'write'), service },
   }
   return { service, tries, unlisted }
+}
+
+/** Where a placeholder may stand the agent's own credential does not pass: one of the two would undo the other. */
+function refuseLooseEnds({ name, operations }: ServiceDescription, faults: Fault[]): void {
+  const entries = Object.entries(operations)
+  if (entries.every(([, { captures }]) => captures.length === 0)) return
+  for (const [id] of entries.filter(([, { attach }]) => attach === 'none'))
+    faults.push({
+      where: `service ${name}: operations.${id}.attach`,
+      got: 'none, though the service has `captures`',
+      allowed: 'none only where no credential of an answer is captured',
+      fix: 'remove it: a placeholder in the request is replaced by what it stands for',
+    })
 }
 
 function plainService(description: ServiceDescription, operations: readonly Operation[]): Service {

@@ -1,5 +1,5 @@
 /** SECURITY.md 9: git and git-lfs, unmodified: large repositories, partial clones, objects with credentials of their own, refusals in words. */
-import { randomBytes } from 'node:crypto'
+import { createHash, randomBytes } from 'node:crypto'
 import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -42,9 +42,11 @@ const operations = {
   },
 }
 
+const described = { hosts: ['git.keyless.test'], slots: [{ in: 'basic' as const, username: 'x-access-token' }] }
+
 beforeAll(async () => {
   git = await startGit({ password, lfs })
-  const service = { hosts: ['git.keyless.test'], slots: [{ in: 'basic' as const, username: git.username }], operations }
+  const service = { ...described, operations }
   site = await openSite(
     { port: git.port, caPem: git.caPem },
     { services: [{ name: 'git', dialect: 'git', ...service }], credentials: { git: password } },
@@ -91,7 +93,7 @@ const url = () => `https://git.keyless.test:${git.port}${git.path}`
 /** git with a proxy and a CA, and nothing else that is ours: as it is without `keyless run`. */
 function plainGit(
   args: readonly string[],
-  o: { as?: OpenedTask; handle?: string; where?: OpenSite } = {},
+  o: { as?: OpenedTask; handle?: string; where?: OpenSite; trace?: boolean } = {},
 ): Promise<Ended> {
   const { as = task, where = site } = o
   const proxy = `http://${as.task}:${o.handle ?? as.handle}@127.0.0.1:${where.gateway.proxyPort}`
@@ -111,6 +113,7 @@ function plainGit(
       GIT_ASKPASS: join(home, 'askpass'),
       GIT_SSL_CAINFO: join(home, 'ca.pem'),
       https_proxy: proxy,
+      ...(o.trace && { GIT_TRACE: '1', GIT_CURL_VERBOSE: '1' }),
       ...identity,
     },
   })
@@ -196,11 +199,7 @@ describe('git', () => {
   })
 
   it('is never asked for a password that the gateway should have had right', { timeout: 60_000 }, async () => {
-    const service = {
-      hosts: ['git.keyless.test'],
-      slots: [{ in: 'basic' as const, username: git.username }],
-      operations,
-    }
+    const service = { ...described, operations }
     const stale = await openSite(
       { port: git.port, caPem: git.caPem },
       { services: [{ name: 'git', dialect: 'git', ...service }], credentials: { git: 'a-password-of-last-year' } },
@@ -244,6 +243,50 @@ describe.runIf(process.env.CI !== undefined || onPath('git-lfs'))('git-lfs', () 
     expect(lfs.presented.every((one) => lfs.handedOut.has(one))).toBe(true)
     expect([...git.authorizations.keys()]).not.toContain('')
     expect(findCanary(JSON.stringify(pulled), password)).toEqual([])
+  })
+
+  it('holds a placeholder for each object where the batch is captured, and pulls all the same', {
+    timeout: 60_000,
+  }, async () => {
+    const captured = {
+      ...operations,
+      'lfs.batch': {
+        ...operations['lfs.batch'],
+        returns_secret: true,
+        captures: ['/objects/*/actions/*/header/Authorization'],
+      },
+      'lfs.objects': { match: operations['lfs.objects'].match, access: 'write' as const },
+    }
+    const service = { ...described, operations: captured }
+    const holding = await openSite(
+      { port: git.port, caPem: git.caPem },
+      {
+        services: [{ name: 'git', dialect: 'git', ...service }],
+        credentials: { git: password },
+        policies: {
+          text: '@id("lfs") @owner("test") permit (principal, action == Action::"git:lfs.batch", resource);',
+        },
+      },
+    )
+    try {
+      await writeFile(join(home, 'ca.pem'), (await holding.gateway.control.status()).ca_pem)
+      const ask = { where: holding, as: await holding.gateway.openTask('git:*') }
+      const before = lfs.presented.length
+      await plainGit(['clone', '--quiet', '--no-checkout', '--depth', '1', '--branch', 'media', url(), 'held'], ask)
+      await plainGit(['-C', 'held', 'lfs', 'install', '--local'], ask)
+      const pulled = await plainGit(['-C', 'held', 'checkout', 'media'], { ...ask, trace: true })
+      expect(pulled.code, pulled.stderr).toBe(0)
+      const film = await readFile(join(work, 'held', 'film.bin'))
+      expect(lfs.objects.get(createHash('sha256').update(film).digest('hex'))?.equals(film)).toBe(true)
+      // git-lfs traces the answer of the batch: what stands there is ours, what arrived at the objects is the server's.
+      expect(pulled.stderr).toMatch(/klp_[\w-]{43}/)
+      expect(pulled.stderr).not.toContain('RemoteAuth ')
+      expect(lfs.presented.slice(before).every((one) => lfs.handedOut.has(one))).toBe(true)
+      expect(lfs.presented.length).toBe(before + 1)
+    } finally {
+      await writeFile(join(home, 'ca.pem'), (await site.gateway.control.status()).ca_pem)
+      await holding.stop()
+    }
   })
 
   // A refused object, in contrast, it asks for eight times more by itself (lfs.transfer.maxretries).

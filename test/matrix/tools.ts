@@ -19,8 +19,15 @@ export const tools: readonly MatrixTool[] = [
     title: 'git-lfs',
     works: 'push and pull (20 MB)',
     notes:
-      'Objects come with an authorization of their own: their operation in the service file says `attach: none`. It asks for a refused object eight times more by itself, for a refused batch not.',
+      'Objects come with an authorization of their own: with `captures: [/objects/*/actions/*/header/Authorization]` at the batch the agent holds placeholders for it, with `attach: none` at the objects it passes. It asks for a refused object eight times more by itself, for a refused batch not.',
     heldBy: 'test/flow/git.test.ts',
+  },
+  {
+    title: 'gh, skopeo, kubectl',
+    works: 'refusals in words',
+    notes:
+      '`HTTPS_PROXY` and `SSL_CERT_FILE`, as Go has them. Of a refused first question (`/v2/`, API discovery) skopeo and kubectl show the status alone. A kubeconfig that names a CA trusts only that one.',
+    heldBy: 'test/matrix/dialects.test.ts',
   },
   {
     title: 'gRPC (`@grpc/grpc-js`)',

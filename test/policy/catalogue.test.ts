@@ -290,6 +290,10 @@ describe('service files', () => {
     expect(at('/objects/1')).toMatchObject({ name: file.name, credential: undefined, passesOwn: true })
     expect(at('/notes').credential).toBe(file.name)
     expect(at('/notes').passesOwn).toBeUndefined()
+    const mint = { match: ['POST /keys'], access: 'write' as const, returns_secret: true, captures: ['/key'] }
+    await expect(catalogueOf({ ...file, operations: { objects, mint } })).rejects.toMatchObject({
+      faults: [expect.objectContaining({ where: expect.stringContaining('operations.objects.attach') })],
+    })
   })
 
   it('report every mistake at once, with path, got, allowed and fix', async () => {
