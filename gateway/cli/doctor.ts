@@ -53,12 +53,13 @@ export async function examine(options: WhichGateway): Promise<Check[]> {
 
 async function examineRunning(control: ControlClient, status: StatusView): Promise<Check[]> {
   const [machine, clients] = await Promise.all([import('./doctor-machine.ts'), import('./doctor-clients.ts')])
+  const clock = await machine.checkClock(status.now, status.data_dir) // first: trying the clients takes seconds
   return [
     ...(await machine.checkDataDirectory(status.data_dir)),
     await clients.checkProxy(status.proxy),
     machine.checkAuthority(status.ca_pem, Date.now()),
     ...(await clients.checkTrust(control, status)),
-    ...(await machine.checkClock(status.now, status.data_dir)),
+    ...clock,
     machine.checkLog(status),
     machine.checkRedis(status),
     ...machine.checkCredentials(status),

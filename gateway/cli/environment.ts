@@ -16,7 +16,7 @@ export interface RunFiles {
 }
 
 export interface EnvironmentOptions {
-  /** What a layer of this run says besides: tools, Java. */
+  /** What the layers of this run say besides: preloads, tools, Java. */
   readonly layers: Readonly<Record<string, string>>
   readonly inherited: Readonly<Record<string, string | undefined>>
   /** The forwarder: `http://agent:SECRET@127.0.0.1:PORT`. */
@@ -37,10 +37,19 @@ export function ownVariables({ inherited, files, ...options }: EnvironmentOption
     ...proxyVariables(options.proxyUrl),
     ...trustVariables(files),
     PHP_INI_SCAN_DIR: `${inherited.PHP_INI_SCAN_DIR ?? ''}:${files.phpDir}`, // an empty first part keeps PHP's own directory
-    NODE_OPTIONS: joined(' ', `--require ${JSON.stringify(PRELOADS.node)}`, inherited.NODE_OPTIONS),
-    PYTHONPATH: joined(delimiter, PRELOADS.python, inherited.PYTHONPATH),
     ...options.layers,
     ...options.placeholders,
+  }
+}
+
+/** Before a user's own, which are loaded as well. */
+export function preloadVariables({
+  NODE_OPTIONS,
+  PYTHONPATH,
+}: EnvironmentOptions['inherited']): Record<string, string> {
+  return {
+    NODE_OPTIONS: joined(' ', `--require ${JSON.stringify(PRELOADS.node)}`, NODE_OPTIONS),
+    PYTHONPATH: joined(delimiter, PRELOADS.python, PYTHONPATH),
   }
 }
 
@@ -57,7 +66,7 @@ function joined(separator: string, ...parts: (string | undefined)[]): string {
 
 /**
  * Own variables in place of whatever was inherited under their names.
- * @param shims directory to put first in PATH. @param own as `ownVariables` made it.
+ * @param shims directory to put first in PATH; empty for none. @param own as `ownVariables` made it.
  */
 export function childEnvironment(
   { inherited, secretEnv }: Pick<EnvironmentOptions, 'inherited' | 'secretEnv'>,
@@ -70,7 +79,7 @@ export function childEnvironment(
     ([name, value]) => value !== undefined && !replaced.has(name.toUpperCase()),
   )
   const environment = { ...(Object.fromEntries(kept) as Record<string, string>), ...own }
-  return { ...environment, PATH: joined(delimiter, shims, environment.PATH) }
+  return shims === '' ? environment : { ...environment, PATH: joined(delimiter, shims, environment.PATH) }
 }
 
 /** Not set, only removed: each would lead some client past the proxy, or to another one. */

@@ -16,6 +16,10 @@ export interface RunOptions extends WhichGateway, Omit<GrantOptions, 'bind' | 'd
   readonly verbose?: boolean
   /** Undefined: where there is a Java, and its port can be kept to this user. */
   readonly java?: boolean
+  /** Default true. */
+  readonly preload?: boolean
+  /** Default true. */
+  readonly shims?: boolean
 }
 
 export function runCommand(): Command {
@@ -29,6 +33,8 @@ export function runCommand(): Command {
     .option('--data <directory>', 'data directory of the gateway (default: $KEYLESS_HOME or ~/.keyless)')
     .option('-v, --verbose', 'say on stderr which task this is and how it ended')
     .option('--java', 'serve Java also where its port cannot be kept from other users of this machine')
+    .option('--no-preload', 'leave NODE_OPTIONS and PYTHONPATH alone')
+    .option('--no-shims', 'put nothing first in PATH')
     .option('--no-java', 'open no port for Java, and leave JAVA_TOOL_OPTIONS alone')
     .addHelpText(
       'after',
@@ -131,7 +137,7 @@ async function withForwarder({ command, options, control, status, task, note, sa
     onRenewed: (issued, graceMs) => forwarder.present(authorizationOf(issued), graceMs),
   })
   try {
-    const around = await openSurroundings({ status, forwarder, inherited: process.env, java: options.java })
+    const around = await openSurroundings({ ...options, status, forwarder, inherited: process.env })
     try {
       return await superviseChild(command, around.env, say)
     } finally {

@@ -1,7 +1,7 @@
 /** Everything that a command finds around it under `keyless run`: files, ports and variables, layer by layer. */
 import type { StatusView } from '../protocol/control.ts'
 import { writeBundle } from './bundle.ts'
-import { childEnvironment, ownVariables } from './environment.ts'
+import { childEnvironment, ownVariables, preloadVariables } from './environment.ts'
 import type { Forwarder } from './forwarder.ts'
 import { prepareJava } from './java.ts'
 import { writeShims } from './shims.ts'
@@ -13,6 +13,10 @@ export interface SurroundingsOptions {
   readonly inherited: Readonly<Record<string, string | undefined>>
   /** @see JavaOptions.isWanted */
   readonly java?: boolean | undefined
+  /** Lead Node and Python by their preloads. Default true. */
+  readonly preload?: boolean
+  /** Give emptied environments back. Default true. */
+  readonly shims?: boolean
 }
 
 export interface Surroundings {
@@ -33,7 +37,7 @@ export async function openSurroundings(options: SurroundingsOptions): Promise<Su
 
 async function environmentIn(
   { dir, files, certificates }: Awaited<ReturnType<typeof writeBundle>>,
-  { status, forwarder, inherited, java }: SurroundingsOptions,
+  { status, forwarder, inherited, java, preload = true, shims = true }: SurroundingsOptions,
 ): Promise<Record<string, string>> {
   const { services, secret_env: secretEnv } = status
   const [tools, forJava] = await Promise.all([
@@ -41,9 +45,9 @@ async function environmentIn(
     prepareJava({ isWanted: java, inherited, dir, certificates, forwarder }),
   ])
   const placeholders = Object.assign({}, ...services.map((service) => service.placeholders)) as Record<string, string>
-  const layers = { ...tools, ...forJava }
+  const layers = { ...(preload && preloadVariables(inherited)), ...tools, ...forJava }
   const wanted = { inherited, proxyUrl: forwarder.url, files, layers, placeholders, secretEnv }
   const own = ownVariables(wanted)
-  const shims = await writeShims(dir, inherited.PATH ?? '', own)
-  return childEnvironment(wanted, own, shims)
+  const first = shims ? await writeShims(dir, inherited.PATH ?? '', own) : ''
+  return childEnvironment(wanted, own, first)
 }

@@ -5,6 +5,8 @@
 import type { HeartbeatView, IssuedView, OpenedTask } from '../protocol/control.ts'
 import { GatewayError, problems } from '../protocol/problem.ts'
 
+/** A client that is refused may ask again at once, and again. */
+const CHECK_MS = 500
 /** Renewed while this part of its life is left, so that policy, or a gateway that is away, has time. */
 const RENEW_AT = 0.25
 
@@ -41,6 +43,7 @@ export function keepAlive(living: Living): TaskLife {
   /** the root grant beside which no other is given */
   let last: string | undefined
   let isBeating = false
+  let lookedMs = 0
 
   const beat = async () => {
     const { grant, state } = await control.heartbeat(task.task)
@@ -60,17 +63,23 @@ export function keepAlive(living: Living): TaskLife {
       say(`the task gets no further grant: ${cause.detail} (${cause.code})`)
     }
   }
-  const check = () => {
+  const look = () => {
     if (isBeating) return
     isBeating = true
+    lookedMs = performance.now()
     beat()
       .catch((cause: Error) => note(`heartbeat: ${cause.message}`))
       .finally(() => {
         isBeating = false
       })
   }
-  const timer = setInterval(check, ((task.heartbeat_s ?? 15) * 1000) / 3)
-  return { check, stop: () => clearInterval(timer) }
+  const timer = setInterval(look, ((task.heartbeat_s ?? 15) * 1000) / 3)
+  return {
+    check() {
+      if (performance.now() - lookedMs > CHECK_MS) look()
+    },
+    stop: () => clearInterval(timer),
+  }
 }
 
 /** By this machine's steady clock: the gateway's may differ, and a wall clock can be set. */

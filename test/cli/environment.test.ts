@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { childEnvironment, ownVariables } from '../../gateway/cli/environment.ts'
+import { childEnvironment, ownVariables, preloadVariables } from '../../gateway/cli/environment.ts'
 
 const PROXY = 'http://agent:00ff@127.0.0.1:4711'
 const files = { ca: '/run/x/ca.pem', wgetrc: '/run/x/wgetrc', phpDir: '/run/x/php' }
@@ -80,10 +80,10 @@ describe('the environment of a command', () => {
   })
 
   it('puts the preloads before a user’s own, so that both are loaded', () => {
-    const alone = environment()
+    const alone = preloadVariables({})
     expect(alone.NODE_OPTIONS).toMatch(/^--require "\/.*\/preload\/node\.cjs"$/)
     expect(alone.PYTHONPATH).toMatch(/^\/.*\/preload$/) // an empty part would be the current directory
-    const both = environment({ NODE_OPTIONS: '--max-old-space-size=99', PYTHONPATH: '/mine' })
+    const both = preloadVariables({ NODE_OPTIONS: '--max-old-space-size=99', PYTHONPATH: '/mine' })
     expect(both.NODE_OPTIONS).toBe(`${alone.NODE_OPTIONS} --max-old-space-size=99`)
     expect(both.PYTHONPATH).toBe(`${alone.PYTHONPATH}:/mine`)
   })

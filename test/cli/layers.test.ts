@@ -153,6 +153,20 @@ describe.runIf(onPath('java'))('Java', () => {
   })
 })
 
+describe('a run without layers', () => {
+  it('leaves the variables of the user alone', async () => {
+    const mine = {
+      NODE_OPTIONS: '--no-warnings',
+      PYTHONPATH: '/mine',
+      PATH: '/usr/bin:/bin',
+      JAVA_TOOL_OPTIONS: '-Dx=y',
+    }
+    const flags = ['--no-preload', '--no-shims', '--no-java']
+    const { stdout } = await run(['env'], { flags, env: mine })
+    for (const [name, value] of Object.entries(mine)) expect(stdout.split('\n')).toContain(`${name}=${value}`)
+  })
+})
+
 describe('a process whose environment was emptied', () => {
   const emptied = (command: readonly string[]) => [
     'sh',
