@@ -27,6 +27,8 @@ export interface CertificateAuthority {
   readonly generation: number
   /** What keeps the authority from renewing itself, and what to do; undefined: nothing. */
   readonly trouble: string | undefined
+  /** Whether this is a host of a service: its leaf is worth keeping before those of others. */
+  serves(host: string): boolean
   /** A fresh leaf for a host name or IP address (no brackets). Callers keep it until `renewAtMs`. @throws Error without a root for it. */
   issueLeaf(host: string): Leaf
   /** Follow what others changed on disk, and make a successor when it is due. Never rejects: see `trouble`. */
@@ -38,6 +40,8 @@ export interface AuthorityTerms {
   readonly hosts: Wanted
   /** How long a root lives, days, 1 to 365. */
   readonly days: number
+  /** Hosts of the services. Default: `hosts`. */
+  readonly served?: readonly string[]
 }
 
 /** What the setting `ca` means for these services. */
@@ -45,7 +49,8 @@ export function authorityTerms(
   { names, days }: { readonly names: 'services' | 'any'; readonly days: number },
   services: readonly { readonly hosts: readonly string[] }[],
 ): AuthorityTerms {
-  return { hosts: names === 'any' ? undefined : [...new Set(services.flatMap(({ hosts }) => hosts))], days }
+  const served = [...new Set(services.flatMap(({ hosts }) => hosts))]
+  return { hosts: names === 'any' ? undefined : served, days, served }
 }
 
 const HOUR_MS = 3_600_000
@@ -62,6 +67,7 @@ export async function loadAuthority(dir: string, clock: Clock, terms: AuthorityT
   const leafKey = createLeafKey()
   let stored = await settle(dir, clock, terms)
   let own = await renewOwn([], stored, terms, clock)
+  const served = new Set(terms.served ?? terms.hosts)
   let generation = 0
   let trouble = stored.trouble // these four are written only here and by `refresh`
 
@@ -75,6 +81,7 @@ export async function loadAuthority(dir: string, clock: Clock, terms: AuthorityT
     get trouble() {
       return trouble
     },
+    serves: (host) => served.has(host),
     issueLeaf(host) {
       const nowMs = clock.nowMs()
       const issuer = succession(stored.roots, nowMs).signerOf(host) ?? succession(own, nowMs).signerOf(host)

@@ -96,9 +96,15 @@ export function createInterceptor(parts: InterceptorParts): Interceptor {
     servers.delete(host)
     servers.set(host, made)
     made.catch(() => servers.delete(host))
-    const [oldest] = servers.keys()
-    if (servers.size > MAX_HOSTS && oldest !== undefined) servers.delete(oldest)
+    if (servers.size > MAX_HOSTS) servers.delete(leastWanted())
     return (await made).server
+  }
+
+  /** The oldest host of no service, so that whoever names thousands of those takes no leaf from anybody else. */
+  function leastWanted(): string {
+    for (const host of servers.keys()) if (!parts.authority.serves(host)) return host
+    const [oldest = ''] = servers.keys()
+    return oldest
   }
 
   return {
@@ -140,7 +146,7 @@ const NO_REQUEST = Object.assign(new Error('closed after the handshake'), { code
 const DISTRUST = /UNKNOWN_CA|BAD_CERTIFICATE|CERTIFICATE_UNKNOWN/
 const HUNG_UP = /ECONNRESET|NO_REQUEST/
 const TRUST_REMEDY =
-  'Start it with "keyless run", or point it at the gateway\'s ca.pem: SSL_CERT_FILE, NODE_EXTRA_CA_CERTS, REQUESTS_CA_BUNDLE, GIT_SSL_CAINFO or its own setting.'
+  'Start it with "keyless run", or point it at the gateway\'s ca.pem: SSL_CERT_FILE, NODE_EXTRA_CA_CERTS, REQUESTS_CA_BUNDLE, GIT_SSL_CAINFO or its own setting. For a host of no service the ca.pem on disk is not enough: docs/ca.md.'
 
 function complainer(report: (complaint: TlsComplaint) => void) {
   const reported = new Set<string>()
