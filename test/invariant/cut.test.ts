@@ -5,8 +5,10 @@
 import { once } from 'node:events'
 import { mkdir } from 'node:fs/promises'
 import type { RequestListener } from 'node:http'
+import { connect as connectHttp2 } from 'node:http2'
 import { connect, type Socket } from 'node:net'
 import { join } from 'node:path'
+import { connect as connectTls } from 'node:tls'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import type { WebSocket } from 'ws'
 import type { IssuedView, OpenTaskBody } from '../../gateway/protocol/control.ts'
@@ -128,7 +130,6 @@ const lasting = {
 describe.each(Object.entries(lasting))('%s', (what, begin) => {
   it.each([
     ['in the process that ends it', () => [alone, alone] as const],
-    ['on the replica that ends it', () => [shared[0], shared[0]] as const],
     ['on another replica', () => shared],
   ] as const)('is cut %s, and the upstream with it', async (_, where) => {
     const [there, ender] = where()
@@ -143,6 +144,42 @@ describe.each(Object.entries(lasting))('%s', (what, begin) => {
     } else await expect.poll(text, within).toMatch(/^HTTP\/1\.1 401 [\s\S]*keyless-error: grant_revoked/)
     await expect.poll(() => busy, within).toBe(0)
     socket.destroy()
+    expect(await outcomeOf(there, task.task)).toContain('grant_revoked')
+  })
+})
+
+describe('a stream over HTTP/2', () => {
+  it('is reset within a second, and the upstream is cut', async () => {
+    const [{ control }, there] = shared
+    const [task, other] = [await open(there), await open(there)]
+    const authority = `chat.keyless.test:${upstream.tlsPort}`
+    const ca = (await there.control.status()).ca_pem
+    const streams = await Promise.all(
+      [task, other].map(async ({ handle }) => {
+        const raw = connect(there.proxyPort, '127.0.0.1')
+        const credentials = Buffer.from(`task:${handle}`).toString('base64')
+        raw.write(
+          `CONNECT ${authority} HTTP/1.1\r\nHost: ${authority}\r\nProxy-Authorization: Basic ${credentials}\r\n\r\n`,
+        )
+        await once(raw, 'data')
+        const secure = connectTls({ socket: raw, servername: 'chat.keyless.test', ca, ALPNProtocols: ['h2'] })
+        const session = connectHttp2(`https://${authority}`, { createConnection: () => secure })
+        const stream = session.request({ ':path': '/events' })
+        stream.on('error', () => {})
+        await once(stream, 'data')
+        return { session, stream }
+      }),
+    )
+    const [cut, kept] = streams as [(typeof streams)[0], (typeof streams)[0]]
+    const ended = new Promise((resolve) => cut.stream.once('close', resolve))
+    await control.completeTask(task.task)
+    const startMs = performance.now()
+    await ended
+    expect(performance.now() - startMs).toBeLessThan(AT_ONCE_MS)
+    expect(cut.stream.rstCode).not.toBe(0)
+    expect(kept.stream.closed).toBe(false)
+    for (const { session } of streams) session.destroy()
+    await expect.poll(() => busy).toBe(0)
     expect(await outcomeOf(there, task.task)).toContain('grant_revoked')
   })
 })
