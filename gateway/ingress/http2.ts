@@ -16,6 +16,10 @@ import { draining, turnAway } from './refusal.ts'
 
 /** RFC 9113 §6.5.2 wants at least 100. Each costs an upstream stream and up to two windows of memory. */
 const MAX_STREAMS = 128
+/** Bytes that a client may send on one stream ahead of its upstream. */
+const STREAM_WINDOW = 256 * 1024
+/** The same for all streams together. Node gives it back at once, so that a stalled stream holds up no other. */
+const SESSION_WINDOW = 1024 * 1024
 /** Fields of a head. Their bytes are limited before that, but only as the client sends them: packed, one byte may repeat 4 KiB. */
 const MAX_FIELDS = 2_048
 /** Of our answers: an upstream's head may have 64 KiB, names and lengths add to it. Beyond it nghttp2 gives the connection up. */
@@ -35,7 +39,11 @@ export function createHttp2(door: Door): (socket: TLSSocket, tunnel: Tunnel) => 
     maxHeaderListPairs: MAX_FIELDS,
     maxSendHeaderBlockLength: MAX_SENT_HEAD_BYTES,
     strictSingleValueFields: false, // what an upstream repeats is repeated
-    settings: { maxConcurrentStreams: MAX_STREAMS, maxHeaderListSize: MAX_HEAD_BYTES },
+    settings: {
+      maxConcurrentStreams: MAX_STREAMS,
+      maxHeaderListSize: MAX_HEAD_BYTES,
+      initialWindowSize: STREAM_WINDOW,
+    },
   })
   return (socket, tunnel) => {
     const line = newLine(tunnel, tunnel)
@@ -55,6 +63,7 @@ interface Connection {
 
 function attend(door: Door, line: Line, tunnel: Tunnel, { session, socket }: Connection): void {
   line.retire = () => session.close()
+  session.setLocalWindowSize(SESSION_WINDOW)
   const calm = new Calm(door.nowMs)
   let isSentAway = false
   const charge = (cost: number): void => {
