@@ -276,9 +276,10 @@ describe('1,000 clients that leave', { timeout: 60_000 }, () => {
       { streamResetBurst: 2 * LEAVERS },
     )
     const door = await openHttp2Door(origin.port)
-    for (let left = 0; left < LEAVERS; left += AT_ONCE)
+    for (let left = 0; left < LEAVERS; left += AT_ONCE) {
       await Promise.all(Array.from({ length: AT_ONCE }, () => leave(door.port, text, sign)))
-    await door.ended(LEAVERS)
+      await door.ended(left + AT_ONCE)
+    }
     await turn()
     if (streams.size > 0) await idle.promise
     expect(door.unexpected).toEqual([])
@@ -298,8 +299,8 @@ describe('1,000 clients that leave', { timeout: 60_000 }, () => {
     agent.destroy()
     await door.close()
     await origin.close()
-    await turn()
-    for (const [kind, count] of Object.entries(handles())) expect(count, kind).toBeLessThanOrEqual(before[kind] ?? 0)
+    const extra = () => Object.entries(handles()).filter(([kind, count]) => count > (before[kind] ?? 0))
+    while (extra().length > 0) await turn() // sockets close in their own time; what stays open runs into the test's timeout
   })
 })
 
