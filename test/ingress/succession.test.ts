@@ -232,7 +232,7 @@ test('whatever happens, an agent that fetched ca.pem within a sixth of a life tr
         expect(fleet.map(({ trouble }) => trouble)).toEqual([undefined, undefined])
       }
     }),
-    { numRuns: 8 },
+    { numRuns: 5 },
   )
 }, 30_000)
 
