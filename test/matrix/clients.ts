@@ -29,7 +29,7 @@ export interface MatrixClient {
   readonly shows: string
   /** The same, to be found in what it says. */
   readonly shown: RegExp
-  /** What its user sees when the gateway does not know the grant: a CONNECT answered with 407. */
+  /** What its user sees when the gateway does not know the grant: a CONNECT answered with 407. Absent: as another row. */
   readonly unknown?: RegExp
   /** What `keyless run` adds where variables do not suffice, or what can be done without a proxy. */
   readonly fallback?: string
@@ -198,7 +198,6 @@ export const clients: readonly MatrixClient[] = [
     service: 'anthropic',
     shows: '`403` and the body, one attempt',
     shown: SENTENCE,
-    unknown: /Connection error/,
     fallback: '`ANTHROPIC_BASE_URL`',
   },
   {
@@ -315,7 +314,6 @@ export const clients: readonly MatrixClient[] = [
     service: 'anthropic',
     shows: '`PermissionDeniedError` and the body, one attempt',
     shown: SENTENCE,
-    unknown: /Connection error/,
     fallback: '`ANTHROPIC_BASE_URL`',
   },
   {
@@ -329,7 +327,6 @@ export const clients: readonly MatrixClient[] = [
     service: 'openai',
     shows: '`PermissionDeniedError` and the body, one attempt',
     shown: SENTENCE,
-    unknown: /Connection error/,
     notes: 'An agent framework led by the proxy alone: no line of its code knows of the gateway.',
   },
   {

@@ -73,10 +73,11 @@ describe.concurrent('with nothing but the variables that docs/clients.md names',
     for (const one of client.works) expect.soft(found.get(one), ended.stderr).toEqual(expectedOf(client, one))
     expect.soft(JSON.stringify(found.get('refused'))).toMatch(client.shown)
 
-    const turnedAway = await ask('kh_nobody', client.works.slice(0, 1))
-    expect.soft(turnedAway.stdout + turnedAway.stderr).toMatch(client.unknown ?? /^$/)
-
-    expect(findCanary(JSON.stringify([ended, turnedAway]), matrix.canary)).toEqual([])
+    if (client.unknown !== undefined) {
+      const turnedAway = await ask('kh_nobody', client.works.slice(0, 1))
+      expect.soft(turnedAway.stdout + turnedAway.stderr).toMatch(client.unknown)
+    }
+    expect(findCanary(JSON.stringify(ended), matrix.canary)).toEqual([])
     expect(arrivedOn(expect, `${client.id}-led`)).toBeGreaterThanOrEqual(client.works.length)
   })
 })

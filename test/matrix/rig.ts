@@ -145,7 +145,7 @@ export async function commandOf(client: MatrixClient): Promise<readonly string[]
     case 'go':
       return missing('go', client) ?? [await goProgram(program('client.go'))]
     case 'cargo':
-      return missing('cargo', client) ?? [await rustProgram(program('reqwest'))]
+      return missing('cargo', client) ?? (await cratesMissing()) ?? [await rustProgram(program('reqwest'))]
     case 'java':
       return missing('javac', client) ?? ['java', program('Client.java')]
     case 'pip':
@@ -161,6 +161,12 @@ const OLD_NODE = '/usr/bin/node'
 async function oldNode(client: MatrixClient): Promise<Missing | undefined> {
   const { stdout = '' } = await run(OLD_NODE, ['--version']).catch(() => ({ stdout: '' }))
   return /^v20\./.test(stdout) ? undefined : new Missing(`${client.title}: ${OLD_NODE} is no Node 20`)
+}
+
+/** A cargo that reaches no registry is no toolchain; one that cannot compile the program is a failure. */
+async function cratesMissing(): Promise<Missing | undefined> {
+  const { code } = await run('cargo', ['fetch', '--quiet', '--locked'], { cwd: program('reqwest'), timeoutMs: 120_000 })
+  return code === 0 ? undefined : new Missing('this machine gets no crates')
 }
 
 const REQUIREMENTS = join(ROOT, 'test', 'matrix', 'requirements.txt')
