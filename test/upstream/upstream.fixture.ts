@@ -126,6 +126,11 @@ export interface Door {
   close(): Promise<void>
 }
 
+/** Under which grant a call says that it is made. */
+function grantOf({ headers }: IncomingMessage): Grant {
+  return grant(String(headers['x-grant'] ?? 'grant-1'), String(headers['x-tenant'] ?? 'default'))
+}
+
 export async function openDoor(options: DoorOptions): Promise<Door> {
   const host = options.host ?? HOST
   const upstream = createUpstream({
@@ -182,12 +187,7 @@ export async function openDoor(options: DoorOptions): Promise<Door> {
         byteLimit === undefined
           ? undefined
           : new Meter(byteLimit, (of) => door.settled.push({ sent: of.sentBytes, received: of.receivedBytes }))
-      const plain = cleanse(
-        call,
-        endpoint({ ...place, service: target, rawPath }),
-        grant(String(request.headers['x-grant'] ?? 'grant-1'), String(request.headers['x-tenant'] ?? 'default')),
-        meter,
-      )
+      const plain = cleanse(call, endpoint({ ...place, service: target, rawPath }), grantOf(request), meter)
       const reissue = options.reissue ?? (async () => (used < secrets.length ? attach(plain) : null))
       door.outcomes.push(await upstream.forward(attach(plain), response, reissue))
     } catch (cause) {
