@@ -13,9 +13,9 @@ import { asGatewayError, type GatewayError } from './protocol/problem.ts'
 import { needsBody } from './protocol/reach.ts'
 import type { Endpoint } from './protocol/service.ts'
 import { traceIdOf } from './protocol/trace.ts'
-import { type Border, guarded } from './upstream/border.ts'
 import { readContent } from './upstream/content.ts'
 import { cleanse } from './upstream/headers.ts'
+import type { Inspection } from './upstream/inspection.ts'
 
 /** The few methods that the flow needs of each room; `house.ts` hands them over. */
 export interface RequestRooms {
@@ -33,7 +33,7 @@ export interface RequestRooms {
   readonly policy: { evaluate(ask: Ask): Decision }
   readonly leases: { acquire(permit: Permit, receipt: Receipt, inbound: Inbound): Lease | Promise<Lease> }
   readonly upstream: {
-    guard(inbound: Inbound, endpoint: Endpoint, obligations: Obligations): Border | undefined
+    inspect(inbound: Inbound, endpoint: Endpoint, obligations: Obligations): Inspection | undefined
     forward(outbound: Outbound, reply: Reply, reissue: () => Promise<Outbound | null>): Promise<Outcome>
   }
   readonly refusals: { write(inbound: Inbound, refusal: GatewayError, endpoint: Endpoint | undefined): void }
@@ -55,11 +55,11 @@ export async function serveRequest(inbound: Inbound, house: RequestRooms): Promi
     const whole = needsBody(grant, endpoint.operation.name) ? await readWhole(inbound, house) : inbound // 4 saying what, if that counts
     const decision = event.decided(house.policy.evaluate(ask(whole, grant, endpoint, house))) // 5 may it
     const permit = requirePermit(grant, endpoint, decision) // 6 or a refusal
-    const border = event.guarded(house.upstream.guard(whole, endpoint, decision.obligations)) // 7 no credential leaves but ours
+    const inspection = event.inspected(house.upstream.inspect(whole, endpoint, decision.obligations)) // 7 no credential but ours
     using meter = meterOf(permit, await house.grants.debit(permit), house) // 8 budgets: a call before it is made, bytes as they pass
     const receipt = await event.commit() // 9 durable, or stop
     using lease = event.leased(await house.leases.acquire(permit, receipt, whole)) // 10 credential, unseen
-    const plain = guarded(cleanse(whole, endpoint, grant, meter), border) // 11 strip every credential slot, then attach
+    const plain = cleanse(whole, permit, meter, inspection) // 11 strip every credential slot, then attach
     const outbound = await lease.attach(plain)
     const outcome = await house.upstream.forward(outbound, inbound.reply, () => lease.reissue(plain)) // 12 guarded dial, stream, scrub
     if (outcome.scrubbed > 0) event.leaked(outcome, lease.burn(plain)) // 13 it came back: nobody uses it any more

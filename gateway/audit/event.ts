@@ -41,7 +41,7 @@ export interface CallEvent {
   /** @throws {GatewayError} `audit_unavailable` when the entry cannot be made durable. */
   commit(): Promise<Receipt>
   /** What it finds in the request by then is recorded with the end of the call. */
-  guarded<B extends Sighted | undefined>(border: B): B
+  inspected<I extends Sighted | undefined>(inspection: I): I
   leased<L extends { readonly facts: LeaseFacts }>(lease: L): L
   /** `leak.detected`: a credential came back in the answer and was overwritten. Before the outcome. */
   leaked(outcome: Outcome, fate: string): void
@@ -87,7 +87,7 @@ export class RecordedCall implements CallEvent {
   #grant: Grant | undefined
   #decision: Decision | undefined
   #lease: LeaseFacts | undefined
-  #border: Sighted | undefined
+  #inspection: Sighted | undefined
 
   constructor(desk: Desk, inbound: Inbound) {
     this.#desk = desk
@@ -124,9 +124,9 @@ export class RecordedCall implements CallEvent {
     return receipt
   }
 
-  guarded<B extends Sighted | undefined>(border: B): B {
-    this.#border = border
-    return border
+  inspected<I extends Sighted | undefined>(inspection: I): I {
+    this.#inspection = inspection
+    return inspection
   }
 
   leased<L extends { readonly facts: LeaseFacts }>(lease: L): L {
@@ -170,7 +170,7 @@ export class RecordedCall implements CallEvent {
   #end(outcome: Outcome | undefined, refusal: GatewayError | undefined): void {
     if (this.#stage === 'closed') return
     this.#stage = 'closed'
-    const sightings = this.#border?.sightings ?? []
+    const sightings = this.#inspection?.sightings ?? []
     if (sightings.length > 0) this.#desk.log.enqueue(foreignDraft(this.#desk.paper, this.#call, sightings))
     const durationMs = this.#desk.clock.elapsedMs() - this.#startedMs
     const lease = this.#lease

@@ -106,9 +106,9 @@ export interface Outbound {
   /** To be sent over HTTP/2 where the upstream offers that; otherwise, and by default, over HTTP/1.1. */
   readonly isHttp2?: boolean
   /** What the call may still carry; absent: as much as it likes. */
-  readonly meter?: Meter
+  readonly meter?: Meter | undefined
   /** Present: the connection is asked for; what flows on it afterwards is frames. */
-  readonly upgrade?: Upgrade
+  readonly upgrade?: Upgrade | undefined
   /** Under which it is made. What outlasts its head is cut when this ends. */
   readonly grant: Grant
   /** Upstream sockets are shared only between requests with equal keys: tenant and grant. */
@@ -120,7 +120,7 @@ export interface Outbound {
   /** Present: the answer is itself a credential, and the agent gets something that stands for it. */
   readonly capture?: Capture
   /** Looks at every piece of the body before it leaves. */
-  readonly censor?: Censor
+  readonly censor?: Censor | undefined
 }
 
 /** What becomes of an answer that holds credentials (`upstream/capture.ts`). */

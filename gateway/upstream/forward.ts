@@ -4,10 +4,10 @@ import type { Obligations } from '../protocol/decision.ts'
 import type { Inbound, Outbound, Outcome, Reply } from '../protocol/message.ts'
 import type { Endpoint } from '../protocol/service.ts'
 import type { Answer } from './answer.ts'
-import { type Border, guard } from './border.ts'
 import { createDial, type DialOptions } from './dial.ts'
 import { type Call, Exchange } from './exchange.ts'
 import { type BoundedFetch, createFetch, type Fetch } from './fetch.ts'
+import { type Inspection, inspect } from './inspection.ts'
 import { LastingCalls, type WatchGrant } from './lasting.ts'
 import { Pool } from './pool.ts'
 import { Searchers } from './searcher.ts'
@@ -54,8 +54,8 @@ export interface Upstream {
    * @throws {GatewayError} before the head only: `address_forbidden`, `upstream_…`, `request_malformed`, or what `reissue` throws.
    */
   forward(outbound: Outbound, reply: Reply, reissue: () => Promise<Outbound | null>): Promise<Outcome>
-  /** Look at the head of a request, and at its body as it leaves (`border.ts`). @throws {GatewayError} `foreign_credential`. */
-  guard(inbound: Inbound, endpoint: Endpoint, obligations: Obligations): Border | undefined
+  /** Look for credentials that are not ours (`inspection.ts`). @throws {GatewayError} `foreign_credential`. */
+  inspect(inbound: Inbound, endpoint: Endpoint, obligations: Obligations): Inspection | undefined
   /** `fetch` through the same dial, for providers. `addresses`: CIDR ranges it may reach besides public addresses. */
   fetchFor(addresses: readonly string[]): Fetch
   /** The gateway is shutting down: WebSockets, which may last for as long as their grant, are closed with 1001. */
@@ -83,7 +83,7 @@ export function createUpstream(options: UpstreamOptions): Upstream {
   return {
     forward: (outbound, reply, reissue) =>
       new Promise((resolve, reject) => serve({ outbound, reply, reissue, resolve, reject })),
-    guard: (inbound, endpoint, obligations) => guard(inbound, endpoint, obligations, options.secretRules),
+    inspect: (inbound, endpoint, obligations) => inspect(inbound, endpoint, obligations, options.secretRules),
     goAway: () => upgrades.goAway(),
     fetchFor(addresses) {
       const made = createFetch(dial, addresses)

@@ -2,12 +2,16 @@
  * Handles and grants of a gateway in what goes to an upstream. Whoever reads one there could act with it, so none leaves, whoever's
  * it is. Pure. An agent that means to can spell it otherwise; this is for the one that does not know better.
  */
+import type { RawHeaders } from '../protocol/message.ts'
+import { GatewayError } from '../protocol/problem.ts'
 
+/** A handle: three characters and 43. */
+const SHORTEST = 46
 const HANDLE = /(?<![\w-])kh_[\w-]{43}(?![\w-])/
 /** A signed JWT; what its claims say is looked at, not who signed them. */
 const JWT = /eyJ[\w-]{10,1000}\.(eyJ[\w-]{20,16000})\.[\w-]{20,1000}/g
 
-export function carriesGrant(text: string): boolean {
+function carriesGrant(text: string): boolean {
   if (text.includes('kh_') && HANDLE.test(text)) return true
   if (!text.includes('.eyJ')) return false
   for (const [, claims = ''] of text.matchAll(JWT)) {
@@ -19,4 +23,21 @@ export function carriesGrant(text: string): boolean {
 /** The same of bytes, most of which are passed over by one search for each beginning. */
 export function bytesCarryGrant(bytes: Buffer): boolean {
   return (bytes.indexOf('kh_') !== -1 || bytes.indexOf('.eyJ') !== -1) && carriesGrant(bytes.toString('latin1'))
+}
+
+/** @throws {GatewayError} `foreign_credential` when one is in what leaves of a head. */
+export function requireNoGrant(path: string, headers: RawHeaders): void {
+  if (path.length >= SHORTEST && carriesGrant(path)) throw ownGrant('its path or query')
+  for (let i = 1; i < headers.length; i += 2) {
+    const value = headers[i] as string
+    if (value.length >= SHORTEST && carriesGrant(value)) throw ownGrant(`its field ${headers[i - 1]}`)
+  }
+}
+
+/** The same for everybody's: whose it is, is nobody's business. */
+export function ownGrant(where: string): GatewayError {
+  return new GatewayError(
+    'foreign_credential',
+    `The request carries a handle or a grant of a gateway in ${where}. It belongs into Proxy-Authorization, or into the credential slot on a reverse route, and goes no further.`,
+  )
 }

@@ -5,7 +5,7 @@
 import { STATUS_CODES } from 'node:http'
 import { GatewayError } from '../protocol/problem.ts'
 import type { Slot } from '../protocol/service.ts'
-import { type Action, actionOf, readFields } from './fields.ts'
+import { type Action, actionOf, readFields } from './answer-fields.ts'
 import { isAccepted } from './outlet.ts'
 import { isCredentialCookie, requireChunked, requireSearchable } from './searchable.ts'
 import type { Searcher } from './searcher.ts'

@@ -4,38 +4,19 @@
  * here knows a credential.
  */
 import type { Grant } from '../protocol/grant.ts'
-import type { Inbound, Outbound } from '../protocol/message.ts'
+import type { Censor, Inbound, Outbound } from '../protocol/message.ts'
 import type { Meter } from '../protocol/meter.ts'
 import { GatewayError } from '../protocol/problem.ts'
-import type { Endpoint, Service } from '../protocol/service.ts'
+import type { Endpoint } from '../protocol/service.ts'
 import { DEFAULT_PORTS, formatAuthority } from '../protocol/target.ts'
+import { requireNoGrant } from './grant-in.ts'
+import { type Action, actionOn, type Plan, planFor } from './request-fields.ts'
 import { withoutCookie, withoutParameter, withoutSubprotocol } from './slots.ts'
 
-type Action =
-  | 'keep'
-  | 'drop'
-  | 'connection'
-  | 'transfer-encoding'
-  | 'content-length'
-  | 'te'
-  | 'identity'
-  | 'cookie'
-  | 'subprotocol'
-
-/** What is known of a service's header names, worked out once. */
-interface Plan {
-  /** Header name as received, any case → what to do. Grows with names seen, up to `MAX_NAMES`. */
-  readonly actions: Map<string, Action>
-  /** Lower-case header names of credential slots. */
-  readonly slots: ReadonlySet<string>
-  readonly cookies: readonly string[]
-  readonly parameters: readonly string[]
-  /** Prefixes of subprotocols that are credentials. */
-  readonly subprotocols: readonly string[]
-  /** Answers are scrubbed, so they must come whole and unencoded. */
-  readonly isScrubbed: boolean
-  /** What the client brings as its credential passes. */
-  readonly isOpen: boolean
+/** For whom it is sent, and where. */
+interface Permitted {
+  readonly grant: Grant
+  readonly endpoint: Endpoint
 }
 
 /** What one pass over the headers gathers. */
@@ -48,38 +29,7 @@ interface Draft {
   isChunked: boolean
 }
 
-/** Memo of a pure function of the service; agents choose names, so it is bounded. */
-const plans = new WeakMap<Service, Plan>()
-const openPlans = new WeakMap<Service, Plan>()
-const MAX_NAMES = 512
-const MAX_NAME_LENGTH = 64
-
 const VALUE = /^[\t\x20-\x7e\x80-\xff]*$/
-
-const FIXED: ReadonlyMap<string, Action> = new Map<string, Action>([
-  ['host', 'drop'], // written from the endpoint that policy decided on
-  ['connection', 'connection'],
-  ['keep-alive', 'drop'],
-  ['te', 'te'],
-  ['transfer-encoding', 'transfer-encoding'],
-  ['upgrade', 'drop'],
-  ['http2-settings', 'drop'],
-  ['expect', 'drop'], // answered by the ingress
-  ['content-length', 'content-length'],
-  ['authorization', 'drop'],
-  ['dpop', 'drop'], // a proof for what Authorization held
-  ['x-http-method-override', 'drop'], // policy decided on the method in the request line
-  ['x-http-method', 'drop'],
-  ['x-method-override', 'drop'],
-  ['forwarded', 'drop'],
-  ['sec-websocket-protocol', 'subprotocol'],
-])
-
-/**
- * Fields by which a proxy tells the server behind it where a request really goes (`X-Forwarded-Host`, `X-Original-URL`,
- * `X-Rewrite-URL`). Policy decided on the request line and Host; an agent may not say otherwise to whoever believes these.
- */
-const REROUTING = /^x-(?:original-|rewrite-|forwarded-(?!for$))/
 
 /** Fields meant for the upstream, which `Connection` must not name (RFC 9110 §7.6.1): dropping them changes the message. */
 const END_TO_END: ReadonlySet<string> = new Set([
@@ -95,32 +45,34 @@ const END_TO_END: ReadonlySet<string> = new Set([
 /**
  * The request without anything that belongs to the agent's connection or could act as a credential. The path keeps its
  * raw bytes unless a credential parameter of the service is in its query.
- * @throws {GatewayError} `request_malformed`, `method_refused`.
+ * @param meter counts its bytes, up and down. @param censor looks at its body as it leaves.
+ * @throws {GatewayError} `request_malformed`, `method_refused`, `foreign_credential` for a handle or grant left in its head.
  */
-export function cleanse(inbound: Inbound, endpoint: Endpoint, grant: Grant, meter?: Meter): Outbound {
+export function cleanse(inbound: Inbound, { grant, endpoint }: Permitted, meter?: Meter, censor?: Censor): Outbound {
   const { service, scheme, host, port } = endpoint
   const { method, body, content } = inbound
   if (method === 'TRACE' || method === 'TRACK' || method === 'CONNECT') {
     throw new GatewayError('method_refused', `${method} is never forwarded: its answer would repeat the request.`)
   }
-  // On a reverse route the client's credential is its grant.
-  const isOpen = service.passesOwn === true && inbound.mode !== 'reverse'
-  const plan = (isOpen ? openPlans : plans).get(service) ?? newPlan(service, isOpen)
+  const plan = planFor(service, inbound)
+  const path = cleansePath(endpoint.rawPath, plan)
   const { headers, acceptEncoding } = cleanseHeaders(inbound, endpoint, plan)
+  requireNoGrant(path, headers)
   return {
     method,
     service,
     scheme,
     host,
     port,
-    path: cleansePath(endpoint.rawPath, plan),
+    path,
     headers,
     acceptEncoding,
     body: content?.bytes ?? body,
     isHttp2: inbound.isHttp2 === true,
-    ...(inbound.upgrade !== undefined && { upgrade: inbound.upgrade }),
+    upgrade: inbound.upgrade,
     grant,
-    ...(meter !== undefined && { meter }),
+    meter,
+    censor,
     isolation: `${grant.tenant}\n${grant.id}`,
     secrets: [],
   }
@@ -150,7 +102,7 @@ function cleanseHeaders(
     const name = raw[i] as string
     const value = raw[i + 1] as string
     if (!VALUE.test(value)) throw malformed(`the value of ${name} has characters that no header may have`)
-    const action = plan.actions.get(name) ?? learn(name, plan)
+    const action = actionOn(name, plan)
     if (action === 'keep') headers.push(name, value)
     else if (action !== 'drop') apply(action, name, value, draft)
   }
@@ -225,44 +177,6 @@ function withoutNominated(headers: readonly string[], nominated: ReadonlySet<str
     kept.push(name, value)
   }
   return kept
-}
-
-function newPlan(service: Service, isOpen: boolean): Plan {
-  const slots = isOpen ? [] : service.slots
-  const plan: Plan = {
-    actions: new Map(),
-    slots: new Set(slots.flatMap((slot) => (slot.in === 'header' ? [slot.name.toLowerCase()] : []))),
-    cookies: slots.flatMap((slot) => (slot.in === 'cookie' ? [slot.name] : [])),
-    parameters: slots.flatMap((slot) => (slot.in === 'query' ? [slot.name] : [])),
-    subprotocols: slots.flatMap((slot) => (slot.in === 'subprotocol' ? [slot.prefix] : [])),
-    isScrubbed: slots.length > 0,
-    isOpen,
-  }
-  const memo = isOpen ? openPlans : plans
-  memo.set(service, plan)
-  return plan
-}
-
-function learn(name: string, plan: Plan): Action {
-  const action = classify(name.toLowerCase(), plan)
-  if (plan.actions.size < MAX_NAMES && name.length <= MAX_NAME_LENGTH) plan.actions.set(name, action)
-  return action
-}
-
-function classify(name: string, plan: Plan): Action {
-  // CGI, WSGI and PHP read `X_API_Key` as `X-API-Key`: what has a meaning here has it there under either name.
-  if (name.includes('_') && classify(name.replaceAll('_', '-'), plan) !== 'keep') return 'drop'
-  if (plan.slots.has(name) || name.startsWith('proxy-') || name.startsWith('keyless-') || name.startsWith(':'))
-    return 'drop'
-  if (plan.isOpen && name === 'authorization') return 'keep'
-  if (name === 'cookie' && plan.cookies.length > 0) return 'cookie'
-  if (plan.isScrubbed) {
-    // A coding, a character set or a range of the answer could hide a credential that it echoes (standards.md H10).
-    if (name === 'accept-encoding') return 'identity'
-    if (name === 'range' || name === 'if-range' || name === 'accept-charset') return 'drop'
-  }
-  if (REROUTING.test(name)) return 'drop'
-  return FIXED.get(name) ?? 'keep'
 }
 
 function malformed(what: string): GatewayError {

@@ -167,7 +167,7 @@ function rooms({ calls, refused, upstream, state, clock }: Backing): RequestRoom
       },
     },
     leases: { acquire: () => lease() },
-    upstream: { guard: () => undefined, forward: (outbound, reply) => forward(outbound, reply, upstream.port) },
+    upstream: { inspect: () => undefined, forward: (outbound, reply) => forward(outbound, reply, upstream.port) },
     refusals: { write: writeRefusal },
     nowMs: () => clock.nowMs(),
   }
@@ -187,7 +187,7 @@ function callEvent(inbound: Inbound, refused: { id: string; code: string }[]): C
     authenticated: (given) => given,
     decided: (decision) => decision,
     commit: async () => ({ event: inbound.id, seq: 0 }) as Receipt,
-    guarded: (given) => given,
+    inspected: (given) => given,
     leased: (given) => given,
     leaked() {},
     closed() {},

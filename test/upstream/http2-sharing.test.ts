@@ -180,7 +180,10 @@ describe('a session that nobody uses', () => {
     closing.push(origin.close, async () => pool.close())
     const place = { scheme: 'https', port: origin.port, service: service({ scheme: 'https' }) } as const
     const reach = async (id: string) => {
-      const carrier = await pool.reach(cleanse(inbound({ isHttp2: true }), endpoint(place), grant(id)), false)
+      const carrier = await pool.reach(
+        cleanse(inbound({ isHttp2: true }), { endpoint: endpoint(place), grant: grant(id) }),
+        false,
+      )
       if (!(carrier instanceof Session)) throw new Error('no HTTP/2')
       return carrier
     }
@@ -227,7 +230,10 @@ describe('a session that nobody uses', () => {
       port: origin.port,
       service: service({ scheme: 'https', addresses: ['127.0.0.1/32'] }),
     } as const
-    const other = await pool.reach(cleanse(inbound({ isHttp2: true }), endpoint(changed), grant('1')), false)
+    const other = await pool.reach(
+      cleanse(inbound({ isHttp2: true }), { endpoint: endpoint(changed), grant: grant('1') }),
+      false,
+    )
     expect(other).not.toBe(session)
     if (other instanceof Session) pool.leave(other)
   })

@@ -187,7 +187,11 @@ export async function openDoor(options: DoorOptions): Promise<Door> {
         byteLimit === undefined
           ? undefined
           : new Meter(byteLimit, (of) => door.settled.push({ sent: of.sentBytes, received: of.receivedBytes }))
-      const plain = cleanse(call, endpoint({ ...place, service: target, rawPath }), grantOf(request), meter)
+      const plain = cleanse(
+        call,
+        { endpoint: endpoint({ ...place, service: target, rawPath }), grant: grantOf(request) },
+        meter,
+      )
       const reissue = options.reissue ?? (async () => (used < secrets.length ? attach(plain) : null))
       door.outcomes.push(await upstream.forward(attach(plain), response, reissue))
     } catch (cause) {

@@ -4,16 +4,16 @@
  */
 import { gunzipSync } from 'node:zlib'
 import type { Obligations } from '../protocol/decision.ts'
-import type { Censor, Inbound, Outbound, RawHeaders, Sighting } from '../protocol/message.ts'
+import type { Censor, Inbound, RawHeaders, Sighting } from '../protocol/message.ts'
 import { GatewayError } from '../protocol/problem.ts'
 import type { Endpoint, Service } from '../protocol/service.ts'
-import { bytesCarryGrant, carriesGrant } from './grant-in.ts'
+import { bytesCarryGrant, ownGrant } from './grant-in.ts'
 import { readings } from './readings.ts'
 import type { SecretRules } from './secret-rules.ts'
 import { valuesInSlots } from './slots.ts'
 
-/** Watches one request on its way out. */
-export interface Border extends Censor {
+/** Of one request: its head, and its body as it leaves. */
+export interface Inspection extends Censor {
   /** What was found so far; complete when the body has passed. */
   readonly sightings: readonly Sighting[]
 }
@@ -27,42 +27,25 @@ const MAX_UNPACKED_BYTES = 1024 * 1024
  * @returns who looks at the body; undefined when there is nothing to look for.
  * @throws {GatewayError} `foreign_credential` where policy refuses.
  */
-export function guard(
+export function inspect(
   inbound: Inbound,
   { service }: Endpoint,
   { foreignCredentials: mode }: Obligations,
   rules: SecretRules | undefined,
-): Border | undefined {
+): Inspection | undefined {
   const isSilent = inbound.body === null && inbound.upgrade === undefined
-  if (mode === undefined) return isSilent ? undefined : new Watch(inbound.rawHeaders, undefined, undefined)
+  if (mode === undefined) return isSilent ? undefined : new Findings(inbound.rawHeaders, undefined, undefined)
   // No rules though policy asks for them: it was not known when the gateway started, and nothing may pass unseen.
   if (rules === undefined) throw new Error('the rules for foreign credentials are not loaded')
-  const border = new Watch(inbound.rawHeaders, mode, rules)
-  for (const name of foreignSlots(inbound, service)) border.see('slot', name)
+  const found = new Findings(inbound.rawHeaders, mode, rules)
+  for (const name of foreignSlots(inbound, service)) found.see('slot', name)
   for (const [where, text] of placesOf(inbound, service))
-    for (const rule of rules(readings(text))) border.see(rule, where)
-  border.requireNone()
-  return border
+    for (const rule of rules(readings(text))) found.see(rule, where)
+  found.requireNone()
+  return found
 }
 
-/**
- * The cleansed request, whose body is looked at as it leaves.
- * @throws {GatewayError} `foreign_credential` when a handle or grant is left in its head.
- */
-export function guarded(plain: Outbound, border: Border | undefined): Outbound {
-  const { path, headers } = plain
-  if (path.length >= SHORTEST_GRANT && carriesGrant(path)) throw ownGrant('its path or query')
-  for (let i = 1; i < headers.length; i += 2) {
-    const value = headers[i] as string
-    if (value.length >= SHORTEST_GRANT && carriesGrant(value)) throw ownGrant(`its field ${headers[i - 1]}`)
-  }
-  return border === undefined ? plain : { ...plain, censor: border }
-}
-
-/** A handle: three characters and 43. */
-const SHORTEST_GRANT = 46
-
-class Watch implements Border {
+class Findings implements Inspection {
   readonly #mode: Obligations['foreignCredentials']
   readonly #rules: SecretRules | undefined
   readonly #isPacked: boolean
@@ -124,14 +107,6 @@ class Watch implements Border {
       `The request carries something that policy does not let out: ${seen}. Leave it out; the gateway attaches the credential that is needed.`,
     )
   }
-}
-
-/** The same for everybody's: whose it is, is nobody's business. */
-function ownGrant(where: string): GatewayError {
-  return new GatewayError(
-    'foreign_credential',
-    `The request carries a handle or a grant of a gateway in ${where}. It belongs into Proxy-Authorization, or into the credential slot on a reverse route, and goes no further.`,
-  )
 }
 
 /** Slots in which something stands that is neither a placeholder nor what the agent showed to the gateway. */
