@@ -131,6 +131,7 @@ async function writeSettings(dir: string, ports: Ports): Promise<string> {
       credentials: Object.fromEntries(
         ['bench', 'bench-tls'].map((name) => [name, { provider: 'static', value: { file: join(dir, 'key') } }]),
       ),
+      limits: { agent_concurrency: 8192 },
       upstream: { ca: [join(dir, 'ca.pem')], hosts: { [HOST]: '127.0.0.1', [`tls.${HOST}`]: '127.0.0.1' } },
     }),
   )

@@ -127,7 +127,7 @@ async function fresh({ ports, handle, upstreamCa, gatewayCa, nginxPid, gatewayPi
     for (const way of ways) {
       const before = cpuMicroseconds(way.pid)
       const seen = await loadBy('new-connections.ts', way.load)
-      if (seen.errors > 0) throw new Error(`${seen.errors} new connections failed at ${way.name}`)
+      if (seen.errors > 0) throw new Error(`${seen.errors} of ${seen.requests} new connections failed at ${way.name}`)
       if (round === 0) continue // warms leaf, tickets and code
       costs.get(way)?.push((cpuMicroseconds(way.pid) - before) / seen.requests)
       rates.get(way)?.push(seen.requests / seen.seconds)
