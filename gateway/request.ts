@@ -87,8 +87,8 @@ function ask(inbound: Inbound, grant: Grant, endpoint: Endpoint, house: RequestR
     sourceAddress: client.address,
     nowMs: house.nowMs(),
     body: content?.json,
-    ...(traceId !== undefined && { traceId }),
-    ...(inbound.upgrade !== undefined && { isUpgrade: true }),
+    traceId,
+    isUpgrade: inbound.upgrade !== undefined,
   }
 }
 

@@ -6,7 +6,7 @@ import type { IncomingMessage, ServerResponse } from 'node:http'
 import { uuidv7 } from '../protocol/id.ts'
 import type { Inbound, Presented } from '../protocol/message.ts'
 import { GatewayError } from '../protocol/problem.ts'
-import { type Fields, hasBody, parseCredentials, presentedWithProof, readFields } from './fields.ts'
+import { type Fields, hasBody, parseCredentials, presentedWithProof, readFields, requireVersion } from './fields.ts'
 import { forwardTarget } from './forward.ts'
 import type { Door, Line } from './line.ts'
 import type { Target } from './place.ts'
@@ -21,6 +21,7 @@ export function readInbound(door: Door, line: Line, reply: ServerResponse): Inbo
   const { req } = reply
   if (line.refusal !== undefined) throw line.refusal
   const fields = readFields(req.rawHeaders)
+  if (req.httpVersion !== '1.1' || fields.host === undefined) requireVersion(req, fields)
   const url = req.url as string
   if (url.includes('#'))
     throw new GatewayError('request_malformed', 'The request target holds a fragment. Send it without `#`.')
@@ -38,7 +39,7 @@ export function readInbound(door: Door, line: Line, reply: ServerResponse): Inbo
     hostHeader: target.hostHeader,
     presented: target.presented,
     proof: line.proof,
-    ...(target.route === undefined ? undefined : { route: target.route }),
+    route: target.route,
     client: { address: line.address, userAgent: fields.userAgent },
     body: hasBody(fields) ? req : null,
     reply,

@@ -28,9 +28,9 @@ export interface Ask {
   /** Parsed JSON; absent: not read, because nothing in the grant depends on it. */
   readonly body?: unknown
   /** The connection is asked for, as a WebSocket. */
-  readonly isUpgrade?: boolean
+  readonly isUpgrade?: boolean | undefined
   /** W3C trace id of the request, 32 hex digits; absent: none, or not asked for by the grant. */
-  readonly traceId?: string
+  readonly traceId?: string | undefined
 }
 
 export interface Decision {

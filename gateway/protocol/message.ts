@@ -75,7 +75,7 @@ export interface Inbound {
   /** Keys that the caller proved to have with this very request: by DPoP, by its TLS certificate. */
   readonly proof?: Confirmation | undefined
   /** In reverse mode, the service named by the route; the agent's credential sat in its slot. */
-  readonly route?: string
+  readonly route?: string | undefined
   readonly client: { readonly address: string; readonly userAgent: string | undefined }
   readonly body: Readable | null
   /** It came over HTTP/2, and goes on over HTTP/2 where the upstream offers that. */

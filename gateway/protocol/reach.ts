@@ -11,7 +11,7 @@ import type { ProblemCode } from './problem.ts'
 export interface Facts extends Circumstances {
   readonly method: string
   /** W3C trace id of the request. */
-  readonly traceId?: string
+  readonly traceId?: string | undefined
 }
 
 /** `levels`: the entry that lets the request through at each level of the chain; their budgets are the ones to be spent. */

@@ -89,8 +89,18 @@ export class Answer implements Decoded {
     if (status === 407)
       throw new GatewayError('upstream_broken', 'The upstream asked for proxy credentials, which only a proxy may.')
     const hasBody = !isHead && status !== 204 && status !== 304
-    const source = { status, statusText, raw, isCredentialed, searcher, hasBody, slots }
-    const head = readHead({ ...source, acceptEncoding, passesCookies, isCaptured: capture !== undefined })
+    const head = readHead({
+      status,
+      statusText,
+      raw,
+      hasBody,
+      searcher,
+      isCredentialed,
+      slots,
+      passesCookies,
+      acceptEncoding,
+      isCaptured: capture !== undefined,
+    })
     this.#head = head
     this.#inHead += head.found
     if (searcher !== null && hasBody) this.#scrubber = new Scrubber(searcher)

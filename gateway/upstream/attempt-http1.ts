@@ -3,26 +3,40 @@ import type { Dispatcher } from 'undici'
 import type { Outbound } from '../protocol/message.ts'
 import type { Answer, Source } from './answer.ts'
 import { Attempt, type AttemptOwner, type Body } from './attempt.ts'
-import type { Pool, PooledConnection } from './pool.ts'
+import type { Connection } from './connection.ts'
+import type { Tickets } from './lane.ts'
 
-export class Http1Attempt extends Attempt implements Dispatcher.DispatchHandler {
-  readonly #pool: Pool
-  readonly #connection: PooledConnection
+/** To whom a connection goes back: the pool. */
+interface Keeper<Lane extends Tickets> {
+  /** The exchange was complete. */
+  release(connection: Connection<Lane>): void
+  /** It broke off. */
+  discard(connection: Connection<Lane>): void
+}
+
+export class Http1Attempt<Lane extends Tickets = Tickets> extends Attempt implements Dispatcher.DispatchHandler {
+  readonly #keeper: Keeper<Lane>
+  protected readonly connection: Connection<Lane>
   #controller: Dispatcher.DispatchController | undefined
   #isGivenBack = false
 
-  constructor(owner: AttemptOwner, answer: (source: Source) => Answer, pool: Pool, connection: PooledConnection) {
+  constructor(
+    owner: AttemptOwner,
+    answer: (source: Source) => Answer,
+    keeper: Keeper<Lane>,
+    connection: Connection<Lane>,
+  ) {
     super(owner, answer)
-    this.#pool = pool
-    this.#connection = connection
+    this.#keeper = keeper
+    this.connection = connection
   }
 
   get address(): string | undefined {
-    return this.#connection.address
+    return this.connection.address
   }
 
   get isFresh(): boolean {
-    return this.#connection.isFresh
+    return this.connection.isFresh
   }
 
   get isUnprocessed(): boolean {
@@ -31,7 +45,7 @@ export class Http1Attempt extends Attempt implements Dispatcher.DispatchHandler 
 
   send(outbound: Outbound, body: Body): void {
     const { path, method, headers } = outbound
-    this.#connection.client.dispatch({ path, method, headers: headers as string[], body }, this)
+    this.connection.client.dispatch({ path, method, headers: headers as string[], body }, this)
   }
 
   pause(): void {
@@ -43,7 +57,7 @@ export class Http1Attempt extends Attempt implements Dispatcher.DispatchHandler 
   }
 
   protected cancel(): void {
-    if (!this.#isGivenBack) this.#pool.discard(this.#connection)
+    if (!this.#isGivenBack) this.#keeper.discard(this.connection)
     this.#isGivenBack = true
   }
 
@@ -69,11 +83,11 @@ export class Http1Attempt extends Attempt implements Dispatcher.DispatchHandler 
 
   onResponseEnd(controller: Dispatcher.DispatchController): void {
     // undici takes a reset for the end of an answer that only the closing of its connection ends.
-    if (this.#connection.isReset) {
+    if (this.connection.isReset) {
       this.onResponseError(controller, new Error('reset'))
       return
     }
-    if (!this.#isGivenBack) this.#pool.release(this.#connection)
+    if (!this.#isGivenBack) this.#keeper.release(this.connection)
     this.#isGivenBack = true
     this.finish((controller.rawTrailers ?? []) as readonly Buffer[])
   }

@@ -10,7 +10,8 @@ import type { Outbound, RawHeaders } from '../protocol/message.ts'
 import { GatewayError } from '../protocol/problem.ts'
 import { acceptOf } from '../protocol/websocket.ts'
 import type { Answer, Source } from './answer.ts'
-import { Attempt, type AttemptOwner } from './attempt.ts'
+import type { AttemptOwner } from './attempt.ts'
+import { Http1Attempt } from './attempt-http1.ts'
 import { Connection } from './connection.ts'
 import { readHead } from './head.ts'
 import type { PoolOptions } from './lane.ts'
@@ -33,57 +34,32 @@ export interface Switched {
 const OURS = /^sec-websocket-(?:key|version|extensions|accept)$/i
 const NOT_FOR_AGENT = /^(?:sec-websocket-accept|content-length)$/i
 
-export class UpgradeAttempt extends Attempt implements Dispatcher.DispatchHandler {
+/** Nobody else gets its connection. */
+const DESTROYED = {
+  release: (connection: Connection) => connection.destroy(),
+  discard: (connection: Connection) => connection.destroy(),
+}
+
+export class UpgradeAttempt extends Http1Attempt {
   readonly #owner: UpgradeOwner
   readonly #outbound: Outbound
   readonly #searcher: Searcher | null
-  readonly #connection: Connection
   readonly #key = randomBytes(16).toString('base64')
-  #controller: Dispatcher.DispatchController | undefined
 
   constructor(
     owner: UpgradeOwner,
     answer: (source: Source) => Answer,
     o: { readonly outbound: Outbound; readonly searcher: Searcher | null; readonly options: PoolOptions },
   ) {
-    super(owner, answer)
+    super(owner, answer, DESTROYED, new Connection(o.outbound, { ticket: undefined }, o.options))
     this.#owner = owner
     this.#outbound = o.outbound
     this.#searcher = o.searcher
-    this.#connection = new Connection(o.outbound, { ticket: undefined }, o.options)
   }
 
-  get address(): string | undefined {
-    return this.#connection.address
-  }
-
-  get isFresh(): boolean {
-    return true
-  }
-
-  get isUnprocessed(): boolean {
-    return false
-  }
-
-  send({ path, method, headers }: Outbound): void {
+  override send({ path, method, headers }: Outbound): void {
     const fields = [...without(headers, OURS), 'Sec-WebSocket-Version', '13', 'Sec-WebSocket-Key', this.#key]
-    this.#connection.client.dispatch({ path, method, headers: fields, body: null, upgrade: 'websocket' }, this)
-  }
-
-  pause(): void {
-    this.#controller?.pause()
-  }
-
-  resume(): void {
-    this.#controller?.resume()
-  }
-
-  protected cancel(): void {
-    this.#connection.destroy()
-  }
-
-  onRequestStart(controller: Dispatcher.DispatchController): void {
-    this.#controller = controller
+    this.connection.client.dispatch({ path, method, headers: fields, body: null, upgrade: 'websocket' }, this)
   }
 
   onRequestUpgrade(controller: Dispatcher.DispatchController, _: number, __: unknown, socket: Duplex): void {
@@ -91,38 +67,25 @@ export class UpgradeAttempt extends Attempt implements Dispatcher.DispatchHandle
     const raw = controller.rawHeaders as readonly Buffer[]
     checkSwitch(raw, this.#key, offered(sent)) // what is thrown here comes back as onResponseError
     const { headers, found } = readHead({
-      ...{ status: 101, statusText: '', raw, hasBody: false, slots: service.slots },
+      status: 101,
+      statusText: '',
+      raw,
+      hasBody: false,
+      slots: service.slots,
       isCredentialed: secrets.length > 0,
       searcher: this.#searcher,
     })
     this.#owner.upgraded(this, { socket, headers: without(headers, NOT_FOR_AGENT), found })
   }
 
-  onResponseStarted(): void {
-    this.hasSpoken = true
-  }
-
-  onResponseStart(controller: Dispatcher.DispatchController, status: number, _: unknown, statusText = ''): void {
+  override onResponseStart(
+    controller: Dispatcher.DispatchController,
+    status: number,
+    fields: unknown,
+    statusText = '',
+  ): void {
     if (status === 101) throw broken('it switched to no protocol')
-    this.head(status, statusText, controller.rawHeaders as readonly Buffer[])
-  }
-
-  onResponseData(_: Dispatcher.DispatchController, chunk: Buffer): void {
-    this.data(chunk)
-  }
-
-  onResponseEnd(controller: Dispatcher.DispatchController): void {
-    if (this.#connection.isReset) {
-      this.onResponseError(controller, new Error('reset'))
-      return
-    }
-    this.cancel()
-    this.finish((controller.rawTrailers ?? []) as readonly Buffer[])
-  }
-
-  onResponseError(_: unknown, cause: unknown): void {
-    this.cancel()
-    this.fail(cause)
+    super.onResponseStart(controller, status, fields, statusText)
   }
 }
 
