@@ -1,26 +1,11 @@
 /** `keyless ca`: the roots that agents must trust: which there are, a new one, and all of them in a file. */
 import { resolve } from 'node:path'
 import { Command } from 'commander'
-
-/** A root as it is shown. */
-interface Shown {
-  readonly pem: string
-  readonly subject: string
-  readonly serial: string
-  readonly fingerprint: string
-  readonly pin: string
-  readonly validFrom: Date
-  readonly validTo: Date
-  /** Undefined: any. */
-  readonly names: readonly string[] | undefined
-  /** Undefined: it signs already. */
-  readonly signsFrom: Date | undefined
-  readonly trustedUntil: Date
-}
+import type { RootView } from '../protocol/root-view.ts'
 
 export interface CaWork {
   /** The roots in a directory, the one that signs first. */
-  view(dir: string): Promise<readonly Shown[]>
+  view(dir: string): Promise<readonly RootView[]>
   /** Adds a root; with `isNow` it takes the place of all others. */
   rotate(dir: string, isNow: boolean): Promise<void>
 }
@@ -80,7 +65,7 @@ async function write(file: string, text: string): Promise<void> {
   await writeFile(file, text, { mode: 0o644 })
 }
 
-function paragraph(root: Shown, place: number): string {
+function paragraph(root: RootView, place: number): string {
   const names = root.names === undefined ? 'any host' : root.names.join(', ')
   const later = root.signsFrom && `signs from ${root.signsFrom.toISOString()}`
   const role = later ?? (place === 0 ? 'signs' : 'signs only what no newer one may')

@@ -1,29 +1,12 @@
 /** What an operator sees of the roots on disk, and their change by command. Gateways that run notice by themselves. */
 import { createHash } from 'node:crypto'
+import type { RootView } from '../protocol/root-view.ts'
 import { hostsOf } from './constraints.ts'
 import { makeRoot, type Root } from './root.ts'
 import { addRoot, publish, readFiles, removeRoot, rootsIn } from './root-files.ts'
 import { type Heir, succession } from './succession.ts'
 
 const MAX_LIFE_MS = 365 * 86_400_000
-
-export interface RootView {
-  /** Certificate, PEM. */
-  readonly pem: string
-  readonly subject: string
-  readonly serial: string
-  /** SHA-256 of the certificate, `AB:CD:…`. */
-  readonly fingerprint: string
-  /** Base64 of the SHA-256 of its SubjectPublicKeyInfo, as Chromium's `--ignore-certificate-errors-spki-list` takes it. */
-  readonly pin: string
-  readonly validFrom: Date
-  readonly validTo: Date
-  /** Undefined: any. */
-  readonly names: readonly string[] | undefined
-  /** Undefined: it signs already. */
-  readonly signsFrom: Date | undefined
-  readonly trustedUntil: Date
-}
 
 /** The roots in `dir` that agents are told to trust; the one that signs comes first. @throws Error when they cannot be read. */
 export async function viewRoots(dir: string, nowMs: number): Promise<RootView[]> {
