@@ -16,22 +16,25 @@ export function replyOn(socket: Socket, req: IncomingMessage): ServerResponse {
 }
 
 /**
- * After the answer the connection goes back to the HTTP parser: clients retry with credentials on the same one.
+ * After the answer the connection goes back to the HTTP parser: clients retry with credentials on the same one. Not if bytes came
+ * that did not wait for the answer: they were meant for the protocol that was asked for, and may be anybody's words. Read as
+ * requests they would be asked in the name of whoever has this connection.
  * @param head what came after the request. @param done the answer is out
  */
 export function keepServing(door: Door, reply: ServerResponse, head: Buffer, done: () => void = ignore): void {
   const socket = reply.socket
   if (socket === null || reply.destroyed) return
+  if (head.length > 0) reply.shouldKeepAlive = false
   const next = (): void => {
     done()
     reply.detachSocket(socket)
     socket.off('error', ignore)
-    if (!reply.shouldKeepAlive || door.isDraining) {
+    const isAhead = head.length > 0 || socket.readableLength > 0
+    if (isAhead || !reply.shouldKeepAlive || door.isDraining) {
       socket.on('error', ignore)
       socket.destroySoon()
       return
     }
-    if (head.length > 0) socket.unshift(head)
     door.serveHttp(socket, door.lines.get(socket)?.tunnel ?? null)
     const line = door.lines.get(socket)
     if (line !== undefined) line.isUsed = true // nobody who was answered distrusts our certificate

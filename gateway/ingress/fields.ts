@@ -85,7 +85,34 @@ export function hasBody({ contentLength, transferEncoding }: Fields): boolean {
     }
     return true
   }
-  return contentLength !== undefined && Number(contentLength) !== 0
+  if (contentLength === undefined) return false
+  const length = Number(contentLength)
+  // Beyond it a number is rounded, and the upstream would be told another one.
+  if (!Number.isSafeInteger(length))
+    throw new GatewayError('request_malformed', `The Content-Length is larger than ${Number.MAX_SAFE_INTEGER}.`)
+  return length !== 0
+}
+
+interface Version {
+  readonly httpVersion: string
+  readonly httpVersionMajor: number
+}
+
+/**
+ * What the parser takes for HTTP/1.x and the rules for it do not allow.
+ * @throws {GatewayError} `request_malformed`
+ */
+export function requireVersion({ httpVersion, httpVersionMajor }: Version, fields: Fields): void {
+  if (httpVersionMajor !== 1)
+    throw new GatewayError('request_malformed', 'The request line says another version than HTTP/1.1 or HTTP/1.0.')
+  // RFC 9112 §6.1: its framing counts as faulty, because who handed it on need not have known of chunks.
+  if (httpVersion === '1.0' && fields.transferEncoding !== undefined)
+    throw new GatewayError(
+      'request_malformed',
+      'HTTP/1.0 has no Transfer-Encoding. Send a Content-Length, or HTTP/1.1.',
+    )
+  if (httpVersion === '1.1' && fields.host === undefined)
+    throw new GatewayError('request_malformed', 'The request has no Host field (RFC 9112 §3.2). Send one.')
 }
 
 /**

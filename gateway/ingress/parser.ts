@@ -23,6 +23,7 @@ export function createHttpServer(): { server: Server; parse(socket: Socket): voi
     keepAlive: true, // a peer that vanished without a FIN is noticed
     noDelay: true,
     optimizeEmptyRequests: true,
+    requireHostHeader: false, // refused by `readInbound`, and recorded
     shouldUpgradeCallback: isHandshake,
   })
   server.maxHeadersCount = 0 // the default drops fields beyond 2000 silently, and so changes the request

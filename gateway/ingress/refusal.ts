@@ -124,9 +124,9 @@ function compose(inbound: Inbound, refusal: GatewayError, dialect: Dialect) {
   return { status: rendered.status, headers, text: rendered.text }
 }
 
-/** `Connection` is ours to write here, so a close that the agent asked for has to be in it. */
-function upgradeFields({ rawHeaders }: Inbound): string[] {
-  const isLast = /\bclose\b/i.test(fieldValue(rawHeaders, 'connection') ?? '')
+/** `Connection` is ours to write here, so a close has to be in it: what the agent asked for, or what no handshake is ends with. */
+function upgradeFields({ rawHeaders, upgrade }: Inbound): string[] {
+  const isLast = upgrade === undefined || /\bclose\b/i.test(fieldValue(rawHeaders, 'connection') ?? '')
   return ['Upgrade', 'websocket', 'Connection', isLast ? 'close, Upgrade' : 'Upgrade', 'Sec-WebSocket-Version', '13']
 }
 

@@ -23,6 +23,12 @@ export function serve(door: Door, reply: ServerResponse): void {
     req.socket.destroy() // the answers before this one would have to come first, and the flood goes on meanwhile
     return
   }
+  if (line.isLast) return // RFC 9112 §9.6; the connection ends with the answer that is under way
+  if (req.headers.upgrade !== undefined) {
+    // After an offer that is not taken Node's parser drops what came with it and reads what comes later: no request is whole any more.
+    line.isLast = true
+    reply.shouldKeepAlive = false
+  }
   line.busy += 1
   line.isUsed = true
   line.reply = reply
@@ -34,6 +40,10 @@ export function serve(door: Door, reply: ServerResponse): void {
   try {
     inbound = readInbound(door, line, reply)
   } catch (cause) {
+    if (req.httpVersion !== '1.1') {
+      line.isLast = true // RFC 9112 §6.1: where its framing is in doubt, so is where the next request begins
+      reply.shouldKeepAlive = false
+    }
     void turnAway(unreadInbound(door, line, reply), cause, door.rooms)
     return
   }

@@ -50,6 +50,7 @@ export function openUpgrade(door: Door, req: IncomingMessage, [stream, head]: [D
     inbound = { ...readInbound(door, line, reply), upgrade: upgradeOf(reply, socket, head) }
     if (door.isDraining) throw draining()
   } catch (cause) {
+    reply.shouldKeepAlive = false
     void turnAway(unreadInbound(door, line, reply), cause, door.rooms)
     return
   }

@@ -122,9 +122,9 @@ function apply(action: Exclude<Action, 'keep' | 'drop'>, name: string, value: st
       draft.nominated = nominate(value, draft.nominated)
       return
     case 'content-length':
-      if (draft.contentLength !== undefined || !/^\d+$/.test(value))
-        throw malformed('its Content-Length is not one number')
-      draft.contentLength = value
+      if (draft.contentLength !== undefined || !/^0*\d{1,15}$/.test(value))
+        throw malformed('its Content-Length is not one number of at most 15 digits')
+      draft.contentLength = String(Number(value)) // without zeros in front, which some read as octal
       return
     case 'transfer-encoding':
       if (draft.isChunked || value.trim().toLowerCase() !== 'chunked')
