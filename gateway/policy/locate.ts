@@ -93,10 +93,28 @@ function endpointAt(inbound: Inbound, site: Site, place: Place): Endpoint {
   const { rawPath, method } = inbound
   const path = canonicalPath(rawPath)
   const mark = rawPath.indexOf('?')
+  if (mark !== -1 && OVERRIDE.test(rawPath)) refuseOverride(rawPath.slice(mark + 1))
   const found = site.tries.get(place.host)?.match(method, path, mark === -1 ? '' : rawPath.slice(mark + 1))
   if (found !== undefined) return endpoint(inbound, place, found.value, path, found.params)
   refuseUnclear(path)
   return endpoint(inbound, place, isSafe(method) ? site.unlisted.read : site.unlisted.write, path, NO_PARAMS)
+}
+
+/** Without either, `refuseOverride` finds nothing: most queries need no second look. */
+const OVERRIDE = /meth|%/i
+/** Parameters by which frameworks take another method than the request line says: Rails, Laravel, WordPress, Salesforce, Google. */
+const OVERRIDE_NAME =
+  /^(?:_(?:http_?)?method|\$?http_?method|x[-_]http[-_]method(?:[-_]override)?|x[-_]method[-_]override)$/i
+
+/** Policy decides on the method of the request line (H31). The header fields of this kind are dropped in `upstream/headers.ts`. */
+function refuseOverride(query: string): void {
+  for (const name of new URLSearchParams(query.replaceAll(';', '&')).keys()) {
+    if (!OVERRIDE_NAME.test(name.trim())) continue
+    throw new GatewayError(
+      'request_malformed',
+      `The query parameter ${JSON.stringify(name)} asks for another method than the request line. Send that method itself.`,
+    )
+  }
 }
 
 /** Only an operation whose pattern says so takes these: elsewhere a decoding or merging server would see another place. */

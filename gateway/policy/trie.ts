@@ -2,6 +2,8 @@
  * Requests to operations, one step a segment: literal before `{name}.suffix` before `{name}` before `{name**}`, so the most
  * specific pattern wins and the cost does not grow with the number of operations. Built at load, read-only afterwards.
  */
+import { ABSENT, readParameter } from '../protocol/parameter.ts'
+import { GatewayError } from '../protocol/problem.ts'
 import type { RequestPattern, Segment } from './pattern.ts'
 
 interface Leaf<T> {
@@ -52,6 +54,7 @@ export class OperationTrie<T> {
   /**
    * @param path canonical path, `%2F` standing for a slash inside a segment.
    * @param query what follows the question mark, raw.
+   * @throws {GatewayError} `request_malformed`
    */
   match(method: string, path: string, query: string): Match<T> | undefined {
     const segments = path === '/' ? [] : path.slice(1).split('/')
@@ -129,12 +132,20 @@ function paramsOf(names: readonly string[], captured: readonly string[]): Readon
 
 const NO_PARAMS: Readonly<Record<string, string>> = Object.freeze({})
 
-/** A parameter given twice agrees with nothing: servers differ on which one counts. */
+/**
+ * What makes two operations of one path must not be readable in two ways: else this one is decided on, and the other is done.
+ * @throws {GatewayError} `request_malformed`
+ */
 function queryAgrees(wanted: RequestPattern['query'], query: string): boolean {
-  const given = new URLSearchParams(query)
+  const request = { rawPath: `?${query}` }
   return wanted.every(([name, value]) => {
-    const values = given.getAll(name)
-    return values.length === 1 && values[0] === value
+    const found = readParameter({ place: 'query', name }, request)
+    if ('value' in found) return found.value === value
+    if (found === ABSENT) return false
+    throw new GatewayError(
+      'request_malformed',
+      `The operation depends on the query parameter ${JSON.stringify(name)}, which ${found.fault}. Send it once.`,
+    )
   })
 }
 

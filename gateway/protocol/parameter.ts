@@ -33,7 +33,8 @@ export function readParameter(parameter: Parameter, request: Readable): Found {
   return parameter.place === 'query' ? readQuery(parameter.name, request) : readBody(parameter.pointer, request.body)
 }
 
-const ABSENT: Found = { fault: 'is absent' }
+/** Of a parameter that nobody finds in the request. */
+export const ABSENT: Found = { fault: 'is absent' }
 const TWICE: Found = { fault: 'occurs more than once, or under a second spelling that some servers take for it' }
 const UNREADABLE: Found = { fault: 'cannot be read in one way only from this query; percent-encode it' }
 

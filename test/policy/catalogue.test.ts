@@ -32,6 +32,51 @@ describe('locate', () => {
     refusal({ method, host: 'elsewhere.test' }).toThrow(expect.objectContaining({ code: 'method_refused' }))
   })
 
+  it.each([
+    '_method=DELETE',
+    'a=1&_METHOD=delete',
+    '%5Fmethod=PUT',
+    'a=1;_method=PUT',
+    '_HttpMethod=PATCH',
+    '$httpMethod=PATCH',
+    'x-http-method-override=DELETE',
+  ])('refuses a query that asks for another method: %s', (query) => {
+    refusal({ method: 'POST', rawPath: `/notes?${query}` }).toThrow(
+      expect.objectContaining({ code: 'request_malformed', detail: expect.stringContaining('another method') }),
+    )
+  })
+
+  it('leaves alone what only sounds like it', () => {
+    for (const query of ['payment_method=card', 'method=x', 'a=%5Fmethod', 'methods=_method'])
+      expect(notes.locate(inbound({ method: 'POST', rawPath: `/notes?${query}` })).rawPath).toContain(query)
+  })
+
+  it('refuses a query by which two operations of one path differ, and which servers read differently', async () => {
+    const items = await catalogueOf({
+      name: 'items',
+      title: 'Items',
+      hosts: ['notes.test'],
+      operations: {
+        'items.read': { match: ['GET /items'], access: 'read' },
+        'items.export': { match: ['GET /items?secrets=yes'], access: 'admin' },
+      },
+    })
+    const at = (query: string) => items.locate(inbound({ rawPath: `/items${query}` })).operation.name
+    expect(at('?secrets=yes')).toBe('items:items.export')
+    expect(at('?secret%73=yes')).toBe('items:items.export')
+    for (const query of ['', '?secrets=no', '?page=2']) expect(at(query)).toBe('items:items.read')
+    for (const query of [
+      '?secrets=yes&secrets=yes',
+      '?secrets=no&secrets=yes',
+      '?Secrets=yes',
+      '?secrets[]=yes',
+      '?page=2;secrets=yes',
+      '?secrets=%ff',
+      '?%=1&secrets=yes',
+    ])
+      expect(() => at(query), query).toThrow(expect.objectContaining({ code: 'request_malformed' }))
+  })
+
   it('takes a HEAD for the GET it stands for', () => {
     expect(notes.locate(inbound({ method: 'HEAD' })).operation.name).toBe('notes:notes.list')
   })
@@ -190,8 +235,6 @@ describe('the most specific operation', () => {
     ['GET', '/refs?service=fetch', 'fetch'],
     ['GET', '/refs?x=1&service=push', 'push'],
     ['GET', '/refs', 'unlisted'],
-    ['GET', '/refs?service=fetch&service=push', 'unlisted'], // servers differ on which one counts
-    ['GET', '/refs?service=fetch;service=push', 'unlisted'],
     ['GET', '/notes', 'unlisted'], // it is an operation of the other host
     ['POST', '/both', 'elsewhere'],
   ])('%s %s is %s', async (method, rawPath, id) => {
