@@ -9,6 +9,8 @@ export default defineConfig({
     pool: 'forks',
     testTimeout: 20_000,
     hookTimeout: 30_000,
+    // How long a test waits is no promise: on a busy machine the default second is short.
+    expect: { poll: { timeout: 10_000, interval: 20 } },
     // CPU-bound suites and real servers share two cores in CI.
     maxWorkers: 2,
     ...(results ? { reporters: ['default', 'json'], outputFile: { json: results } } : {}),

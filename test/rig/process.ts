@@ -11,7 +11,7 @@ export interface RunOptions {
   readonly env?: NodeJS.ProcessEnv
   /** Default: nothing; the child sees an end of input at once. */
   readonly input?: string | Buffer
-  /** Milliseconds until it is killed. Default 20,000. */
+  /** Milliseconds until it is killed. Default 45,000. */
   readonly timeoutMs?: number
 }
 
@@ -27,7 +27,7 @@ export interface Ended {
 export async function run(command: string, args: readonly string[], options: RunOptions = {}): Promise<Ended> {
   const child = start(command, args, options)
   child.input.end(options.input ?? '')
-  const timer = setTimeout(() => child.kill('SIGKILL'), options.timeoutMs ?? 20_000)
+  const timer = setTimeout(() => child.kill('SIGKILL'), options.timeoutMs ?? 45_000)
   try {
     return await child.ended
   } finally {
@@ -52,7 +52,7 @@ export interface Running {
   readonly stdout: string
   readonly stderr: string
   kill(signal: NodeJS.Signals): void
-  /** The first match in what it says on either stream. @throws when it ends without, or after 20 s. */
+  /** The first match in what it says on either stream. @throws when it ends without, or after 45 s. */
   says(pattern: RegExp): Promise<RegExpExecArray>
   /** SIGTERM, then SIGKILL after 10 s. */
   stop(): Promise<Ended>
@@ -120,7 +120,7 @@ function waitFor({ pattern, said, listeners, ended, name }: Waiting): Promise<Re
       done()
       reject(new Error(`${name} ${why} ${pattern}:\n${said.stdout}\n${said.stderr}`))
     }
-    const timer = setTimeout(() => fail('did not say within 20 s'), 20_000)
+    const timer = setTimeout(() => fail('did not say within 45 s'), 45_000)
     listeners.add(look)
     look()
     ended.then(
