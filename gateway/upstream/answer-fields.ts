@@ -15,6 +15,7 @@ export type Action =
   | 'digest'
   | 'etag'
   | 'part'
+  | 'message-coding'
 
 const MAX_NAMES = 512
 const MAX_NAME_LENGTH = 64
@@ -40,6 +41,9 @@ const FIXED: ReadonlyMap<string, Action> = new Map<string, Action>([
   ['alt-svc', 'drop'], // leads clients to another place, past the gateway
   ['set-cookie2', 'set-cookie'],
   ['content-range', 'part'],
+  ['im', 'part'], // RFC 3229: a difference to what the agent has, perhaps packed
+  ['grpc-encoding', 'message-coding'],
+  ['connect-content-encoding', 'message-coding'],
 ])
 
 export function actionOf(name: string): Action {

@@ -7,7 +7,7 @@ import { GatewayError } from '../protocol/problem.ts'
 import type { Slot } from '../protocol/service.ts'
 import { type Action, actionOf, readFields } from './answer-fields.ts'
 import { isAccepted } from './outlet.ts'
-import { isCredentialCookie, requireChunked, requireSearchable } from './searchable.ts'
+import { isCredentialCookie, requireChunked, requirePlainMessages, requireSearchable } from './searchable.ts'
 import type { Searcher } from './searcher.ts'
 
 export interface Head {
@@ -104,6 +104,10 @@ function apply(action: Exclude<Action, 'keep' | 'drop'>, name: string, value: st
       return
     case 'part':
       requireWhole(source, true)
+      headers.push(name, value)
+      return
+    case 'message-coding':
+      if (source.searcher !== null && source.hasBody) requirePlainMessages(value)
       headers.push(name, value)
       return
     case 'content-length':

@@ -57,6 +57,16 @@ const FIXED: ReadonlyMap<string, Action> = new Map<string, Action>([
   ['sec-websocket-protocol', 'subprotocol'],
 ])
 
+/** What asks for an answer in which nothing is found: parts, character sets, differences (RFC 3229), packed messages. */
+const HIDING: ReadonlySet<string> = new Set([
+  'range',
+  'if-range',
+  'accept-charset',
+  'a-im',
+  'grpc-accept-encoding',
+  'connect-accept-encoding',
+])
+
 /**
  * Fields by which a proxy tells the server behind it where a request really goes (`X-Forwarded-Host`, `X-Original-URL`,
  * `X-Rewrite-URL`). Policy decided on the request line and Host; an agent may not say otherwise to whoever believes these.
@@ -106,7 +116,7 @@ function classify(name: string, plan: Plan): Action {
   if (plan.isScrubbed) {
     // A coding, a character set or a range of the answer could hide a credential that it echoes (standards.md H10).
     if (name === 'accept-encoding') return 'identity'
-    if (name === 'range' || name === 'if-range' || name === 'accept-charset') return 'drop'
+    if (HIDING.has(name)) return 'drop'
   }
   if (REROUTING.test(name)) return 'drop'
   return FIXED.get(name) ?? 'keep'

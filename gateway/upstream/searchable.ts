@@ -23,6 +23,14 @@ export function requireSearchable(contentType: string): void {
   }
 }
 
+/**
+ * gRPC and Connect pack each message by itself. Many servers pack an answer as its request was packed, whatever the request
+ * accepts, and what such an answer echoes would pass the search.
+ */
+export function requirePlainMessages(coding: string): void {
+  if (!/^[ \t]*(?:identity)?[ \t]*$/i.test(coding)) throw unreadable(`message coding ${coding}`)
+}
+
 /** RFC 6265 §5.2. A session renewed in the cookie that carries our credential is a credential. */
 export function isCredentialCookie(value: string, slots: readonly Slot[]): boolean {
   const name = value.split('=', 1)[0]?.trim()

@@ -57,6 +57,10 @@ describe('cleanse', () => {
     ['Accept-Charset', 'utf-32'],
     ['Range', 'bytes=0-1'],
     ['If-Range', '"x"'],
+    ['A-IM', 'gzip'],
+    ['grpc-accept-encoding', 'identity, deflate, gzip'],
+    ['Grpc_Accept_Encoding', 'gzip'],
+    ['connect-accept-encoding', 'gzip'],
     ['Host', 'elsewhere.test'],
     [':path', '/'],
   ])('drops %s: %s', (name, value) => {
