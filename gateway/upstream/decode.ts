@@ -40,6 +40,10 @@ export class Decoder {
   #stream: Transform | undefined
   #in = 0
   #out = 0
+  /** The coding says that nothing follows. */
+  #isDecoded = false
+  /** The upstream has sent everything. */
+  #isWhole = false
 
   constructor(coding: string, to: Decoded) {
     this.#coding = coding
@@ -49,12 +53,14 @@ export class Decoder {
   /** @returns false when the next chunk should wait for `drained`. */
   write(chunk: Buffer): boolean {
     this.#in += chunk.length
+    if (this.#isDecoded) return true
     this.#stream ??= this.#open(chunk)
     return this.#stream.write(chunk)
   }
 
   end(): void {
-    if (this.#stream === undefined) this.#to.end()
+    this.#isWhole = true
+    if (this.#stream === undefined || this.#isDecoded) this.#to.end()
     else this.#stream.end()
   }
 
@@ -85,7 +91,12 @@ export class Decoder {
       }
       this.#to.bytes(chunk)
     })
-    stream.on('end', () => this.#to.end())
+    stream.on('end', () => {
+      this.#isDecoded = true
+      // Zeros, say, may follow. The answer ends with its upload and its connection, or the call would outlive its record and grant.
+      if (this.#isWhole) this.#to.end()
+      else this.#to.drained()
+    })
     stream.on('drain', () => this.#to.drained())
     stream.on('error', (cause) => this.#to.failed(cause))
     return stream

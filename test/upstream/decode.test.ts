@@ -108,3 +108,37 @@ describe('an answer compressed although identity was asked for', () => {
     expect(answer.body.toString()).toContain('data: 2')
   })
 })
+
+describe('what follows a packed answer', () => {
+  it.each([
+    ['gzip', gzipSync(text), 0],
+    ['deflate', deflateSync(text), 0x41],
+    ['deflate', deflateRawSync(text), 0x41],
+    ['br', brotliCompressSync(text), 0x41],
+    ['zstd', zstdCompressSync(text), 0x41],
+  ] as const)('by %s is nobody\u2019s, and the call lasts for as long as it comes', async (coding, body, filler) => {
+    const stop = Promise.withResolvers<void>()
+    let [sent, isLeft] = [0, false]
+    const origin = await openOrigin(async (_, response) => {
+      response.writeHead(200, { 'content-encoding': coding, trailer: 'x-sum' })
+      response.write(body)
+      const timer = setInterval(() => response.write(Buffer.alloc(1_000, filler), () => void sent++), 2)
+      response.on('close', () => {
+        isLeft = true
+        clearInterval(timer)
+      })
+      await stop.promise
+      clearInterval(timer)
+      response.addTrailers({ 'x-sum': '1' })
+      response.end()
+    })
+    const door = await openDoor({ port: origin.port })
+    closing.push(origin.close, door.close)
+    const answered = exchange(door.port, `GET / HTTP/1.1\r\nHost: ${HOST}\r\nConnection: close\r\n\r\n`)
+    await expect.poll(() => sent).toBeGreaterThan(20)
+    expect([door.outcomes.length, isLeft]).toEqual([0, false])
+    stop.resolve()
+    expect((await answered).body.toString()).toContain('x-sum: 1')
+    expect(door.outcomes[0]).toMatchObject({ scrubbed: 1, receivedBytes: text.length, error: undefined })
+  })
+})
