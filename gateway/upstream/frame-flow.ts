@@ -3,7 +3,15 @@
  * across the frames of one message; what hides it keeps its length, so every header stays true.
  */
 import type { Censor } from '../protocol/message.ts'
-import { CLOSE, type ControlFrame, type FrameLimits, FrameReader, type FrameSink, type Sender } from './frames.ts'
+import {
+  CLOSE,
+  type ControlFrame,
+  FrameError,
+  type FrameLimits,
+  FrameReader,
+  type FrameSink,
+  type Sender,
+} from './frames.ts'
 import { Scrubber } from './scrub.ts'
 import type { Searcher } from './searcher.ts'
 
@@ -17,6 +25,9 @@ export interface FlowParts {
   /** What may go on. */
   write(bytes: Buffer): void
 }
+
+/** Empty fragments and control frames that wait behind the beginning of what could be a credential: honest peers send a few. */
+const MAX_WAITING = 1_000
 
 /** What has to wait until the payload before it may go on. */
 interface Waiting {
@@ -105,7 +116,8 @@ export class FrameFlow implements FrameSink {
 
   #inTurn(bytes: Buffer): void {
     if (this.#held === 0) this.#parts.write(bytes)
-    else this.#waiting.push({ after: this.#held, bytes })
+    else if (this.#waiting.push({ after: this.#held, bytes }) > MAX_WAITING)
+      throw new FrameError(1009, `more than ${MAX_WAITING} frames come before the rest of a message`)
   }
 
   /** Payload in order, with what waited for it in between. */

@@ -264,3 +264,31 @@ describe('what an agent says', () => {
     )
   })
 })
+
+describe('a peer that keeps a message open', () => {
+  it.each([
+    ['pings', 0x9, true],
+    ['empty fragments', 0x0, false],
+  ])('within a credential, and sends %s for ever, is stopped before memory is', (_, opcode, isFinal) => {
+    const searcher = new Searcher([Buffer.from('a-secret-of-some-length')])
+    const flow = new FrameFlow({ sender: 'upstream', limits: LIMITS, searcher, write: () => {} })
+    flow.push(frameBytes({ opcode: 0x1, isFinal: false, payload: Buffer.from('it is a-secret') }, 'upstream'))
+    const more = frameBytes({ opcode, isFinal, payload: Buffer.alloc(0) }, 'upstream')
+    const flood = () => {
+      for (let i = 0; i < 2_000; i++) flow.push(Buffer.from(more))
+    }
+    expect(flood).toThrow(FrameError)
+  })
+
+  it('and sends as many outside of one, goes on', () => {
+    const searcher = new Searcher([Buffer.from('a-secret-of-some-length')])
+    let written = 0
+    const write = () => {
+      written += 1
+    }
+    const flow = new FrameFlow({ sender: 'upstream', limits: LIMITS, searcher, write })
+    const ping = frameBytes({ opcode: 0x9, isFinal: true, payload: Buffer.alloc(0) }, 'upstream')
+    for (let i = 0; i < 2_000; i++) flow.push(Buffer.from(ping))
+    expect(written).toBe(2_000)
+  })
+})
