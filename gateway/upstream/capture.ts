@@ -34,9 +34,9 @@ export async function captureAnswer({ status, headers }: Head, body: Buffer, cap
   const text = decode(body)
   const found = new Map<string, Captive>()
   const json = parse(text)
-  for (const pointer of capture.pointers) {
+  for (const pointer of capture.pointers.toSorted((a, b) => a.length - b.length)) {
     const hasDeeper = capture.pointers.some((other) => other.startsWith(`${pointer}/`))
-    const at = { found, hasDeeper }
+    const at = { found, hasDeeper, isFailure: status >= 400 }
     collect(json, pointer.split('/').slice(1).map(unescapeToken), at)
   }
   if (found.size === 0 && status < 400)
@@ -87,6 +87,8 @@ interface Collection {
   readonly found: Map<string, Captive>
   /** Another pointer goes on from the same place: an object there is that one's. */
   readonly hasDeeper: boolean
+  /** Of an error nothing is expected but that it says why. */
+  readonly isFailure: boolean
 }
 
 /** Every string at the place, with what its object says of its end. */
@@ -99,9 +101,19 @@ function collect(value: unknown, path: readonly string[], at: Collection, parent
     at.found.set(value, { secret: new Secret(value), look: lookOf(value), ...endBeside(parent) })
     return
   }
+  if (!at.isFailure && !at.found.has(value as string)) requirePassable(value, token)
   if (typeof value !== 'object' || value === null) return
   const members = token === '*' ? Object.values(value) : Object.hasOwn(value, token) ? [Reflect.get(value, token)] : []
   for (const member of members) collect(member, rest, at, value)
+}
+
+/** Where the answer has another shape than the service file says, the credential may stand there in its stead. */
+function requirePassable(value: unknown, token: string): void {
+  const isPassable = Array.isArray(value)
+    ? token === '*' || /^\d+$/.test(token) || value.length === 0
+    : typeof value !== 'string' && typeof value !== 'number'
+  if (!isPassable && value !== '')
+    throw withheld('it has another shape than the service file says, and the credential may be there')
 }
 
 /** `expires_in` in seconds; `expires_at` or `expires` in epoch seconds or as a date. */

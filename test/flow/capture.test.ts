@@ -258,6 +258,13 @@ describe('an answer that cannot be captured for certain is withheld', () => {
         setImmediate(() => r.destroy())
       },
     ],
+    [
+      'text where an object should hold it, beside another one',
+      (r, token) => json(r, 200, { token: 'x', keys: token }),
+    ],
+    ['text where objects should hold them', (r, token) => json(r, 200, { keys: [{ secret: 'x' }, token] })],
+    ['a list where a member is named', (r, token) => json(r, 200, [{ token }])],
+    ['a number on the way', (r) => json(r, 200, { token: 'x', keys: [123456789012] })],
     ['a part', (r, token) => json(r, 206, { token })],
     ['expired', (r, token) => json(r, 200, { token, expires_at: '2001-01-01T00:00:00Z' })],
   ])('%s', async (_, answer) => {
