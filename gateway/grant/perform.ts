@@ -45,7 +45,9 @@ async function open(p: Of<'task.open'>, room: Room): Promise<IssuedGrant> {
 async function replace({ old, reason, ceiling, ...p }: Of<'grant.replace'>, room: Room): Promise<IssuedGrant> {
   await signed(p.grant, room) // first: what is too long for a token leaves the old grant alone
   const task = await livingTask(old.tenant, old.task.id, room)
-  if (task.root.id !== old.id) throw overtaken(task.id)
+  // Suspended since it was proposed, it stays so until somebody resumes it.
+  const isExpected = (task.state === 'suspended') === (reason === 'resumed')
+  if (task.root.id !== old.id || !isExpected) throw overtaken(task.id)
   // Renewed, both spend from where the old one did, for as long as either lives.
   if (reason === 'renewed') await remember(room.store, old, p.grant.expiresAt)
   else await end(old.id, { grant: old, reason }, room)

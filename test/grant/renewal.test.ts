@@ -116,3 +116,23 @@ describe('a renewal', () => {
     await expect(world.grants.perform(both[1] as never, {})).rejects.toEqual(code('instruction_invalid'))
   })
 })
+
+describe('a suspension', () => {
+  it.each([
+    ['renewed by its human', (root: IssuedGrant) => instruct('task.renew', root.grant)],
+    ['given another intent by its human', (root: IssuedGrant) => intent(root.grant, { human })],
+    ['given another intent by its holder', (root: IssuedGrant) => intent(root.grant, { holder: root.grant })],
+  ])('holds for a task that was about to be %s', async (_, about) => {
+    const world = openWorld()
+    const root = await world.open({ scope: 'github:*' })
+    const proposal = await world.propose(about(root))
+    await world.do(instruct('task.suspend', root.grant))
+    await expect(world.grants.perform(proposal as never, {})).rejects.toEqual(code('instruction_invalid'))
+    await expect(uses(world, root)).rejects.toEqual(code('task_suspended'))
+    expect((await world.grants.task('acme', root.grant.task.id)).task.state).toBe('suspended')
+    await world.do(instruct('task.resume', root.grant))
+  })
+})
+
+const intent = (of: Grant, by: Mandate) =>
+  ({ ...instruct('task.intent', of, by), purpose: 'something else', request: {} }) as Instruction
