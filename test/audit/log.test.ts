@@ -268,11 +268,11 @@ describe('a failing disk', () => {
     const log = await openTestLog(dir, { disk })
     disk.fails = 'before'
     log.enqueue(note({ i: 0 }))
-    await vi.waitFor(() => expect(log.failure).toBeDefined())
+    await expect.poll(() => log.failure).toBeDefined()
     for (let i = 1; i < 50_000; i++) log.enqueue(note({ i }))
     await expect(log.append(note())).rejects.toMatchObject({ code: 'audit_unavailable' })
     disk.fails = undefined
-    await vi.waitFor(() => expect(log.failure).toBeUndefined(), { timeout: 5000 })
+    await expect.poll(() => log.failure).toBeUndefined()
     await vi.waitFor(() => log.append(note()), { timeout: 5000 })
     await log.close()
     expect(await verifyLog(dir)).toMatchObject({ ok: true, entries: 50_004 })
@@ -292,9 +292,9 @@ describe('a failing disk', () => {
     const log = await openTestLog(dir, { disk })
     disk.replace = () => Promise.reject(Object.assign(new Error('EROFS'), { code: 'EROFS' }))
     await log.append(note())
-    await vi.waitFor(() => expect(log.failure).toMatchObject({ code: 'EROFS' }))
+    await expect.poll(() => log.failure).toMatchObject({ code: 'EROFS' })
     disk.replace = realDisk.replace
-    await vi.waitFor(() => expect(log.failure).toBeUndefined())
+    await expect.poll(() => log.failure).toBeUndefined()
     await log.close()
     expect(await verifyLog(dir)).toMatchObject({ ok: true, uncovered: 0 })
   })

@@ -4,7 +4,7 @@ import { connect } from 'node:net'
 import { Validator } from '@seriousme/openapi-schema-validator'
 import fc from 'fast-check'
 import { calculateJwkThumbprint, exportJWK, SignJWT } from 'jose'
-import { afterAll, beforeAll, beforeEach, describe, expect, it, vi } from 'vitest'
+import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest'
 import { parseForm } from '../../gateway/control/oauth-form.ts'
 import { GatewayError, type ProblemCode, problems } from '../../gateway/protocol/problem.ts'
 import { ask } from './door.fixture.ts'
@@ -670,11 +670,11 @@ describe('many at once', () => {
       const socket = connect(rig.door.port, '127.0.0.1', () => socket.write(head + body))
       return socket.on('error', () => undefined)
     })
-    await vi.waitFor(() => expect(rig.served).toHaveLength(128))
+    await expect.poll(() => rig.served).toHaveLength(128)
     for (const socket of sockets) socket.resetAndDestroy()
     expect((await rig.post('/oauth/token', credentials)).status).toBe(503)
     resolve()
-    await vi.waitFor(async () => expect((await rig.post('/oauth/token', credentials)).status).toBe(200))
+    await expect.poll(async () => (await rig.post('/oauth/token', credentials)).status).toBe(200)
   })
 
   it('are bounded on one connection too', async () => {
@@ -684,11 +684,11 @@ describe('many at once', () => {
     const one = `POST /oauth/token HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: ${body.length}\r\n\r\n${body}`
     const socket = connect(rig.door.port, '127.0.0.1', () => socket.write(one.repeat(300)))
     socket.on('error', () => undefined).resume()
-    await vi.waitFor(() => expect(rig.served.length).toBeGreaterThan(0))
+    await expect.poll(() => rig.served.length).toBeGreaterThan(0)
     expect(rig.served.length).toBeLessThanOrEqual(128)
     resolve()
     socket.destroy()
-    await vi.waitFor(async () => expect((await rig.post('/oauth/token', credentials)).status).toBe(200))
+    await expect.poll(async () => (await rig.post('/oauth/token', credentials)).status).toBe(200)
   })
 
   it('are served up to a bound, and the rest is told to come again', async () => {

@@ -3,7 +3,7 @@ import { createServer } from 'node:http'
 import { connect } from 'node:net'
 import { gzipSync } from 'node:zlib'
 import fc from 'fast-check'
-import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { GatewayError } from '../../gateway/protocol/problem.ts'
 import { readContent } from '../../gateway/upstream/content.ts'
 import { exchange, inbound, listen, shut } from './upstream.fixture.ts'
@@ -123,7 +123,7 @@ describe('content that two readers could take for two things', () => {
     const socket = connect(port, '127.0.0.1')
     const head = 'POST / HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n'
     socket.write(`${head}{"model"`, () => socket.destroy())
-    await vi.waitFor(() => expect(readings.length).toBe(before + 1))
+    await expect.poll(() => readings.length).toBe(before + 1)
     expect(readings.at(-1)?.refused?.code).toBe('request_malformed')
   })
 })
