@@ -12,6 +12,7 @@ import type { Secret } from '../protocol/secret.ts'
 import type { Service, Slot } from '../protocol/service.ts'
 import { createPlacement } from '../provider/placement.ts'
 import type { LeaseCache, LeaseKey } from './cache.ts'
+import type { Ended } from './ended.ts'
 import type { RecordLease } from './issue.ts'
 import { leaseKey } from './key.ts'
 import type { Lease } from './lease.ts'
@@ -23,6 +24,7 @@ export interface CaptiveRooms {
   readonly seal: Seal
   readonly clock: Clock
   readonly record: RecordLease
+  readonly ended: Pick<Ended, 'requireLiving'>
 }
 
 /** A captured credential in this process. */
@@ -72,9 +74,11 @@ export class Captives {
 
   /**
    * The lease of the credential that a placeholder stands for.
-   * @throws {GatewayError} `foreign_credential`: no placeholder of this grant at this service, or its time is over; `store_unavailable`.
+   * @throws {GatewayError} `foreign_credential`: no placeholder of this grant at this service, or its time is over; `store_unavailable`;
+   *   `grant_revoked`, because a store that was away when the grant ended still has what was captured under it.
    */
   async lease({ grant, endpoint }: Permit, standing: Standing): Promise<Lease> {
+    this.#rooms.ended.requireLiving(grant)
     const kept = await this.#find(grant, endpoint.service, standing.id)
     if (kept === undefined) {
       throw new GatewayError(
@@ -133,7 +137,8 @@ export class Captives {
       operation: endpoint.operation.name,
     })
     const sealed = seal.seal(key.id, {
-      ...{ tenant: grant.tenant, name: 'captured', secret: captive.secret, ephemeral: true, scope: undefined },
+      // No provider has this name: with its grant it is dropped, and shown to no issuer for revocation.
+      ...{ tenant: grant.tenant, name: '', secret: captive.secret, ephemeral: true, scope: undefined },
       ...{ expiresAt: Math.floor(untilMs / 1000), untilMs, renewAtMs: Infinity },
     })
     await store(cache, key, sealed, untilMs - nowMs)

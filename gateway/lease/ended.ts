@@ -1,5 +1,7 @@
 /** Grants that were purged in this process: nothing is issued for them any more. State is written only by this class. */
 import type { Clock } from '../protocol/clock.ts'
+import type { Grant } from '../protocol/grant.ts'
+import { GatewayError } from '../protocol/problem.ts'
 import { ENDED_MS } from './cache.ts'
 
 export class Ended {
@@ -13,6 +15,11 @@ export class Ended {
 
   has(grant: string): boolean {
     return this.#until.has(grant)
+  }
+
+  /** @throws {GatewayError} `grant_revoked` */
+  requireLiving({ id }: Pick<Grant, 'id'>): void {
+    if (this.has(id)) throw new GatewayError('grant_revoked', 'The task of this grant has ended.')
   }
 
   add(grant: string): void {

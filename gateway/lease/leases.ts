@@ -73,8 +73,8 @@ class CachedLeases implements Leases, LeaseEnd {
     this.#near = new Near(rooms.clock, MAX_GRANTS)
     this.#flight = createFlight(rooms.clock)
     this.#burns = new Burns(rooms.clock)
-    this.#captives = new Captives({ ...rooms, seal: this.#seal })
     this.#ended = new Ended(rooms.clock)
+    this.#captives = new Captives({ ...rooms, seal: this.#seal, ended: this.#ended })
     this.#issue = {
       cache: rooms.cache,
       seal: this.#seal,
@@ -159,7 +159,7 @@ class CachedLeases implements Leases, LeaseEnd {
 
   #claim(permit: Permit): Claim {
     const claim = claimOf(permit, this.#rooms.providers, this.#seal.macKey)
-    if (this.#ended.has(claim.grant.id)) throw new GatewayError('grant_revoked', 'The task of this grant has ended.')
+    this.#ended.requireLiving(claim.grant)
     return claim
   }
 

@@ -4,12 +4,14 @@ import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { createMemoryCache } from '../../gateway/lease/cache-memory.ts'
 import { Captives } from '../../gateway/lease/captured.ts'
+import { Ended } from '../../gateway/lease/ended.ts'
 import { isPlaceholder, standingIn } from '../../gateway/lease/placeholder.ts'
 import { createSeal } from '../../gateway/lease/seal.ts'
 import type { Capture, Inbound } from '../../gateway/protocol/message.ts'
 import { GatewayError } from '../../gateway/protocol/problem.ts'
 import { Secret } from '../../gateway/protocol/secret.ts'
 import {
+  countingProvider,
   type Entry,
   fakeClock,
   field,
@@ -30,8 +32,9 @@ function rig(o: { record?: () => Promise<unknown> } = {}) {
     (async (kind: string, tenant: string, fields: object) => void entries.push({ kind, tenant, fields: { ...fields } }))
   const cache = createMemoryCache({ clock })
   const seal = createSeal(sealKey())
-  const open = () => new Captives({ cache, seal, clock, record: record as never })
-  return { clock, entries, cache, seal, here: open(), there: open() }
+  const ended = new Ended(clock)
+  const open = () => new Captives({ cache, seal, clock, record: record as never, ended })
+  return { ended, clock, entries, cache, seal, here: open(), there: open() }
 }
 
 /** What stands for `value` after a call under this permit. */
@@ -118,6 +121,38 @@ describe('a placeholder', () => {
   it('does not exist before it is on record', async () => {
     const failing = async () => Promise.reject(new GatewayError('audit_unavailable', 'the disk is full'))
     await expect(capture(rig({ record: failing }).here)).rejects.toMatchObject({ code: 'audit_unavailable' })
+  })
+
+  it('names nothing once its grant has ended, even if the store was away then and still has it', async () => {
+    const { here, there, ended } = rig()
+    const call = permit()
+    const { id } = await capture(here, call)
+    ended.add(call.grant.id)
+    for (const captives of [here, there])
+      await expect(captives.lease(call, bearer(id))).rejects.toMatchObject({ code: 'grant_revoked' })
+  })
+
+  it('is shown to no issuer when its grant ends, whatever the credentials of the settings are called', async () => {
+    const provider = countingProvider(fakeClock())
+    const cache = createMemoryCache({ clock: fakeClock() })
+    const providers = new Map([
+      ['billing', provider],
+      ['captured', provider],
+    ])
+    const { leases } = leaseRig({ provider, cache, providers })
+    const of = permit()
+    const held = permit({ grant: of.grant, service: of.endpoint.service })
+    const capturing = {
+      ...held,
+      endpoint: { ...held.endpoint, operation: { ...held.endpoint.operation, returnsSecret: true } },
+    }
+    const outbound = await (await leases.acquire(capturing as never, receipt)).attach(plain())
+    await outbound.capture?.keep([
+      { secret: new Secret('minted'), look: '', expiresAt: undefined, expiresInS: undefined },
+    ])
+    await leases.purge(of.grant.id)
+    expect(provider.revoked).toHaveLength(1)
+    expect(provider.revoked).not.toContain('minted')
   })
 
   it('is in the record as an id alone', async () => {
