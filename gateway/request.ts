@@ -24,7 +24,7 @@ export interface RequestRooms {
   readonly grants: {
     authenticate(inbound: Inbound): Grant | Promise<Grant>
     /** One of the agent's seats, or a refusal when too many of its calls are under way. */
-    seat(grant: Grant): Disposable | Promise<Disposable>
+    seat(grant: Grant, reply: Reply): Disposable | Promise<Disposable>
     /** Spend a call from every budget above it. @returns the bytes left to it, when some budget counts bytes. */
     debit(permit: Permit): Allowance | undefined | Promise<Allowance | undefined>
     /** What the call carried, added to every budget of bytes above it. Never throws. */
@@ -50,7 +50,7 @@ export async function serveRequest(inbound: Inbound, house: RequestRooms): Promi
   const event = house.audit.openCall(inbound) // first: a refusal is an event too
   try {
     const grant = event.authenticated(await house.grants.authenticate(inbound)) // 1 who, for whom, for which task
-    using _seat = await house.grants.seat(grant) // 2 when it is its turn
+    using _seat = await house.grants.seat(grant, inbound.reply) // 2 when it is its turn
     const endpoint = event.located(house.catalogue.locate(inbound)) // 3 where to, as which operation
     const whole = needsBody(grant, endpoint.operation.name) ? await readWhole(inbound, house) : inbound // 4 saying what, if that counts
     const decision = event.decided(house.policy.evaluate(ask(whole, grant, endpoint, house))) // 5 may it

@@ -25,7 +25,7 @@ import { propose } from './propose.ts'
 import { presentChain } from './propose-present.ts'
 import { createRecords, type Records, type TaskRecord } from './record.ts'
 import type { Room } from './room.ts'
-import { type SeatLimits, Seats } from './seats.ts'
+import { type SeatLimits, Seats, type Waiter } from './seats.ts'
 import type { Eventual, GrantStore, StoredTask } from './store.ts'
 import { livingTask, mandated } from './task.ts'
 import { createTokenSeal, SIGN_AGE_MS, type SigningKeys } from './token.ts'
@@ -76,7 +76,7 @@ export interface Grants {
   /** @see Watch.watch */
   watch(grant: Grant, cut: (why: GatewayError) => void): () => void
   /** @see Seats.take. @throws {GatewayError} what `authenticate` does as well, when the grant ended while it waited. */
-  seat(grant: Grant): Eventual<Disposable>
+  seat(grant: Grant, waiter: Waiter): Eventual<Disposable>
   /** @see Budgets.debit */
   debit(permit: Spending): Eventual<Allowance | undefined>
   /** @see Budgets.settle */
@@ -137,8 +137,8 @@ export function createGrants(o: GrantsOptions): Grants {
     defaults: { agent: o.agents[0]?.id, heartbeatS: o.heartbeatS },
     authenticate: (inbound) => authenticator.authenticate(inbound),
     watch: (grant, cut) => watch.watch(grant, cut),
-    seat(grant) {
-      const seat = seats.take(grant)
+    seat(grant, waiter) {
+      const seat = seats.take(grant, waiter)
       return seat instanceof Promise ? seat.then((its) => stillLiving(its, grant, room)) : seat
     },
     debit: (permit) => budgets.debit(permit),

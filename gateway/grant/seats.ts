@@ -3,6 +3,7 @@
  * nobody but itself. Calls of all its grants and tasks count together; a stream keeps its seat until it ends.
  */
 import type { Grant } from '../protocol/grant.ts'
+import type { Reply } from '../protocol/message.ts'
 import { GatewayError } from '../protocol/problem.ts'
 
 export interface SeatLimits {
@@ -13,6 +14,9 @@ export interface SeatLimits {
   /** Milliseconds that a call waits. */
   readonly queueTimeoutMs: number
 }
+
+/** Who waits for a seat: once the client has left, nobody does. */
+export type Waiter = Pick<Reply, 'destroyed' | 'once' | 'off'>
 
 export class Seats {
   readonly #limits: SeatLimits
@@ -25,10 +29,10 @@ export class Seats {
 
   /**
    * A seat for one call, to be disposed of once; at once and without allocation while there is one, else in turn.
-   * @throws {GatewayError} `too_many_requests` when the queue is full, or its end was not reached in time.
+   * @throws {GatewayError} `too_many_requests` when the queue is full, its end was not reached in time, or the client left.
    */
-  take({ tenant, agent: { id } }: Pick<Grant, 'tenant' | 'agent'>): Disposable | Promise<Disposable> {
-    return (this.#tenants.get(tenant)?.get(id) ?? this.#add(tenant, id)).take()
+  take({ tenant, agent: { id } }: Pick<Grant, 'tenant' | 'agent'>, waiter: Waiter): Disposable | Promise<Disposable> {
+    return (this.#tenants.get(tenant)?.get(id) ?? this.#add(tenant, id)).take(waiter)
   }
 
   #add(tenant: string, id: string): AgentSeats {
@@ -52,13 +56,13 @@ class AgentSeats implements Disposable {
     this.#limits = limits
   }
 
-  take(): Disposable | Promise<Disposable> {
+  take(waiter: Waiter): Disposable | Promise<Disposable> {
     if (this.#taken < this.#limits.concurrency) {
       this.#taken += 1
       return this
     }
     if (this.#waiting.size >= this.#limits.queue) throw this.#tooMany('')
-    return this.#wait()
+    return this.#wait(waiter)
   }
 
   [Symbol.dispose](): void {
@@ -67,19 +71,27 @@ class AgentSeats implements Disposable {
     else next() // the seat changes hands: whoever comes now is behind those who wait
   }
 
-  #wait(): Promise<Disposable> {
+  #wait(waiter: Waiter): Promise<Disposable> {
     const { promise, resolve, reject } = Promise.withResolvers<Disposable>()
     const { queueTimeoutMs } = this.#limits
-    const seated = (): void => {
+    const stop = (): void => {
       clearTimeout(late)
+      waiter.off('close', leave)
       this.#waiting.delete(seated)
+    }
+    const seated = (): void => {
+      stop()
       resolve(this)
     }
-    const late = setTimeout(() => {
-      this.#waiting.delete(seated)
-      reject(this.#tooMany(` None ended within ${queueTimeoutMs} ms.`))
-    }, queueTimeoutMs)
+    const giveUp = (why: string): void => {
+      stop()
+      reject(this.#tooMany(why))
+    }
+    const leave = (): void => giveUp(' Its client left before it was its turn.')
+    const late = setTimeout(() => giveUp(` None ended within ${queueTimeoutMs} ms.`), queueTimeoutMs)
     this.#waiting.add(seated)
+    if (waiter.destroyed) leave()
+    else waiter.once('close', leave)
     return promise
   }
 
