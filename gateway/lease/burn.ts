@@ -20,25 +20,28 @@ const BURNS_MS = 60_000
 export class Burns {
   readonly #clock: Clock
   readonly #burnt = new WeakSet<Bare['credential']>()
-  /** lease key → when its last credentials were burnt, monotonic ms, and which was the last */
-  readonly #recent = new Map<string, { at: readonly number[]; last: string }>()
+  /** lease key → when its last credentials were burnt, monotonic ms */
+  readonly #recent = new Map<string, readonly number[]>()
+  /** credential id → when its lease ends, monotonic ms */
+  readonly #ids = new Map<string, number>()
 
   constructor(clock: Clock) {
     this.#clock = clock
   }
 
   /** @returns whether it is the first time for this credential. */
-  note({ claim, credential, credentialId }: Pick<Bare, 'claim' | 'credential' | 'credentialId'>): boolean {
+  note({ claim, credential, credentialId, untilElapsedMs }: Bare): boolean {
     if (this.#burnt.has(credential)) return false
     this.#burnt.add(credential)
     const at = [...this.#since(claim.key.id), this.#clock.elapsedMs()]
-    this.#recent.set(claim.key.id, { at: at.slice(-MAX_BURNS), last: credentialId })
+    this.#recent.set(claim.key.id, at.slice(-MAX_BURNS))
+    this.#ids.set(credentialId, untilElapsedMs)
     return true
   }
 
   /** A store that was away when it should have dropped this credential still has it. */
-  isBurnt(claim: Claim, credentialId: string): boolean {
-    return this.#recent.get(claim.key.id)?.last === credentialId
+  isBurnt(credentialId: string): boolean {
+    return this.#ids.has(credentialId)
   }
 
   /** @throws {GatewayError} `credential_unavailable` while too many of this authority's credentials came back. */
@@ -52,10 +55,11 @@ export class Burns {
 
   sweep(): void {
     for (const id of this.#recent.keys()) if (this.#since(id).length === 0) this.#recent.delete(id)
+    for (const [id, untilMs] of this.#ids) if (untilMs <= this.#clock.elapsedMs()) this.#ids.delete(id)
   }
 
   #since(id: string): readonly number[] {
     const fromMs = this.#clock.elapsedMs() - BURNS_MS
-    return (this.#recent.get(id)?.at ?? []).filter((ms) => ms > fromMs)
+    return (this.#recent.get(id) ?? []).filter((ms) => ms > fromMs)
   }
 }

@@ -174,7 +174,7 @@ class CachedLeases implements Leases, LeaseEnd {
     const issue = this.#issue
     const read = async (): Promise<Held | undefined> => {
       const held = await readShared(issue, claim, this)
-      if (held === undefined || this.#burns.isBurnt(claim, held.credentialId)) return undefined
+      if (held === undefined || this.#burns.isBurnt(held.credentialId)) return undefined
       return held.credentialId === instead?.credentialId ? undefined : held
     }
     return this.#flight.run(claim.key.id, async () => {

@@ -2,6 +2,7 @@
 import { describe, expect, it } from 'vitest'
 import { createMemoryCache } from '../../gateway/lease/cache-memory.ts'
 import { createLeases } from '../../gateway/lease/leases.ts'
+import { GatewayError } from '../../gateway/protocol/problem.ts'
 import { Secret } from '../../gateway/protocol/secret.ts'
 import {
   countingProvider,
@@ -69,6 +70,23 @@ describe('a credential that came back', () => {
     lease.burn(request)
     await settled()
     expect(provider.revoked).toHaveLength(2)
+  })
+
+  it('is not taken again from a store that was away, nor is the one before it', async () => {
+    const clock = fakeClock()
+    const cache = createMemoryCache({ clock })
+    const { leases } = leaseRig({ cache, clock, provider: countingProvider(clock, { revocable: false }) })
+    const call = permit()
+    const used: string[] = []
+    for (let n = 0; n < 3; n += 1) {
+      const lease = await leases.acquire(call, receipt)
+      used.push(lease.facts.credentialId)
+      const away = () => Promise.reject(new GatewayError('store_unavailable', 'away'))
+      Object.assign(cache, { set: away, burn: away, remove: away }) // the first one stays in it
+      if (n < 2) lease.burn(plain())
+    }
+    expect(new Set(used).size).toBe(3)
+    expect(await leases.acquire(call, receipt)).toMatchObject({ facts: { credentialId: used[2] } })
   })
 
   it('leaves the credentials of other grants alone', async () => {
