@@ -4,6 +4,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import type { WebSocket } from 'ws'
 import { acceptOf } from '../../gateway/protocol/websocket.ts'
 import { BEARER, entriesOf, type OpenSite, openSite } from '../invariant/services.fixture.ts'
+import { stopwatch } from '../rig/stopwatch.ts'
 import {
   closed,
   type Handshake,
@@ -238,7 +239,7 @@ describe('an upstream that', () => {
     socket.end(answer(handshake))
     const { status, headers } = await answered
     expect([status, headers['keyless-error']]).toEqual([502, 'upstream_broken'])
-    await expect.poll(() => upstream.open, { timeout: 3_000 }).toBe(0)
+    await expect.poll(() => upstream.open).toBe(0)
   })
 
   it('speaks with its handshake is heard, and what the agent sends early is kept', async () => {
@@ -262,7 +263,7 @@ describe('an upstream that', () => {
     await expect.poll(() => Buffer.concat(heard).equals(early)).toBe(true)
     await expect.poll(() => Buffer.concat(got).toString('latin1').endsWith(first.toString('latin1'))).toBe(true)
     agent.destroy()
-    await expect.poll(() => upstream.open, { timeout: 3_000 }).toBe(0)
+    await expect.poll(() => upstream.open).toBe(0)
   })
 
   it.each([
@@ -280,7 +281,7 @@ describe('an upstream that', () => {
     const ending = closed(ws)
     socket.write(bytes)
     expect(await ending).toMatchObject({ code, reason: expect.stringContaining('upstream_broken') })
-    await expect.poll(() => upstream.open, { timeout: 3_000 }).toBe(0)
+    await expect.poll(() => upstream.open).toBe(0)
   })
 
   it('breaks off, between frames or within one, is abnormal to the agent, after all that it sent', async () => {
@@ -323,7 +324,7 @@ describe('an agent that', () => {
     )
     expect(upstream.open).toBeGreaterThanOrEqual(40)
     for (const ws of all) rawOf(ws).resetAndDestroy()
-    await expect.poll(() => upstream.open, { timeout: 5_000 }).toBe(0)
+    await expect.poll(() => upstream.open).toBe(0)
     const outcomes = (await entriesOf(site.gateway.settings.dataDir))
       .filter(({ kind }) => kind === 'call.outcome')
       .slice(-40)
@@ -439,10 +440,10 @@ describe('a gateway that stops', () => {
     const ws = await through('reverse route', '/echo', { handle, port: own.gateway.proxyPort })
     await opened(ws)
     const ending = closed(ws)
-    const startMs = performance.now()
+    using watch = stopwatch()
     await Promise.all([own.stop(), ending])
     expect(await ending).toEqual({ code: 1001, reason: 'draining' })
-    expect(performance.now() - startMs).toBeLessThan(5_000)
+    expect(watch.ms).toBeLessThan(5_000)
     await expect.poll(() => upstream.closes.at(-1)?.code).toBe(1001)
   })
 })

@@ -215,8 +215,8 @@ describe('a rule', () => {
   })
 
   it('with stars takes no long look at a long text', () => {
-    const started = performance.now()
+    const before = process.threadCpuUsage()
     expect(globMatches(`${'a*'.repeat(250)}b`, 'a'.repeat(1_000_000))).toBe(false)
-    expect(performance.now() - started).toBeLessThan(1_000)
+    expect(process.threadCpuUsage(before).user / 1000).toBeLessThan(1_000)
   })
 })
