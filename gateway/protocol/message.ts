@@ -145,10 +145,15 @@ export interface Captive {
   readonly expiresInS: number | undefined
 }
 
-/** Told of a body as it passes, in order. */
+/** Told of a body, or of messages, as they pass, in order. */
 export interface Censor {
-  /** @returns the refusal if these bytes, together with those before, must not leave. */
-  look(chunk: Buffer): GatewayError | undefined
+  /**
+   * @param isLast the message is complete with these: the next ones are looked at without them.
+   * @returns the refusal if these bytes, together with those before, must not leave.
+   */
+  look(chunk: Buffer, isLast?: boolean): GatewayError | undefined
+  /** The same of bytes that stand by themselves, in the middle of a message or not. */
+  lookAlone(bytes: Buffer): GatewayError | undefined
 }
 
 /** Something in a request that looks like a credential, and is none of ours. */

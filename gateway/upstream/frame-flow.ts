@@ -82,7 +82,7 @@ export class FrameFlow implements FrameSink {
 
   payload(bytes: Buffer, isLast: boolean): void {
     const { searcher, censor, write } = this.#parts
-    const refusal = censor?.look(this.#unmasked(bytes))
+    const refusal = censor?.look(this.#unmasked(bytes), isLast)
     if (refusal !== undefined) throw refusal
     if (searcher === null) {
       if (bytes.length > 0) write(bytes)
@@ -98,18 +98,19 @@ export class FrameFlow implements FrameSink {
   }
 
   control(frame: ControlFrame): void {
-    const { searcher } = this.#parts
+    const { searcher, censor } = this.#parts
+    const refusal = censor?.lookAlone(saidIn(frame))
+    if (refusal !== undefined) throw refusal
     if (searcher !== null) this.#found += searcher.mask(frame.bytes.subarray(frame.start))
     if (frame.opcode === CLOSE) this.#hasClosed = true
     this.#inTurn(frame.bytes)
   }
 
-  /** A copy: what goes on stays masked. */
+  /** As it is meant. */
   #unmasked(bytes: Buffer): Buffer {
     const mask = this.#mask
     if (mask === undefined) return bytes
-    const plain = Buffer.from(bytes)
-    for (let i = 0; i < plain.length; i += 1) plain[i] = (plain[i] as number) ^ (mask[(this.#at + i) & 3] as number)
+    const plain = xored(bytes, mask, this.#at)
     this.#at = (this.#at + plain.length) & 3
     return plain
   }
@@ -132,4 +133,17 @@ export class FrameFlow implements FrameSink {
     for (const waiting of this.#waiting) waiting.after -= payload.length
     if (at < payload.length) this.#parts.write(payload.subarray(at))
   }
+}
+
+/** What an agent says in a control frame, as it is meant; of a close the reason, without its code. */
+function saidIn({ opcode, bytes, start }: ControlFrame): Buffer {
+  const payload = xored(bytes.subarray(start), bytes.subarray(start - 4, start), 0)
+  return opcode === CLOSE ? payload.subarray(2) : payload
+}
+
+/** RFC 6455 §5.3. @param at how far into the payload `bytes` begin. @returns a copy: what goes on stays masked. */
+function xored(bytes: Buffer, mask: Buffer, at: number): Buffer {
+  const plain = Buffer.from(bytes)
+  for (let i = 0; i < plain.length; i += 1) plain[i] = (plain[i] as number) ^ (mask[(at + i) & 3] as number)
+  return plain
 }

@@ -75,8 +75,19 @@ class Findings implements Inspection {
     if (refusal !== undefined) throw refusal
   }
 
-  look(chunk: Buffer): GatewayError | undefined {
+  look(chunk: Buffer, isLast = false): GatewayError | undefined {
     const bytes = this.#tail === undefined ? chunk : Buffer.concat([this.#tail, chunk])
+    const refusal = this.#judge(bytes, chunk)
+    // A copy: the chunk belongs to whoever sends it. A message ends what it says: the next one begins no word in the middle.
+    this.#tail = isLast ? undefined : Buffer.from(bytes.subarray(-OVERLAP))
+    return refusal
+  }
+
+  lookAlone(bytes: Buffer): GatewayError | undefined {
+    return this.#judge(bytes, bytes)
+  }
+
+  #judge(bytes: Buffer, chunk: Buffer): GatewayError | undefined {
     if (bytesCarryGrant(bytes)) {
       this.see('keyless', 'body')
       return ownGrant('its body')
@@ -85,7 +96,6 @@ class Findings implements Inspection {
       const text = this.#isPacked ? this.#unpacked(chunk) : bytes.toString('latin1')
       for (const rule of text === undefined ? ['unreadable'] : this.#rules(readings(text))) this.see(rule, 'body')
     }
-    this.#tail = Buffer.from(bytes.subarray(-OVERLAP)) // a copy: the chunk belongs to whoever sends it
     return this.#refusal()
   }
 

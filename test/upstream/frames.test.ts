@@ -245,6 +245,7 @@ describe('what an agent says', () => {
             shown.push(Buffer.from(chunk))
             return shown.length > allowed ? refusal : undefined
           },
+          lookAlone: () => undefined,
         }
         const write = (bytes: Buffer) => void out.push(Buffer.from(bytes))
         const flow = new FrameFlow({ sender: 'agent', limits: LIMITS, searcher: null, censor, write })
