@@ -132,13 +132,13 @@ async function writeGcloud(_: readonly Place[], { dir, inherited }: ToolsOptions
 /** A gcloud configuration without the sections that name credentials or another proxy. */
 function withoutSections(ini: string): string {
   return ini
-    .split(/^(?=\[)/m)
-    .filter((section) => !/^\[(?:auth|proxy)\]/.test(section))
+    .split(/^(?=[ \t]*\[)/m)
+    .filter((section) => !/^[ \t]*\[(?:auth|proxy)\]/.test(section))
     .join('')
 }
 
-/** Everything of the user's but what is a credential, or leads to one. */
-const NOT_COPIED = ['auths', 'credsStore', 'credHelpers', 'HttpHeaders', 'proxies']
+/** Everything of the user's but what is a credential, or leads to one. Docker reads names in any case. */
+const NOT_COPIED = ['auths', 'credsstore', 'credhelpers', 'httpheaders', 'proxies']
 /** Which daemon, and which plugins: beside the configuration, and no credentials of a registry. */
 const BESIDE = ['contexts', 'cli-plugins', 'buildx']
 
@@ -147,7 +147,7 @@ async function writeDocker(places: readonly Place[], { dir, inherited, proxyUrl 
   const config = join(dir, 'docker')
   await mkdir(config, { mode: 0o700 })
   const kept = Object.entries(parsed(await readIfThere(join(own, 'config.json')))).filter(
-    ([name]) => !NOT_COPIED.includes(name),
+    ([name]) => !NOT_COPIED.includes(name.toLowerCase()),
   )
   const auth = Buffer.from(`keyless:${PLACEHOLDER}`).toString('base64')
   await writeJson(join(config, 'config.json'), {
@@ -159,9 +159,9 @@ async function writeDocker(places: readonly Place[], { dir, inherited, proxyUrl 
   return { DOCKER_CONFIG: config }
 }
 
-/** In an npmrc: credentials of any registry, and what would lead past the proxy or to another one. */
+/** In an npmrc: credentials of any registry, and what would lead past the proxy or to another one. Names may stand in quotes, or in a list. */
 const NOT_IN_NPMRC =
-  /^\s*(?:.*:)?(?:_authToken|_auth|_password|username|certfile|keyfile|cert|key|ca|cafile|proxy|https?-proxy|noproxy|strict-ssl)\s*=/i
+  /^\s*["']?(?:.*:)?(?:_authToken|_auth|_password|tokenHelper|username|otp|certfile|keyfile|cert|key|ca|cafile|proxy|https?-proxy|noproxy|strict-ssl)(?:\[\])?["']?(?:\[\])?\s*=/i
 
 async function writeNpmrc(places: readonly Place[], { dir, inherited }: ToolsOptions): Promise<Variables> {
   const own = inherited.npm_config_userconfig ?? inherited.NPM_CONFIG_USERCONFIG ?? join(homedir(), '.npmrc')

@@ -109,6 +109,28 @@ describe('tools', () => {
   })
 })
 
+describe('a credential of the user\u2019s', () => {
+  it.each([
+    ['npmrc', '"//api.svc.test/:_authToken" = SECRET'],
+    ['npmrc', "'//api.svc.test/:_authToken'=SECRET"],
+    ['npmrc', '  //api.svc.test/:_AUTHTOKEN[] = SECRET'],
+    ['npmrc', '//api.svc.test/:tokenHelper=/bin/echo SECRET'],
+    ['npmrc', '_auth[]=SECRET'],
+    ['docker', '{"Auths":{"ghcr.io":{"auth":"SECRET"}}}'],
+    ['docker', '{"httpheaders":{"Authorization":"SECRET"}}'],
+    ['docker', '{"CREDSSTORE":"SECRET"}'],
+    ['gcloud', '[core]\nproject = p\n  [auth]\naccess_token_file = SECRET'],
+    ['gcloud', '\t[proxy]\npassword = SECRET'],
+  ])('is not copied from %s, though it is written %s', async (tool, text) => {
+    const file = { npmrc: 'npmrc', docker: 'config.json', gcloud: 'configurations/config_default' }[tool] ?? ''
+    await mkdir(join(home, 'configurations'))
+    await writeFile(join(home, file), `${text.replaceAll('SECRET', secret.replaceAll('"', ''))}\n`)
+    const own = { npm_config_userconfig: join(home, 'npmrc'), DOCKER_CONFIG: home, CLOUDSDK_CONFIG: home }
+    await written([service([tool === 'npmrc' ? 'npm' : (tool as Tool)])], own)
+    expect(await everything()).not.toContain(secret.replaceAll('"', ''))
+  })
+})
+
 describe('kubectl', () => {
   it('finds a context for each cluster, with the gateway’s CA and a placeholder token', async () => {
     const { KUBECONFIG } = await written([
