@@ -12,6 +12,7 @@ import type { Clock } from '../protocol/clock.ts'
 import type { ReadyView } from '../protocol/control.ts'
 import { uuidv7 } from '../protocol/id.ts'
 import { GatewayError } from '../protocol/problem.ts'
+import { valuesOf } from '../protocol/raw-headers.ts'
 import { parseAuthority } from '../protocol/target.ts'
 import { isBoundAddress, isOwnName } from './address.ts'
 import { addGrantRoutes } from './grant-routes.ts'
@@ -172,7 +173,7 @@ function unknownRoute(): GatewayError {
 
 function guardNames(app: FastifyInstance, names: ReadonlySet<string>): void {
   app.addHook('onRequest', async (request) => {
-    const [field = '', ...more] = hostFields(request.raw.rawHeaders)
+    const [field = '', ...more] = valuesOf(request.raw.rawHeaders, 'host')
     // Two Host fields name two places (RFC 9112 §3.2); an unreadable one makes parseAuthority refuse.
     if (more.length === 0 && isOwnName(parseAuthority(field, 80).host, names, request.socket.localAddress)) return
     throw new GatewayError(
@@ -180,11 +181,6 @@ function guardNames(app: FastifyInstance, names: ReadonlySet<string>): void {
       'The control door is not known by the name in the Host field. Use localhost or its address, or set public_url to the name that clients use.',
     )
   })
-}
-
-/** From the raw list: it has every field as it came, whatever the others are called. */
-function hostFields(rawHeaders: readonly string[]): string[] {
-  return rawHeaders.filter((_, i) => i % 2 === 1 && rawHeaders[i - 1]?.toLowerCase() === 'host')
 }
 
 function namesOf(o: ControlDoorOptions): Set<string> {

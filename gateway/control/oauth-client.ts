@@ -6,6 +6,7 @@ import type { FastifyRequest } from 'fastify'
 import { certificatesOf } from '../door-tls.ts'
 import type { ClientEvidence, Identities } from '../protocol/identity.ts'
 import { GatewayError } from '../protocol/problem.ts'
+import { valuesOf } from '../protocol/raw-headers.ts'
 import type { Form } from './oauth-form.ts'
 
 /** RFC 7523 §2.2 and draft-ietf-oauth-spiffe-client-auth. */
@@ -89,8 +90,7 @@ function soleField(
   name: string,
   code: 'instruction_invalid' | 'dpop_invalid' = 'instruction_invalid',
 ): string | undefined {
-  const { rawHeaders } = request.raw
-  const values = rawHeaders.filter((_, i) => i % 2 === 1 && rawHeaders[i - 1]?.toLowerCase() === name)
+  const values = valuesOf(request.raw.rawHeaders, name)
   if (values.length > 1) throw new GatewayError(code, `The field ${name} is sent ${values.length} times. Send it once.`)
   return values[0]
 }

@@ -6,6 +6,7 @@ import type { ServerResponse } from 'node:http'
 import type { Confirmation } from '../protocol/grant.ts'
 import type { Inbound } from '../protocol/message.ts'
 import { GatewayError } from '../protocol/problem.ts'
+import { valuesOf } from '../protocol/raw-headers.ts'
 import { DEFAULT_PORTS, formatAuthority } from '../protocol/target.ts'
 import { serveRequest } from '../request.ts'
 import type { Door } from './line.ts'
@@ -33,7 +34,7 @@ export async function serveProved(door: Door, inbound: Inbound, reply: ServerRes
 /** @throws {GatewayError} `dpop_invalid`, `dpop_nonce_required` */
 async function proofOf(door: Door, inbound: Inbound, requestTarget: string): Promise<Confirmation> {
   const { rawHeaders, method, presented } = inbound
-  const [dpop, ...more] = rawHeaders.filter((_, i) => i % 2 === 1 && rawHeaders[i - 1]?.toLowerCase() === 'dpop')
+  const [dpop, ...more] = valuesOf(rawHeaders, 'dpop')
   if (dpop === undefined || more.length > 0 || door.proofs === undefined)
     throw new GatewayError(
       'dpop_invalid',

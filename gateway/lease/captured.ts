@@ -6,8 +6,9 @@
 import type { Permit } from '../policy/decision.ts'
 import type { Clock } from '../protocol/clock.ts'
 import type { Grant } from '../protocol/grant.ts'
-import type { Captive, Capture, Outbound, RawHeaders } from '../protocol/message.ts'
+import type { Captive, Capture, Outbound } from '../protocol/message.ts'
 import { asGatewayError, GatewayError } from '../protocol/problem.ts'
+import { withoutField } from '../protocol/raw-headers.ts'
 import type { Secret } from '../protocol/secret.ts'
 import type { Service, Slot } from '../protocol/service.ts'
 import { createPlacement } from '../provider/placement.ts'
@@ -165,7 +166,7 @@ export class Captives {
     const face = { ...plain.service, slots: [slot] }
     const secrets = [...plain.secrets, secret, ...this.#placement.derived(secret, face)]
     // Cleansed of it already, but for operations that leave the agent's own authorization in place.
-    const headers = withoutField(plain.headers, slot.in === 'header' ? slot.name : 'authorization')
+    const headers = withoutField(plain.headers, slot.in === 'header' ? slot.name.toLowerCase() : 'authorization')
     return { ...this.#placement.place(secret, { ...plain, headers, service: face, secrets }), service: plain.service }
   }
 
@@ -192,10 +193,6 @@ export class Captives {
   #isUsable({ untilMs, untilElapsedMs }: Kept): boolean {
     return this.#rooms.clock.nowMs() < untilMs && this.#rooms.clock.elapsedMs() < untilElapsedMs
   }
-}
-
-function withoutField(headers: RawHeaders, name: string): RawHeaders {
-  return headers.filter((_, i) => headers[i - (i % 2)]?.toLowerCase() !== name.toLowerCase())
 }
 
 /** Kept for every replica, or not given out at all. */

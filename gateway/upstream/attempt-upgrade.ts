@@ -8,6 +8,7 @@ import type { Duplex } from 'node:stream'
 import type { Dispatcher } from 'undici'
 import type { Outbound, RawHeaders } from '../protocol/message.ts'
 import { GatewayError } from '../protocol/problem.ts'
+import { valuesOf } from '../protocol/raw-headers.ts'
 import { acceptOf } from '../protocol/websocket.ts'
 import type { Answer, Source } from './answer.ts'
 import type { AttemptOwner } from './attempt.ts'
@@ -92,7 +93,7 @@ export class UpgradeAttempt extends Http1Attempt {
 /** RFC 6455 §4.1, on the server's handshake. @throws {GatewayError} `upstream_broken` */
 function checkSwitch(raw: readonly Buffer[], key: string, protocols: readonly string[]): void {
   const fields = raw.map((bytes) => bytes.toString('latin1'))
-  const values = (name: string) => fields.filter((_, i) => i % 2 === 1 && fields[i - 1]?.toLowerCase() === name)
+  const values = (name: string) => valuesOf(fields, name)
   if (values('upgrade').join().toLowerCase() !== 'websocket') throw broken('it switched to another protocol')
   if (values('sec-websocket-accept').join() !== acceptOf(key)) throw broken('it did not answer the key')
   if (values('sec-websocket-extensions').length > 0) throw broken('it wants an extension that was not offered')
@@ -103,8 +104,9 @@ function checkSwitch(raw: readonly Buffer[], key: string, protocols: readonly st
 
 /** Subprotocols that the upstream may choose from. */
 function offered(headers: RawHeaders): string[] {
-  const lists = headers.filter((_, i) => i % 2 === 1 && headers[i - 1]?.toLowerCase() === 'sec-websocket-protocol')
-  return lists.flatMap((list) => list.split(',').map((protocol) => protocol.trim()))
+  return valuesOf(headers, 'sec-websocket-protocol').flatMap((list) =>
+    list.split(',').map((protocol) => protocol.trim()),
+  )
 }
 
 function without(headers: RawHeaders, names: RegExp): string[] {

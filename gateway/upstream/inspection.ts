@@ -6,6 +6,7 @@ import { gunzipSync } from 'node:zlib'
 import type { Obligations } from '../protocol/decision.ts'
 import type { Censor, Inbound, RawHeaders, Sighting } from '../protocol/message.ts'
 import { GatewayError } from '../protocol/problem.ts'
+import { valuesOf } from '../protocol/raw-headers.ts'
 import type { Endpoint, Service } from '../protocol/service.ts'
 import { bytesCarryGrant, ownGrant } from './grant-in.ts'
 import { readings } from './readings.ts'
@@ -56,7 +57,7 @@ class Findings implements Inspection {
   constructor(rawHeaders: RawHeaders, mode: Obligations['foreignCredentials'], rules: SecretRules | undefined) {
     this.#mode = mode
     this.#rules = rules
-    const coding = mode === undefined ? '' : fieldOf(rawHeaders, 'content-encoding').trim().toLowerCase()
+    const coding = mode === undefined ? '' : valuesOf(rawHeaders, 'content-encoding').join(', ').trim().toLowerCase()
     this.#isPacked = coding !== '' && coding !== 'identity'
     this.#isGzip = coding === 'gzip' || coding === 'x-gzip'
   }
@@ -145,7 +146,3 @@ function placesOf({ rawHeaders, rawPath }: Inbound, service: Service): [where: s
 
 /** No rule finds anything in less. */
 const SHORTEST = 16
-
-function fieldOf(rawHeaders: RawHeaders, name: string): string {
-  return rawHeaders.filter((_, i) => i % 2 === 1 && rawHeaders[i - 1]?.toLowerCase() === name).join(', ')
-}

@@ -6,6 +6,7 @@ import type { Transform } from 'node:stream'
 import { constants, createBrotliCompress, createDeflate, createGzip, createZstdCompress } from 'node:zlib'
 import type { Reply } from '../protocol/message.ts'
 import { GatewayError } from '../protocol/problem.ts'
+import { withoutField } from '../protocol/raw-headers.ts'
 
 /** Levels that cost about as much as undoing the coding did. */
 const GZIP_LEVEL = 4
@@ -85,10 +86,6 @@ export function endWith(reply: Reply, body: Buffer | undefined): void {
   if (body === undefined) reply.end()
   else if (body.length <= MAX_JOINED_BYTES) reply.end(body.toString('latin1'), 'latin1')
   else reply.end(body)
-}
-
-function withoutField(headers: readonly string[], name: string): string[] {
-  return headers.filter((_, i) => headers[i - (i % 2)]?.toLowerCase() !== name)
 }
 
 function unwritable(cause: unknown): GatewayError {
