@@ -7,12 +7,17 @@ import { GatewayError } from '../protocol/problem.ts'
 import { Secret } from '../protocol/secret.ts'
 import { parseStrictJson } from '../protocol/strict-json.ts'
 import type { Head } from './head.ts'
-import { Searchers } from './searcher.ts'
+import { searcherOf } from './searcher.ts'
 
 /** Longest answer that is captured. */
 export const MAX_CAPTURED_BYTES = 1024 * 1024
 
 const MAX_CAPTIVES = 100
+/**
+ * Of all credentials in one answer together. Each is looked for in some sixty spellings, which takes 4 µs a byte to prepare, while
+ * nobody else is served.
+ */
+const MAX_CAPTIVE_BYTES = 32 * 1024
 
 /** Fields that a captured answer keeps. Any other could hold the credential too: `Location`, `Set-Cookie`, `Link`. */
 const KEPT =
@@ -41,19 +46,34 @@ export async function captureAnswer({ status, headers }: Head, body: Buffer, cap
   }
   if (found.size === 0 && status < 400)
     throw withheld('nothing stands where the service file says that credentials are')
-  if (found.size > MAX_CAPTIVES) throw withheld(`it holds more than ${MAX_CAPTIVES} credentials`)
+  requireSearchable([...found.keys()])
   const captives = [...found.values()]
   const standIns = await capture.keep(captives)
   const byValue = new Map([...found.keys()].map((value, i) => [value, standIns[i] as string]))
   const replaced = Buffer.from(replaceStrings(text, byValue), 'utf8')
   // The same value may stand within another one, or in the head.
-  const searcher = new Searchers().for(captives.map(({ secret }) => secret))
+  const searcher = searcherOf(captives.map(({ secret }) => secret))
   searcher?.mask(replaced)
   const shown = kept.map((field) => {
     const bytes = Buffer.from(field, 'latin1')
     return searcher !== null && searcher.mask(bytes) > 0 ? bytes.toString('latin1') : field
   })
   return { headers: [...shown, 'Content-Length', String(replaced.length)], body: replaced }
+}
+
+function requireSearchable(values: readonly string[]): void {
+  if (values.length > MAX_CAPTIVES) throw withheld(`it holds more than ${MAX_CAPTIVES} credentials`)
+  if (values.join('').length > MAX_CAPTIVE_BYTES)
+    throw withheld(`its credentials are longer than ${MAX_CAPTIVE_BYTES} bytes together`)
+  if (values.some(isMonotonous)) throw withheld('what stands at the place of a credential repeats itself')
+}
+
+/** What begins or ends like `xxxx…` would be compared to its end at every place of a text like it. */
+function isMonotonous(value: string): boolean {
+  if (value.length < 256) return false
+  return [value.slice(0, 64), value.slice(-64)].some((end) =>
+    Array.from({ length: 16 }, (_, i) => i + 1).some((period) => end.startsWith(end.slice(period))),
+  )
 }
 
 export function tooLarge(): GatewayError {

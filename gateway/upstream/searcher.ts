@@ -130,7 +130,8 @@ export class Searchers {
   }
 }
 
-function searcherOf(secrets: readonly Secret[]): Searcher | null {
+/** For once; null when there is nothing to search for. */
+export function searcherOf(secrets: readonly Secret[]): Searcher | null {
   const needles = secrets.flatMap((secret) => secret.needles())
   return needles.length === 0 ? null : new Searcher(needles)
 }
