@@ -1,6 +1,6 @@
 /** An upstream on bare TLS sockets that answers each request exactly as the test says: `act` gets the socket and what arrived. */
 import { once } from 'node:events'
-import type { AddressInfo } from 'node:net'
+import type { AddressInfo, Socket } from 'node:net'
 import { createServer, type TLSSocket } from 'node:tls'
 import { throwAwayTls } from '../../deploy/demo/certificate.ts'
 
@@ -11,6 +11,8 @@ export interface ScriptedUpstream {
   readonly received: string[]
   /** How requests are answered from now on; called once a request head, with the text of the head. */
   act: (socket: TLSSocket, head: string) => void
+  /** End a connection without a word. */
+  reset(socket: TLSSocket): void
   stop(): Promise<void>
 }
 
@@ -33,6 +35,13 @@ export async function startScripted(names: readonly string[]): Promise<ScriptedU
       }
     })
   })
+  /** port of the other side → its TCP connection */
+  const raws = new Map<number, Socket>()
+  server.on('connection', (raw: Socket) => {
+    const port = raw.remotePort as number
+    raws.set(port, raw)
+    raw.once('close', () => raws.delete(port))
+  })
   server.listen(0, '127.0.0.1')
   await once(server, 'listening')
   const upstream: ScriptedUpstream = {
@@ -40,6 +49,7 @@ export async function startScripted(names: readonly string[]): Promise<ScriptedU
     caPem: tls.caPem,
     received: [],
     act: (socket) => void socket.write('HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n'),
+    reset: (socket) => void raws.get(socket.remotePort as number)?.resetAndDestroy(),
     async stop() {
       const closed = once(server.close(), 'close')
       for (const socket of sockets) socket.destroy()
