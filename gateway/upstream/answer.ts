@@ -7,7 +7,7 @@ import type { Meter } from '../protocol/meter.ts'
 import { GatewayError } from '../protocol/problem.ts'
 import { captureAnswer, MAX_CAPTURED_BYTES, tooLarge } from './capture.ts'
 import { type Decoded, Decoder, isDecodable } from './decode.ts'
-import { type Head, type HeadSource, readHead, readTrailers } from './head.ts'
+import { type Head, type HeadTerms, readHead, readTrailers } from './head.ts'
 import { endWith, Outlet, writeHead } from './outlet.ts'
 import { Scrubber } from './scrub.ts'
 
@@ -22,13 +22,10 @@ export interface Source {
 }
 
 /** Whom the answer is for, and what may be in it. */
-export interface AnswerParts
-  extends Pick<HeadSource, 'searcher' | 'isCredentialed' | 'slots' | 'passesCookies' | 'acceptEncoding'> {
+export interface AnswerParts extends HeadTerms {
   readonly reply: Reply
   readonly isHead: boolean
   readonly meter: Meter | undefined
-  /** Present: the answer is a credential. */
-  readonly capture?: Capture | undefined
   /** Calls `flush` at the end of this turn of the event loop. */
   readonly flushSoon: (answer: Answer) => void
 }
@@ -85,22 +82,11 @@ export class Answer implements Decoded {
 
   /** @throws {GatewayError} `upstream_encoding`, `upstream_broken`. */
   start(status: number, statusText: string, raw: readonly Buffer[]): void {
-    const { searcher, isCredentialed, isHead, slots, flushSoon, capture, acceptEncoding, passesCookies } = this.#parts
+    const { searcher, isHead, flushSoon, capture } = this.#parts
     if (status === 407)
       throw new GatewayError('upstream_broken', 'The upstream asked for proxy credentials, which only a proxy may.')
     const hasBody = !isHead && status !== 204 && status !== 304
-    const head = readHead({
-      status,
-      statusText,
-      raw,
-      hasBody,
-      searcher,
-      isCredentialed,
-      slots,
-      passesCookies,
-      acceptEncoding,
-      isCaptured: capture !== undefined,
-    })
+    const head = readHead({ status, statusText, raw, hasBody }, this.#parts)
     this.#head = head
     this.#inHead += head.found
     if (searcher !== null && hasBody) this.#scrubber = new Scrubber(searcher)

@@ -67,15 +67,8 @@ export class UpgradeAttempt extends Http1Attempt {
     const { secrets, service, headers: sent } = this.#outbound
     const raw = controller.rawHeaders as readonly Buffer[]
     checkSwitch(raw, this.#key, offered(sent)) // what is thrown here comes back as onResponseError
-    const { headers, found } = readHead({
-      status: 101,
-      statusText: '',
-      raw,
-      hasBody: false,
-      slots: service.slots,
-      isCredentialed: secrets.length > 0,
-      searcher: this.#searcher,
-    })
+    const terms = { slots: service.slots, isCredentialed: secrets.length > 0, searcher: this.#searcher }
+    const { headers, found } = readHead({ status: 101, statusText: '', raw, hasBody: false }, terms)
     this.#owner.upgraded(this, { socket, headers: without(headers, NOT_FOR_AGENT), found })
   }
 

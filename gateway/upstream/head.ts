@@ -3,6 +3,7 @@
  * no word in the gateway's own name. Order, case and repetitions stay.
  */
 import { STATUS_CODES } from 'node:http'
+import type { Capture } from '../protocol/message.ts'
 import { GatewayError } from '../protocol/problem.ts'
 import type { Slot } from '../protocol/service.ts'
 import { type Action, actionOf, readFields } from './answer-fields.ts'
@@ -25,56 +26,62 @@ export interface Head {
   readonly found: number
 }
 
+/** As it came. */
 export interface HeadSource {
   readonly status: number
   readonly statusText: string
   /** `name, value, name, value`, as undici's parser cut them out. */
   readonly raw: readonly Buffer[]
+  /** Answers to HEAD and those without content have fields about a body that does not follow. */
+  readonly hasBody: boolean
+}
+
+/** What was asked with, and what may be in the answer. The same for every answer to a request. */
+export interface HeadTerms {
   readonly isCredentialed: boolean
   /** Null when there is no credential to search for. */
   readonly searcher: Searcher | null
-  /** Answers to HEAD and those without content have fields about a body that does not follow. */
-  readonly hasBody: boolean
   /** Where the service takes credentials. */
   readonly slots: readonly Slot[]
   /** The service's file says that its cookies are no credentials. */
   readonly passesCookies?: boolean | undefined
   /** What the agent sent as Accept-Encoding. */
   readonly acceptEncoding?: string | undefined
-  /** The body is read, not passed on. */
-  readonly isCaptured?: boolean | undefined
+  /** Present: the answer is a credential; its body is read, not passed on. */
+  readonly capture?: Capture | undefined
 }
 
 /** Of an answer with a credential the upstream refused: 401 would start logins at the agent (clients.md §0.2, §8). */
-const REFUSED_STATUS = 403
+const REFUSED = { status: 403, statusText: 'Forbidden' }
 
 /** What one pass over the fields gathers. */
 interface Draft {
   readonly source: HeadSource
+  readonly terms: HeadTerms
   readonly coding: string | undefined
   readonly isCodedAgain: boolean
   readonly headers: string[]
   contentLength: number | undefined
   nominated: string | undefined
-  readonly found: number
 }
 
 /** @throws {GatewayError} `upstream_encoding` when the body comes in a form in which it could not be searched. */
-export function readHead(source: HeadSource): Head {
-  const { raw, searcher, hasBody } = source
+export function readHead(source: HeadSource, terms: HeadTerms): Head {
+  const { raw, hasBody } = source
+  const { searcher, capture, acceptEncoding } = terms
   const { texts: names, found } = readFields(raw, searcher)
-  const isRead = searcher !== null || source.isCaptured === true
-  requireWhole(source, source.status === 206)
+  const isRead = searcher !== null || capture !== undefined
+  if (source.status === 206) requireWhole(terms)
   const coding = isRead && hasBody ? codingOf(names) : undefined
-  const isCodedAgain = coding !== undefined && source.isCaptured !== true && isAccepted(source.acceptEncoding, coding)
+  const isCodedAgain = coding !== undefined && capture === undefined && isAccepted(acceptEncoding, coding)
   const draft: Draft = {
     source,
+    terms,
     coding,
     isCodedAgain,
     headers: [],
     contentLength: undefined,
     nominated: undefined,
-    found,
   }
   for (let i = 0; i + 1 < names.length; i += 2) {
     const name = names[i] as string
@@ -85,11 +92,24 @@ export function readHead(source: HeadSource): Head {
   }
   const { nominated, contentLength } = draft
   const headers = nominated === undefined ? draft.headers : withoutNominated(draft.headers, nominated)
-  return { ...statusLine(source, headers), headers, contentLength, coding, isCodedAgain, found: draft.found }
+  if (source.status === 401 && terms.isCredentialed) {
+    headers.push('Keyless-Upstream-Status', '401')
+    return { ...REFUSED, headers, contentLength, coding, isCodedAgain, found }
+  }
+  const phrase = phraseOf(source, searcher)
+  return {
+    status: source.status,
+    statusText: phrase.text,
+    headers,
+    contentLength,
+    coding,
+    isCodedAgain,
+    found: found + phrase.found,
+  }
 }
 
 function apply(action: Exclude<Action, 'keep' | 'drop'>, name: string, value: string, draft: Draft): void {
-  const { source, coding, headers } = draft
+  const { source, terms, coding, headers } = draft
   const isRecoded = coding !== undefined
   switch (action) {
     case 'connection':
@@ -99,15 +119,15 @@ function apply(action: Exclude<Action, 'keep' | 'drop'>, name: string, value: st
       requireChunked(value)
       return
     case 'content-type':
-      if (source.searcher !== null && source.hasBody) requireSearchable(value)
+      if (terms.searcher !== null && source.hasBody) requireSearchable(value)
       headers.push(name, value)
       return
     case 'part':
-      requireWhole(source, true)
+      requireWhole(terms)
       headers.push(name, value)
       return
     case 'message-coding':
-      if (source.searcher !== null && source.hasBody) requirePlainMessages(value)
+      if (terms.searcher !== null && source.hasBody) requirePlainMessages(value)
       headers.push(name, value)
       return
     case 'content-length':
@@ -134,7 +154,7 @@ function isPassed(
   value: string,
   draft: Draft,
 ): boolean {
-  const { isCredentialed, passesCookies, slots } = draft.source
+  const { isCredentialed, passesCookies, slots } = draft.terms
   switch (action) {
     case 'set-cookie': // a session opened with our credential is a credential that outlives its lease
       return !isCredentialed || (passesCookies === true && !isCredentialCookie(value, slots))
@@ -150,27 +170,18 @@ function isPassed(
 }
 
 /** Nobody asked for a part (`Range` does not leave the gateway), and in parts of a credential nothing is found. */
-function requireWhole({ searcher, isCaptured }: HeadSource, isPart: boolean): void {
-  if (!isPart || (searcher === null && isCaptured !== true)) return
+function requireWhole({ searcher, capture }: HeadTerms): void {
+  if (searcher === null && capture === undefined) return
   throw new GatewayError('upstream_encoding', 'The answer is a part, in which a credential could not be found.')
 }
 
-function statusLine(source: HeadSource, headers: string[]): { status: number; statusText: string } {
-  const { status, isCredentialed } = source
-  if (status === 401 && isCredentialed) {
-    headers.push('Keyless-Upstream-Status', '401')
-    return { status: REFUSED_STATUS, statusText: STATUS_CODES[REFUSED_STATUS] as string }
-  }
-  return { status, statusText: phrase(source) }
-}
-
 /** The reason phrase, which may echo too. */
-function phrase({ status, statusText, searcher }: HeadSource): string {
-  if (statusText === STATUS_CODES[status]) return statusText
+function phraseOf({ status, statusText }: HeadSource, searcher: Searcher | null): { text: string; found: number } {
+  if (statusText === STATUS_CODES[status]) return { text: statusText, found: 0 }
   const bytes = Buffer.from(statusText, 'latin1')
-  searcher?.mask(bytes)
+  const found = searcher?.mask(bytes) ?? 0
   const text = bytes.toString('latin1')
-  return /^[\t\x20-\x7e\x80-\xff]*$/.test(text) ? text : ''
+  return { text: /^[\t\x20-\x7e\x80-\xff]*$/.test(text) ? text : '', found }
 }
 
 /** The trailer section as pairs, scrubbed, without fields that must not be there (RFC 9110 §6.5.1). */
