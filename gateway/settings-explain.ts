@@ -111,7 +111,7 @@ function got(path: Path, value: unknown): string {
   const guarded = isSecretPlace || (typeof value === 'string' && /:\/\/[^/]*@/.test(value)) // a URL with a password
   if (typeof value === 'string')
     return guarded ? 'a string (not shown)' : JSON.stringify(value.length > 80 ? `${value.slice(0, 80)}…` : value)
-  if (Array.isArray(value)) return 'a list'
+  if (Array.isArray(value)) return value.length === 0 ? 'an empty list' : 'a list'
   return typeof value === 'object' ? 'a mapping' : guarded ? `a ${typeof value} (not shown)` : String(value)
 }
 
@@ -140,7 +140,7 @@ function shape(node: JsonNode | undefined): string {
     case 'boolean':
       return 'true or false'
     case 'array':
-      return 'a list'
+      return node.minItems === 1 ? 'a list with an entry or more' : 'a list'
     case 'object': {
       const keys = Object.keys(propertiesOf(node))
       const kind = Object.entries(propertiesOf(node)).find(([, property]) => property.const !== undefined)

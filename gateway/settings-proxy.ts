@@ -26,7 +26,7 @@ export const upstreamProxySchema = z
         z.string().transform(
           read((text: string) => (proxyUrl(text)?.username === '' ? text : null), {
             allowed: `${PLACE}, without user and password`,
-            fix: 'keep credentials out of this file: write url: { env: CORPORATE_PROXY }',
+            fix: 'write "http://proxy.corp.example:3128"; where user and password are needed, url: { env: CORPORATE_PROXY }',
           }),
         ),
         z.strictObject({ env: z.string().min(1) }),

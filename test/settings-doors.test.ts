@@ -117,7 +117,7 @@ describe('listen.proxy_protocol', () => {
     expect(parse({}).listen).not.toHaveProperty('announcedBy')
     for (const range of ['10.0.0.7', '10.0.0.0/33', 'balancer.acme.test', ''])
       expect(problemsOf(from(range)), range).toHaveLength(1)
-    expect(problemsOf(from())).toHaveLength(1)
+    expect(() => parse(from())).toThrow(/got {6}an empty list\n {4}allowed {2}a list with an entry or more/)
   })
 })
 
@@ -152,6 +152,7 @@ describe('upstream.proxy', () => {
   it('is refused when it is no proxy, or what needs none is no place', () => {
     for (const url of ['proxy.corp.test:3128', 'socks5://proxy:1', 'http://proxy/path', 'http://proxy?x', ''])
       expect(problemsOf(proxy(url)), url).toHaveLength(1)
+    expect(() => parse(proxy('socks5://proxy:1'))).toThrow(/fix {6}write "http:\/\/proxy\.corp\.example:3128"; .*env/)
     for (const place of ['*', 'http://x', '10.0.0.0/33', 'a b', ''])
       expect(problemsOf(proxy('http://proxy:1', { no_proxy: [place] })), place).toHaveLength(1)
     expect(problemsOf(proxy('http://proxy:1', { ca: ['note.txt'] }))).toEqual([

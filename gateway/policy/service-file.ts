@@ -155,14 +155,23 @@ function knownKeys(path: readonly PropertyKey[]): string {
   return 'in; name and prefix for a header, username for basic, name for query and cookie, prefix for subprotocol'
 }
 
+/** A type in words. */
+const KINDS: Readonly<Record<string, string>> = {
+  record: 'a mapping',
+  object: 'a mapping',
+  boolean: 'true or false, without quotes',
+  array: 'a list',
+  string: 'text',
+  int: 'a whole number',
+  number: 'a number',
+}
+
 function allowedBy(issue: z.core.$ZodIssue): string {
   switch (issue.code) {
     case 'invalid_type':
-      return issue.expected === 'record' || issue.expected === 'object'
-        ? 'a mapping'
-        : `a value of type ${issue.expected}`
+      return KINDS[issue.expected] ?? `a value of type ${issue.expected}`
     case 'invalid_value':
-      return issue.values.map(String).join(', ')
+      return issue.values.length === 1 ? String(issue.values[0]) : `one of ${issue.values.map(String).join(', ')}`
     case 'invalid_union':
       return 'header, basic, query, cookie or subprotocol as `in`'
     case 'too_small':

@@ -345,7 +345,7 @@ describe('service files', () => {
       name: 'Notes',
       host: ['x'],
       ports: [0],
-      operations: { a: { match: ['GET x'], access: 'raed' } },
+      operations: { a: { match: ['GET x'], access: 'raed', websocket: 'yes' } },
     } as unknown as ServiceFile
     const attempt = catalogueOf(wrong, 'githbu')
     await expect(attempt).rejects.toMatchObject({
@@ -355,7 +355,12 @@ describe('service files', () => {
         expect.objectContaining({
           where: expect.stringContaining('operations.a.access'),
           got: '"raed"',
-          allowed: 'read, write, admin',
+          allowed: 'one of read, write, admin',
+        }),
+        expect.objectContaining({
+          where: expect.stringContaining('operations.a.websocket'),
+          got: '"yes"',
+          fix: 'write true or false, without quotes',
         }),
         expect.objectContaining({
           where: expect.stringContaining('operations.a.match.0'),
