@@ -27,9 +27,20 @@ export function gatewayAddress(proxy: string): GatewayAddress {
 /** A CONNECT without a grant must be answered by a challenge. */
 export async function checkProxy(proxy: string): Promise<Check> {
   try {
-    const { status, challenge, socket } = await connectThrough(gatewayAddress(proxy), 'doctor.invalid:443', undefined)
+    const { status, challenge, code, socket } = await connectThrough(
+      gatewayAddress(proxy),
+      'doctor.invalid:443',
+      undefined,
+    )
     socket.destroy()
     if (status === 407 && /basic/i.test(challenge ?? '')) return ok('proxy', `${proxy} answers, and asks for a grant`)
+    if (code !== undefined) {
+      return failed(
+        'proxy',
+        `${proxy} refuses connections of this machine as they are (${code})`,
+        'keyless run needs the door plain from this machine: keep loopback out of listen.proxy_protocol.from, and do without listen.proxy_tls.require',
+      )
+    }
     return failed(
       'proxy',
       `${proxy} answered ${status} where it should ask for a grant`,
@@ -128,6 +139,8 @@ function handshake(socket: Socket, host: string, ca: string): Promise<string> {
 interface Through {
   readonly status: number
   readonly challenge: string | undefined
+  /** What a gateway calls its refusal; another program says none. */
+  readonly code: string | undefined
   readonly socket: Socket
 }
 
@@ -139,7 +152,8 @@ function connectThrough(gateway: GatewayAddress, target: string, authorization: 
     sent.once('error', reject)
     sent.once('connect', (answer, socket: Socket) => {
       socket.setTimeout(0)
-      resolve({ status: answer.statusCode ?? 0, challenge: answer.headers['proxy-authenticate'], socket })
+      const { 'proxy-authenticate': challenge, 'keyless-error': code } = answer.headers
+      resolve({ status: answer.statusCode ?? 0, challenge, code: [code].flat()[0], socket })
     })
     sent.end()
   })

@@ -77,8 +77,12 @@ async function demo(openGateway: OpenGateway): Promise<void> {
 }
 
 function doors(gateway: Running, settings: Settings): string {
+  const agents = 'agents point HTTP_PROXY and HTTPS_PROXY here'
+  const proxy = settings.listen.proxyTls
+    ? `${gateway.proxy.replace('http:', 'https:')}   ${agents}, by a name of its certificate; http: from this machine alone`
+    : `${gateway.proxy}   ${agents}`
   return [
-    `  proxy    ${gateway.proxy}   agents point HTTP_PROXY and HTTPS_PROXY here`,
+    `  proxy    ${proxy}`,
     `  control  ${gateway.control}   and ${settings.listen.controlSocket}`,
     `  data     ${settings.dataDir}   keys, log and state, readable by you alone`,
     '',

@@ -1,8 +1,12 @@
+import { once } from 'node:events'
 import { chmod, mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { createServer } from 'node:http'
+import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
 import { examine, report } from '../../gateway/cli/doctor.ts'
+import { checkProxy } from '../../gateway/cli/doctor-clients.ts'
 import {
   checkAuthority,
   checkClock,
@@ -30,6 +34,11 @@ describe('a running gateway', () => {
   it('is well when everything is, with the clients on this machine', async () => {
     const checks = await examine({ data: gateway.dataDir })
     expect(checks.filter(({ state }) => state === 'failed')).toEqual([])
+    const [isolation] = checks.splice(-1) // not everywhere possible, and no failure where it is not
+    expect(isolation).toMatchObject({
+      name: 'isolation',
+      detail: expect.stringMatching(/^keyless run --isolate (?:works here$|does not work here: .*\S)/),
+    })
     expect(checks.filter(({ state }) => state === 'ok').map(({ name }) => name)).toEqual([
       ...['control', 'data directory', 'proxy', 'CA certificate', 'TLS interception'],
       ...['curl under run', 'python3 under run', 'node under run', 'clock', 'file times', 'log', 'credentials'],
@@ -57,6 +66,17 @@ describe('a running gateway', () => {
       'curl under run': 'failed',
     })
     await gateway.startProxy()
+  })
+
+  it('fails when its proxy door wants more of this machine than a launcher can give, and says which settings', async () => {
+    const door = createServer().on('connect', (_, socket) => {
+      socket.end('HTTP/1.1 400 Bad Request\r\nkeyless-error: request_malformed\r\nContent-Length: 0\r\n\r\n')
+    })
+    await once(door.listen(0, '127.0.0.1'), 'listening')
+    const check = await checkProxy(`http://127.0.0.1:${(door.address() as AddressInfo).port}`)
+    expect(check).toMatchObject({ state: 'failed', detail: expect.stringContaining('request_malformed') })
+    expect(check.remedy).toContain('listen.proxy_protocol.from')
+    door.close()
   })
 
   it('fails when it signs with another CA than it shows', async () => {
