@@ -15,26 +15,61 @@ export function parseStrictJson(text: string): unknown {
   return value
 }
 
-/** Strings, and whatever opens, closes or follows a key; everything else of a valid text needs no look. */
-const TOKEN = /"(?:[^"\\]|\\.)*"|[{}[\]:]/g
+const QUOTE = 0x22
+const BACKSLASH = 0x5c
 
-/** @param text valid JSON: a string before a colon is a key of the innermost object. */
+/**
+ * Character by character, because an agent may send a megabyte of brackets, and nobody else is served meanwhile.
+ * @param text valid JSON: a string before a colon is a key of the innermost object.
+ */
 function scan(text: string): void {
-  const open: Set<string>[] = []
+  /** Keys of the objects and lists that are open, as far as there were any. */
+  const open: (Set<string> | undefined)[] = []
   let last = ''
-  for (const [token] of text.matchAll(TOKEN)) {
-    if (token === '{' || token === '[') {
-      if (open.push(new Set()) > MAX_DEPTH) throw new SyntaxError(`The JSON is nested deeper than ${MAX_DEPTH} levels.`)
-    } else if (token === '}' || token === ']') open.pop()
-    else if (token === ':') addKey(open.at(-1), last)
-    else last = stringOf(token)
+  for (let at = 0; at < text.length; at += 1) {
+    switch (text.charCodeAt(at)) {
+      case QUOTE: {
+        const end = endOfString(text, at)
+        last = stringOf(text.slice(at, end))
+        at = end - 1
+        break
+      }
+      case 0x7b: // {
+      case 0x5b: // [
+        if (open.push(undefined) > MAX_DEPTH)
+          throw new SyntaxError(`The JSON is nested deeper than ${MAX_DEPTH} levels.`)
+        break
+      case 0x7d: // }
+      case 0x5d: // ]
+        open.pop()
+        break
+      case 0x3a: // :
+        addKey(open, last)
+        break
+    }
   }
 }
 
-function addKey(keys: Set<string> | undefined, key: string): void {
-  if (keys?.has(key))
+/** Index after the quote that ends the string at `start`. */
+function endOfString(text: string, start: number): number {
+  let end = text.indexOf('"', start + 1)
+  while (isEscaped(text, end)) end = text.indexOf('"', end + 1)
+  return end + 1
+}
+
+/** An odd number of backslashes stands before it. */
+function isEscaped(text: string, at: number): boolean {
+  let first = at
+  while (text.charCodeAt(first - 1) === BACKSLASH) first -= 1
+  return (at - first) % 2 === 1
+}
+
+function addKey(open: (Set<string> | undefined)[], key: string): void {
+  const keys = open[open.length - 1] ?? new Set()
+  open[open.length - 1] = keys
+  if (keys.has(key))
     throw new SyntaxError(`The JSON has the key ${JSON.stringify(key.slice(0, 80))} twice in one object.`)
-  keys?.add(key)
+  keys.add(key)
 }
 
 function stringOf(token: string): string {

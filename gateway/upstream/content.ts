@@ -79,12 +79,20 @@ function parse(bytes: Buffer): unknown {
 /** Go's decoder, for one, takes `Model` and `MODEL` for `model`, and the last one counts. Depth is bounded by the parser. */
 function requireDistinctNames(value: unknown): void {
   if (typeof value !== 'object' || value === null) return
-  if (!Array.isArray(value)) {
-    const names = Object.keys(value)
-    const folded = new Set(names.map((name) => name.normalize('NFKC').toLowerCase()))
-    if (folded.size < names.length) throw unmet('it has two names that differ only in case')
+  if (Array.isArray(value)) {
+    for (const member of value) requireDistinctNames(member)
+    return
   }
-  for (const member of Object.values(value)) requireDistinctNames(member)
+  const names = Object.keys(value)
+  if (names.length > 1 && new Set(names.map(folded)).size < names.length)
+    throw unmet('it has two names that differ only in case')
+  for (const name of names) requireDistinctNames((value as Record<string, unknown>)[name])
+}
+
+const PLAIN = /^[\x20-\x7e]*$/
+
+function folded(name: string): string {
+  return (PLAIN.test(name) ? name : name.normalize('NFKC')).toLowerCase()
 }
 
 function unmet(what: string): GatewayError {
