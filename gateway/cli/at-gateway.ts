@@ -8,6 +8,7 @@ import type { WhichGateway } from './find-socket.ts'
 export const EXIT = {
   usage: 64,
   unavailable: 69,
+  system: 71,
   refused: 77,
   configuration: 78,
   cannotExecute: 126,

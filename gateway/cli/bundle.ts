@@ -21,7 +21,7 @@ export interface Bundle {
 type Env = Readonly<Record<string, string | undefined>>
 
 /** Where systems keep their roots as one file: Debian, Fedora and RHEL (two), SUSE, Alpine, BSD and macOS. */
-const SYSTEM_FILES = [
+export const SYSTEM_FILES = [
   '/etc/ssl/certs/ca-certificates.crt',
   '/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem',
   '/etc/pki/tls/certs/ca-bundle.crt',

@@ -26,9 +26,7 @@ export async function superviseChild(
   const child = spawn(name, args, { stdio: 'inherit', env })
   child.once('error', (cause: NodeJS.ErrnoException) => {
     if (child.pid !== undefined) return // a signal that could not be delivered; the child is still there
-    const isAbsent = cause.code === 'ENOENT'
-    say(isAbsent ? `${name}: command not found` : `${name}: cannot be run (${cause.code})`)
-    resolve({ code: isAbsent ? 127 : 126, signal: null })
+    resolve(cannotStart(name, cause.code, say))
   })
   child.once('exit', (code, signal) =>
     resolve({ code: signal === null ? (code ?? 1) : 128 + constants.signals[signal], signal }),
@@ -40,11 +38,18 @@ export async function superviseChild(
   }
 }
 
+/** As shells tell it. @param code of the system's error. */
+export function cannotStart(name: string, code: string | undefined, say: (text: string) => void): Ending {
+  const isAbsent = code === 'ENOENT'
+  say(isAbsent ? `${name}: command not found` : `${name}: cannot be run (${code})`)
+  return { code: isAbsent ? 127 : 126, signal: null }
+}
+
 /**
- * The child is in this process group, so what the terminal sends (Ctrl-C) reaches it without us; forwarding that too would
+ * Until the function that is returned is called. The child is in this process group, so what the terminal sends (Ctrl-C) reaches it without us; forwarding that too would
  * look like a second, impatient Ctrl-C. Without a terminal such a signal was sent to this process alone.
  */
-function forwardSignals(send: (signal: NodeJS.Signals) => void): () => void {
+export function forwardSignals(send: (signal: NodeJS.Signals) => void): () => void {
   // By number: touching process.stdin would open a stream on what is the child's to read.
   const hasTerminal = [0, 1, 2].some((fd) => isatty(fd))
   const listeners = new Map<NodeJS.Signals, () => void>()

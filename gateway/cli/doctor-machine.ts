@@ -5,6 +5,7 @@ import { readdir, rm, stat, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { StatusView } from '../protocol/control.ts'
 import { type Check, failed, ok, skipped } from './doctor-check.ts'
+import { isolationProblem } from './isolate-check.ts'
 
 /** Clocks further apart than this make grants look expired, or not yet valid. */
 const CLOCK_TOLERANCE_MS = 5_000
@@ -122,6 +123,13 @@ export function checkRedis({ redis }: StatusView): Check {
   return redis.ok
     ? ok('Redis', 'answers')
     : failed('Redis', 'does not answer, so calls are refused', 'start it, or correct redis.url in the settings')
+}
+
+/** A run without it works as well, so its absence is no failure. */
+export async function checkIsolation(): Promise<Check> {
+  const problem = await isolationProblem()
+  if (problem === undefined) return ok('isolation', 'keyless run --isolate works here')
+  return skipped('isolation', `keyless run --isolate does not work here: ${problem}`)
 }
 
 /** A service whose tools expect a key, without one behind it, would fail every call. */

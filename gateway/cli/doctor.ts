@@ -63,6 +63,7 @@ async function examineRunning(control: ControlClient, status: StatusView): Promi
     machine.checkLog(status),
     machine.checkRedis(status),
     ...machine.checkCredentials(status),
+    await machine.checkIsolation(),
   ]
 }
 

@@ -160,7 +160,7 @@ export function passUpgrade(asked: IncomingMessage, client: Socket, early: Buffe
 }
 
 /** Bytes both ways with back-pressure and half-close; a connection that breaks is broken on the other side too. */
-function splice(a: Socket, b: Socket): void {
+export function splice(a: Socket, b: Socket): void {
   a.setNoDelay(true)
   b.setNoDelay(true)
   join(a, b)
@@ -169,7 +169,11 @@ function splice(a: Socket, b: Socket): void {
 
 function join(from: Socket, to: Socket): void {
   from.pipe(to)
-  from.on('error', () => to.resetAndDestroy())
+  from.on('error', () => {
+    if (to.remoteFamily === undefined)
+      to.destroy() // a unix socket knows no reset
+    else to.resetAndDestroy()
+  })
   from.once('close', () => {
     // An orderly close has handed its end on through pipe(); what is still on its way may finish.
     if (from.readableEnded) to.destroySoon()

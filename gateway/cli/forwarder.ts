@@ -17,10 +17,15 @@ export type { GatewayAddress } from './forwarder-wire.ts'
 export interface ForwarderOptions extends Omit<Forwarding, 'grant'> {
   /** Proxy-Authorization towards the gateway, with its scheme. */
   readonly authorization: string
+  /**
+   * For a command that is isolated: listen on this unix socket and nowhere else, and ask nobody for a password, since the command alone
+   * is led there. `port` is where it finds the socket on a 127.0.0.1 of its own.
+   */
+  readonly inside?: { readonly socketPath: string; readonly port: number }
 }
 
 export interface Forwarder {
-  /** On 127.0.0.1. */
+  /** On the command's 127.0.0.1. */
   readonly port: number
   /** 32 random bytes, hex: the password of this run, of no use anywhere else. */
   readonly secret: string
@@ -42,21 +47,24 @@ const NO_SECRET = 'This proxy serves one keyless run. Use the proxy URL of its e
 const REALM = 'Basic realm="keyless run"'
 const RAW_CHALLENGE = `HTTP/1.1 407 Proxy Authentication Required\r\nProxy-Authenticate: ${REALM}\r\nContent-Type: text/plain\r\nContent-Length: ${NO_SECRET.length}\r\n\r\n${NO_SECRET}`
 
-/** Opens on 127.0.0.1, on a port that the system chooses. @throws the listen error, if even that fails. */
-export async function openForwarder({ authorization, ...rest }: ForwarderOptions): Promise<Forwarder> {
+/** Opens on 127.0.0.1, on a port that the system chooses, or `inside`. @throws the listen error, if even that fails. */
+export async function openForwarder({ authorization, inside, ...rest }: ForwarderOptions): Promise<Forwarder> {
   const secret = randomBytes(32).toString('hex')
   const agent = new Agent({ keepAlive: true, maxFreeSockets: 64, scheduling: 'lifo' })
   const grant = new HeldGrant(authorization)
   const options = { ...rest, grant }
-  const doors = [await openDoor({ options, agent, isAllowed: checker(secret) })]
-  const port = doors[0]?.port ?? 0
+  const unlocked = { options, agent, isAllowed: () => true }
+  const first = inside ? openDoor(unlocked, inside.socketPath) : openDoor({ ...unlocked, isAllowed: checker(secret) })
+  const doors = [await first]
+  const port = inside?.port ?? doors[0]?.port ?? 0
   return {
     port,
     secret,
     url: `http://agent:${secret}@127.0.0.1:${port}`,
     present: (next, graceMs) => grant.replace(next, graceMs),
     async openUnlocked(isForAll) {
-      const door = await openDoor({ options, agent, isAllowed: () => true }, isForAll ? undefined : isOwnPeer)
+      if (inside) return inside.port
+      const door = await openDoor(unlocked, undefined, isForAll ? undefined : isOwnPeer)
       doors.push(door)
       return door.port
     },
@@ -72,7 +80,8 @@ interface Door {
   close(): Promise<void>
 }
 
-async function openDoor(serving: Serving, isWelcome?: (peer: Socket) => boolean): Promise<Door> {
+/** @param path of a unix socket. Default: a free port of 127.0.0.1. */
+async function openDoor(serving: Serving, path?: string, isWelcome?: (peer: Socket) => boolean): Promise<Door> {
   const server = createServer({
     maxHeaderSize: MAX_HEADER_BYTES,
     highWaterMark: 65_536,
@@ -91,9 +100,10 @@ async function openDoor(serving: Serving, isWelcome?: (peer: Socket) => boolean)
     socket.once('close', () => sockets.delete(socket))
   })
   serve(server, serving)
-  await new Promise<void>((resolve, reject) => server.once('error', reject).listen(0, '127.0.0.1', resolve))
+  const at = path === undefined ? { port: 0, host: '127.0.0.1' } : { path }
+  await new Promise<void>((resolve, reject) => server.once('error', reject).listen(at, resolve))
   return {
-    port: (server.address() as AddressInfo).port,
+    port: path === undefined ? (server.address() as AddressInfo).port : 0,
     async close() {
       const closed = new Promise((resolve) => server.close(resolve))
       for (const socket of sockets) socket.destroy()

@@ -16,6 +16,8 @@ export interface RunOptions extends WhichGateway, Omit<GrantOptions, 'bind' | 'd
   readonly verbose?: boolean
   /** Undefined: where there is a Java, and its port can be kept to this user. */
   readonly java?: boolean
+  /** In namespaces of its own. Default false. */
+  readonly isolate?: boolean
   /** Default true. */
   readonly preload?: boolean
   /** Default true. */
@@ -31,6 +33,7 @@ export function runCommand(): Command {
   return saysPreset(saysWhat(command))
     .option('-c, --config <file>', 'settings of the gateway (default: ./keyless.yaml if there is one)')
     .option('--data <directory>', 'data directory of the gateway (default: $KEYLESS_HOME or ~/.keyless)')
+    .option('--isolate', 'give the command no network but the way to the gateway (Linux)')
     .option('-v, --verbose', 'say on stderr which task this is and how it ended')
     .option('--java', 'serve Java also where its port cannot be kept from other users of this machine')
     .option('--no-preload', 'leave NODE_OPTIONS and PYTHONPATH alone')
@@ -51,6 +54,15 @@ export function runCommand(): Command {
 /** @returns the exit code: the command's own, 128 + n when signal n ended it, or one of `EXIT`. */
 export async function run(command: readonly string[], options: RunOptions): Promise<number> {
   const say = (text: string) => process.stderr.write(`keyless: ${text}\n`)
+  if (options.isolate) {
+    const { isolationProblem } = await import('./isolate-check.ts')
+    const problem = await isolationProblem()
+    if (problem !== undefined) {
+      say(`--isolate is not possible here, so nothing was run: ${problem}`)
+      return EXIT.system
+    }
+    if (process.getuid?.() === 0) say(AS_ROOT)
+  }
   return instruct(options, async (control) => {
     const status = await control.status()
     const { scope = options.details ? undefined : defaultScope(status) } = options
@@ -71,6 +83,9 @@ export async function run(command: readonly string[], options: RunOptions): Prom
     return underTask({ command, options, control, status, task, note, say })
   })
 }
+
+const AS_ROOT =
+  'isolating a command of root keeps it from going around the gateway by mistake, not by intent: its files are those of the system. Use another user.'
 
 /** Everything that can be done with the credentials there are; policies still decide each call. */
 function defaultScope(status: StatusView): string {
@@ -120,8 +135,10 @@ async function withForwarder({ command, options, control, status, task, note, sa
   const gateway = { host: door.hostname.replace(/^\[|\]$/g, ''), port: Number(door.port || 80) }
   const isRenewable = options.ttl === undefined && (options.preset ?? 'per-task') === 'per-task'
   const tell = refusalTeller((text) => say(printable(text)), isRenewable)
+  const isolation = options.isolate ? await (await import('./isolate.ts')).openIsolation(status) : undefined
   const forwarder = await openForwarder({
     gateway,
+    ...(isolation && { inside: isolation.inside }),
     authorization: authorizationOf(task),
     onRefused(target, body) {
       tell(target, body)
@@ -139,13 +156,14 @@ async function withForwarder({ command, options, control, status, task, note, sa
   try {
     const around = await openSurroundings({ ...options, status, forwarder, inherited: process.env })
     try {
-      return await superviseChild(command, around.env, say)
+      return await (isolation ? isolation.run(command, around, say) : superviseChild(command, around.env, say))
     } finally {
       await around.remove()
     }
   } finally {
     life.stop()
     await forwarder.close()
+    await isolation?.remove()
   }
 }
 

@@ -21,6 +21,8 @@ export interface SurroundingsOptions {
 
 export interface Surroundings {
   readonly env: Record<string, string>
+  /** PEM bundle of the run, and the certificates in it. */
+  readonly trust: { readonly file: string; readonly certificates: readonly string[] }
   /** Remove the files. Safe to call twice. */
   remove(): Promise<void>
 }
@@ -28,7 +30,8 @@ export interface Surroundings {
 export async function openSurroundings(options: SurroundingsOptions): Promise<Surroundings> {
   const bundle = await writeBundle(options.status.ca_pem, options.inherited)
   try {
-    return { env: await environmentIn(bundle, options), remove: bundle.remove }
+    const trust = { file: bundle.files.ca, certificates: bundle.certificates }
+    return { env: await environmentIn(bundle, options), trust, remove: bundle.remove }
   } catch (cause) {
     await bundle.remove()
     throw cause
