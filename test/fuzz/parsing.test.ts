@@ -10,8 +10,8 @@ import { bytesOf, converse, type Message, SHAPES, type Shape } from './shapes.fi
 import { type Decided, type Fuzzed, openFuzzed } from './site.fixture.ts'
 import { WATCHED, WORDINGS } from './wordings.fixture.ts'
 
-/** Nobody answers that fast on a loaded machine, and nobody has to: what hangs is ended by it. */
-const PATIENCE_MS = 600
+const PATIENCE_MS = 5_000
+const GLANCE_MS = 150
 
 let recorder: Recorder
 let fuzzed: Fuzzed
@@ -37,7 +37,11 @@ async function tell(shape: Shape, message: Message): Promise<Seen> {
   const { site } = fuzzed
   const before = recorder.requests.length
   const stream = await shape.open(site)
-  const said = await converse(stream, bytesOf(message, shape, site) + bytesOf(BEHIND, shape, site), PATIENCE_MS)
+  const said = await converse(
+    stream,
+    bytesOf(message, shape, site) + bytesOf(BEHIND, shape, site),
+    message.isOpen ? GLANCE_MS : PATIENCE_MS,
+  )
   const decided = await fuzzed.decisions()
   return { said, decided, arrived: recorder.requests.slice(before) }
 }

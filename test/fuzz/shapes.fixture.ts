@@ -46,6 +46,8 @@ export interface Message {
   /** In place of the Host line of the shape. */
   readonly host?: string
   readonly body?: string
+  /** More would have to come: nobody answers before, or closes. */
+  readonly isOpen?: boolean
 }
 
 const safe = ({ tlsPort }: Site) => `safe.keyless.test:${tlsPort}`

@@ -30,6 +30,9 @@ export interface Decided {
   readonly method: string
   readonly service: string | undefined
   readonly path: string
+  /** Of its outcome: undefined until there is one, null when it came to an end. */
+  readonly error: string | null | undefined
+  readonly bytesOut: number
 }
 
 export const KEY = 'a-standing-key-of-some-length'
@@ -104,7 +107,8 @@ function reader(log: FileHandle): () => Promise<Decided[]> {
       found.push(...entries)
       const allowed = found.filter(({ kind, decision }) => kind === 'call.decision' && decision?.effect === 'allow')
       const over = found.filter(({ kind }) => kind === 'call.outcome')
-      if (over.length >= allowed.length || performance.now() > deadline) return found.flatMap(decided)
+      if (over.length >= allowed.length || performance.now() > deadline)
+        return found.flatMap((entry) => decided(entry, found))
       await pause(2)
     }
   }
@@ -119,8 +123,20 @@ async function readFrom(log: FileHandle, start: number): Promise<{ entries: Entr
   return { entries: lines.map((line) => JSON.parse(line) as Entry), end: start + end }
 }
 
-function decided({ kind, decision, target }: Entry): Decided[] {
+function decided({ kind, decision, target, req }: Entry, all: readonly Entry[]): Decided[] {
   if (kind !== 'call.decision' || target === undefined) return []
   const { method, service, path } = target
-  return [{ isAllowed: decision?.effect === 'allow', code: decision?.code, method, service, path }]
+  const outcome = all.find((entry) => entry.kind === 'call.outcome' && entry.req === req)?.outcome
+  const isAllowed = decision?.effect === 'allow'
+  return [
+    {
+      isAllowed,
+      code: decision?.code,
+      method,
+      service,
+      path,
+      error: outcome?.error,
+      bytesOut: outcome?.bytes_out ?? 0,
+    },
+  ]
 }
