@@ -129,9 +129,11 @@ ${credentials.length > 0 ? `credentials:\n${credentials.join('\n')}` : '# creden
 # Cedar policies: files, or directories of *.cedar. Without this: [shipped], which a list of your own replaces.
 # policies: [shipped, ./policies]
 
-# Doors. Loopback; write 0.0.0.0:8080 only inside a network you trust.
+# Doors. Loopback; write 0.0.0.0:8080 only with proxy_tls, or inside a network you trust.
 # listen:
 #   proxy: 127.0.0.1:8080       # agents
+#   proxy_tls: { cert: ./door.pem, key: ./door.key }
+#   proxy_protocol: { from: [10.0.0.7/32] }         # balancers that say whose connection it is, and must
 #   control: 127.0.0.1:8081     # health, keys, metadata
 #   control_socket: /run/keyless/control.sock
 
@@ -144,6 +146,16 @@ ${credentials.length > 0 ? `credentials:\n${credentials.join('\n')}` : '# creden
 #   max_ttl_s: 3600             # seconds it may ask for; never more than an hour
 #   max_depth: 3                # delegations below a root grant; never more than 8
 #   heartbeat_s: 15             # two missed, and the task of \`keyless run\` ends
+
+# limits:
+#   agent_concurrency: 1024     # calls of one agent at once; a stream counts until it ends
+#   agent_queue: 1024           # calls of one agent that wait for one of these to end
+#   connections: 10000          # to the proxy door; beyond, the oldest idle one is closed
+
+# The CA that clients trust: for which hosts it may sign, and how long it lives.
+# ca:
+#   names: services             # any: every host, where policies allow hosts of no service
+#   days: 90
 
 # audit:
 #   durability: fsync           # on disk before a key is attached; relaxed only hands it to the system
@@ -159,6 +171,7 @@ ${credentials.length > 0 ? `credentials:\n${credentials.join('\n')}` : '# creden
 #   body_timeout_ms: 300000     # silence inside an answer; 0 waits for ever
 #   ca: [./internal-root.pem]   # further roots that upstreams may present
 #   hosts: { billing.internal: 10.0.0.7 }
+#   proxy: { url: { env: CORPORATE_PROXY }, no_proxy: [.corp.example] }   # every call leaves through it
 
 # tenant: default
 `

@@ -53,7 +53,11 @@ describe('keyless init', () => {
       .filter((line) => !/^# (?:[A-Z]|yaml)|^#$/.test(line))
       .map((line) => line.replace(/^# /, ''))
       .map((line) =>
-        line.replace('{ env: REDIS_URL }', 'redis://localhost:6379').replace('[./internal-root.pem]', '[]'),
+        line
+          .replace('{ env: REDIS_URL }', 'redis://localhost:6379')
+          .replace('{ env: CORPORATE_PROXY }', 'http://proxy.corp.example:3128')
+          .replace('proxy_tls: { cert: ./door.pem, key: ./door.key }', '') // files that are not there
+          .replace('[./internal-root.pem]', '[]'),
       )
       .join('\n')
     const settings = parseSettings(uncommented, '/base')
@@ -61,6 +65,8 @@ describe('keyless init', () => {
     expect(settings.agents[0].id).toBe('spiffe://example.com/agents/triage')
     expect(settings.trust.issuers.map(({ kind }) => kind)).toEqual(['human', 'github-actions'])
     expect(settings.grants.heartbeatS).toBe(15)
+    const unset = parseSettings('{}', '/base')
+    expect([settings.limits, settings.ca]).toEqual([unset.limits, unset.ca])
     expect(settings.upstream.hosts.get('billing.internal')).toBe('10.0.0.7')
   })
 
