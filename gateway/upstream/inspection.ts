@@ -21,6 +21,8 @@ export interface Inspection extends Censor {
 
 /** Bytes of a body that are looked at again with the next ones: no credential that is searched for is longer. */
 const OVERLAP = 4096
+/** Room for small pieces, one behind the other. */
+const ROOM = 8 * OVERLAP
 const MAX_UNPACKED_BYTES = 1024 * 1024
 
 /**
@@ -53,6 +55,8 @@ class Findings implements Inspection {
   readonly #isGzip: boolean
   readonly #seen = new Map<string, Sighting>()
   #tail: Buffer | undefined
+  /** Where small pieces are joined: a flood of pieces of one byte would otherwise cost two copies of the tail each. */
+  #room: Buffer | undefined
 
   constructor(rawHeaders: RawHeaders, mode: Obligations['foreignCredentials'], rules: SecretRules | undefined) {
     this.#mode = mode
@@ -77,11 +81,29 @@ class Findings implements Inspection {
   }
 
   look(chunk: Buffer, isLast = false): GatewayError | undefined {
-    const bytes = this.#tail === undefined ? chunk : Buffer.concat([this.#tail, chunk])
+    const bytes = this.#tail === undefined ? chunk : this.#joined(this.#tail, chunk)
     const refusal = this.#judge(bytes, chunk)
-    // A copy: the chunk belongs to whoever sends it. A message ends what it says: the next one begins no word in the middle.
-    this.#tail = isLast ? undefined : Buffer.from(bytes.subarray(-OVERLAP))
+    // A message ends what it says: the next one begins no word in the middle.
+    this.#tail = isLast ? undefined : this.#kept(bytes.subarray(-OVERLAP))
     return refusal
+  }
+
+  #joined(tail: Buffer, chunk: Buffer): Buffer {
+    if (chunk.length > OVERLAP) return Buffer.concat([tail, chunk])
+    this.#room ??= Buffer.allocUnsafeSlow(ROOM)
+    const room = this.#room
+    let start = tail.buffer === room.buffer ? tail.byteOffset : ROOM
+    if (start + tail.length + chunk.length > ROOM) {
+      tail.copy(room)
+      start = 0
+    }
+    chunk.copy(room, start + tail.length)
+    return room.subarray(start, start + tail.length + chunk.length)
+  }
+
+  /** A copy, unless it is one: the chunk belongs to whoever sends it. */
+  #kept(bytes: Buffer): Buffer {
+    return bytes.buffer === this.#room?.buffer ? bytes : Buffer.from(bytes)
   }
 
   lookAlone(bytes: Buffer): GatewayError | undefined {
