@@ -41,8 +41,6 @@ export interface Line extends Peer {
   busy: number
   /** Has any request come? */
   isUsed: boolean
-  /** The request that is served is the last: what follows is not read. */
-  isLast: boolean
   /** How its client is told to go elsewhere. Absent over HTTP/1.1, where it is closed after its last answer. */
   retire: (() => void) | undefined
   /** The latest of those over HTTP/1.1. */
@@ -92,7 +90,6 @@ export function newLine(tunnel: Tunnel | null, { address, proof, refusal }: Peer
     refusal,
     busy: 0,
     isUsed: false,
-    isLast: false,
     retire: undefined,
     reply: undefined,
     credentialText: undefined,

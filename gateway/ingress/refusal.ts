@@ -2,6 +2,7 @@
  * The one writer of refusals: status, challenge, headers and body by the mode of the request, in the dialect of the service.
  * Nothing that an agent sent is repeated in a header, and an answer that has begun is cut, never completed.
  */
+import { IncomingMessage } from 'node:http'
 import type { Socket } from 'node:net'
 import type { Readable } from 'node:stream'
 import { DPOP_ALGORITHMS } from '../protocol/identity.ts'
@@ -49,6 +50,7 @@ export function writeRefusal(inbound: Inbound, refusal: GatewayError, endpoint: 
     discard(body)
     reply.end(text)
   } else {
+    reply.shouldKeepAlive = false
     send(inbound, status, [...headers, 'Connection', 'close'])
     if (inbound.method !== 'HEAD') reply.write(text)
     linger(reply, body)
@@ -161,6 +163,7 @@ function proxyStatus(error: string, code: ProblemCode): string {
 
 /** A body still to come that is worth reading. One that waits for `100 Continue` may never come: the next request would be read as it. */
 function isSmall({ rawHeaders }: Inbound, body: Readable): boolean {
+  if (body instanceof IncomingMessage && body.complete) return true // it is here, and what is behind it may be served already
   if (!body.readableDidRead && fieldValue(rawHeaders, 'expect') !== undefined) return false
   const length = fieldValue(rawHeaders, 'content-length')
   return length !== undefined && Number(length) <= DRAIN_BYTES

@@ -23,12 +23,10 @@ export function serve(door: Door, reply: ServerResponse): void {
     req.socket.destroy() // the answers before this one would have to come first, and the flood goes on meanwhile
     return
   }
-  if (line.isLast) return // RFC 9112 §9.6; the connection ends with the answer that is under way
-  if (req.headers.upgrade !== undefined) {
-    // After an offer that is not taken Node's parser drops what came with it and reads what comes later: no request is whole any more.
-    line.isLast = true
-    reply.shouldKeepAlive = false
-  }
+  // RFC 9112 §9.6: the connection ends with the answer that is under way. Nobody would learn what became of this request.
+  if (line.reply?.shouldKeepAlive === false) return
+  // After an offer that is not taken Node's parser drops what came with it and reads what comes later: no request is whole any more.
+  if (req.headers.upgrade !== undefined) reply.shouldKeepAlive = false
   line.busy += 1
   line.isUsed = true
   line.reply = reply
@@ -40,10 +38,8 @@ export function serve(door: Door, reply: ServerResponse): void {
   try {
     inbound = readInbound(door, line, reply)
   } catch (cause) {
-    if (req.httpVersion !== '1.1') {
-      line.isLast = true // RFC 9112 §6.1: where its framing is in doubt, so is where the next request begins
-      reply.shouldKeepAlive = false
-    }
+    // RFC 9112 §6.1: where its framing is in doubt, so is where the next request begins.
+    if (req.httpVersion !== '1.1' || req.headers['transfer-encoding'] !== undefined) reply.shouldKeepAlive = false
     void turnAway(unreadInbound(door, line, reply), cause, door.rooms)
     return
   }

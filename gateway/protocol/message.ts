@@ -32,6 +32,8 @@ export interface Reply {
   readonly destroyed: boolean
   /** The answer may be complete before the request is (RFC 9113 §8.1). Absent over HTTP/1.1, where the connection would be lost. */
   readonly mayAnswerEarly?: boolean
+  /** False: the connection ends with this answer, and no request behind it is served. Absent over HTTP/2. */
+  shouldKeepAlive?: boolean
   writeHead(status: number, headers: string[]): unknown
   writeHead(status: number, reason: string, headers: string[]): unknown
   flushHeaders(): void
