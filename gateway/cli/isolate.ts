@@ -47,7 +47,10 @@ export async function openIsolation(status: Pick<StatusView, 'data_dir' | 'servi
     async run(command, { env, trust }, say) {
       const { sh, unshare, setpriv, mount, ip } = findTools()
       const needed = [dir, trust.file, process.cwd(), process.execPath, INSIDE]
-      const mounts = await prepareMounts({ dir, trust, dataDir: status.data_dir, needed })
+      const mounts = await prepareMounts({ dir, trust, dataDir: status.data_dir, needed }).catch((cause: Error) => {
+        say(`the command cannot be isolated, and was not run: ${cause.message}`)
+      })
+      if (mounts === undefined) return { ...BROKEN, signal: null }
       const pairs = mounts.flatMap(({ source, target }) => [source, target])
       // A signal by which anybody may open Node's debugger would let the command become this process, which may unmount.
       const keeper = [process.execPath, '--disable-sigusr1', INSIDE]

@@ -65,6 +65,26 @@ const tunnels = () =>
 const reasons = () =>
   gateway.instructions.filter(({ path }) => path.endsWith('/complete')).map(({ body }) => body.reason)
 
+/** What a command may try to get out; one that succeeds is printed. The last one asks for a debugger that a signal may have opened. */
+const ATTEMPTS = [
+  'ip route del local 0.0.0.0/0 dev lo',
+  'ip link set lo down',
+  'nsenter -t 1 -n true',
+  'nsenter -t $PPID -n true',
+  'umount /etc/resolv.conf',
+  'unshare -Urm umount /etc/resolv.conf',
+  'unshare -Urm sh -c "mount --bind / /mnt"',
+  'unshare -Urm umount /run',
+  'cat /proc/$PPID/environ',
+  'head -c1 /proc/$PPID/mem',
+  'ls /proc/$PPID/root/',
+  `kill -0 ${process.pid}`,
+  'kill -KILL 1 && ! kill -0 1',
+  'curl -sS -m 2 http://127.0.0.1:9229/json',
+]
+  .map((attempt) => `{ ${attempt}; } >/dev/null 2>&1 && echo '${attempt}'`)
+  .reduce((script, line) => `${script}\n${line}`, 'PATH=$PATH:/usr/sbin:/sbin; kill -USR1 $PPID')
+
 describe.runIf(process.env.CI !== undefined || problem === undefined)(
   `an isolated command${problem === undefined ? '' : ` (not possible here: ${problem})`}`,
   () => {
@@ -159,24 +179,7 @@ attempt("control", s.AF_UNIX, s.SOCK_STREAM, ${JSON.stringify(join(gateway.dataD
     })
 
     it('cannot change its network, leave it, or take over what stands around it', async () => {
-      const attempts = [
-        'ip route del local 0.0.0.0/0 dev lo',
-        'ip link set lo down',
-        'nsenter -t 1 -n true',
-        'nsenter -t $PPID -n true',
-        'umount /etc/resolv.conf',
-        'unshare -Urm umount /etc/resolv.conf',
-        'unshare -Urm sh -c "mount --bind / /mnt"',
-        'unshare -Urm umount /run',
-        'cat /proc/$PPID/environ',
-        'head -c1 /proc/$PPID/mem',
-        'ls /proc/$PPID/root/',
-        `kill -0 ${process.pid}`,
-        'kill -KILL 1 && ! kill -0 1',
-        'curl -sS -m 2 http://127.0.0.1:9229/json',
-      ]
-      const script = attempts.map((attempt) => `{ ${attempt}; } >/dev/null 2>&1 && echo '${attempt}'`).join('\n')
-      const { code, stdout } = await shell(`kill -USR1 $PPID\n${script}\nenv -i curl -sS https://api.demo.test/still`)
+      const { code, stdout } = await shell(`${ATTEMPTS}\nenv -i curl -sS https://api.demo.test/still`)
       expect(stdout).toMatch(/^\{"method":"GET","url":"\/still"/)
       expect(code).toBe(0)
     })
@@ -261,7 +264,8 @@ attempt("control", s.AF_UNIX, s.SOCK_STREAM, ${JSON.stringify(join(gateway.dataD
     it.runIf(isRoot)('needs no root', async () => {
       const own = await startFixtureGateway()
       execFileSync('chown', ['-R', `${NOBODY}:${NOBODY}`, own.dataDir])
-      const [file = '', ...args] = launch(['sh', '-c', 'id -u; env -i curl -sS https://api.demo.test/'])
+      const script = `id -u; ${ATTEMPTS}\nenv -i curl -sS https://api.demo.test/`
+      const [file = '', ...args] = launch(['sh', '-c', script])
       const command = [file, ...args.map((arg) => (arg === gateway.dataDir ? own.dataDir : arg))]
       const asNobody = ['--reuid', `${NOBODY}`, '--regid', `${NOBODY}`, '--clear-groups', ...command]
       const { code, stdout, stderr } = await runProcess('setpriv', asNobody, {
@@ -271,6 +275,15 @@ attempt("control", s.AF_UNIX, s.SOCK_STREAM, ${JSON.stringify(join(gateway.dataD
       await own.close()
       expect({ code, stderr }).toEqual({ code: 0, stderr: '' })
       expect(stdout).toMatch(new RegExp(`^${NOBODY}\n\\{"method":"GET"`))
+    })
+
+    it('is not run where what has to be hidden holds what it needs', async () => {
+      const { code, stderr } = await run(['touch', 'was-run'], { cwd: gateway.dataDir })
+      expect(code).toBe(71)
+      expect(stderr).toMatch(
+        /^keyless: the command cannot be isolated, and was not run: .* does not see: move it, or set TMPDIR\n$/,
+      )
+      expect(existsSync(join(gateway.dataDir, 'was-run'))).toBe(false)
     })
 
     it('is not run at all where it cannot be isolated', async () => {
