@@ -34,7 +34,12 @@ export interface RequestRooms {
   readonly leases: { acquire(permit: Permit, receipt: Receipt, inbound: Inbound): Lease | Promise<Lease> }
   readonly upstream: {
     inspect(inbound: Inbound, endpoint: Endpoint, obligations: Obligations): Inspection | undefined
-    forward(outbound: Outbound, reply: Reply, reissue: () => Promise<Outbound | null>): Promise<Outcome>
+    forward(
+      outbound: Outbound,
+      reply: Reply,
+      reissue: () => Promise<Outbound | null>,
+      leaked: () => void,
+    ): Promise<Outcome>
   }
   readonly refusals: { write(inbound: Inbound, refusal: GatewayError, endpoint: Endpoint | undefined): void }
   readonly nowMs: () => number
@@ -61,8 +66,9 @@ export async function serveRequest(inbound: Inbound, house: RequestRooms): Promi
     using lease = event.leased(await house.leases.acquire(permit, receipt, whole)) // 10 credential, unseen
     const plain = cleanse(whole, permit, meter, inspection) // 11 strip every credential slot, then attach
     const outbound = await lease.attach(plain)
-    const outcome = await house.upstream.forward(outbound, inbound.reply, () => lease.reissue(plain)) // 12 guarded dial, stream, scrub
-    if (outcome.scrubbed > 0) event.leaked(outcome, lease.burn(plain)) // 13 it came back: nobody uses it any more
+    const burn = () => lease.burn(plain) // nobody uses it any more
+    const outcome = await house.upstream.forward(outbound, inbound.reply, () => lease.reissue(plain), burn) // 12 guarded dial, stream, scrub; burn at once what came back
+    if (outcome.scrubbed > 0) event.leaked(outcome, burn()) // 13 and say what became of it
     event.closed(outcome)
   } catch (cause) {
     house.refusals.write(inbound, await event.refused(asGatewayError(cause)), event.endpoint) // 14 one writer of refusals

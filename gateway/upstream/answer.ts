@@ -26,6 +26,8 @@ export interface AnswerParts extends HeadTerms {
   readonly reply: Reply
   readonly isHead: boolean
   readonly meter: Meter | undefined
+  /** A credential was overwritten, the first one of head or body. The answer may go on for long. */
+  readonly leaked: () => void
   /** Calls `flush` at the end of this turn of the event loop. */
   readonly flushSoon: (answer: Answer) => void
 }
@@ -82,14 +84,15 @@ export class Answer implements Decoded {
 
   /** @throws {GatewayError} `upstream_encoding`, `upstream_broken`. */
   start(status: number, statusText: string, raw: readonly Buffer[]): void {
-    const { searcher, isHead, flushSoon, capture } = this.#parts
+    const { searcher, isHead, flushSoon, capture, leaked } = this.#parts
     if (status === 407)
       throw new GatewayError('upstream_broken', 'The upstream asked for proxy credentials, which only a proxy may.')
     const hasBody = !isHead && status !== 204 && status !== 304
     const head = readHead({ status, statusText, raw, hasBody }, this.#parts)
     this.#head = head
     this.#inHead += head.found
-    if (searcher !== null && hasBody) this.#scrubber = new Scrubber(searcher)
+    if (head.found > 0) leaked()
+    if (searcher !== null && hasBody) this.#scrubber = new Scrubber(searcher, leaked)
     if (head.coding !== undefined) {
       if (!isDecodable(head.coding)) {
         throw new GatewayError(

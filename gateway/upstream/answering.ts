@@ -1,5 +1,5 @@
 /** The answer that a request gets, whichever attempt brings it and whatever protocol that speaks. */
-import type { Outbound, Reply } from '../protocol/message.ts'
+import type { Outbound } from '../protocol/message.ts'
 import { Answer, type AnswerParts, type Source } from './answer.ts'
 import type { Searchers } from './searcher.ts'
 
@@ -11,10 +11,11 @@ export interface AnsweringParts extends Pick<AnswerParts, 'flushSoon'> {
 export function answering(
   { searchers, flushSoon }: AnsweringParts,
   { secrets, method, service, acceptEncoding, capture, meter }: Outbound,
-  reply: Reply,
+  { reply, leaked }: Pick<AnswerParts, 'reply' | 'leaked'>,
 ): (source: Source) => Answer {
   const parts = {
     reply,
+    leaked,
     searcher: searchers.for(secrets),
     isCredentialed: secrets.length > 0,
     isHead: method === 'HEAD',

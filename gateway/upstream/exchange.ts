@@ -29,6 +29,8 @@ export interface Call {
   readonly reply: Reply
   /** A better credential for the same request, after a 401; null if there is none. */
   readonly reissue: () => Promise<Outbound | null>
+  /** A credential came back, and was overwritten. Perhaps more than once. */
+  readonly leaked: () => void
   readonly resolve: (outcome: Outcome) => void
   readonly reject: (cause: unknown) => void
 }
@@ -154,7 +156,7 @@ export class Exchange implements AttemptOwner, Lasting {
 
   #sendOver(carrier: PooledSession | PooledConnection): void {
     const { pool } = this.#parts
-    const answer = answering(this.#parts, this.#outbound, this.#call.reply)
+    const answer = answering(this.#parts, this.#outbound, this.#call)
     const attempt =
       carrier instanceof Session
         ? new Http2Attempt(this, answer, pool, carrier)

@@ -51,9 +51,10 @@ export interface Upstream {
    * Send a request and its answer on. Resolves when the last byte was handed over, or the exchange broke off after the
    * head (`error` says why, and the reply was cut so that the agent sees a truncated answer).
    * @param reissue asked once, after a 401; the request is sent again if its body could be kept (none, or at most 64 KiB)
+   * @param leaked a credential came back: told at once, because an answer may go on for as long as its grant
    * @throws {GatewayError} before the head only: `address_forbidden`, `upstream_…`, `request_malformed`, or what `reissue` throws.
    */
-  forward(outbound: Outbound, reply: Reply, reissue: () => Promise<Outbound | null>): Promise<Outcome>
+  forward(outbound: Outbound, reply: Reply, reissue: Call['reissue'], leaked: Call['leaked']): Promise<Outcome>
   /** Look for credentials that are not ours (`inspection.ts`). @throws {GatewayError} `foreign_credential`. */
   inspect(inbound: Inbound, endpoint: Endpoint, obligations: Obligations): Inspection | undefined
   /** `fetch` through the same dial, for providers. `addresses`: CIDR ranges it may reach besides public addresses. */
@@ -81,8 +82,8 @@ export function createUpstream(options: UpstreamOptions): Upstream {
   }
   const fetches: BoundedFetch[] = []
   return {
-    forward: (outbound, reply, reissue) =>
-      new Promise((resolve, reject) => serve({ outbound, reply, reissue, resolve, reject })),
+    forward: (outbound, reply, reissue, leaked) =>
+      new Promise((resolve, reject) => serve({ outbound, reply, reissue, leaked, resolve, reject })),
     inspect: (inbound, endpoint, obligations) => inspect(inbound, endpoint, obligations, options.secretRules),
     goAway: () => upgrades.goAway(),
     fetchFor(addresses) {

@@ -20,6 +20,8 @@ export interface FlowParts {
   readonly limits: FrameLimits
   /** Null when nothing is searched for in this direction. */
   readonly searcher: Searcher | null
+  /** Called once, when the first credential is overwritten. */
+  readonly leaked?: () => void
   /** Looks at payload before it goes on. */
   readonly censor?: Censor | undefined
   /** What may go on. */
@@ -81,14 +83,14 @@ export class FrameFlow implements FrameSink {
   }
 
   payload(bytes: Buffer, isLast: boolean): void {
-    const { searcher, censor, write } = this.#parts
+    const { searcher, censor, write, leaked } = this.#parts
     const refusal = censor?.look(this.#unmasked(bytes), isLast)
     if (refusal !== undefined) throw refusal
     if (searcher === null) {
       if (bytes.length > 0) write(bytes)
       return
     }
-    this.#scrubber ??= new Scrubber(searcher)
+    this.#scrubber ??= new Scrubber(searcher, this.#found === 0 ? leaked : undefined)
     const released = this.#scrubber.push(bytes, isLast)
     this.#held += bytes.length - released.length
     this.#release(released)
@@ -101,7 +103,9 @@ export class FrameFlow implements FrameSink {
     const { searcher, censor } = this.#parts
     const refusal = censor?.lookAlone(saidIn(frame))
     if (refusal !== undefined) throw refusal
+    const isFirst = this.found === 0
     if (searcher !== null) this.#found += searcher.mask(frame.bytes.subarray(frame.start))
+    if (isFirst && this.found > 0) this.#parts.leaked?.()
     if (frame.opcode === CLOSE) this.#hasClosed = true
     this.#inTurn(frame.bytes)
   }

@@ -21,6 +21,8 @@ export interface RelayParts {
   readonly meter: Meter | undefined
   /** Looks at what the agent says. */
   readonly censor?: Censor | undefined
+  /** Called when the first credential was overwritten. */
+  leaked(): void
   /** Once. @param error stable code; undefined when one side closed as it should. */
   ended(error: string | undefined): void
 }
@@ -86,10 +88,10 @@ export class Relay {
   }
 
   #side(sender: Sender, other: () => Side): Side {
-    const { agent, upstream, limits, searcher, censor } = this.#parts
+    const { agent, upstream, limits, searcher, leaked, censor } = this.#parts
     const [socket, destination] = sender === 'agent' ? [agent, upstream] : [upstream, agent]
     const write = (bytes: Buffer) => void destination.write(bytes)
-    const looks = sender === 'upstream' ? { searcher } : { searcher: null, censor }
+    const looks = sender === 'upstream' ? { searcher, leaked } : { searcher: null, censor }
     const flow = new FrameFlow({ sender, limits, write, ...looks })
     return { socket, flow, other, bytes: 0 }
   }

@@ -9,14 +9,17 @@ const EMPTY = Buffer.alloc(0)
 
 export class Scrubber {
   readonly #searcher: Searcher
+  readonly #leaked: () => void
   /** The end of what was seen, not yet passed on, as it came. */
   #held: Buffer = EMPTY
   /** Leading bytes of `#held` that belong to a credential whose first bytes were overwritten already. */
   #tainted = 0
   #found = 0
 
-  constructor(searcher: Searcher) {
+  /** @param leaked called once, when the first credential is overwritten. */
+  constructor(searcher: Searcher, leaked: () => void = () => {}) {
     this.#searcher = searcher
+    this.#leaked = leaked
   }
 
   /** Credentials overwritten so far. */
@@ -49,7 +52,7 @@ export class Scrubber {
     const ranges: [number, number][] = [[0, this.#tainted]]
     let covered = this.#tainted
     for (let at = first; at !== -1 && at < end; at = this.#searcher.next(bytes, at + 1)) {
-      if (at >= covered) this.#found += 1
+      if (at >= covered && this.#found++ === 0) this.#leaked()
       covered = Math.max(covered, at + this.#searcher.lengthAt(bytes, at))
       ranges.push([at, covered])
     }

@@ -122,6 +122,7 @@ class UpgradeCall implements UpgradeOwner, Lasting {
     const { searchers, limits } = this.#parts
     const { upgrade, secrets, meter, censor } = this.#outbound
     this.#foundInHead = found
+    if (found > 0) this.#call.leaked()
     const relay = new Relay({
       agent: (upgrade as Upgrade).accept(headers),
       upstream: socket,
@@ -129,6 +130,7 @@ class UpgradeCall implements UpgradeOwner, Lasting {
       limits,
       meter,
       censor,
+      leaked: this.#call.leaked,
       ended: (error) => this.#settle(error),
     })
     this.#relay = relay
@@ -139,7 +141,7 @@ class UpgradeCall implements UpgradeOwner, Lasting {
   #send(): void {
     const { options, searchers } = this.#parts
     const outbound = this.#outbound
-    const answer = answering(this.#parts, outbound, this.#call.reply)
+    const answer = answering(this.#parts, outbound, this.#call)
     const attempt = new UpgradeAttempt(this, answer, { outbound, searcher: searchers.for(outbound.secrets), options })
     this.#attempt = attempt
     attempt.send(outbound)

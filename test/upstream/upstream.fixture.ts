@@ -116,6 +116,8 @@ export interface DoorOptions {
 export interface Door {
   readonly port: number
   readonly outcomes: Outcome[]
+  /** One for each time that a call said at once that a credential came back. */
+  readonly leaks: number[]
   readonly refusals: GatewayError[]
   readonly unexpected: unknown[]
   /** What each call with a limit carried. */
@@ -146,6 +148,7 @@ export async function openDoor(options: DoorOptions): Promise<Door> {
   const secrets = (options.secrets ?? [CANARY]).map((value) => new Secret(value))
   const door = {
     outcomes: [] as Outcome[],
+    leaks: [] as number[],
     refusals: [] as GatewayError[],
     unexpected: [] as unknown[],
     settled: [] as { sent: number; received: number }[],
@@ -193,7 +196,9 @@ export async function openDoor(options: DoorOptions): Promise<Door> {
         meter,
       )
       const reissue = options.reissue ?? (async () => (used < secrets.length ? attach(plain) : null))
-      door.outcomes.push(await upstream.forward(attach(plain), response, reissue))
+      door.outcomes.push(
+        await upstream.forward(attach(plain), response, reissue, () => void door.leaks.push(Date.now())),
+      )
     } catch (cause) {
       if (!(cause instanceof GatewayError)) door.unexpected.push(cause)
       else door.refusals.push(cause)
