@@ -25,6 +25,11 @@ describe.each(pages)('%s', (page) => {
     })
     expect(broken.map(([link]) => link)).toEqual([])
   })
+
+  it('names no test that is not there', () => {
+    const named = [...textOf(page).matchAll(/`(test\/[\w/-]+\.ts)`/g)].map(([, name = '']) => name)
+    expect(named.filter((name) => !existsSync(join(ROOT, name)))).toEqual([])
+  })
 })
 
 it('every promise of SECURITY.md names tests that exist', () => {
