@@ -79,6 +79,8 @@ const framing: readonly Row[] = [
     chunked(WHOLE, { version: 'HTTP/1.0', fields: 'Connection: keep-alive\r\nTransfer-Encoding: chunked\r\n' }),
     NOTHING,
   ],
+  ['a refused path with chunks', chunked(WHOLE, { path: '/a/../x' }), NOTHING],
+  ['a refused path with a length', post('Content-Length: 5\r\n', 'hello', { path: '/a/../x' }), NOTHING],
   ['a GET with chunks', chunked(WHOLE, { method: 'GET' }), HELLO],
   ['a GET with a length', post('Content-Length: 5\r\n', 'hello', { method: 'GET' }), HELLO],
 ]

@@ -8,7 +8,7 @@ import { type Attack, FRAMINGS } from './framings.fixture.ts'
 import { type Received, type Recorder, startRecorder } from './recorder.fixture.ts'
 import { bytesOf, converse, type Message, SHAPES, type Shape } from './shapes.fixture.ts'
 import { type Decided, type Fuzzed, openFuzzed } from './site.fixture.ts'
-import { WATCHED, WORDINGS } from './wordings.fixture.ts'
+import { AUTHORITIES, SAME, WATCHED, WORDINGS } from './wordings.fixture.ts'
 
 const PATIENCE_MS = 5_000
 const GLANCE_MS = 150
@@ -56,6 +56,11 @@ function requireDecided({ decided, arrived }: Seen): void {
   }
 }
 
+/** Nothing is done of which nobody hears. */
+function requireAnswered({ said, arrived }: Seen): void {
+  expect(said.match(/HTTP\/1\.[01] (?:200|101) /g)?.length ?? 0).toBeGreaterThanOrEqual(arrived.length)
+}
+
 function requireSent({ name, message, sent, names }: Attack, { arrived, said }: Seen): void {
   const asked = arrived.filter(({ target }) => target !== '/behind')
   expect(arrived.length - asked.length, 'requests behind it').toBeLessThanOrEqual(1)
@@ -74,6 +79,48 @@ describe.each(SHAPES)('$name', (shape) => {
     const seen = await tell(shape, attack.message)
     expect(recorder.strange.splice(0)).toEqual([])
     requireDecided(seen)
+    requireAnswered(seen)
     requireSent(attack, seen)
+  })
+})
+
+const fill = (text: string, host: string, port: number) =>
+  text.replaceAll('{host}', host).replaceAll('{HOST}', host.toUpperCase()).replaceAll('{port}', String(port))
+
+describe('an authority that names no place, or another one', () => {
+  const absolute = SHAPES.find(({ name }) => name === 'absolute form, http') as Shape
+  const cleartext = SHAPES.find(({ name }) => name === 'CONNECT in the clear') as Shape
+  const written = (text: string) =>
+    Buffer.from(fill(text, 'plain.keyless.test', fuzzed.site.cleartextPort)).toString('latin1')
+
+  it.each(AUTHORITIES)('%j leads nowhere in a target, a Host field, or a CONNECT', async (text) => {
+    const ways: readonly [Shape, Message][] = [
+      [absolute, { target: () => `http://${written(text)}/x` }],
+      [absolute, { host: `Host: ${written(text)}\r\n` }],
+      [cleartext, { host: `Host: ${written(text)}\r\n` }],
+      [cleartext, { target: () => `http://${written(text)}/x` }],
+      [absolute, { method: 'CONNECT', target: () => written(text) }],
+    ]
+    for (const [shape, message] of ways) {
+      const seen = await tell(shape, message)
+      expect(seen.arrived.filter(({ target }) => target !== '/behind')).toEqual([])
+      requireDecided(seen)
+    }
+  })
+
+  it.each(SAME)('%j is the true one, and goes on as it was decided', async (text) => {
+    for (const [shape, message] of [
+      [absolute, { target: () => `http://${written(text)}/x` }],
+      [absolute, { host: `Host: ${written(text)}\r\n` }],
+      [cleartext, { host: `Host: ${written(text)}\r\n` }],
+    ] as const) {
+      const { arrived } = await tell(shape, message)
+      expect(arrived.map(({ target, fields }) => [target, ...fields.filter(([name]) => /^host$/i.test(name))])).toEqual(
+        [
+          ['/x', ['host', written('{host}:{port}')]],
+          ['/behind', ['host', written('{host}:{port}')]],
+        ],
+      )
+    }
   })
 })

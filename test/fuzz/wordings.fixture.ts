@@ -177,7 +177,7 @@ export const AUTHORITIES: readonly string[] = [
     '{host}:+{port}',
     '{host}:-1',
     '{host}: {port}',
-    '{host}:{port} ',
+
     '{host}:99999',
   ],
   ...[
