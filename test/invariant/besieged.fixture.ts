@@ -9,7 +9,7 @@ import type { Wanted } from './services.fixture.ts'
 import { openWatched, type Watched } from './watched.fixture.ts'
 
 /** No call of anybody else may take longer, on a machine that is busy with the attack itself. */
-const PATIENCE_MS = 5_000
+const PATIENCE_MS = 10_000
 const MIB = 1024 * 1024
 
 export interface Besieged {

@@ -240,7 +240,7 @@ function bomb(socket: Duplex, coding: string, bytes: Buffer): void {
 }
 
 describe('an upstream that sends', () => {
-  it.each(Object.keys(floods))('%s is cut off', { timeout: 15_000 }, async (what) => {
+  it.each(Object.keys(floods))('%s is cut off', { timeout: 60_000 }, async (what) => {
     upstream.act = floods[what] as (typeof floods)[string]
     await site.during(what, async () => {
       const answers = await Promise.all(Array.from({ length: 4 }, () => ask()))
@@ -259,7 +259,7 @@ describe('an upstream that sends', () => {
     ['a reason phrase', 'HTTP/1.1 200 ', 'x'],
   ])(
     '%s without an end costs no memory, and stops when its client leaves',
-    { timeout: 15_000 },
+    { timeout: 60_000 },
     async (what, head, piece) => {
       const stopped = Promise.withResolvers<void>()
       upstream.act = (socket) => {
@@ -297,7 +297,7 @@ describe('an upstream that sends', () => {
     ['a hundred long credentials', JSON.stringify({ keys: many(100, 3_200) }), 'answer_withheld'],
     ['100,000 keys', `{${Array.from({ length: 100_000 }, (_, i) => `"k${i}":1`).join()}}`, 'answer_withheld'],
     ['a __proto__ for its own', '{"__proto__":{"token":"a-token-of-some-length"}}', 'answer_withheld'],
-  ])('%s where a credential is captured is answered or withheld', { timeout: 15_000 }, async (what, body, code) => {
+  ])('%s where a credential is captured is answered or withheld', { timeout: 60_000 }, async (what, body, code) => {
     upstream.act = (socket) =>
       void socket.write(
         `HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: ${body.length}\r\n\r\n${body}`,
@@ -314,7 +314,7 @@ describe('an upstream that sends', () => {
 })
 
 describe('an upstream that', () => {
-  it('accepts 300 calls and answers none holds its own callers alone', { timeout: 15_000 }, async () => {
+  it('accepts 300 calls and answers none holds its own callers alone', { timeout: 60_000 }, async () => {
     let asked = 0
     upstream.act = () => {
       asked += 1
@@ -347,7 +347,7 @@ describe('an upstream that', () => {
     ],
     ['pings', (socket: Duplex): void => pour(socket, Buffer.from('8900'.repeat(30_000), 'hex'), 6_000_000)],
     ['a frame of 2^62 bytes', (socket: Duplex): void => void socket.write(Buffer.from('827f4000000000000000', 'hex'))],
-  ] as const)('floods a WebSocket with %s is carried or cut off', { timeout: 15_000 }, async (what, flood) => {
+  ] as const)('floods a WebSocket with %s is carried or cut off', { timeout: 60_000 }, async (what, flood) => {
     upstream.act = (socket, head) => {
       const key = /^sec-websocket-key: (.*)$/im.exec(head)?.[1] ?? ''
       void import('../../gateway/protocol/websocket.ts').then(({ acceptOf }) => {
