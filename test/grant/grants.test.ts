@@ -205,7 +205,10 @@ describe('heartbeats', () => {
     const { grant } = await openTask(grants, { heartbeat: true })
     for (let i = 0; i < 4; i++) {
       clock.advance(29_000)
-      expect(await grants.heartbeat(about(grant))).toEqual({ expiresAt: grant.expiresAt })
+      expect(await grants.heartbeat(about(grant))).toMatchObject({
+        id: grant.task.id,
+        root: { id: grant.id, expiresAt: grant.expiresAt },
+      })
       expect(await grants.overdue()).toEqual([])
     }
     clock.advance(30_001)

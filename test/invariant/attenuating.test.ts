@@ -353,22 +353,23 @@ describe('a grant for one operation on one owner', () => {
     const lister = await site.gateway.openTask('forge:calls.list')
     const ask = (query: string) => reverse(port, lister.handle, { path: `/forge/call?${query}` })
     expect((await ask('method=list')).status).toBe(200)
-    for (const query of [
-      'method=wipe',
-      'method=list&method=wipe',
-      'method=wipe&method=list',
-      'method=list&%6dethod=wipe',
-      'method=list;method=wipe',
-      'method=list%26method=wipe',
-      'method=list%00',
-      '',
-    ]) {
+    // 400 where two readers could differ on which operation it is, 403 where it is certain, and not this one.
+    for (const [query, status] of [
+      ['method=wipe', 403],
+      ['method=list&method=wipe', 400],
+      ['method=wipe&method=list', 400],
+      ['method=list&%6dethod=wipe', 400],
+      ['method=list;method=wipe', 400],
+      ['method=list%26method=wipe', 403],
+      ['method=list%00', 403],
+      ['', 403],
+    ] as const) {
       const [answer, arrived] = await arrivedBy(() => ask(query))
       expect(
         arrived.map((one) => one.path),
         query,
       ).toEqual([])
-      expect(answer.status, query).toBe(403)
+      expect(answer.status, query).toBe(status)
     }
   })
 
