@@ -115,10 +115,14 @@ describe.runIf(process.env.CI !== undefined || problem === undefined)(
       expect({ stderr, times: stdout.match(/"url":"\/fetch"/g)?.length }).toEqual({ stderr: '', times: nodes.length })
     })
 
-    it.runIf(onPath('java'))('reaches them with Java, told nothing', async () => {
-      const { stdout } = await run(['java', program('Clients.java'), 'https://api.demo.test'])
-      expect(stdout.match(/"method":"GET"/g)).toHaveLength(2)
-    })
+    it.runIf(onPath('java'))(
+      'reaches them with Java, told nothing',
+      async () => {
+        const { stdout } = await run(['java', program('Clients.java'), 'https://api.demo.test'], { timeoutMs: 60_000 })
+        expect(stdout.match(/"method":"GET"/g)).toHaveLength(2)
+      },
+      60_000,
+    )
 
     it('leads addresses without a name, and the ports of services, to the gateway, which decides of them', async () => {
       const { status } = gateway
@@ -253,7 +257,9 @@ attempt("control", s.AF_UNIX, s.SOCK_STREAM, ${JSON.stringify(join(gateway.dataD
     it('knows nothing of another that runs at the same time', async () => {
       const names = ['one', 'two']
       const each = (name: string) =>
-        shell(`env -i curl -sS https://api.demo.test/${name}; ps ax | grep -c '[i]nside.ts'`)
+        shell(
+          `env -i curl -sS https://api.demo.test/${name}; cat /proc/[0-9]*/cmdline | tr '\\0' '\\n' | grep -c '[i]nside.ts'`,
+        )
       const both = await Promise.all(names.map(each))
       for (const [index, { code, stdout }] of both.entries()) {
         expect(code).toBe(0)
