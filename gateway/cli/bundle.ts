@@ -85,9 +85,15 @@ async function systemRoots(): Promise<string> {
   return (store.length > 0 ? store : getCACertificates('bundled')).join('\n')
 }
 
+/** The user's, without passwords and without what leads past the proxy. wget reads names in any case, `-` and `_` alike or left out. */
 async function wgetrcOf(env: Env): Promise<string> {
-  return readIfThere(env.WGETRC ?? join(homedir(), '.wgetrc'))
+  const text = await readIfThere(env.WGETRC ?? join(homedir(), '.wgetrc'))
+  const isKept = (line: string) => !LEFT_BEHIND.test((line.split('=', 1)[0] ?? '').replaceAll(/[\s_-]/g, ''))
+  return text.split('\n').filter(isKept).join('\n')
 }
+
+const LEFT_BEHIND =
+  /^(?:(?:http|ftp|proxy)?(?:passwd|password|user)|useproxy|(?:http|https|ftp|no)proxy|header|useaskpass|checkcertificate|ca(?:certificate|directory)|loadcookies)$/i
 
 /** A CA file that a variable names and nobody can read would have failed the client anyway. */
 async function readIfThere(path: string): Promise<string> {
