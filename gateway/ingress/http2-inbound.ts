@@ -77,6 +77,9 @@ export function readStream(door: Door, line: Line, tunnel: Tunnel, stream: Strea
   if (scheme !== tunnel.scheme) throw malformed(`its :scheme is not ${tunnel.scheme}`)
   if (path.charCodeAt(0) !== 0x2f || path.includes('#'))
     throw malformed('its :path is not a path. It begins with a slash and has no fragment')
+  if (/[^\x21-\x7e]/.test(path))
+    // as the HTTP/1.1 parser has it
+    throw malformed('its :path has characters that must be percent-encoded')
   const fields = readFields(rawHeaders)
   if (authority !== undefined && fields.host !== undefined && fields.host !== authority)
     requirePlace(fields.host, tunnel) // RFC 9113 §8.3.1: it must not say otherwise
