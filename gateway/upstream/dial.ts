@@ -2,13 +2,13 @@
  * The guarded dial: the only place that opens outgoing sockets. Names are resolved once, every address is judged, and
  * exactly the judged addresses are dialled; a second lookup could answer differently (DNS rebinding, standards.md H2).
  */
-import { promises as dns } from 'node:dns'
 import { connect as connectTcp, isIP, type Socket } from 'node:net'
 import { connect as connectTls, createSecureContext, getCACertificates, type SecureContext } from 'node:tls'
 import type { Clock } from '../protocol/clock.ts'
 import { GatewayError } from '../protocol/problem.ts'
 import { classifyAddress, isDialable, isDisguisedAddress, isMetadataName, isNeverDialled } from './address.ts'
 import { describeTlsFailure } from './failure.ts'
+import { type Resolve, resolveBySystem, together } from './lookup.ts'
 import { codeOf, opened, TimeoutError } from './opened.ts'
 import { askProxy, goesDirect, proxyFailure, type UpstreamProxy } from './via-proxy.ts'
 
@@ -25,7 +25,7 @@ export interface DialOptions {
   /** The proxy through which the way out leads. Default: there is none. */
   readonly proxy?: UpstreamProxy | undefined
   /** All addresses of a name, in the order to try. Default: the system's resolver. */
-  readonly resolve?: (host: string) => Promise<readonly string[]>
+  readonly resolve?: Resolve
 }
 
 export interface DialTarget {
@@ -57,8 +57,9 @@ export type Dial = (target: DialTarget, signal: AbortSignal) => Promise<Dialled>
 
 const HTTP_1 = ['http/1.1']
 
-export function createDial(options: DialOptions): Dial {
-  const { connectTimeoutMs, clock, proxy } = options
+export function createDial(given: DialOptions): Dial {
+  const { connectTimeoutMs, clock, proxy } = given
+  const options = { ...given, resolve: together(given.resolve ?? resolveBySystem, connectTimeoutMs) }
   const secureContext = contextOf(options.ca)
   const viaContext = proxy === undefined ? secureContext : contextOf(proxy.ca)
 
@@ -72,6 +73,8 @@ export function createDial(options: DialOptions): Dial {
   }
 }
 
+type Ready = DialOptions & { readonly resolve: Resolve }
+
 interface Way extends DialTarget {
   leftMs(): number
   readonly signal: AbortSignal
@@ -82,11 +85,10 @@ function contextOf(ca: readonly string[]): SecureContext {
   return createSecureContext({ minVersion: 'TLSv1.2', ...roots })
 }
 
-async function reach(way: Way, options: DialOptions): Promise<Dialled> {
+async function reach(way: Way, options: Ready): Promise<Dialled> {
   refuseName(way.host)
   const given = options.hosts.get(way.host)
-  const resolve = options.resolve ?? resolveBySystem
-  const addresses = given === undefined ? await locate(way.host, resolve, options.connectTimeoutMs) : [given]
+  const addresses = given === undefined ? await locate(way.host, options.resolve, options.connectTimeoutMs) : [given]
   judge(way, addresses)
   refuseClosed(way, addresses, options.isClosed)
   return openFirst(way, addresses)
@@ -96,12 +98,7 @@ async function reach(way: Way, options: DialOptions): Promise<Dialled> {
 const EVERYWHERE = ['0.0.0.0/0', '::/0']
 
 /** Names are left to the proxy; what can be judged without resolving them is judged. */
-async function reachVia(
-  proxy: UpstreamProxy,
-  way: Way,
-  options: DialOptions,
-  context: SecureContext,
-): Promise<Dialled> {
+async function reachVia(proxy: UpstreamProxy, way: Way, options: Ready, context: SecureContext): Promise<Dialled> {
   refuseName(way.host)
   const host = options.hosts.get(way.host) ?? way.host
   if (isIP(host) !== 0) judge(way, [host])
@@ -118,7 +115,7 @@ async function reachVia(
 }
 
 /** Up to where HTTP can be spoken. */
-async function connect(way: Way, options: DialOptions, context: SecureContext): Promise<Dialled> {
+async function connect(way: Way, options: Ready, context: SecureContext): Promise<Dialled> {
   const plain = await reach(way, options)
   return way.scheme === 'http' ? plain : secure(plain, way, context)
 }
@@ -140,12 +137,7 @@ async function secure(plain: Dialled, way: Way, secureContext: SecureContext): P
   return { socket: tls, address: plain.address, protocol: tls.alpnProtocol || undefined }
 }
 
-async function resolveBySystem(host: string): Promise<readonly string[]> {
-  const found = await dns.lookup(host, { all: true, order: 'verbatim' })
-  return found.map(({ address }) => address)
-}
-
-async function locate(host: string, resolve: (host: string) => Promise<readonly string[]>, timeoutMs: number) {
+async function locate(host: string, resolve: Resolve, timeoutMs: number) {
   if (isIP(host) !== 0) return [host]
   const late = timer(timeoutMs)
   try {
