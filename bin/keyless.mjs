@@ -33,6 +33,11 @@ const FORWARDED = ['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGQUIT', 'SIGUSR2']
 
 const root = fileURLToPath(new URL('..', import.meta.url))
 const modules = path.join(root, 'node_modules')
+/**
+ * Where the runtime keeps what it compiled, which takes most of a command's start. Beside the code, so that whoever could put
+ * something there could change the code itself; where it cannot be written there is none. `gateway/keyless.ts` knows it too.
+ */
+const compiled = path.join(modules, '.cache', 'keyless-compiled')
 const isRuntime = Number(process.versions.node.split('.')[0]) >= RUNTIME_MAJOR
 const runtime = isRuntime ? process.execPath : path.join(modules, 'node', 'bin', 'node')
 
@@ -158,7 +163,7 @@ function releaseLock(dir, lock) {
 
 /** Become the runtime. Where one process cannot replace itself by another, stand in front of it without being noticed. */
 function handOver(args) {
-  const env = isFile ? process.env : { ...process.env, PATH: pathWithoutOurTools() }
+  const env = { NODE_COMPILE_CACHE: compiled, ...process.env, ...(!isFile && { PATH: pathWithoutOurTools() }) }
   if (process.execve && process.platform !== 'win32') process.execve(runtime, [runtime, ...args], env)
   const child = spawn(runtime, args, { stdio: 'inherit', env })
   // Ctrl-C on a terminal reaches the child by itself; forwarding it too would look like a second, impatient one.

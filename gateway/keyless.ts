@@ -1,5 +1,6 @@
 /** The `keyless` command: one table of its subcommands. Each lives in its own file under `cli/` and loads what it needs when it runs. */
 import { existsSync } from 'node:fs'
+import { fileURLToPath } from 'node:url'
 import { Command } from 'commander'
 import { caCommand } from './cli/ca.ts'
 import { doctorCommand } from './cli/doctor.ts'
@@ -13,6 +14,12 @@ import { startCommand } from './cli/start.ts'
 import { taskCommand } from './cli/task.ts'
 import { systemClock } from './protocol/clock.ts'
 import { VERSION } from './version.ts'
+
+// The launcher's word to this runtime alone (bin/keyless.mjs): no command that is started here may keep its code beside ours.
+if (
+  process.env.NODE_COMPILE_CACHE === fileURLToPath(new URL('../node_modules/.cache/keyless-compiled', import.meta.url))
+)
+  delete process.env.NODE_COMPILE_CACHE
 
 const program = new Command('keyless')
   .description('A credential gateway for AI agents: access without exposure.')

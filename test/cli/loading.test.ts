@@ -1,5 +1,7 @@
 /** Every command starts with all of `keyless.ts`: what that loads, each `keyless run` waits for. */
 import { execFile } from 'node:child_process'
+import { rm } from 'node:fs/promises'
+import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { expect, it } from 'vitest'
 import { ROOT } from '../rig/process.ts'
@@ -22,4 +24,16 @@ it('no command loads a room, or a package but one, before it needs it', async ()
   expect(own).toContain('cli/grant.ts')
   const light = /^(?:cli|protocol)\/|^(?:audit\/lineage|grant\/jws|keyless|version|data-directory)\.ts$/
   expect(own.filter((file) => !light.test(file))).toEqual([])
+})
+
+it.each([
+  ['ours is for no command that is started here', 'node_modules/.cache/keyless-compiled', 'undefined'],
+  ['the user’s own is', 'node_modules/.cache/of-the-user', 'node_modules/.cache/of-the-user'],
+])('of the places for compiled code, %s', async (_, place, seen) => {
+  const env = { ...process.env, NODE_COMPILE_CACHE: join(ROOT, place) }
+  const tell = `data:text/javascript,process.on('exit', () => console.log('seen ' + process.env.NODE_COMPILE_CACHE))`
+  const args = ['--import', tell, 'gateway/keyless.ts', '--version']
+  const { stdout } = await promisify(execFile)(process.execPath, args, { cwd: ROOT, env })
+  expect(stdout).toContain(`seen ${seen === 'undefined' ? seen : join(ROOT, seen)}`)
+  await rm(join(ROOT, 'node_modules/.cache/of-the-user'), { recursive: true, force: true })
 })
