@@ -45,22 +45,6 @@ listen peer\n  bind 127.0.0.1:${port}\n  http-request set-header Authorization "
     },
   },
   {
-    name: 'squid',
-    program: 'squid',
-    kind: 'forward',
-    async prepare({ dir, host }, port) {
-      const hosts = join(dir, 'squid-hosts')
-      const file = join(dir, 'squid.conf')
-      await writeFile(hosts, `127.0.0.1 ${host}\n`)
-      await writeFile(
-        file,
-        `http_port 127.0.0.1:${port}\nhosts_file ${hosts}\nhttp_access allow all\ncache deny all\naccess_log none\ncache_log /dev/null\ncache_store_log none
-pid_filename none\ncoredump_dir ${dir}\nworkers 1\nshutdown_lifetime 0 seconds\nrequest_header_access Authorization deny all\nrequest_header_add Authorization "Bearer fixed" all\n`,
-      )
-      return ['-N', '-f', file]
-    },
-  },
-  {
     name: 'mitmproxy',
     program: 'mitmdump',
     kind: 'reverse',
