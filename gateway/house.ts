@@ -2,15 +2,14 @@
  * The composition root: builds each room once and hands each the few methods it needs. Nothing else in the house knows more
  * than its neighbours' shapes.
  */
-import { hostname } from 'node:os'
 import { join } from 'node:path'
 import { Redis } from 'ioredis'
-import { type Audit, createAudit } from './audit/audit.ts'
-import { loadLogKey, openLog } from './audit/log.ts'
+import type { Audit } from './audit/audit.ts'
 import { createGrants, type Grants } from './grant/grants.ts'
 import type { GrantStore } from './grant/store.ts'
 import { openRedisStore } from './grant/store-redis.ts'
 import { openSqliteStore } from './grant/store-sqlite.ts'
+import { openAudit } from './house-audit.ts'
 import { createIdentities } from './identity/identities.ts'
 import { authorityTerms, type CertificateAuthority, loadAuthority } from './ingress/certificate.ts'
 import { writeRefusal } from './ingress/refusal.ts'
@@ -35,7 +34,6 @@ import type { RequestRooms } from './request.ts'
 import type { Settings } from './settings.ts'
 import { createUpstream, type Upstream } from './upstream/forward.ts'
 import { loadSecretRules, type SecretRules } from './upstream/secret-rules.ts'
-import { VERSION } from './version.ts'
 
 /** How often the CA is looked at, ms: whether another replica or a command changed it, or a successor is due. */
 const CA_REFRESH_MS = 30_000
@@ -162,19 +160,6 @@ function keepFresh(authority: CertificateAuthority): () => void {
 async function rulesFor({ policies }: Bundle): Promise<SecretRules | undefined> {
   const isAsked = policies.some(({ obligations }) => obligations.foreignCredentials !== undefined)
   return isAsked ? loadSecretRules() : undefined
-}
-
-async function openAudit(settings: Settings, keys: Keys, clock: Clock): Promise<Audit> {
-  const dir = join(settings.dataDir, 'audit')
-  const origin = settings.audit.origin
-  const log = await openLog({
-    dir,
-    origin,
-    key: await loadLogKey(dir, origin),
-    durability: settings.audit.durability,
-    clock,
-  })
-  return createAudit({ log, clock, node: hostname(), version: VERSION, hmacKey: keys.record })
 }
 
 /** Shared by the replicas through Redis; of one process, beside its log. */

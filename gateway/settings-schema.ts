@@ -8,6 +8,7 @@ import { trustSchema } from './identity/trust.ts'
 import { regionsSchema } from './policy/regions.ts'
 import { credentialSchema } from './provider/registry.ts'
 import { read } from './settings-advice.ts'
+import { auditSchema, postgresSchema } from './settings-audit.ts'
 import { caSchema } from './settings-ca.ts'
 import { cleanUrl, listenSchema } from './settings-listen.ts'
 import { upstreamProxySchema } from './settings-proxy.ts'
@@ -64,25 +65,6 @@ const redis = z
   .describe(
     'Shared leases, grants and counters for several replicas. Omit for one process: everything stays in memory and SQLite.',
   )
-
-const audit = z
-  .strictObject({
-    durability: z
-      .enum(['fsync', 'relaxed'])
-      .optional()
-      .describe(
-        'fsync (default): the decision is on disk before a credential is attached. relaxed: it is only handed to the system, so a power cut may lose the last entries.',
-      ),
-    origin: z
-      .string()
-      .max(255)
-      .regex(/^[^\s+]+$/)
-      .optional()
-      .describe(
-        'Name of this log in signed checkpoints (C2SP). Default keyless.local/<tenant>. Give every log of an organisation its own, and never change it.',
-      ),
-  })
-  .describe('The tamper-evident log.')
 
 const grants = z
   .strictObject({
@@ -234,7 +216,8 @@ export const settingsSchema = z.strictObject({
   trust: trustSchema.optional(),
   regions: regionsSchema.optional(),
   redis: redis.optional(),
-  audit: audit.optional(),
+  audit: auditSchema.optional(),
+  postgres: postgresSchema.optional(),
   grants: grants.optional(),
   limits: limits.optional(),
   upstream: upstream.optional(),

@@ -11,6 +11,7 @@ import { defaultDataDir } from './data-directory.ts'
 import type { TrustSettings } from './identity/trust.ts'
 import type { Agent } from './protocol/grant.ts'
 import { formatAuthority } from './protocol/target.ts'
+import { type AuditSettings, auditOf } from './settings-audit.ts'
 import { type CaSettings, caOf } from './settings-ca.ts'
 import { type Doors, doorsOf, warningsOf } from './settings-doors.ts'
 import { explainIssues, lineOf, SettingsError, type SettingsProblem } from './settings-explain.ts'
@@ -25,6 +26,7 @@ import {
   rootsOf,
   type Surroundings,
 } from './settings-parts.ts'
+import { postgresOf } from './settings-postgres.ts'
 import { settingsJsonSchema, settingsSchema, type WrittenSettings } from './settings-schema.ts'
 import { trustOf } from './settings-trust.ts'
 import { upstreamProxyOf } from './settings-way-out.ts'
@@ -66,12 +68,9 @@ export interface Settings {
   readonly regions: Readonly<Record<string, readonly string[]>>
   /** Undefined: one process, no shared state. `url` may hold a password and is not enumerable, so printing settings does not show it. */
   readonly redis: { readonly url: string } | undefined
-  readonly audit: {
-    /** Default fsync. */
-    readonly durability: 'fsync' | 'relaxed'
-    /** C2SP origin. Default `keyless.local/<tenant>`: must survive a change of host name. */
-    readonly origin: string
-  }
+  readonly audit: AuditSettings
+  /** Undefined: the index of the log is SQLite beside it. `url` may hold a password and is not enumerable. */
+  readonly postgres: { readonly url: string } | undefined
   readonly grants: {
     /** Seconds a grant lives: by default (900, or `maxS` if that is less) and at most (default and ceiling 3600). */
     readonly ttl: { readonly defaultS: number; readonly maxS: number }
@@ -212,14 +211,18 @@ function normalise(written: WrittenSettings, around: Surroundings): Settings {
     trust: trustOf(written.trust, { publicUrl, agents }, around),
     regions: written.regions ?? {},
     redis: redisOf(written, around),
-    audit: {
-      durability: written.audit?.durability ?? 'fsync',
-      origin: written.audit?.origin ?? `keyless.local/${tenant}`,
-    },
+    audit: auditOf(written.audit, tenant, absolute),
+    postgres: postgresOf(written.postgres, around),
     grants: grantsOf(written, around),
     limits: limitsOf(written.limits ?? {}),
     upstream: upstreamOf(written.upstream ?? {}, around),
-    secretEnv: [...new Set([written.credentials, written.redis, written.upstream?.proxy].flatMap(envNames))].sort(),
+    secretEnv: [
+      ...new Set(
+        [written.credentials, written.redis, written.postgres, written.audit, written.upstream?.proxy].flatMap(
+          envNames,
+        ),
+      ),
+    ].sort(),
     warnings: warningsOf(written, listen),
   }
 }

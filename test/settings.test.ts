@@ -300,6 +300,7 @@ describe('the schema for editors', () => {
         'listen',
         'limits',
         'policies',
+        'postgres',
         'public_url',
         'redis',
         'regions',
