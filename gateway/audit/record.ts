@@ -4,9 +4,10 @@
  * the result equal to the `canonicalize` package for all inputs. No secret, header value or body comes in here, and of the
  * query only a keyed hash.
  */
-import { createHmac, type KeyObject } from 'node:crypto'
+import type { KeyObject } from 'node:crypto'
 import type { Decision } from '../protocol/decision.ts'
 import type { Grant, Human, LineageStep } from '../protocol/grant.ts'
+import { createKeyedHash, type KeyedHash } from '../protocol/keyed-hash.ts'
 import type { Inbound, Outcome } from '../protocol/message.ts'
 import { type GatewayError, problems } from '../protocol/problem.ts'
 import type { Endpoint } from '../protocol/service.ts'
@@ -18,8 +19,8 @@ export interface Letterhead {
   readonly gw: { readonly boot: string; readonly node: string; readonly ver: string }
   /** Name of the log. */
   readonly origin: string
-  /** Keys the hash of query strings: equal ones can be found, none can be guessed. */
-  readonly hmacKey: KeyObject
+  /** Of query strings: equal ones can be found, none can be guessed. */
+  readonly keyed: KeyedHash
   /** Per grant. A grant is immutable, so its text is too; it is forgotten with the grant. */
   readonly chains: WeakMap<Grant, Chain>
 }
@@ -32,7 +33,7 @@ export function letterhead(o: {
   hmacKey: KeyObject
 }): Letterhead {
   const gw = { boot: o.boot, node: cut(o.node, roomy.name), ver: cut(o.version, roomy.name) }
-  return { gw, origin: o.origin, hmacKey: o.hmacKey, chains: new WeakMap() }
+  return { gw, origin: o.origin, keyed: createKeyedHash(o.hmacKey), chains: new WeakMap() }
 }
 
 /** Canonical text between the members that differ from call to call. */
@@ -146,15 +147,11 @@ function target(paper: Letterhead, { inbound, endpoint }: CallFacts, limits: Lim
     operation: endpoint && cut(endpoint.operation.name, limits.name),
     path: cut(path, limits.path),
     port: inbound.port,
-    query_hash: mark < 0 ? undefined : keyed(paper.hmacKey, tenant, rawPath.slice(mark + 1)),
+    // The tenant is part of what is hashed, so that equal queries of two tenants cannot be matched.
+    query_hash: mark < 0 ? undefined : `hmac:${paper.keyed(`${tenant}\0${rawPath.slice(mark + 1)}`)}`,
     scheme: inbound.scheme,
     service: endpoint && cut(endpoint.service.name, limits.name),
   }
-}
-
-/** The tenant is part of what is hashed, so that equal queries of two tenants cannot be matched. */
-function keyed(key: KeyObject, tenant: string, query: string): string {
-  return `hmac:${createHmac('sha256', key).update(`${tenant}\0${query}`).digest('base64url')}`
 }
 
 function credential(lease: LeaseFacts, limits: Limits) {
