@@ -26,7 +26,14 @@ export interface Entry {
   readonly human?: { readonly iss: string; readonly sub: string }
   readonly task?: { readonly id: string; readonly purpose: string }
   readonly lineage?: readonly Step[]
-  readonly client?: { readonly ip: string; readonly mode: string; readonly auth?: string; readonly ua?: string }
+  readonly client?: {
+    readonly ip: string
+    readonly mode: string
+    readonly auth?: string
+    readonly ua?: string
+    /** Grant that was presented and refused. */
+    readonly grant?: string
+  }
   readonly target?: {
     readonly scheme: string
     readonly host: string

@@ -93,7 +93,7 @@ export function outcomeDraft(paper: Letterhead, result: CallResult): Draft {
 function writeDecision(paper: Letterhead, facts: CallFacts, limits: Limits): Draft {
   const { inbound, grant } = facts
   const chain = chainOf(paper, inbound, grant, limits)
-  const opening = JSON.stringify({ client: client(inbound, limits), decision: verdict(facts, limits) })
+  const opening = JSON.stringify({ client: client(facts, limits), decision: verdict(facts, limits) })
   return {
     head: [opening.slice(0, -1), chain.decided, inbound.id, '","seq":'],
     middle: [',"target":', JSON.stringify(target(paper, facts, limits)), chain.rest],
@@ -112,9 +112,11 @@ function writeOutcome(paper: Letterhead, result: CallResult, limits: Limits): Dr
   }
 }
 
-function client({ client, mode, presented }: Inbound, limits: Limits) {
+/** `grant`: what was presented and refused; what was accepted is in the lineage. */
+function client({ inbound: { client, mode, presented }, refusal, grant }: CallFacts, limits: Limits) {
   const ua = client.userAgent === undefined ? undefined : cut(client.userAgent, limits.prose)
-  return { auth: presented?.scheme, ip: cut(client.address, limits.name), mode, ua }
+  const refused = grant === undefined ? refusal?.grant : undefined
+  return { auth: presented?.scheme, grant: refused, ip: cut(client.address, limits.name), mode, ua }
 }
 
 function verdict({ decision, refusal }: CallFacts, limits: Limits) {

@@ -10,7 +10,16 @@ import { GatewayError } from '../protocol/problem.ts'
 import type { FirstSight } from './first-sight.ts'
 import { digestOf, isHandle, isWellShaped } from './handle.ts'
 import type { Liveness } from './liveness.ts'
-import { type Caller, checkProof, checkShape, invalid, type OfflineGrant, offlineOf, tokenOf } from './presented.ts'
+import {
+  about,
+  type Caller,
+  checkProof,
+  checkShape,
+  invalid,
+  type OfflineGrant,
+  offlineOf,
+  tokenOf,
+} from './presented.ts'
 import type { Records } from './record.ts'
 import { ask, type Eventual, type GrantStore, type Standing } from './store.ts'
 import type { TokenSeal } from './token.ts'
@@ -92,9 +101,12 @@ export class Authenticator {
 
   /** A grant from a store, checked as it must be on any use. */
   admit(standing: Standing): Grant {
-    const grant = this.#withAgent(this.#parts.records.open(standing.stored))
-    this.#liveness.check(grant, standing)
-    return grant
+    const found = this.#parts.records.open(standing.stored)
+    return about(found, () => {
+      const grant = this.#withAgent(found)
+      this.#liveness.check(grant, standing)
+      return grant
+    })
   }
 
   #forget(tenant: string, mark: string): void {
@@ -170,7 +182,7 @@ export class Authenticator {
   async #byToken(token: string, tenant: string): Promise<Standing> {
     const claimed = await this.#parts.seal.verify(token)
     if (claimed.tenant !== tenant) throw invalid('A signed grant of another tenant was presented.')
-    this.#liveness.checkTime(claimed)
+    about(claimed, () => this.#liveness.checkTime(claimed))
     return this.#byId(tenant, claimed.id)
   }
 
@@ -234,7 +246,7 @@ interface Question {
 }
 
 function proved(grant: Grant, caller: Caller): Grant {
-  if (grant.cnf !== undefined) checkProof(grant, caller.proof)
+  if (grant.cnf !== undefined) about(grant, () => checkProof(grant, caller.proof))
   return grant
 }
 

@@ -81,6 +81,16 @@ export function checkProof(grant: Grant, proof: Confirmation | undefined): void 
   )
 }
 
+/** What `check` says; if it refuses, the record of the refusal names the grant that was presented. */
+export function about<T>({ id }: Pick<Grant, 'id'>, check: () => T): T {
+  try {
+    return check()
+  } catch (cause) {
+    if (cause instanceof GatewayError) cause.grant = id
+    throw cause
+  }
+}
+
 export function invalid(what: string): GatewayError {
   return new GatewayError('grant_invalid', `${what} Open a new task with \`keyless task open\` or \`keyless run\`.`)
 }

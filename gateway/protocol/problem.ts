@@ -157,6 +157,8 @@ export type ProblemCode = keyof typeof problems
  */
 export class GatewayError extends Error {
   readonly code: ProblemCode
+  /** Id of the grant that was presented and is refused, where it is known: for the record, never for the answer. */
+  grant?: string
 
   constructor(code: ProblemCode, detail: string, options?: ErrorOptions) {
     super(detail, options)
