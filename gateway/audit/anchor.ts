@@ -5,10 +5,11 @@
 import { stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import { readIfThere } from '../private-file.ts'
-import { type Checkpoint, type CheckpointSigner, type NoteVerifier, openCheckpoint } from './checkpoint.ts'
+import { type Checkpoint, type CheckpointSigner, openCheckpoint } from './checkpoint.ts'
 import type { Disk } from './disk.ts'
 import { files } from './lines.ts'
 import { Frontier } from './merkle.ts'
+import type { NoteVerifier } from './note.ts'
 
 /** A place in the log up to which everything is known. */
 export interface Anchor {

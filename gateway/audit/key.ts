@@ -3,7 +3,7 @@ import { createPrivateKey, createPublicKey, generateKeyPairSync, type KeyObject 
 import { mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { createOnce, readIfThere, readOrCreate } from '../private-file.ts'
-import { formatVerifier, type NoteVerifier, noteVerifier, parseVerifier } from './checkpoint.ts'
+import { formatVerifier, type NoteVerifier, noteVerifier, parseVerifier } from './note.ts'
 
 /**
  * The Ed25519 private key in `<dir>/log.key` (PKCS #8 PEM, 0600), made if absent, with `<dir>/log.pub` beside it: the verifier key

@@ -8,10 +8,11 @@ import { constants } from 'node:fs'
 import { type FileHandle, open } from 'node:fs/promises'
 import { join } from 'node:path'
 import { type Anchor, origin, readAnchor, readCheckpoint, sizeOf } from './anchor.ts'
-import type { Checkpoint, NoteVerifier } from './checkpoint.ts'
+import type { Checkpoint } from './checkpoint.ts'
 import { parseEntry, timeOf } from './entry.ts'
 import { files, type Line, MAX_LINE_BYTES, readLines } from './lines.ts'
 import { type Frontier, leafHash } from './merkle.ts'
+import type { NoteVerifier } from './note.ts'
 
 /** More than writes in flight can leave behind: 200 ms between two signed heads, 1 MiB a write. */
 const MAX_TORN_BYTES = 16 * 1024 * 1024

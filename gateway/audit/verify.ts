@@ -6,9 +6,10 @@ import { type FileHandle, open, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { readIfThere } from '../private-file.ts'
 import { readAnchor } from './anchor.ts'
-import { type Checkpoint, NoteRefused, type NoteVerifier, openCheckpoint, parseVerifier } from './checkpoint.ts'
+import { type Checkpoint, openCheckpoint } from './checkpoint.ts'
 import { files, readLines } from './lines.ts'
 import { Frontier, leafHash } from './merkle.ts'
+import { NoteRefused, type NoteVerifier, parseVerifier } from './note.ts'
 import { Scrutiny } from './scrutiny.ts'
 
 export interface Fault {

@@ -2,15 +2,9 @@
 import { generateKeyPairSync, sign, verify } from 'node:crypto'
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
-import {
-  checkpointSigner,
-  formatVerifier,
-  NoteRefused,
-  noteVerifier,
-  openCheckpoint,
-  parseVerifier,
-} from '../../gateway/audit/checkpoint.ts'
+import { checkpointSigner, openCheckpoint } from '../../gateway/audit/checkpoint.ts'
 import { EMPTY_ROOT } from '../../gateway/audit/merkle.ts'
+import { formatVerifier, NoteRefused, noteVerifier, parseVerifier } from '../../gateway/audit/note.ts'
 
 const PETER = 'PeterNeumann+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW'
 const PETER_TEXT =

@@ -3,9 +3,10 @@ import { appendFile, copyFile, readFile, rm, truncate, writeFile } from 'node:fs
 import { join } from 'node:path'
 import canonicalize from 'canonicalize'
 import { beforeEach, describe, expect, it } from 'vitest'
-import { checkpointSigner, formatVerifier, noteVerifier } from '../../gateway/audit/checkpoint.ts'
+import { checkpointSigner } from '../../gateway/audit/checkpoint.ts'
 import { loadLogKey } from '../../gateway/audit/log.ts'
 import { leafHash, treeRoot } from '../../gateway/audit/merkle.ts'
+import { formatVerifier, noteVerifier } from '../../gateway/audit/note.ts'
 import { exitCode, verifyLog } from '../../gateway/audit/verify.ts'
 import { call, linesOf, ORIGIN, openTestLog, temporaryDir, testAudit } from './log.fixture.ts'
 
