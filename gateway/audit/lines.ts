@@ -1,9 +1,10 @@
-/** The log file as a stream of lines, in bounded memory. One line is one entry. */
+/** A file of the log as a stream of lines, in bounded memory. One line is one entry. */
 import { createReadStream } from 'node:fs'
+import type { FileHandle } from 'node:fs/promises'
 
-/** `log` directory layout. Tiles, further segments and cosignatures get their own names beside these. */
+/** Names in the directory of a log. `segments.ts` names the files of entries that are closed, `proofs.ts` the hashes above `leaves`. */
 export const files = {
-  /** One canonical entry per line. The truth; everything else but the checkpoint can be made again from it. */
+  /** One canonical entry per line: the segment that is being written. Segments are the truth; all but them and the checkpoint can be made again. */
   entries: 'entries.jsonl',
   /** Signed head of the tree. */
   checkpoint: 'checkpoint',
@@ -30,15 +31,21 @@ const CHUNK_BYTES = 1024 * 1024
 const LF = 0x0a
 
 /**
- * Lines from offset `from` on, a chunk's worth at a time. Ends after a line that is not whole.
+ * Lines from offset `from` on, a chunk's worth at a time. Ends after a line that is not whole. A file handle stays open.
  * @throws what the file system throws.
  */
-export async function* readLines(path: string, from = 0, to = Number.POSITIVE_INFINITY): AsyncGenerator<Line[]> {
+export async function* readLines(
+  source: string | FileHandle,
+  from = 0,
+  to = Number.POSITIVE_INFINITY,
+): AsyncGenerator<Line[]> {
   if (to <= from) return
   let rest: Buffer = Buffer.alloc(0)
   let start = from
-  const end = Number.isFinite(to) ? { end: to - 1 } : {}
-  for await (const chunk of createReadStream(path, { start: from, ...end, highWaterMark: CHUNK_BYTES })) {
+  const span = { start: from, ...(Number.isFinite(to) ? { end: to - 1 } : {}), highWaterMark: CHUNK_BYTES }
+  const stream =
+    typeof source === 'string' ? createReadStream(source, span) : source.createReadStream({ ...span, autoClose: false })
+  for await (const chunk of stream) {
     const bytes: Buffer = rest.length > 0 ? Buffer.concat([rest, chunk as Buffer]) : (chunk as Buffer)
     const lines = split(bytes, start)
     const last = lines.at(-1)

@@ -76,7 +76,7 @@ export function treeRoot(leaves: readonly Buffer[]): Buffer {
 export function inclusionProof(leaves: readonly Buffer[], index: number): Buffer[] {
   if (!(index >= 0 && index < leaves.length)) throw new RangeError(`no leaf ${index} in a tree of ${leaves.length}`)
   if (leaves.length === 1) return []
-  const k = split(leaves.length)
+  const k = largestPowerBelow(leaves.length)
   const left = leaves.slice(0, k)
   const right = leaves.slice(k)
   return index < k
@@ -92,7 +92,7 @@ export function consistencyProof(leaves: readonly Buffer[], size: number): Buffe
 
 function subproof(leaves: readonly Buffer[], size: number, isWhole: boolean): Buffer[] {
   if (size === leaves.length) return isWhole ? [] : [treeRoot(leaves)]
-  const k = split(leaves.length)
+  const k = largestPowerBelow(leaves.length)
   const left = leaves.slice(0, k)
   const right = leaves.slice(k)
   return size <= k
@@ -177,7 +177,7 @@ class Ascent {
 }
 
 /** The largest power of two below `n`; `n` is at least 2. */
-function split(n: number): number {
+export function largestPowerBelow(n: number): number {
   let k = 1
   while (k * 2 < n) k *= 2
   return k

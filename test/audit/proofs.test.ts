@@ -1,0 +1,76 @@
+/** Proofs from the hashes that are stored beside a log are the same that the whole tree gives, for any size and any entry. */
+import { hash } from 'node:crypto'
+import { writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import fc from 'fast-check'
+import { beforeAll, describe, expect, it } from 'vitest'
+import * as merkle from '../../gateway/audit/merkle.ts'
+import { type Hashes, openHashes } from '../../gateway/audit/proofs.ts'
+import { temporaryDir } from './log.fixture.ts'
+
+const SIZE = 3000
+const leaves = Array.from({ length: SIZE }, (_, i) => hash('sha256', `leaf ${i}`, 'buffer'))
+const roots: Buffer[] = []
+let hashes: Hashes
+
+beforeAll(async () => {
+  const dir = await temporaryDir()
+  await writeFile(join(dir, 'leaves'), Buffer.concat(leaves))
+  hashes = await openHashes(dir)
+  const frontier = new merkle.Frontier()
+  for (const leaf of leaves) {
+    roots.push(frontier.root())
+    frontier.append(leaf)
+  }
+  roots.push(frontier.root())
+})
+
+const sizes = fc.oneof(
+  fc.integer({ min: 1, max: SIZE }),
+  fc.constantFrom(1, 2, 255, 256, 257, 511, 512, 513, 1024, 2048, 2049, SIZE),
+)
+
+describe('stored hashes', () => {
+  it('name the root of every size', async () => {
+    for (let size = 0; size <= SIZE; size += 97)
+      expect((await hashes.root(size)).equals(roots[size] as Buffer)).toBe(true)
+    expect(hashes.size).toBe(SIZE)
+  })
+
+  it('prove every entry against every size, as the whole tree does', () =>
+    fc.assert(
+      fc.asyncProperty(sizes, fc.nat(), async (size, any) => {
+        const index = any % size
+        const proof = await hashes.inclusionProof(index, size)
+        expect(proof).toEqual(merkle.inclusionProof(leaves.slice(0, size), index))
+        const leaf = await hashes.leaf(index)
+        expect(merkle.verifyInclusion(leaf, { index, size }, proof, roots[size] as Buffer)).toBe(true)
+      }),
+      { numRuns: 60 },
+    ))
+
+  it('prove that every size is a prefix of every later one', () =>
+    fc.assert(
+      fc.asyncProperty(sizes, sizes, async (a, b) => {
+        const [first, second] = [Math.min(a, b), Math.max(a, b)]
+        const proof = await hashes.consistencyProof(first, second)
+        expect(proof).toEqual(merkle.consistencyProof(leaves.slice(0, second), first))
+        const [old, all] = [
+          { size: first, root: roots[first] as Buffer },
+          { size: second, root: roots[second] as Buffer },
+        ]
+        expect(merkle.verifyConsistency(old, all, proof)).toBe(true)
+      }),
+      { numRuns: 60 },
+    ))
+
+  it('refuse what is not in the tree', async () => {
+    expect(() => hashes.inclusionProof(SIZE)).toThrow(RangeError)
+    expect(() => hashes.inclusionProof(-1)).toThrow(RangeError)
+    expect(() => hashes.consistencyProof(2, 1)).toThrow(RangeError)
+    expect(() => hashes.root(SIZE + 1)).toThrow(RangeError)
+    await expect(hashes.leaf(SIZE)).rejects.toThrow(RangeError)
+    await expect(hashes.tile(1, 0, 12)).rejects.toThrow(RangeError)
+    expect((await hashes.tile(1, 0, 11)).length).toBe(11 * 32)
+  })
+})
