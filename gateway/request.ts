@@ -84,7 +84,7 @@ async function readWhole(inbound: Inbound, house: RequestRooms): Promise<Inbound
 
 function ask(inbound: Inbound, grant: Grant, endpoint: Endpoint, house: RequestRooms): Ask {
   const { method, rawPath, client, content } = inbound
-  const traceId = grant.trace === undefined ? undefined : traceIdOf(inbound.rawHeaders)
+  const traceId = inbound.trace === undefined ? undefined : traceIdOf(inbound.trace)
   return {
     grant,
     endpoint,

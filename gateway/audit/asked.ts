@@ -2,19 +2,19 @@
  * What an instruction asked for, as its refusal records it. Nothing here is verified, and nothing here may be a secret: of tokens
  * only the kind is told, and a parent or grant is named only when it is an id.
  */
-import type { Authority } from '../protocol/grant.ts'
+import type { Authority, Human } from '../protocol/grant.ts'
 import { isUuidv7 } from '../protocol/id.ts'
 import type { ClientEvidence } from '../protocol/identity.ts'
 import type { GrantRequest, Instruction } from '../protocol/instruction.ts'
+import type { Fields } from './authority.ts'
 import type { JsonValue } from './canonical.ts'
-import { evidenceOf, type Fields } from './granted.ts'
 
 /** Who gives the instruction, as far as the door knows; a token that was presented is not read here. */
-export function humanOf(instruction: Instruction): Fields | undefined {
-  if ('human' in instruction) return evidenceOf(instruction.human)
+export function humanOf(instruction: Instruction): Human | undefined {
+  if ('human' in instruction) return instruction.human
   if (!('by' in instruction)) return undefined
-  if ('human' in instruction.by) return evidenceOf(instruction.by.human)
-  return 'holder' in instruction.by ? evidenceOf(instruction.by.holder.human) : undefined
+  if ('human' in instruction.by) return instruction.by.human
+  return 'holder' in instruction.by ? instruction.by.holder.human : undefined
 }
 
 export function askedBy(instruction: Instruction): Fields {

@@ -12,7 +12,8 @@ import type { Endpoint } from '../protocol/service.ts'
 import type { Draft } from './canonical.ts'
 import { deniedDraft, failedDraft, type Instructed, performedDraft } from './instructed.ts'
 import { foreignDraft, leakDraft } from './leak.ts'
-import { decisionDraft, type LeaseFacts, type Letterhead, outcomeDraft } from './record.ts'
+import type { Letterhead } from './letterhead.ts'
+import { decisionDraft, type LeaseFacts, outcomeDraft } from './record.ts'
 
 export type { LeaseFacts } from './record.ts'
 

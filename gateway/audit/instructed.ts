@@ -1,12 +1,14 @@
 /** Entries about instructions and about the gateway itself. Rare, so built as objects and canonicalised by the package. */
 import type { Decision } from '../protocol/decision.ts'
+import type { Grant, Human } from '../protocol/grant.ts'
 import type { Instruction, Proposal } from '../protocol/instruction.ts'
 import { type GatewayError, problems } from '../protocol/problem.ts'
 import { askedBy, humanOf } from './asked.ts'
-import { type Draft, draftFrom, type JsonValue } from './canonical.ts'
+import { authorityOf, type Fields, hashOf, humanFields } from './authority.ts'
+import type { Draft, JsonValue } from './canonical.ts'
 import { traceCause } from './cause.ts'
-import { authorityOf, type Fields, grantOf, hashOf, workloadOf } from './granted.ts'
-import type { Letterhead } from './record.ts'
+import { grantOf, workloadOf } from './granted.ts'
+import { draftOn, type Letterhead } from './letterhead.ts'
 
 /** What is known of an instruction when something is written about it. */
 export interface Instructed {
@@ -29,13 +31,15 @@ const KINDS: Readonly<Record<Proposal['kind'], string>> = {
 /** What is about to take effect, whole. */
 export function performedDraft(paper: Letterhead, instructed: Instructed & { readonly proposal: Proposal }): Draft {
   const { instruction, proposal, decision } = instructed
-  return draftFrom({
-    ...common(paper, instruction, KINDS[proposal.kind]),
-    ...authorityOf(proposal.grant),
+  const { grant } = proposal
+  const members = {
+    ...common(instruction, KINDS[proposal.kind]),
+    ...authorityOf(grant),
     decision: verdict(decision, undefined),
-    grant: grantOf(proposal.grant),
+    grant: grantOf(grant),
     facts: { instruction: instruction.kind, ...factsOf(proposal) },
-  })
+  }
+  return draftOn(paper, members, grant.human)
 }
 
 function factsOf(proposal: Proposal): Fields {
@@ -63,37 +67,57 @@ function factsOf(proposal: Proposal): Fields {
 /** `grant.denied`: an instruction that was refused before anything happened. */
 export function deniedDraft(paper: Letterhead, instructed: Instructed, refusal: GatewayError): Draft {
   const { instruction, proposal, decision } = instructed
-  return draftFrom({
-    ...common(paper, instruction, 'grant.denied'),
-    ...(proposal ? authorityOf(proposal.grant) : { human: humanOf(instruction) }),
+  const members = {
+    ...common(instruction, 'grant.denied'),
+    ...behind(instruction, proposal),
     decision: verdict(decision, refusal),
     grant: proposal && grantOf(proposal.grant),
     facts: { instruction: instruction.kind, ...askedBy(instruction) },
-  })
+  }
+  return draftOn(paper, members, whose(instruction, proposal))
 }
 
 /** `grant.failed`: recorded as about to happen, and then it did not take effect. */
 export function failedDraft(paper: Letterhead, { instruction, proposal }: Instructed, refusal: GatewayError): Draft {
-  return draftFrom({
-    ...common(paper, instruction, 'grant.failed'),
-    ...(proposal ? authorityOf(proposal.grant) : { human: humanOf(instruction) }),
+  const { code, detail } = refusal
+  const members = {
+    ...common(instruction, 'grant.failed'),
+    ...behind(instruction, proposal),
     facts: {
       instruction: instruction.kind,
       grant: proposal?.grant.id,
-      code: refusal.code,
-      detail: refusal.detail,
+      code,
+      detail,
       cause: traceCause(refusal),
     },
-  })
+  }
+  return draftOn(paper, members, whose(instruction, proposal))
 }
 
-/** Anything else that carries authority: `policy.loaded`, `lease.issued`, … */
+/** What the gateway does of itself: `policy.loaded`, `settings.loaded`, … */
 export function noteDraft(paper: Letterhead, kind: string, tenant: string, facts: Fields): Draft {
-  return draftFrom({ kind, tenant, facts, gw: paper.gw, log: paper.origin })
+  return draftOn(paper, { kind, tenant, facts }, undefined)
 }
 
-function common(paper: Letterhead, instruction: Instruction, kind: string): Fields {
-  return { kind, req: instruction.id, tenant: instruction.tenant, gw: paper.gw, log: paper.origin }
+/** What happens under a grant and is no call: `lease.issued`, `lease.revoked`, … */
+export function underDraft(paper: Letterhead, kind: string, grant: Grant, facts: Fields): Draft {
+  const members = { kind, tenant: grant.tenant, ...authorityOf(grant), facts: { ...facts, grant: grant.id } }
+  return draftOn(paper, members, grant.human)
+}
+
+function common({ id, tenant }: Instruction, kind: string): Fields {
+  return { kind, req: id, tenant }
+}
+
+/** The whole chain of authority once that is known; until then, who gives the instruction. */
+function behind(instruction: Instruction, proposal: Proposal | undefined): Fields {
+  if (proposal !== undefined) return authorityOf(proposal.grant)
+  const human = humanOf(instruction)
+  return { human: human && humanFields(human) }
+}
+
+function whose(instruction: Instruction, proposal: Proposal | undefined): Human | undefined {
+  return proposal === undefined ? humanOf(instruction) : proposal.grant.human
 }
 
 function verdict(decision: Decision | undefined, refusal: GatewayError | undefined): JsonValue {

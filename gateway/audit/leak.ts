@@ -2,9 +2,10 @@
 import type { Grant } from '../protocol/grant.ts'
 import type { Inbound, Outcome, Sighting } from '../protocol/message.ts'
 import type { Endpoint } from '../protocol/service.ts'
-import { type Draft, draftFrom, type JsonValue } from './canonical.ts'
-import { authorityOf, type Fields } from './granted.ts'
-import type { LeaseFacts, Letterhead } from './record.ts'
+import { authorityOf, type Fields } from './authority.ts'
+import type { Draft, JsonValue } from './canonical.ts'
+import { draftOn, type Letterhead } from './letterhead.ts'
+import type { LeaseFacts } from './record.ts'
 
 interface Call {
   readonly inbound: Inbound
@@ -43,13 +44,7 @@ function entry(paper: Letterhead, kind: string, call: Call, facts: Record<string
     host: inbound.host,
     grant: grant?.id,
   }
-  return draftFrom({
-    kind,
-    req: inbound.id,
-    tenant: inbound.tenant,
-    gw: paper.gw,
-    log: paper.origin,
-    ...(grant && authorityOf(grant)),
-    facts: { ...place, ...facts },
-  })
+  const { id: req, tenant, trace } = inbound
+  const members = { kind, req, tenant, trace, ...(grant && authorityOf(grant)), facts: { ...place, ...facts } }
+  return draftOn(paper, members, grant?.human)
 }

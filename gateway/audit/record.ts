@@ -4,48 +4,15 @@
  * the result equal to the `canonicalize` package for all inputs. No secret, header value or body comes in here, and of the
  * query only a keyed hash.
  */
-import type { KeyObject } from 'node:crypto'
 import type { Decision } from '../protocol/decision.ts'
-import type { Grant, Human, LineageStep } from '../protocol/grant.ts'
-import { createKeyedHash, type KeyedHash } from '../protocol/keyed-hash.ts'
+import type { Grant } from '../protocol/grant.ts'
 import type { Inbound, Outcome } from '../protocol/message.ts'
 import { type GatewayError, problems } from '../protocol/problem.ts'
 import type { Endpoint } from '../protocol/service.ts'
+import { clientFields, standing } from './authority.ts'
 import { cut, cutList, type Draft, fits, type Limits, roomy, tenths, tight } from './canonical.ts'
 import { traceCause } from './cause.ts'
-
-/** What is the same in every entry of one gateway process. */
-export interface Letterhead {
-  readonly gw: { readonly boot: string; readonly node: string; readonly ver: string }
-  /** Name of the log. */
-  readonly origin: string
-  /** Of query strings: equal ones can be found, none can be guessed. */
-  readonly keyed: KeyedHash
-  /** Per grant. A grant is immutable, so its text is too; it is forgotten with the grant. */
-  readonly chains: WeakMap<Grant, Chain>
-}
-
-export function letterhead(o: {
-  node: string
-  version: string
-  boot: string
-  origin: string
-  hmacKey: KeyObject
-}): Letterhead {
-  const gw = { boot: o.boot, node: cut(o.node, roomy.name), ver: cut(o.version, roomy.name) }
-  return { gw, origin: o.origin, keyed: createKeyedHash(o.hmacKey), chains: new WeakMap() }
-}
-
-/** Canonical text between the members that differ from call to call. */
-interface Chain {
-  readonly tenant: string
-  /** From the comma before `gw` to the opening quote of the value of `req`. */
-  readonly decided: string
-  /** From the comma before `gw` to `outcome`. */
-  readonly ended: string
-  /** From the comma before `task` to the opening quote of the value of `ts`. */
-  readonly rest: string
-}
+import { type Chain, type Letterhead, sealed } from './letterhead.ts'
 
 /** What the record says of the credential that was used. Never its value. */
 export interface LeaseFacts {
@@ -93,10 +60,18 @@ export function outcomeDraft(paper: Letterhead, result: CallResult): Draft {
 function writeDecision(paper: Letterhead, facts: CallFacts, limits: Limits): Draft {
   const { inbound, grant } = facts
   const chain = chainOf(paper, inbound, grant, limits)
-  const opening = JSON.stringify({ client: client(facts, limits), decision: verdict(facts, limits) })
+  // What was presented and refused; what was accepted is in the lineage.
+  const refused = grant === undefined ? facts.refusal?.grant : undefined
+  const members = { client: clientFields(inbound, refused, limits), decision: verdict(facts, limits) }
+  const opening = JSON.stringify(sealed(paper, members, grant?.human))
+  const place = JSON.stringify(target(paper, facts, limits))
+  const { trace } = inbound
   return {
     head: [opening.slice(0, -1), chain.decided, inbound.id, '","seq":'],
-    middle: [',"target":', JSON.stringify(target(paper, facts, limits)), chain.rest],
+    middle:
+      trace === undefined
+        ? [',"target":', place, chain.rest]
+        : [',"target":', place, chain.traced, JSON.stringify(cut(trace, limits.name)), ',"ts":"'],
   }
 }
 
@@ -108,15 +83,11 @@ function writeOutcome(paper: Letterhead, result: CallResult, limits: Limits): Dr
     head: lease
       ? ['{"cred":', JSON.stringify(credential(lease, limits)), ...end]
       : ['{', chain.ended.slice(1), ...end.slice(1)],
-    middle: [chain.rest],
+    middle:
+      inbound.trace === undefined
+        ? [chain.rest]
+        : [chain.traced, JSON.stringify(cut(inbound.trace, limits.name)), ',"ts":"'],
   }
-}
-
-/** `grant`: what was presented and refused; what was accepted is in the lineage. */
-function client({ inbound: { client, mode, presented }, refusal, grant }: CallFacts, limits: Limits) {
-  const ua = client.userAgent === undefined ? undefined : cut(client.userAgent, limits.prose)
-  const refused = grant === undefined ? refusal?.grant : undefined
-  return { auth: presented?.scheme, grant: refused, ip: cut(client.address, limits.name), mode, ua }
 }
 
 function verdict({ decision, refusal }: CallFacts, limits: Limits) {
@@ -177,6 +148,8 @@ function ending({ outcome, refusal, durationMs }: CallResult, limits: Limits) {
     cause: traced(refusal, limits),
     dur_ms: tenths(durationMs),
     error: error === undefined ? null : cut(error, limits.name),
+    req_body_hash: outcome?.sentHash,
+    resp_body_hash: outcome?.receivedHash,
     scrubbed: outcome?.scrubbed,
     status: refusal ? problems[refusal.code].status : outcome?.status,
   }
@@ -198,46 +171,18 @@ function chainOf(paper: Letterhead, inbound: Inbound, grant: Grant | undefined, 
 
 function writeChain(paper: Letterhead, tenant: string, grant: Grant | undefined, limits: Limits): Chain {
   const gw = `,"gw":${JSON.stringify(paper.gw)},`
-  const human = grant ? `"human":${JSON.stringify(humanOf(grant.human, limits))},` : ''
-  const lineage = grant
-    ? `"lineage":${JSON.stringify(steps(grant.lineage, limits))},"lineage_hash":${JSON.stringify(cut(grant.lineageHash, limits.name))},`
-    : ''
-  const task = grant
-    ? `"task":${JSON.stringify({ id: cut(grant.task.id, limits.name), purpose: cut(grant.task.purpose, limits.prose) })},`
+  const who = grant && sealed(paper, standing(grant, limits), grant.human)
+  const human = who ? `"human":${JSON.stringify(who.human)},` : ''
+  const lineage = who
+    ? `"lineage":${JSON.stringify(who.lineage)},"lineage_hash":${JSON.stringify(who.lineage_hash)},`
     : ''
   const log = `"log":${JSON.stringify(paper.origin)},`
+  const rest = `,${who ? `"task":${JSON.stringify(who.task)},` : ''}"tenant":${JSON.stringify(cut(tenant, limits.name))}`
   return {
     tenant,
     decided: `${gw}${human}"kind":"call.decision",${lineage}${log}"req":"`,
     ended: `${gw}${human}"kind":"call.outcome",${lineage}${log}"outcome":`,
-    rest: `,${task}"tenant":${JSON.stringify(cut(tenant, limits.name))},"ts":"`,
+    rest: `${rest},"ts":"`,
+    traced: `${rest},"trace":`,
   }
-}
-
-function humanOf({ acr, amr, authTime, iss, sub }: Human, limits: Limits) {
-  return {
-    acr: acr === undefined ? undefined : cut(acr, limits.name),
-    amr: amr && cutList(amr, limits),
-    auth_time: authTime,
-    iss: cut(iss, limits.name),
-    sub: cut(sub, limits.name),
-  }
-}
-
-/** Both ends of a chain that is too long are kept; `lineage_hash` covers all of it. */
-function steps(lineage: readonly LineageStep[], limits: Limits) {
-  const write = ({ grant, id, n, on_behalf, type }: LineageStep) => ({
-    grant: grant === undefined ? undefined : cut(grant, limits.name),
-    id: cut(id, limits.name),
-    n,
-    on_behalf,
-    type,
-  })
-  if (lineage.length <= limits.items) return lineage.map(write)
-  const half = limits.items / 2
-  return [
-    ...lineage.slice(0, half).map(write),
-    { cut: lineage.length - limits.items },
-    ...lineage.slice(-half).map(write),
-  ]
 }

@@ -10,6 +10,9 @@ export interface Fields {
   userAgent: string | undefined
   /** A DPoP proof; read only where the grant comes with that scheme, and then it must be the only one. */
   dpop: string | undefined
+  /** Empty when it is there twice: readers differ on which one counts, so none does. */
+  traceparent: string | undefined
+  promptHash: string | undefined
 }
 
 const FIELD_NAMES: ReadonlyMap<string, keyof Fields> = new Map<string, keyof Fields>([
@@ -19,6 +22,8 @@ const FIELD_NAMES: ReadonlyMap<string, keyof Fields> = new Map<string, keyof Fie
   ['transfer-encoding', 'transferEncoding'],
   ['user-agent', 'userAgent'],
   ['dpop', 'dpop'],
+  ['traceparent', 'traceparent'],
+  ['keyless-prompt-hash', 'promptHash'],
 ])
 
 /** Memo of a pure function: name as received, any case → field. Agents choose names, so it is bounded. */
@@ -38,6 +43,8 @@ export function readFields(rawHeaders: readonly string[]): Fields {
     transferEncoding: undefined,
     userAgent: undefined,
     dpop: undefined,
+    traceparent: undefined,
+    promptHash: undefined,
   }
   for (let i = 0; i + 1 < rawHeaders.length; i += 2) {
     const name = rawHeaders[i] as string
@@ -45,6 +52,7 @@ export function readFields(rawHeaders: readonly string[]): Fields {
     if (field === undefined) field = learnName(name)
     if (field === null) continue
     if (fields[field] === undefined) fields[field] = rawHeaders[i + 1] as string
+    else if (field === 'traceparent') fields.traceparent = ''
     else if (field !== 'userAgent' && field !== 'dpop') throw twice(name)
   }
   return fields

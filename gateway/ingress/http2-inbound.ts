@@ -6,6 +6,8 @@ import { METHODS } from 'node:http'
 import { uuidv7 } from '../protocol/id.ts'
 import type { Inbound } from '../protocol/message.ts'
 import { GatewayError } from '../protocol/problem.ts'
+import { readPromptHash } from '../protocol/prompt-hash.ts'
+import { traceparentIn, traceparentOf } from '../protocol/trace.ts'
 import { fieldValue, readFields } from './fields.ts'
 import type { StreamBody } from './http2-body.ts'
 import type { StreamReply } from './http2-reply.ts'
@@ -87,11 +89,18 @@ export function readStream(door: Door, line: Line, tunnel: Tunnel, stream: Strea
     ...fields,
     host: authority ?? fields.host,
   })
-  return { ...unreadStream(door, line, tunnel, stream), mode, host, port, rawPath, hostHeader, presented }
+  const promptHash = readPromptHash(fields.promptHash)
+  const trace = traceparentOf(fields.traceparent)
+  return { ...framed(door, line, tunnel, stream), mode, host, port, rawPath, hostHeader, presented, trace, promptHash }
 }
 
 /** A stream that could not be read, with as much as is certain: enough to record and answer the refusal. */
-export function unreadStream(door: Door, line: Line, tunnel: Tunnel, { head, body, reply }: Stream): Inbound {
+export function unreadStream(door: Door, line: Line, tunnel: Tunnel, stream: Stream): Inbound {
+  return { ...framed(door, line, tunnel, stream), trace: traceparentIn(stream.head.rawHeaders) }
+}
+
+/** What needs no reading. */
+function framed(door: Door, line: Line, tunnel: Tunnel, { head, body, reply }: Stream): Inbound {
   return {
     id: uuidv7(door.nowMs()),
     tenant: door.tenant,

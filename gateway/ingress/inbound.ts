@@ -6,6 +6,8 @@ import type { IncomingMessage, ServerResponse } from 'node:http'
 import { uuidv7 } from '../protocol/id.ts'
 import type { Inbound, Presented } from '../protocol/message.ts'
 import { GatewayError } from '../protocol/problem.ts'
+import { readPromptHash } from '../protocol/prompt-hash.ts'
+import { traceparentIn, traceparentOf } from '../protocol/trace.ts'
 import { type Fields, hasBody, parseCredentials, presentedWithProof, readFields, requireVersion } from './fields.ts'
 import { forwardTarget } from './forward.ts'
 import type { Door, Line } from './line.ts'
@@ -41,6 +43,8 @@ export function readInbound(door: Door, line: Line, reply: ServerResponse): Inbo
     proof: line.proof,
     route: target.route,
     client: { address: line.address, userAgent: fields.userAgent },
+    trace: traceparentOf(fields.traceparent),
+    promptHash: readPromptHash(fields.promptHash),
     body: hasBody(fields) ? req : null,
     reply,
   }
@@ -77,6 +81,7 @@ export function unreadInbound(door: Door, line: Line, reply: ServerResponse): In
     hostHeader: undefined,
     presented: tunnel?.presented ?? null,
     client: { address: line.address, userAgent: req.headers['user-agent'] },
+    trace: traceparentIn(req.rawHeaders),
     body: hasFraming && req.method !== 'CONNECT' ? req : null,
     reply,
   }

@@ -79,6 +79,10 @@ export interface Inbound {
   /** In reverse mode, the service named by the route; the agent's credential sat in its slot. */
   readonly route?: string | undefined
   readonly client: { readonly address: string; readonly userAgent: string | undefined }
+  /** `traceparent` as sent, if it is one and the only one (`trace.ts`). */
+  readonly trace?: string | undefined
+  /** `sha256:` and base64url, as the caller gave it for the prompt behind this request (`prompt-hash.ts`). */
+  readonly promptHash?: string | undefined
   readonly body: Readable | null
   /** It came over HTTP/2, and goes on over HTTP/2 where the upstream offers that. */
   readonly isHttp2?: boolean
@@ -176,6 +180,10 @@ export interface Outcome {
   readonly sentBytes: number
   /** Bytes of body received from upstream and sent to the agent. */
   readonly receivedBytes: number
+  /** `hmac:` of the bytes of body that were sent upstream; absent when there were none, or settings want none. */
+  readonly sentHash?: string | undefined
+  /** `hmac:` of the bytes of body that the upstream sent, before anything was decoded, overwritten or coded again. */
+  readonly receivedHash?: string | undefined
   /** Times a credential was found in the answer and removed. */
   readonly scrubbed: number
   /** The same by place; absent when there was none. */

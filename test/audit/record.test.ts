@@ -1,10 +1,11 @@
-import { createSecretKey } from 'node:crypto'
+import { createSecretKey, hash } from 'node:crypto'
 import canonicalize from 'canonicalize'
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { type Draft, draftFrom, MAX_ENTRY_BYTES, writeEntry } from '../../gateway/audit/canonical.ts'
 import { parseEntry } from '../../gateway/audit/entry.ts'
-import { type CallFacts, type CallResult, decisionDraft, letterhead, outcomeDraft } from '../../gateway/audit/record.ts'
+import { letterhead, type SealPersonal } from '../../gateway/audit/letterhead.ts'
+import { type CallFacts, type CallResult, decisionDraft, outcomeDraft } from '../../gateway/audit/record.ts'
 import type { LineageStep } from '../../gateway/protocol/grant.ts'
 import { uuidv7 } from '../../gateway/protocol/id.ts'
 import { GatewayError, type ProblemCode, problems } from '../../gateway/protocol/problem.ts'
@@ -13,6 +14,7 @@ import { decision, endpoint, grant, inbound, leaseFacts, outcome } from './log.f
 
 const hmacKey = createSecretKey(Buffer.alloc(32, 7))
 const paper = letterhead({ node: 'gw-1', version: '0.1.0', boot: 'boot', origin: 'keyless.test/default', hmacKey })
+const TRACE = '00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01'
 const TS = '2026-11-21T23:04:05.123Z'
 const paperSpace = Buffer.alloc(8 * MAX_ENTRY_BYTES)
 const write = (draft: Draft, seq = 42) =>
@@ -60,6 +62,8 @@ const anyInbound = fc
     port: anyNumber,
     rawPath: anyText,
     client: fc.record({ address: anyText, userAgent: maybe(anyText) }),
+    trace: maybe(fc.oneof(fc.constant(TRACE), anyText)),
+    promptHash: maybe(anyText.map((text) => `sha256:${hash('sha256', text, 'base64url')}`)),
   })
   .map((change) => inbound(change))
 const anyDecision = fc
@@ -91,7 +95,14 @@ const anyResult: fc.Arbitrary<CallResult> = fc.record({
   lease: maybe(fc.record({ credential: anyText, credentialId: anyText, expiresAt: anyNumber }).map(leaseFacts)),
   outcome: maybe(
     fc
-      .record({ status: fc.nat(), receivedBytes: fc.nat(), address: maybe(anyText), error: maybe(anyText) })
+      .record({
+        status: fc.nat(),
+        receivedBytes: fc.nat(),
+        address: maybe(anyText),
+        error: maybe(anyText),
+        sentHash: maybe(fc.constant('hmac:c2VudA')),
+        receivedHash: maybe(fc.constant('hmac:cmVjZWl2ZWQ')),
+      })
       .map(outcome),
   ),
   refusal: maybe(anyRefusal),
@@ -242,6 +253,39 @@ describe('entries of calls', () => {
       'ts',
       'v',
     ])
+  })
+
+  it('hold the trace and the hash of the prompt that the caller gave, and the hashes of both bodies', () => {
+    const of = inbound({ trace: TRACE, promptHash: 'sha256:cHJvbXB0' })
+    const decided = JSON.parse(write(decisionDraft(paper, { ...known, inbound: of })))
+    expect([decided.trace, decided.client.prompt_hash]).toEqual([TRACE, 'sha256:cHJvbXB0'])
+    const done = outcome({ sentHash: 'hmac:up', receivedHash: 'hmac:down' })
+    const ended = JSON.parse(
+      write(outcomeDraft(paper, { ...known, inbound: of, lease: leaseFacts(), outcome: done, durationMs: 1 })),
+    )
+    expect(ended).toMatchObject({ trace: TRACE, outcome: { req_body_hash: 'hmac:up', resp_body_hash: 'hmac:down' } })
+    const plain = JSON.parse(write(decisionDraft(paper, { ...known, inbound: inbound() })))
+    expect([Object.hasOwn(plain, 'trace'), Object.hasOwn(plain.client, 'prompt_hash')]).toEqual([false, false])
+  })
+
+  it('hold nothing of a person but what sealing makes of it, and stay canonical', () => {
+    const seal: SealPersonal = (members, human) =>
+      JSON.parse(
+        JSON.stringify(members)
+          .replaceAll('ana', human ? 'sealed:1' : 'sealed:0')
+          .replaceAll('10.1.2.3', 'sealed:2'),
+      )
+    const sealing = letterhead({ node: 'gw-1', version: '0.1.0', boot: 'b', origin: 'o', hmacKey, seal })
+    const of = inbound({ client: { address: '10.1.2.3', userAgent: 'ana/1' } })
+    const ended = { ...known, inbound: of, lease: leaseFacts(), outcome: outcome(), durationMs: 1 }
+    for (const text of [
+      write(decisionDraft(sealing, { ...known, inbound: of })),
+      write(outcomeDraft(sealing, ended)),
+    ]) {
+      expect(text).not.toMatch(/ana|10\.1\.2\.3/)
+      expect(text).toContain('sealed:1')
+      expect(canonicalize(JSON.parse(text))).toBe(text)
+    }
   })
 
   it('write null for a credential that never expires, and for no limit', () => {
