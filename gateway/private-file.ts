@@ -3,7 +3,8 @@
  * processes that start together the first wins, and both go on with what it wrote.
  */
 import { randomUUID } from 'node:crypto'
-import { chmod, link, mkdir, open, readFile, rename, rm, stat } from 'node:fs/promises'
+import { constants } from 'node:fs'
+import { access, chmod, link, mkdir, open, readFile, rename, rm, stat } from 'node:fs/promises'
 import { dirname } from 'node:path'
 
 /**
@@ -16,6 +17,20 @@ export async function makePrivate(dir: string): Promise<void> {
   await chmod(dir, 0o700).catch((cause: NodeJS.ErrnoException) => {
     if (cause.code !== 'EROFS' && cause.code !== 'EPERM') throw cause
   })
+}
+
+/** @throws {Error} when nothing can be written in `dir`: later steps would say so in words that do not help. */
+export async function requireWritable(dir: string): Promise<void> {
+  try {
+    await access(dir, constants.W_OK | constants.X_OK)
+  } catch (cause) {
+    const { code } = cause as NodeJS.ErrnoException
+    const why = code === 'EROFS' ? 'it is on a read-only file system' : `${code}`
+    throw new Error(
+      `${dir} cannot be written (${why}). Mount it writable for this user, or name another directory with data_dir.`,
+      { cause },
+    )
+  }
 }
 
 /** The file, or undefined if there is none. */
