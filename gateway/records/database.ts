@@ -3,8 +3,8 @@
 export type SqlValue = string | number | null | Uint8Array
 
 export interface Writer {
-  /** Run a statement; its values are bound in order. */
-  run(sql: string, values?: readonly SqlValue[]): void | Promise<void>
+  /** Run a statement; its values are bound in order. @returns how many rows it changed. */
+  run(sql: string, values?: readonly SqlValue[]): number | Promise<number>
 }
 
 export interface Database {

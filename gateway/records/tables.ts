@@ -3,13 +3,19 @@
  * its outcome filled in when it comes; every other entry is a row of its own, with its members as JSON in `detail`.
  */
 
+import type { Database } from './database.ts'
+
 /** Raised when a table changes: an index of another version is dropped and made again from the log. */
 export const INDEX_VERSION = 1
 
-/** Times are milliseconds since the epoch, booleans 0 or 1; what an entry does not say is NULL. */
+/**
+ * Times are milliseconds since the epoch, booleans 0 or 1, lists and `detail` JSON; what an entry does not say is NULL. `id` sorts
+ * by time: 2^20 times `ts`, plus the lowest 20 bits of `seq`. It is beyond 2^53, so it is made and
+ * compared in SQL only, and never selected.
+ */
 export const RECORDS = `
   CREATE TABLE IF NOT EXISTS records (
-    log TEXT NOT NULL, seq BIGINT NOT NULL, end_seq BIGINT,
+    id INTEGER PRIMARY KEY, log TEXT NOT NULL, seq BIGINT NOT NULL, end_seq BIGINT,
     ts BIGINT NOT NULL, kind TEXT NOT NULL, req TEXT, tenant TEXT, gw TEXT,
     human TEXT, human_iss TEXT, agent TEXT, task TEXT, purpose TEXT, grant_id TEXT, chain TEXT, depth INTEGER,
     service TEXT, operation TEXT, method TEXT, scheme TEXT, host TEXT, port INTEGER, path TEXT,
@@ -17,15 +23,18 @@ export const RECORDS = `
     status INTEGER, error TEXT, dur_ms REAL, bytes_in BIGINT, bytes_out BIGINT, scrubbed INTEGER,
     credential TEXT, cred_id TEXT, provider TEXT, ephemeral INTEGER, cred_expires BIGINT, cache TEXT,
     trace TEXT, prompt_hash TEXT, ip TEXT, ua TEXT, detail TEXT,
-    PRIMARY KEY (log, seq))`
+    UNIQUE (log, seq))`
 
-/** `chain` of a record (its lineage_hash) → everyone in it: ids of humans and agents, and of grants. */
+/** `chain` of a record (its lineage_hash) → everyone in it: ids of humans and agents, and of grants. `kind`: human, ai_agent, grant. */
 export const CHAINS = `
   CREATE TABLE IF NOT EXISTS chains (
     actor TEXT NOT NULL, chain TEXT NOT NULL, n INTEGER NOT NULL, kind TEXT NOT NULL,
     PRIMARY KEY (actor, chain, n, kind))`
 
-/** One row a grant, from grant.issued, grant.delegated, grant.replaced; ended by grant.revoked of it, of one above it, or of its task. */
+/**
+ * One row a grant, from grant.issued, grant.delegated, grant.replaced; ended by grant.revoked of it, of one above it, or of its
+ * task, or by the grant.replaced of another that took its place. `ended_by` is that entry, as log:seq.
+ */
 export const GRANTS = `
   CREATE TABLE IF NOT EXISTS grants (
     id TEXT NOT NULL PRIMARY KEY, log TEXT NOT NULL, seq BIGINT NOT NULL, kind TEXT NOT NULL, tenant TEXT,
@@ -34,7 +43,7 @@ export const GRANTS = `
     task TEXT, purpose TEXT, chain TEXT, authority TEXT NOT NULL, cnf TEXT, policy_ids TEXT, policy_set TEXT,
     issued BIGINT NOT NULL, expires BIGINT NOT NULL, ended BIGINT, ended_by TEXT)`
 
-/** One row a credential in time: lease.issued, lease.renewed, lease.captured; ended by lease.revoked. */
+/** One row a credential in time: lease.issued, lease.renewed, lease.captured; ended by a lease.revoked that its issuer confirmed. */
 export const LEASES = `
   CREATE TABLE IF NOT EXISTS leases (
     log TEXT NOT NULL, seq BIGINT NOT NULL, kind TEXT NOT NULL, tenant TEXT,
@@ -42,8 +51,51 @@ export const LEASES = `
     ephemeral INTEGER, cause TEXT, issue_ms REAL, issued BIGINT NOT NULL, expires BIGINT, ended BIGINT, ended_by TEXT,
     PRIMARY KEY (log, seq))`
 
-/** How far each log is read. `next` is the number of the first entry that is not in the index. */
+/**
+ * What ends grants and leases, by what it names: a grant, a task, or a credential with its grant. Replicas read their logs at
+ * their own pace: the end of a grant may be in the index before the grant is.
+ */
+export const ENDS = `
+  CREATE TABLE IF NOT EXISTS ends (
+    mark TEXT NOT NULL, log TEXT NOT NULL, seq BIGINT NOT NULL, ts BIGINT NOT NULL,
+    PRIMARY KEY (mark, log, seq))`
+
+/**
+ * How far each log is read. `next` is the number of the first entry that is not in the index, `segment` and "offset" where it
+ * begins, `ts` and `leaf` the time and the leaf hash of the entry before it: a log that has another one there is another log.
+ */
 export const PROGRESS = `
   CREATE TABLE IF NOT EXISTS progress (
     log TEXT NOT NULL PRIMARY KEY, next BIGINT NOT NULL, segment BIGINT NOT NULL, "offset" BIGINT NOT NULL, ts BIGINT NOT NULL,
-    version INTEGER NOT NULL)`
+    leaf TEXT NOT NULL)`
+
+/** One posting list a term (`terms.ts`), in the order of `id`: all filters of a query are one intersection. The terms are not kept. */
+const TERMS_SQLITE = `
+  CREATE VIRTUAL TABLE IF NOT EXISTS records_terms USING fts5(
+    terms, content='', contentless_delete=1, detail=none, tokenize='ascii')`
+
+const INDEXES = [
+  'CREATE INDEX IF NOT EXISTS records_by_req ON records (req)',
+  'CREATE INDEX IF NOT EXISTS records_by_grant ON records (grant_id)',
+  'CREATE INDEX IF NOT EXISTS records_by_task ON records (task)',
+  'CREATE INDEX IF NOT EXISTS records_by_cred ON records (cred_id) WHERE cred_id IS NOT NULL',
+  'CREATE INDEX IF NOT EXISTS chains_by_chain ON chains (chain)',
+  'CREATE INDEX IF NOT EXISTS grants_by_task ON grants (task)',
+  'CREATE INDEX IF NOT EXISTS grants_by_chain ON grants (chain)',
+  'CREATE INDEX IF NOT EXISTS leases_by_cred ON leases (cred_id)',
+]
+
+/** Statements that make what is not there yet. */
+export function schemaOf(dialect: Database['dialect']): readonly string[] {
+  const shared = [CHAINS, GRANTS, LEASES, ENDS, PROGRESS]
+  if (dialect === 'sqlite') return [RECORDS, ...shared, TERMS_SQLITE, ...INDEXES]
+  const records = RECORDS.replace('id INTEGER PRIMARY KEY', 'id BIGINT NOT NULL, terms TEXT[] NOT NULL')
+  return [
+    records,
+    ...shared,
+    ...INDEXES,
+    'CREATE INDEX IF NOT EXISTS records_by_id ON records (id, log)',
+    // Without a list of what is pending: a query would have to read it whole.
+    'CREATE INDEX IF NOT EXISTS records_by_term ON records USING gin (terms) WITH (fastupdate = off)',
+  ]
+}

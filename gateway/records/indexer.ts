@@ -1,0 +1,140 @@
+/**
+ * Reads a log into the index, from where it was left: in batches, each one transaction together with the place behind it, so
+ * that a crash loses nothing and repeats nothing. Several processes may do it at once; the slower one starts over.
+ */
+import { type Entry, parseEntry } from '../audit/entry.ts'
+import { coveredBy, firstKept, type Place, readEntries, START } from '../audit/follow.ts'
+import { leafHash } from '../audit/merkle.ts'
+import type { Clock } from '../protocol/clock.ts'
+import { Batch } from './batch.ts'
+import type { Database, Writer } from './database.ts'
+import type { Lag } from './query.ts'
+import { storeBatch } from './storing.ts'
+
+/** Entries of a transaction. Behind by many, larger ones are cheaper; near the end, queries do not have to wait long. */
+const BATCH = { near: 512, far: 8192 } as const
+const FAR = 20_000
+
+export interface Indexer {
+  /** Read what the log has by now. @returns how many entries were read. One call at a time. */
+  catchUp(signal?: AbortSignal): Promise<number>
+  /** Entries that are in the log and not in the index. */
+  lag(): Promise<Lag>
+}
+
+export interface IndexerOptions {
+  /** Directory of the log. */
+  readonly dir: string
+  /** Name of the log: its C2SP origin. */
+  readonly origin: string
+  readonly database: Database
+  readonly clock: Clock
+  /** Told after every batch. */
+  readonly onProgress?: (next: number, covered: number) => void
+}
+
+interface Progress {
+  readonly place: Place
+  /** Of the entry in front of it. */
+  readonly leaf: string
+  readonly ts: number
+}
+
+/** Somebody else stored this batch: what was read is there already. */
+class Overtaken extends Error {}
+
+export function createIndexer(o: IndexerOptions): Indexer {
+  return {
+    async catchUp(signal) {
+      let read = 0
+      for (;;) {
+        try {
+          read += await readOn(o, await resume(o), signal)
+          return read
+        } catch (cause) {
+          if (!(cause instanceof Overtaken)) throw cause
+        }
+      }
+    },
+    lag: () => lagOf(o),
+  }
+}
+
+async function readOn(o: IndexerOptions, from: Progress, signal: AbortSignal | undefined): Promise<number> {
+  let at = from
+  let batch = new Batch(o.origin)
+  const covered = await coveredBy(o.dir)
+  for await (const { entries, next } of readEntries(o.dir, from.place)) {
+    if (signal?.aborted) break
+    const last = entries.at(-1)
+    for (const bytes of entries) batch.add(parsed(bytes))
+    if (!last) continue
+    const behind = { place: next, leaf: leafHash(last).toString('base64url'), ts: parsed(last).ts }
+    const size = covered - next.seq > FAR ? BATCH.far : BATCH.near
+    if (batch.size < size && next.seq < covered) continue
+    const to = { ...behind, ts: Date.parse(behind.ts) }
+    await store(o, batch, { from: at, to })
+    at = to
+    batch = new Batch(o.origin)
+    o.onProgress?.(next.seq, covered)
+    await new Promise(setImmediate) // queries that came meanwhile
+  }
+  return at.place.seq - from.place.seq
+}
+
+function parsed(bytes: Buffer): Entry {
+  const entry = parseEntry(bytes)
+  if (!entry) throw new Error('The log holds a line that is no entry. Run "keyless log verify" to find it.')
+  return entry
+}
+
+async function store(o: IndexerOptions, batch: Batch, way: { from: Progress; to: Progress }): Promise<void> {
+  const gathered = await batch.gathered(o.database)
+  await o.database.transaction(async (writer) => {
+    await advance(writer, o.origin, way)
+    await storeBatch(writer, o.database.dialect, gathered)
+  })
+}
+
+/** First in the transaction: whoever comes second waits here, and then sees that it was overtaken. */
+async function advance(writer: Writer, log: string, { from, to }: { from: Progress; to: Progress }): Promise<void> {
+  const { seq, segment, offset } = to.place
+  const values = [seq, segment, offset, to.ts, to.leaf, log]
+  const isFirst = from.place.seq === 0 || from.leaf === ''
+  const changed = isFirst
+    ? await writer.run(
+        'INSERT INTO progress (next, segment, "offset", ts, leaf, log) VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING',
+        values,
+      )
+    : await writer.run(
+        'UPDATE progress SET next = ?, segment = ?, "offset" = ?, ts = ?, leaf = ? WHERE log = ? AND next = ?',
+        [...values, from.place.seq],
+      )
+  if (changed === 0) throw new Overtaken()
+}
+
+async function progressOf({ database, origin }: IndexerOptions): Promise<Progress | undefined> {
+  const [row] = await database.all<{ next: number; segment: number; offset: number; ts: number; leaf: string }>(
+    'SELECT * FROM progress WHERE log = ?',
+    [origin],
+  )
+  return row && { place: { seq: row.next, segment: row.segment, offset: row.offset }, leaf: row.leaf, ts: row.ts }
+}
+
+async function resume(o: IndexerOptions): Promise<Progress> {
+  const known = await progressOf(o)
+  if (known) return known
+  const seq = await firstKept(o.dir)
+  return { place: seq === 0 ? START : { seq, segment: 0, offset: 0 }, leaf: '', ts: 0 }
+}
+
+async function lagOf(o: IndexerOptions): Promise<Lag> {
+  const [known, covered] = await Promise.all([progressOf(o), coveredBy(o.dir)])
+  const entries = Math.max(0, covered - (known?.place.seq ?? 0))
+  if (entries === 0) return { entries, seconds: 0 }
+  for await (const { entries: found } of readEntries(o.dir, known?.place)) {
+    const oldest = found[0] && Date.parse(parsed(found[0]).ts)
+    return { entries, seconds: oldest === undefined ? 0 : Math.max(0, (o.clock.nowMs() - oldest) / 1000) }
+  }
+  return { entries, seconds: 0 }
+}

@@ -1,0 +1,120 @@
+/** The statements that put a batch into the index. Each may be run again: the same entries make the same rows. */
+import type { Gathered } from './batch.ts'
+import type { Database, SqlValue, Writer } from './database.ts'
+import type { End, GrantRow, LeaseRow } from './living.ts'
+import { COLUMNS } from './row.ts'
+
+type Dialect = Database['dialect']
+
+/** Rows of one statement. Postgres is across a network; SQLite is not, and keeps one statement prepared. */
+const ROWS: Readonly<Record<Dialect, number>> = { postgres: 200, sqlite: 1 }
+
+export async function storeBatch(writer: Writer, dialect: Dialect, batch: Gathered): Promise<void> {
+  await storeRecords(writer, dialect, batch.records)
+  await storeChains(writer, dialect, batch.chains)
+  for (const grant of batch.grants) await storeGrant(writer, grant)
+  for (const lease of batch.leases) await storeLease(writer, lease)
+  for (const end of batch.ends) await storeEnd(writer, end)
+}
+
+const PLACE = '(CAST(? AS BIGINT) << 20) | (CAST(? AS BIGINT) & 1048575)'
+const MARKS = COLUMNS.map(() => '?').join(', ')
+const UPDATES = COLUMNS.map((column) => `${column} = excluded.${column}`).join(', ')
+const TERMS = `INSERT OR REPLACE INTO records_terms (rowid, terms) VALUES (${PLACE}, ?)`
+
+async function storeRecords(writer: Writer, dialect: Dialect, records: Gathered['records']): Promise<void> {
+  const isSqlite = dialect === 'sqlite'
+  const columns = `id, ${COLUMNS.join(', ')}${isSqlite ? '' : ', terms'}`
+  const marks = `(${PLACE}, ${MARKS}${isSqlite ? '' : `, string_to_array(?, ' ')`})`
+  const update = `ON CONFLICT (log, seq) DO UPDATE SET ${UPDATES}${isSqlite ? '' : ', terms = excluded.terms'}`
+  const sql = (rows: number) => `INSERT INTO records (${columns}) VALUES ${repeat(marks, rows)} ${update}`
+  await inChunks(records, ROWS[dialect], async (chunk) => {
+    const values = chunk.flatMap(({ row, terms }): SqlValue[] => [
+      ...[row.ts, row.seq],
+      ...COLUMNS.map((column) => row[column]),
+      ...(isSqlite ? [] : [terms.join(' ')]),
+    ])
+    await writer.run(sql(chunk.length), values)
+    if (isSqlite) for (const { row, terms } of chunk) await writer.run(TERMS, [row.ts, row.seq, terms.join(' ')])
+  })
+}
+
+async function storeChains(writer: Writer, dialect: Dialect, chains: Gathered['chains']): Promise<void> {
+  const rows = [...chains].flatMap(([chain, actors]) => actors.map(({ id, n, kind }) => [id, chain, n, kind] as const))
+  // Replicas meet the same chains: in one order they wait for each other, in two they lock each other out.
+  rows.sort(([actor1, chain1], [actor2, chain2]) => compare(chain1, chain2) || compare(actor1, actor2))
+  const sql = (count: number) =>
+    `INSERT INTO chains (actor, chain, n, kind) VALUES ${repeat('(?, ?, ?, ?)', count)} ON CONFLICT DO NOTHING`
+  await inChunks(rows, ROWS[dialect], async (chunk) => void (await writer.run(sql(chunk.length), chunk.flat())))
+}
+
+function compare(one: string, other: string): number {
+  return one < other ? -1 : one > other ? 1 : 0
+}
+
+async function storeGrant(writer: Writer, { id, values, marks }: GrantRow): Promise<void> {
+  const [sql, bound] = insertion('grants', values)
+  // Shown again to another replica it is the same grant; the first entry counts.
+  await writer.run(`${sql} ON CONFLICT DO NOTHING`, bound)
+  const earliest = `SELECT ts, log, seq FROM ends WHERE mark IN (${marks.map(() => '?').join(', ')}) ORDER BY ts LIMIT 1`
+  await writer.run(
+    `UPDATE grants SET ended = e.ts, ended_by = e.log || ':' || e.seq FROM (${earliest}) AS e WHERE id = ? AND ended IS NULL`,
+    [...marks, id],
+  )
+}
+
+async function storeLease(writer: Writer, { values, mark }: LeaseRow): Promise<void> {
+  const [sql, bound] = insertion('leases', values)
+  await writer.run(`${sql} ON CONFLICT DO NOTHING`, bound)
+  const earliest = 'SELECT ts, log, seq FROM ends WHERE mark = ? AND ts >= ? ORDER BY ts LIMIT 1'
+  await writer.run(
+    `UPDATE leases SET ended = e.ts, ended_by = e.log || ':' || e.seq FROM (${earliest}) AS e
+     WHERE leases.log = ? AND leases.seq = ? AND ended IS NULL`,
+    [mark, values.issued ?? 0, values.log ?? '', values.seq ?? 0],
+  )
+}
+
+async function storeEnd(writer: Writer, { mark, log, seq, ts }: End): Promise<void> {
+  await writer.run('INSERT INTO ends (mark, log, seq, ts) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING', [
+    mark,
+    log,
+    seq,
+    ts,
+  ])
+  const end = [ts, `${log}:${seq}`]
+  const lives = '(ended IS NULL OR ended > ?)'
+  const below = "chain IN (SELECT chain FROM chains WHERE actor = ? AND kind = 'grant')"
+  await writer.run(`UPDATE grants SET ended = ?, ended_by = ? WHERE (id = ? OR task = ? OR ${below}) AND ${lives}`, [
+    ...end,
+    mark,
+    mark,
+    mark,
+    ts,
+  ])
+  const [credId = '', grant = ''] = mark.split(' ')
+  if (!mark.includes(' ')) return
+  await writer.run(
+    `UPDATE leases SET ended = ?, ended_by = ? WHERE cred_id = ? AND coalesce(grant_id, '') = ? AND issued <= ? AND ${lives}`,
+    [...end, credId, grant, ts, ts],
+  )
+}
+
+function insertion(table: string, values: GrantRow['values']): [sql: string, values: SqlValue[]] {
+  const columns = Object.keys(values)
+  return [
+    `INSERT INTO ${table} (${columns.join(', ')}) VALUES (${columns.map(() => '?').join(', ')})`,
+    Object.values(values),
+  ]
+}
+
+function repeat(marks: string, count: number): string {
+  return Array.from({ length: count }, () => marks).join(', ')
+}
+
+async function inChunks<T>(
+  all: readonly T[],
+  size: number,
+  work: (chunk: readonly T[]) => Promise<void>,
+): Promise<void> {
+  for (let at = 0; at < all.length; at += size) await work(all.slice(at, at + size))
+}
