@@ -52,7 +52,7 @@ async function decided(): Promise<Set<string | undefined>> {
 
 it('killed at any moment, keeps every acknowledged decision and stays sound', { timeout: 120_000 }, async () => {
   const acknowledged: string[] = []
-  for (let round = 0; round < 15; round++) {
+  for (let round = 0; round < 5; round++) {
     const writer = startWriter(process.execPath, [WRITER, dir])
     await writer.said('ready')
     setTimeout(() => writer.child.kill('SIGKILL'), Math.random() * 150)

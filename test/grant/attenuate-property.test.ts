@@ -47,7 +47,7 @@ function pairsOf(chain: readonly Authority[][]): [Authority[], Authority[]][] {
 
 describe('a child within its parent', () => {
   it('allows nothing that the parent does not allow', () => {
-    property(9_000, (draw) => {
+    property(4_000, (draw) => {
       const chain = chainOf(draw, 4)
       const usage = drawUsage(draw)
       for (const [parent, child] of pairsOf(chain)) {
@@ -65,7 +65,7 @@ describe('a child within its parent', () => {
   }, 60_000)
 
   it('is within whatever its parent is within, and everything within both ways allows the same', () => {
-    property(6_000, (draw) => {
+    property(3_000, (draw) => {
       const [a = [], b = [], c = [], d = []] = chainOf(draw, 4)
       drawn.pairs += 6
       for (const [top, middle, low] of [
@@ -85,7 +85,7 @@ describe('a child within its parent', () => {
   })
 
   it('lies with each of its entries in one entry of the parent: two never add up', () => {
-    property(4_000, (draw) => {
+    property(2_000, (draw) => {
       const [parent = [], child = []] = chainOf(draw, 2)
       drawn.pairs++
       const expected = child.every((entry) => parent.some((wide) => isWithin([wide], [entry])))
@@ -108,7 +108,7 @@ describe('a child within its parent', () => {
 
 describe('narrowing', () => {
   it('gives what is within both, and the child itself when nothing has to go', () => {
-    property(10_000, (draw) => {
+    property(4_000, (draw) => {
       const parent = drawAuthority(draw)
       const child = draw(true, false) ? drawChild(draw, parent) : drawAuthority(draw)
       drawn.pairs++
@@ -130,7 +130,7 @@ describe('narrowing', () => {
 
 describe('a chain', () => {
   it('reaches what every one of its levels reaches', () => {
-    property(6_000, (draw) => {
+    property(3_000, (draw) => {
       const chain = chainOf(draw, draw(2, 3, 4))
       drawn.pairs += chain.length - 1
       const facts = drawFacts(draw, chain)
