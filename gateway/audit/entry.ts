@@ -8,6 +8,8 @@ export interface Step {
   readonly grant?: string
   /** The gateway attested this delegation for a holder without a key. */
   readonly on_behalf?: boolean
+  /** Hash of the attestation of this step, in entries about grants and leases. */
+  readonly att?: string
   /** In place of steps that did not fit: how many. */
   readonly cut?: number
 }
@@ -26,6 +28,10 @@ export interface Entry {
   readonly human?: { readonly iss: string; readonly sub: string }
   readonly task?: { readonly id: string; readonly purpose: string }
   readonly lineage?: readonly Step[]
+  /** base64url SHA-256 over the RFC 8785 bytes of the steps, without their `att`. */
+  readonly lineage_hash?: string
+  /** Which replica wrote it, of which version, in which run. */
+  readonly gw?: { readonly node: string; readonly ver: string; readonly boot: string }
   readonly client?: {
     readonly ip: string
     readonly mode: string
@@ -49,14 +55,29 @@ export interface Entry {
     readonly detail?: string
     readonly status?: number
     readonly policy_ids?: readonly string[]
+    readonly policy_set?: string
   }
   /** The grant that an instruction is about. */
-  readonly grant?: { readonly id: string; readonly parent?: string }
+  readonly grant?: {
+    readonly id: string
+    readonly parent?: string
+    readonly depth?: number
+    readonly max_depth?: number
+    readonly delegable?: boolean
+    readonly authority?: JsonValue
+    readonly step?: string
+    /** Epoch seconds. */
+    readonly expires?: number
+  }
   readonly cred?: {
     readonly provider: string
     readonly credential: string
     readonly cache: string
     readonly ephemeral: boolean
+    /** HMAC of the credential: equal ones can be found. */
+    readonly cred_id?: string
+    /** Of the lease, epoch seconds. */
+    readonly expires?: number | null
   }
   readonly outcome?: {
     readonly status: number
