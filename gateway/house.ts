@@ -84,7 +84,7 @@ export async function buildHouse(settings: Settings, clock: Clock, outlook: Outl
     cache: redis ? createRedisCache({ redis }) : createMemoryCache({ clock }),
     sealKey: keys.lease,
     clock,
-    record: (kind, tenant, fields) => audit.record(kind, tenant, fields),
+    record: (kind, grant, fields) => audit.recordUnder(kind, grant, fields),
   })
   const leases = opening.adopt(leasing, (room) => room.close())
   const identities = buildIdentities(settings, { upstream, store, keys, clock })
@@ -104,7 +104,7 @@ export async function buildHouse(settings: Settings, clock: Clock, outlook: Outl
     clock,
     serveOffline: (token, tenant) =>
       serveInstruction({ kind: 'grant.present', id: uuidv7(clock.nowMs()), tenant, token }, { audit, grants, policy }),
-    onEnded: (grant) => leases.purge(grant.id),
+    onEnded: (grant) => leases.purge(grant),
   })
   await audit.record('policy.loaded', settings.tenant, {
     policy_set: policy.digest,

@@ -18,6 +18,7 @@ import type { RecordLease } from './issue.ts'
 import { leaseKey } from './key.ts'
 import type { Lease } from './lease.ts'
 import { newPlaceholder, type Standing } from './placeholder.ts'
+import { CAPTURED, revokeUnused } from './revoke.ts'
 import type { Seal } from './seal.ts'
 
 export interface CaptiveRooms {
@@ -95,12 +96,21 @@ export class Captives {
       attach: (plain) => this.#place(kept, standing.slot, plain),
       reissue: async () => null,
       burn: () => {
-        this.forget(grant.id, credentialId)
-        this.#rooms.cache.burn(kept.key, kept.sealed, credentialId).catch(() => undefined)
+        this.#burn(grant, endpoint.service, kept)
         return 'expires'
       },
       [Symbol.dispose]: () => undefined,
     }
+  }
+
+  /** Once, however often it comes back. */
+  #burn(grant: Grant, service: Service, { key, sealed, secret, credentialId, untilMs }: Kept): void {
+    if (![...this.#near.values()].some((kept) => kept.credentialId === credentialId)) return
+    this.forget(grant.id, credentialId)
+    this.#rooms.cache.burn(key, sealed, credentialId).catch(() => undefined)
+    const credential = { secret, ephemeral: true, expiresAt: untilMs / 1000 }
+    const claim = { name: '', provider: CAPTURED, service, grant }
+    void revokeUnused({ claim, credential, credentialId, reason: 'leaked' }, this.#rooms)
   }
 
   /** The grant has ended, or one credential of it may not be used any more. */
@@ -130,10 +140,12 @@ export class Captives {
     const untilMs = Math.min(nowMs + lastsS * 1000, (captive.expiresAt ?? Infinity) * 1000, grant.expiresAt * 1000)
     if (untilMs <= nowMs) throw withheld('its time is over already')
     const credentialId = seal.credentialId(captive.secret)
-    await record('lease.captured', grant.tenant, {
+    await record('lease.captured', grant, {
+      provider: CAPTURED.name,
+      credential: '',
       cred_id: credentialId,
+      ephemeral: true,
       expires: Math.floor(untilMs / 1000),
-      grant: grant.id,
       service: endpoint.service.name,
       operation: endpoint.operation.name,
     })

@@ -4,8 +4,10 @@
  */
 
 import type { Clock } from '../protocol/clock.ts'
+import type { Grant } from '../protocol/grant.ts'
 import { asGatewayError, GatewayError } from '../protocol/problem.ts'
-import type { Credential } from '../provider/provider.ts'
+import type { Service } from '../protocol/service.ts'
+import type { Credential, Provider } from '../provider/provider.ts'
 import type { LeaseCache } from './cache.ts'
 import type { Claim } from './claim.ts'
 import { type Cause, type Held, hold, type LeaseEnd } from './held.ts'
@@ -13,7 +15,9 @@ import { isTooShort, type Lifetime, lifetimeOf } from './lifetime.ts'
 import type { Seal } from './seal.ts'
 
 export type Fields = Record<string, string | number | boolean | null>
-export type RecordLease = (kind: string, tenant: string, fields: Fields) => Promise<unknown>
+/** Under the grant that the credential is for: the entry has its whole chain of authority. */
+export type RecordLease = (kind: LeaseKind, grant: Grant, fields: Fields) => Promise<unknown>
+export type LeaseKind = 'lease.issued' | 'lease.renewed' | 'lease.failed' | 'lease.captured' | 'lease.revoked'
 
 export interface IssueRooms {
   readonly cache: LeaseCache
@@ -32,10 +36,12 @@ export interface IssueRooms {
 
 /** A credential that nobody will use: what is needed to end it and to say so. */
 export interface Unused {
-  readonly claim: Pick<Claim, 'name' | 'provider'> & {
-    readonly grant: { readonly id: string; readonly tenant: string }
+  readonly claim: Pick<Claim, 'name' | 'grant'> & {
+    readonly provider: Pick<Provider, 'name' | 'revoke'>
+    /** Absent: it was found in the shared cache, where it is kept by credential. */
+    readonly service?: Pick<Service, 'name'>
   }
-  readonly credential: Credential
+  readonly credential: Pick<Credential, 'secret' | 'expiresAt' | 'ephemeral'>
   readonly credentialId: string
   readonly reason: 'grant_ended' | 'single_use' | 'unusable' | 'unrecorded' | 'leaked'
 }
@@ -75,23 +81,21 @@ export async function readShared(rooms: IssueRooms, claim: Claim, end: LeaseEnd)
 
 async function issue(rooms: IssueRooms, claim: Claim, cause: Cause): Promise<Issued> {
   const startedMs = rooms.clock.elapsedMs()
-  const credential = await ask(rooms, claim)
+  const tookMs = () => Math.round(rooms.clock.elapsedMs() - startedMs)
+  const credential = await ask(rooms, claim).catch((error) => failed(rooms, claim, { cause, error, ms: tookMs() }))
   // The issuer has given a credential and the log does not know yet. A crash here leaves one that nobody has used: safe.
   const credentialId = rooms.seal.credentialId(credential.secret)
   let reason: Unused['reason'] = 'unusable'
   try {
     const lifetime = lifetimeFor(rooms, claim, credential)
     reason = 'unrecorded'
-    await rooms.record('lease.issued', claim.grant.tenant, {
-      provider: claim.provider.name,
-      credential: claim.name,
+    await rooms.record(cause === 'renewal' ? 'lease.renewed' : 'lease.issued', claim.grant, {
+      ...namesOf(claim),
       cred_id: credentialId,
       ephemeral: credential.ephemeral,
       expires: Math.floor(lifetime.untilMs / 1000),
-      grant: claim.grant.id,
-      service: claim.service.name,
       cause,
-      ms: Math.round(rooms.clock.elapsedMs() - startedMs),
+      ms: tookMs(),
     })
     reason = 'grant_ended'
     if (rooms.isEnded(claim.grant.id)) throw endedMeanwhile()
@@ -100,6 +104,26 @@ async function issue(rooms: IssueRooms, claim: Claim, cause: Cause): Promise<Iss
     rooms.discard({ claim, credential, credentialId, reason })
     throw error
   }
+}
+
+/**
+ * The issuer gave none: in the log also when no call waits for it, as when a credential is renewed ahead of its end.
+ * @throws what was thrown.
+ */
+async function failed(
+  { record }: IssueRooms,
+  claim: Claim,
+  { cause, error, ms }: { readonly cause: Cause; readonly error: unknown; readonly ms: number },
+): Promise<never> {
+  const { code } = asGatewayError(error)
+  if (code === 'draining') throw error // nobody was asked
+  // Nothing was issued, so a log that cannot be written changes nothing.
+  await record('lease.failed', claim.grant, { ...namesOf(claim), cause, code, ms }).catch(() => undefined)
+  throw error
+}
+
+function namesOf({ provider, name, service }: Claim): Fields {
+  return { provider: provider.name, credential: name, service: service.name }
 }
 
 /** The provider's answer, or a coded refusal within `timeoutMs`, whatever the provider does about its signal. */

@@ -33,7 +33,7 @@ export interface Leases {
    */
   acquire(permit: Permit, receipt: Receipt, inbound?: Inbound): Lease | Promise<Lease>
   /** The grant has ended: drop its credentials everywhere and revoke them where their issuer offers it. Never rejects. */
-  purge(grantId: string): Promise<void>
+  purge(grant: Grant): Promise<void>
   /** Stop issuing, wait for revocations under way (at most 5 s), forget every credential. */
   close(): Promise<void>
 }
@@ -96,18 +96,18 @@ class CachedLeases implements Leases, LeaseEnd {
     return permit.endpoint.operation.returnsSecret ? this.#capturing(lease, permit) : lease
   }
 
-  async purge(grantId: string): Promise<void> {
-    this.#ended.add(grantId)
-    this.#captives.forget(grantId)
-    const near = this.#near.take(grantId)
+  async purge(grant: Grant): Promise<void> {
+    this.#ended.add(grant.id)
+    this.#captives.forget(grant.id)
+    const near = this.#near.take(grant.id)
     // A store that is away keeps sealed values until they expire; no call reaches them, because grants are checked first.
-    const far = await this.#rooms.cache.purge(grantId).catch((): readonly Stored[] => [])
+    const far = await this.#rooms.cache.purge(grant.id).catch((): readonly Stored[] => [])
     const unused = new Map<string, Unused>()
-    for (const held of near) unused.set(held.credentialId, { ...held, reason: 'grant_ended' })
     for (const stored of far) {
-      const opened = openPurged(stored, this.#seal, this.#rooms.providers)
+      const opened = openPurged(stored, grant, { seal: this.#seal, providers: this.#rooms.providers })
       if (opened !== undefined) unused.set(opened.credentialId, opened)
     }
+    for (const held of near) unused.set(held.credentialId, { ...held, reason: 'grant_ended' }) // it knows the service too
     await Promise.all([...unused.values()].map((one) => this.#revoke(one)))
   }
 
@@ -226,7 +226,7 @@ class CachedLeases implements Leases, LeaseEnd {
   }
 
   #revoke(unused: Unused): Promise<void> {
-    const revocation = revokeUnused(unused, this.#rooms.record)
+    const revocation = revokeUnused(unused, this.#rooms)
     this.#revocations.add(revocation)
     return revocation.finally(() => this.#revocations.delete(revocation))
   }

@@ -121,7 +121,7 @@ describe('a credential that came back', () => {
       provider,
       clock,
       providers: new Map([['billing', provider]]),
-      record: async (kind, tenant, fields) => void entries.push({ kind, tenant, fields }),
+      record: async (kind, grant, fields) => void entries.push({ kind, grant, fields }),
     })
     expect((await leases.acquire(permit(), receipt)).burn(plain())).toBe('expires')
     await settled()

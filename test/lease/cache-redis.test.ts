@@ -138,7 +138,7 @@ describe('leases over Redis', () => {
     await expect
       .poll(async () => Number((await here.redis.pubsub('NUMSUB', `${prefix}lease:purged`))[1]))
       .toBeGreaterThanOrEqual(2)
-    await one.leases.purge(ended.id)
+    await one.leases.purge(ended)
     expect(provider.revoked).toHaveLength(1)
     await expect
       .poll(async () => {
@@ -188,7 +188,7 @@ describe('a Redis that is gone', () => {
     await leases.acquire(permit({ service: billing, grant: grant({ expiresAt: until }) }), receipt)
     expect(watch.ms).toBeLessThan(1_500)
     expect(provider.requests).toHaveLength(2)
-    await leases.purge(known.grant.id)
+    await leases.purge(known.grant)
     expect(provider.revoked).toHaveLength(1)
     clock.advance(3_600_000)
     await expect(

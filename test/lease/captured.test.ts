@@ -7,6 +7,7 @@ import { Captives } from '../../gateway/lease/captured.ts'
 import { Ended } from '../../gateway/lease/ended.ts'
 import { isPlaceholder, standingIn } from '../../gateway/lease/placeholder.ts'
 import { createSeal } from '../../gateway/lease/seal.ts'
+import type { Grant } from '../../gateway/protocol/grant.ts'
 import type { Capture, Inbound } from '../../gateway/protocol/message.ts'
 import { GatewayError } from '../../gateway/protocol/problem.ts'
 import { Secret } from '../../gateway/protocol/secret.ts'
@@ -29,7 +30,7 @@ function rig(o: { record?: () => Promise<unknown> } = {}) {
   const entries: Entry[] = []
   const record =
     o.record ??
-    (async (kind: string, tenant: string, fields: object) => void entries.push({ kind, tenant, fields: { ...fields } }))
+    (async (kind: string, grant: Grant, fields: object) => void entries.push({ kind, grant, fields: { ...fields } }))
   const cache = createMemoryCache({ clock })
   const seal = createSeal(sealKey())
   const ended = new Ended(clock)
@@ -139,7 +140,7 @@ describe('a placeholder', () => {
       ['billing', provider],
       ['captured', provider],
     ])
-    const { leases } = leaseRig({ provider, cache, providers })
+    const { leases, entries } = leaseRig({ provider, cache, providers })
     const of = permit()
     const held = permit({ grant: of.grant, service: of.endpoint.service })
     const capturing = {
@@ -150,9 +151,15 @@ describe('a placeholder', () => {
     await outbound.capture?.keep([
       { secret: new Secret('minted'), look: '', expiresAt: undefined, expiresInS: undefined },
     ])
-    await leases.purge(of.grant.id)
+    await leases.purge(of.grant)
     expect(provider.revoked).toHaveLength(1)
     expect(provider.revoked).not.toContain('minted')
+    const ends = entries.filter(({ kind }) => kind === 'lease.revoked')
+    expect(ends.every(({ grant }) => grant === of.grant)).toBe(true)
+    expect(ends.map(({ fields }) => [fields.provider, fields.outcome]).toSorted()).toEqual([
+      ['captured', 'expires'],
+      ['counting', 'revoked'],
+    ])
   })
 
   it('is in the record as an id alone', async () => {

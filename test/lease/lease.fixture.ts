@@ -166,7 +166,7 @@ export function countingProvider(clock: Clock, o: { lifeS?: number; revocable?: 
 
 export interface Entry {
   readonly kind: string
-  readonly tenant: string
+  readonly grant: Grant
   readonly fields: Record<string, unknown>
 }
 
@@ -188,7 +188,7 @@ export function leaseRig(o: Partial<LeaseRooms> & { provider?: CountingProvider;
     providers: new Map([['billing', provider]]),
     cache: createMemoryCache({ clock }),
     sealKey: sealKey(),
-    record: async (kind, tenant, fields) => void entries.push({ kind, tenant, fields }),
+    record: async (kind, grant, fields) => void entries.push({ kind, grant, fields }),
     ...o,
     clock,
   })

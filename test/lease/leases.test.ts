@@ -78,14 +78,13 @@ describe('acquiring', () => {
     expect(entries).toEqual([
       {
         kind: 'lease.issued',
-        tenant: 'default',
+        grant: to,
         fields: {
           provider: 'counting',
           credential: 'billing',
           cred_id: lease.facts.credentialId,
           ephemeral: true,
           expires: lease.facts.expiresAt,
-          grant: to.id,
           service: 'billing',
           cause: 'needed',
           ms: 0,
@@ -260,7 +259,10 @@ describe('time', () => {
       .poll(() => (leases.acquire(same, receipt) as Lease).facts.credentialId)
       .not.toBe(first.facts.credentialId)
     expect(provider.requests).toHaveLength(2)
-    expect(entries[1]?.fields.cause).toBe('renewal')
+    expect(entries.map(({ kind, fields }) => [kind, fields.cause])).toEqual([
+      ['lease.issued', 'needed'],
+      ['lease.renewed', 'renewal'],
+    ])
   })
 
   test('keeps the old credential while a renewal fails, and tries again every five seconds', async () => {
@@ -419,13 +421,13 @@ describe('the end of a grant', () => {
     const first = await lease.attach(request)
     const second = await lease.reissue(request)
     const kept = await leases.acquire(permit({ service: billing, grant: other }), receipt)
-    await leases.purge(ended.id)
+    await leases.purge(ended)
     expect(provider.revoked.map((token) => `Bearer ${token}`).sort()).toEqual(
       [field(first, 'authorization'), field(second ?? plain(), 'authorization')].sort(),
     )
-    expect(entries.filter((entry) => entry.kind === 'lease.revoked').map((entry) => entry.fields.grant)).toEqual([
-      ended.id,
-      ended.id,
+    expect(entries.filter((entry) => entry.kind === 'lease.revoked').map((entry) => entry.grant)).toEqual([
+      ended,
+      ended,
     ])
     const still = leases.acquire(permit({ service: billing, grant: other }), receipt) as Lease
     expect(still.facts.credentialId).toBe(kept.facts.credentialId)
@@ -445,7 +447,7 @@ describe('the end of a grant', () => {
       return ordinary(request, signal)
     }
     const late = failure(leases.acquire(permit({ service: billing, grant: ended }), receipt))
-    await leases.purge(ended.id)
+    await leases.purge(ended)
     finish()
     expect((await late).code).toBe('grant_revoked')
     await leases.close()
@@ -457,7 +459,7 @@ describe('the end of a grant', () => {
     const ended = grant()
     await leases.acquire(permit({ service: billing, grant: ended }), receipt)
     Object.assign(provider, { revoke: () => Promise.reject(new Error('token-leak')) })
-    await leases.purge(ended.id)
+    await leases.purge(ended)
     expect(entries.at(-1)).toMatchObject({
       kind: 'lease.revoked',
       fields: { outcome: 'failed', reason: 'grant_ended' },
@@ -468,7 +470,7 @@ describe('the end of a grant', () => {
 
 describe('failures of the issuer', () => {
   test('are shared by everyone waiting and kept for at most five seconds', async () => {
-    const { leases, clock, provider } = leaseRig()
+    const { leases, clock, provider, entries } = leaseRig()
     const same = permit({ service: billing })
     const ordinary = provider.next
     provider.next = async () => {
@@ -481,6 +483,10 @@ describe('failures of the issuer', () => {
     provider.next = ordinary
     clock.advance(4_999)
     await failure(leases.acquire(same, receipt))
+    const of = { provider: 'counting', credential: 'billing', service: 'billing', cause: 'needed', ms: 0 }
+    expect(entries).toEqual([
+      { kind: 'lease.failed', grant: same.grant, fields: { ...of, code: 'credential_rejected' } },
+    ])
     clock.advance(1)
     await leases.acquire(same, receipt)
     expect(provider.requests).toHaveLength(2)
@@ -566,7 +572,7 @@ describe('the shared cache', () => {
     const lease = await leases.acquire(same, receipt)
     expect(leases.acquire(same, receipt)).not.toBeInstanceOf(Promise)
     expect(await lease.reissue(plain())).not.toBeNull()
-    await leases.purge(ended.id)
+    await leases.purge(ended)
     expect(provider.revoked).toHaveLength(2)
     await failure(attempt(() => leases.acquire(same, receipt)))
   })
@@ -591,7 +597,7 @@ describe('the shared cache', () => {
     const same = permit({ service: billing, grant: ended })
     await one.leases.acquire(same, receipt)
     await two.leases.acquire(same, receipt)
-    await one.leases.purge(ended.id)
+    await one.leases.purge(ended)
     expect((await failure(attempt(() => two.leases.acquire(same, receipt)))).code).toBe('grant_revoked')
     expect(shared.provider.revoked).toHaveLength(1)
   })

@@ -67,7 +67,7 @@ function room(o: { redis?: Redis; provider?: Provider; clock?: Clock } = {}): Le
         : createRedisCache({ redis: o.redis, prefix: `test-${process.pid}:` }),
     sealKey: key,
     clock,
-    record: async (kind, tenant, fields) => void entries.push({ kind, tenant, fields }),
+    record: async (kind, grant, fields) => void entries.push({ kind, grant, fields }),
   })
 }
 
@@ -105,10 +105,11 @@ test('the end of a grant revokes its token at the issuer, and the record says so
   })
   const ended = live()
   const lease = await leases.acquire(permit({ service: billing, grant: ended }), receipt)
-  await leases.purge(ended.id)
+  await leases.purge(ended)
   expect(entries.at(-1)).toMatchObject({
     kind: 'lease.revoked',
-    fields: { grant: ended.id, cred_id: lease.facts.credentialId, outcome: 'revoked' },
+    grant: ended,
+    fields: { cred_id: lease.facts.credentialId, outcome: 'revoked', service: 'billing', ephemeral: true },
   })
   await leases.close()
 })
