@@ -3,7 +3,7 @@
  * that a crash loses nothing and repeats nothing. Several processes may do it at once; the slower one starts over.
  */
 import { type Entry, parseEntry } from '../audit/entry.ts'
-import { coveredBy, firstKept, type Place, readEntries, START } from '../audit/follow.ts'
+import { coveredBy, entryAt, firstKept, type Place, readEntries, START } from '../audit/follow.ts'
 import { leafHash } from '../audit/merkle.ts'
 import type { Clock } from '../protocol/clock.ts'
 import { Batch } from './batch.ts'
@@ -30,10 +30,12 @@ export interface IndexerOptions {
   readonly database: Database
   readonly clock: Clock
   /** Told after every batch. */
-  readonly onProgress?: (next: number, covered: number) => void
+  readonly onProgress?: ((next: number, covered: number) => void) | undefined
 }
 
 interface Progress {
+  /** As the index has it; undefined: nothing of this log is in it. */
+  readonly next: number | undefined
   readonly place: Place
   /** Of the entry in front of it. */
   readonly leaf: string
@@ -72,7 +74,7 @@ async function readOn(o: IndexerOptions, from: Progress, signal: AbortSignal | u
     const behind = { place: next, leaf: leafHash(last).toString('base64url'), ts: parsed(last).ts }
     const size = covered - next.seq > FAR ? BATCH.far : BATCH.near
     if (batch.size < size && next.seq < covered) continue
-    const to = { ...behind, ts: Date.parse(behind.ts) }
+    const to = { ...behind, next: next.seq, ts: Date.parse(behind.ts) }
     await store(o, batch, { from: at, to })
     at = to
     batch = new Batch(o.origin)
@@ -100,41 +102,51 @@ async function store(o: IndexerOptions, batch: Batch, way: { from: Progress; to:
 async function advance(writer: Writer, log: string, { from, to }: { from: Progress; to: Progress }): Promise<void> {
   const { seq, segment, offset } = to.place
   const values = [seq, segment, offset, to.ts, to.leaf, log]
-  const isFirst = from.place.seq === 0 || from.leaf === ''
-  const changed = isFirst
-    ? await writer.run(
-        'INSERT INTO progress (next, segment, "offset", ts, leaf, log) VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING',
-        values,
-      )
-    : await writer.run(
-        'UPDATE progress SET next = ?, segment = ?, "offset" = ?, ts = ?, leaf = ? WHERE log = ? AND next = ?',
-        [...values, from.place.seq],
-      )
+  const changed =
+    from.next === undefined
+      ? await writer.run(
+          'INSERT INTO progress (next, segment, "offset", ts, leaf, log) VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING',
+          values,
+        )
+      : await writer.run(
+          'UPDATE progress SET next = ?, segment = ?, "offset" = ?, ts = ?, leaf = ? WHERE log = ? AND next = ?',
+          [...values, from.next],
+        )
   if (changed === 0) throw new Overtaken()
 }
 
 async function progressOf({ database, origin }: IndexerOptions): Promise<Progress | undefined> {
   const [row] = await database.all<{ next: number; segment: number; offset: number; ts: number; leaf: string }>(
-    'SELECT * FROM progress WHERE log = ?',
+    'SELECT next, segment, "offset", ts, leaf FROM progress WHERE log = ?',
     [origin],
   )
-  return row && { place: { seq: row.next, segment: row.segment, offset: row.offset }, leaf: row.leaf, ts: row.ts }
+  if (!row) return undefined
+  const { next, segment, offset, leaf, ts } = row
+  return { next, place: { seq: next, segment, offset }, leaf, ts }
 }
 
 async function resume(o: IndexerOptions): Promise<Progress> {
+  const [known, kept] = await Promise.all([progressOf(o), firstKept(o.dir)])
+  if (known && known.place.seq >= kept) return known
+  // Pruned before it was read: what is gone cannot be found any more.
+  const place = kept === 0 ? START : { seq: kept, segment: 0, offset: 0 }
+  return { next: known?.next, place, leaf: known?.leaf ?? '', ts: known?.ts ?? 0 }
+}
+
+/** Whether what is in the index was read from this log: the entry in front of the place is the one that was read. */
+export async function isOfThisLog(o: IndexerOptions): Promise<boolean> {
   const known = await progressOf(o)
-  if (known) return known
-  const seq = await firstKept(o.dir)
-  return { place: seq === 0 ? START : { seq, segment: 0, offset: 0 }, leaf: '', ts: 0 }
+  if (!known || known.place.seq < (await firstKept(o.dir))) return true
+  const last = known.place.seq <= (await coveredBy(o.dir)) ? await entryAt(o.dir, known.place.seq - 1) : undefined
+  if (last === undefined) return (await firstKept(o.dir)) >= known.place.seq // just pruned
+  return leafHash(last).toString('base64url') === known.leaf
 }
 
 async function lagOf(o: IndexerOptions): Promise<Lag> {
   const [known, covered] = await Promise.all([progressOf(o), coveredBy(o.dir)])
-  const entries = Math.max(0, covered - (known?.place.seq ?? 0))
-  if (entries === 0) return { entries, seconds: 0 }
-  for await (const { entries: found } of readEntries(o.dir, known?.place)) {
-    const oldest = found[0] && Date.parse(parsed(found[0]).ts)
-    return { entries, seconds: oldest === undefined ? 0 : Math.max(0, (o.clock.nowMs() - oldest) / 1000) }
-  }
-  return { entries, seconds: 0 }
+  const next = Math.max(known?.place.seq ?? 0, await firstKept(o.dir))
+  if (next >= covered) return { entries: 0, seconds: 0 }
+  const oldest = await entryAt(o.dir, next)
+  const ageMs = oldest === undefined ? 0 : o.clock.nowMs() - Date.parse(parsed(oldest).ts)
+  return { entries: covered - next, seconds: Math.max(0, ageMs / 1000) }
 }

@@ -25,9 +25,11 @@ export interface Filter {
   readonly kind?: string
   /** Name of a credential in settings, or a `cred_id`. */
   readonly credential?: string
-  /** W3C trace id, 32 hex digits. */
+  /** W3C trace id, 32 hex digits, or the `traceparent` that has it. */
   readonly trace?: string
-  /** Words that must all occur in path, purpose, codes, names, policies or user agent. */
+  /** Hash of the prompt: `sha256:` and hex or base64url. */
+  readonly prompt?: string
+  /** Words that must all occur in path, purpose, codes, names, policies, user agent, or what else an entry says. */
   readonly text?: string
   /** Milliseconds since the epoch, inclusive. */
   readonly since?: number
@@ -71,7 +73,7 @@ export interface Lag {
 /** A record whole, as the log has it. */
 export interface Told {
   readonly found: Found
-  /** Decision and outcome of a call; otherwise the one entry. Absent when their text was pruned. */
+  /** Decision and outcome of a call; otherwise the one entry. Those are missing whose text was pruned, or whose log is elsewhere. */
   readonly entries: readonly Entry[]
   /** C2SP tlog-proof of each entry, if it was asked for. */
   readonly proofs?: readonly string[]

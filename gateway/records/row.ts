@@ -95,13 +95,14 @@ function authorityIn(entry: Entry, members: Members, facts: Members) {
   const grant = objectIn(members.grant)
   const steps = actorsIn(entry)
   const agents = steps.filter(({ kind }) => kind === 'ai_agent')
+  const presented = text(objectIn(members.client).grant)
   return {
     human: text(human.sub),
     human_iss: text(human.iss),
     agent: text(objectIn(grant.agent).id) ?? agents.at(-1)?.id ?? text(facts.agent),
     task: text(task.id) ?? text(facts.task),
     purpose: text(task.purpose) ?? text(facts.purpose),
-    grant_id: text(grant.id) ?? text(facts.grant) ?? steps.findLast(({ kind }) => kind === 'grant')?.id ?? null,
+    grant_id: text(grant.id) ?? text(facts.grant) ?? steps.findLast(({ kind }) => kind === 'grant')?.id ?? presented,
     chain: text(members.lineage_hash),
     depth: agents.length === 0 ? null : agents.length - 1,
   }
@@ -159,7 +160,9 @@ function endIn(entry: Entry, members: Members) {
 }
 
 function detailOf(members: Members): string | null {
+  const { iss: _iss, sub: _sub, ...proof } = objectIn(members.human)
   const rest = Object.entries(members).filter(([name]) => !COMMON.has(name))
+  if (Object.keys(proof).length > 0) rest.push(['human', proof]) // how it was proved; who it is are columns
   return rest.length === 0 ? null : clean(JSON.stringify(Object.fromEntries(rest)))
 }
 

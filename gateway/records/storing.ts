@@ -22,6 +22,17 @@ const MARKS = COLUMNS.map(() => '?').join(', ')
 const UPDATES = COLUMNS.map((column) => `${column} = excluded.${column}`).join(', ')
 const TERMS = `INSERT OR REPLACE INTO records_terms (rowid, terms) VALUES (${PLACE}, ?)`
 
+/** Everything that was read from this log. A file has one log; what chains are made of stays where others share it. */
+export async function clearLog(writer: Writer, dialect: Dialect, log: string): Promise<void> {
+  const tables = ['records', 'grants', 'leases', 'ends', 'progress']
+  if (dialect === 'postgres') {
+    for (const table of tables) await writer.run(`DELETE FROM ${table} WHERE log = ?`, [log])
+    return
+  }
+  for (const table of [...tables, 'chains']) await writer.run(`DELETE FROM ${table}`)
+  await writer.run("INSERT INTO records_terms (records_terms) VALUES ('delete-all')")
+}
+
 async function storeRecords(writer: Writer, dialect: Dialect, records: Gathered['records']): Promise<void> {
   const isSqlite = dialect === 'sqlite'
   const columns = `id, ${COLUMNS.join(', ')}${isSqlite ? '' : ', terms'}`

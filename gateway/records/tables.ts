@@ -79,6 +79,7 @@ const INDEXES = [
   'CREATE INDEX IF NOT EXISTS records_by_grant ON records (grant_id)',
   'CREATE INDEX IF NOT EXISTS records_by_task ON records (task)',
   'CREATE INDEX IF NOT EXISTS records_by_cred ON records (cred_id) WHERE cred_id IS NOT NULL',
+  'CREATE INDEX IF NOT EXISTS records_by_end ON records (end_seq) WHERE end_seq IS NOT NULL',
   'CREATE INDEX IF NOT EXISTS chains_by_chain ON chains (chain)',
   'CREATE INDEX IF NOT EXISTS grants_by_task ON grants (task)',
   'CREATE INDEX IF NOT EXISTS grants_by_chain ON grants (chain)',
