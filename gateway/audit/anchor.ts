@@ -2,7 +2,6 @@
  * The last signed head and what is needed to go on from it: frontier, offset, leaf hashes. `checkpoint` is for the world;
  * `frontier.json` carries the same note with the peaks, so that a start reads only what came later. Both are replaced whole.
  */
-import { stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import { readIfThere } from '../private-file.ts'
 import { type Checkpoint, type CheckpointSigner, openCheckpoint } from './checkpoint.ts'
@@ -14,25 +13,31 @@ import type { NoteVerifier } from './note.ts'
 /** A place in the log up to which everything is known. */
 export interface Anchor {
   readonly frontier: Frontier
-  /** Bytes of the entries file that the frontier covers. */
+  /** First entry of the segment that is being written. */
+  readonly segment: number
+  /** Bytes of that segment that the frontier covers. */
   readonly offset: number
   /** Latest time in those entries, milliseconds since the epoch. */
   readonly latestMs: number
 }
 
-export const origin: Anchor = { frontier: new Frontier(), offset: 0, latestMs: 0 }
-
 /**
  * Sign and publish. The frontier goes first and is not synced: if it is lost or torn, the next start reads the whole log.
  * A crash between the two leaves the older checkpoint, which the newer head is consistent with.
+ * @returns the signed note.
  */
-export async function publish(dir: string, anchor: Anchor, by: { sign: CheckpointSigner; disk: Disk }): Promise<void> {
-  const { frontier, offset, latestMs } = anchor
+export async function publish(
+  dir: string,
+  anchor: Anchor,
+  by: { sign: CheckpointSigner; disk: Disk },
+): Promise<string> {
+  const { frontier, segment, offset, latestMs } = anchor
   const note = by.sign({ size: frontier.size, root: frontier.root() })
   const peaks = frontier.peaks.map((peak) => peak.toString('base64'))
-  const state = `${JSON.stringify({ v: 1, checkpoint: note, offset, latestMs, peaks })}\n`
+  const state = `${JSON.stringify({ v: 1, checkpoint: note, segment, offset, latestMs, peaks })}\n`
   await by.disk.replace(join(dir, files.frontier), state, { isDurable: false })
   await by.disk.replace(join(dir, files.checkpoint), note, { isDurable: true })
+  return note
 }
 
 /**
@@ -57,6 +62,7 @@ export async function readAnchor(
   try {
     const state = JSON.parse(bytes.toString('utf8')) as {
       checkpoint: string
+      segment?: number
       offset: number
       latestMs: number
       peaks: string[]
@@ -68,17 +74,9 @@ export async function readAnchor(
     )
     const isSound =
       frontier.root().equals(head.root) && Number.isSafeInteger(state.offset) && Number.isFinite(state.latestMs)
-    return isSound ? { anchor: { frontier, offset: state.offset, latestMs: state.latestMs }, head } : undefined
+    const { segment = 0, offset, latestMs } = state
+    return isSound ? { anchor: { frontier, segment, offset, latestMs }, head } : undefined
   } catch {
     return undefined
-  }
-}
-
-export async function sizeOf(path: string): Promise<number> {
-  try {
-    return (await stat(path)).size
-  } catch (cause) {
-    if ((cause as NodeJS.ErrnoException).code === 'ENOENT') return 0
-    throw cause
   }
 }

@@ -1,9 +1,11 @@
 /**
- * The durable steps of the log, few enough to be failed one by one in tests: store a batch, cut back, replace a small file.
- * No step is retried here: what a failed write left behind is for the log to undo.
+ * The durable steps of the log, few enough to be failed one by one in tests: store a batch, cut back, replace a small file,
+ * begin the next file of entries. No step is retried here: what a failed write left behind is for the log to undo.
  */
 import { constants, fdatasync, ftruncate, type WriteFileOptions, write } from 'node:fs'
-import { type FileHandle, open, rename } from 'node:fs/promises'
+import { type FileHandle, link, open, rename, rm } from 'node:fs/promises'
+import { dirname } from 'node:path'
+import { syncDirectory } from '../private-file.ts'
 
 export interface Disk {
   /** Write `bytes` at `position`; with `isDurable`, call back only when they would survive a power cut. */
@@ -16,6 +18,8 @@ export interface Disk {
   sync(fd: number): Promise<void>
   /** Put a small file in place of another: readers see the old or the new one, whole. */
   replace(path: string, text: string, options: { isDurable: boolean }): Promise<void>
+  /** Name the file `active` `closed`, and put an empty one in its place, durably. When it fails, nothing has changed. */
+  rotate(paths: { active: string; fresh: string; closed: string }, durability: 'fsync' | 'relaxed'): Promise<FileHandle>
 }
 
 /** Linux makes a write durable in the same system call, which saves a trip through the thread pool for every batch. */
@@ -49,5 +53,22 @@ export const realDisk: Disk = {
       await file.close()
     }
     await rename(temporary, path)
+  },
+  rotate: async ({ active, fresh, closed }, durability) => {
+    await rm(fresh, { force: true })
+    const file = await openForAppending(fresh, durability)
+    try {
+      await link(active, closed)
+      // A crash from here on leaves two names of the old file: the second one is taken away at the next start.
+      await rename(fresh, active)
+      await syncDirectory(dirname(active))
+      return file
+    } catch (cause) {
+      await file.close()
+      // Puts the old file back in its place, or takes away its second name when it never left.
+      await rename(closed, active).catch(() => undefined)
+      await rm(closed, { force: true })
+      throw cause
+    }
   },
 }

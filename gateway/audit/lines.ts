@@ -8,6 +8,8 @@ export const files = {
   entries: 'entries.jsonl',
   /** Signed head of the tree. */
   checkpoint: 'checkpoint',
+  /** The newest one that witnesses have cosigned. */
+  witnessed: 'checkpoint.witnessed',
   /** The same head with what is needed to go on from it. */
   frontier: 'frontier.json',
   /** Leaf hashes, 32 bytes each: C2SP level-0 tiles end to end. */

@@ -3,7 +3,7 @@
  * `publisher.ts` signs, `recovery.ts` finds out at start where to go on. Tiles, witnesses and the index attach beside this file.
  */
 import { createPublicKey, type KeyObject } from 'node:crypto'
-import { type FileHandle, mkdir, open } from 'node:fs/promises'
+import { type FileHandle, mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Clock } from '../protocol/clock.ts'
 import { publish } from './anchor.ts'
@@ -11,22 +11,37 @@ import { type Draft, draftFrom, type JsonValue } from './canonical.ts'
 import { unavailable } from './cause.ts'
 import { checkpointSigner } from './checkpoint.ts'
 import { type Disk, openForAppending, realDisk } from './disk.ts'
+import { HashFiles } from './hash-files.ts'
 import { files } from './lines.ts'
 import { type Lock, takeLock } from './lock.ts'
+import { Frontier } from './merkle.ts'
 import { noteVerifier } from './note.ts'
 import { Publisher } from './publisher.ts'
 import { type Cut, type Recovered, recover } from './recovery.ts'
+import { Rotation } from './rotation.ts'
 import { Sequencer } from './sequencer.ts'
 
 export { loadLogKey } from './key.ts'
+
+/** A published checkpoint. */
+export interface Head {
+  /** The signed note, as in the file `checkpoint`. */
+  readonly note: string
+  /** Entries that it covers. */
+  readonly size: number
+}
 
 export interface Log {
   /** Name of this log, as in its checkpoints. */
   readonly origin: string
   /** Entries in the log. */
   readonly size: number
+  /** The newest checkpoint. There is one as soon as the log is open. */
+  head(): Head
   /** Why the log cannot be written or signed at present; undefined when all is well. */
   readonly failure: Error | undefined
+  /** Entries that wait for a disk that failed. */
+  readonly kept: number
   /**
    * Resolves with the entry's number when it is durable (`relaxed`: written).
    * @throws {GatewayError} `audit_unavailable`, and then the entry is not in the log.
@@ -50,14 +65,22 @@ export interface LogOptions {
   readonly key: KeyObject
   readonly durability: 'fsync' | 'relaxed'
   readonly clock: Clock
+  /** Bytes after which a new file of entries is begun. Default 64 MiB. */
+  readonly segmentBytes?: number
+  /** Days that the text of entries is kept. Default for ever. */
+  readonly keepDays?: number | undefined
   /** The durable steps; tests fail them one by one. */
   readonly disk?: Disk
 }
 
+const SEGMENT_BYTES = 64 * 1024 * 1024
+/** With `keepDays`, no file spans more than a day: the text of one goes as a whole. */
+const DAY_MS = 86_400_000
+
 interface Held {
   readonly lock: Lock
-  readonly entries: FileHandle
-  readonly leaves: FileHandle
+  readonly file: Rotation
+  readonly hashes: HashFiles
 }
 
 /**
@@ -68,19 +91,27 @@ export async function openLog(o: LogOptions): Promise<Log> {
   await mkdir(o.dir, { recursive: true, mode: 0o700 })
   const lock = takeLock(join(o.dir, files.lock))
   let entries: FileHandle | undefined
-  let leaves: FileHandle | undefined
+  let hashes: HashFiles | undefined
   try {
     const verifier = noteVerifier(o.origin, createPublicKey(o.key))
     entries = await openForAppending(join(o.dir, files.entries), o.durability)
     const found = await recover({ dir: o.dir, verifier, file: entries, nowMs: o.clock.nowMs() })
-    leaves = await open(join(o.dir, files.leaves), 'r+')
-    return await new FileLog(o, { lock, entries, leaves }, found).begin(found)
+    hashes = await HashFiles.open(o.dir)
+    const file = rotationOf(o, entries, found)
+    return await new FileLog(o, { lock, file, hashes }, found).begin(found)
   } catch (cause) {
     await entries?.close()
-    await leaves?.close()
+    await hashes?.close()
     lock.release()
     throw cause
   }
+}
+
+function rotationOf(o: LogOptions, file: FileHandle, { anchor, beganMs }: Recovered): Rotation {
+  const { dir, clock, durability, disk = realDisk, segmentBytes = SEGMENT_BYTES } = o
+  const segmentMs = o.keepDays === undefined ? undefined : DAY_MS
+  const at = { file, first: anchor.segment, beganMs: beganMs ?? clock.nowMs() }
+  return new Rotation({ dir, clock, durability, disk, segmentBytes, segmentMs }, at)
 }
 
 class FileLog implements Log {
@@ -88,27 +119,31 @@ class FileLog implements Log {
   readonly #held: Held
   readonly #sequencer: Sequencer
   readonly #publisher: Publisher
+  #head: Head | undefined
   #closing: Promise<void> | undefined
 
   constructor(o: LogOptions, held: Held, { anchor }: Recovered) {
     const disk = o.disk ?? realDisk
-    const fd = held.entries.fd
+    const { file, hashes } = held
     const isDurable = o.durability === 'fsync'
     const sign = checkpointSigner(o.origin, o.key)
+    const { size, peaks } = anchor.frontier
+    const frontier = new Frontier(size, peaks, (level, root) => this.#publisher.addTile(level, root))
     this.origin = o.origin
     this.#held = held
     this.#sequencer = new Sequencer({
-      ...{ origin: o.origin, fd, disk, clock: o.clock, isDurable, anchor },
+      ...{ origin: o.origin, file, disk, clock: o.clock, isDurable, anchor: { ...anchor, frontier } },
       onStored: (leaves) => this.#publisher.add(leaves),
     })
     this.#publisher = new Publisher({
-      clock: o.clock,
-      leaves: held.leaves,
+      ...{ clock: o.clock, hashes },
       anchor: () => this.#sequencer.anchor(),
-      publish: async (head) => {
+      publish: async (stored) => {
+        await file.release()
         // A checkpoint must never say more than the disk holds: after a power cut the log would contradict it.
-        if (!isDurable) await disk.sync(fd)
-        await publish(o.dir, head, { sign, disk })
+        if (!isDurable) await disk.sync(file.fd)
+        const note = await publish(o.dir, stored, { sign, disk })
+        this.#head = { note, size: stored.frontier.size }
       },
     })
   }
@@ -117,8 +152,17 @@ class FileLog implements Log {
     return this.#sequencer.size
   }
 
+  head(): Head {
+    if (!this.#head) throw new Error('the log is not open yet')
+    return this.#head
+  }
+
   get failure(): Error | undefined {
     return this.#sequencer.failure ?? this.#publisher.failure
+  }
+
+  get kept(): number {
+    return this.#sequencer.kept
   }
 
   append(draft: Draft): Promise<number> {
@@ -161,8 +205,9 @@ class FileLog implements Log {
       })
     } finally {
       this.#sequencer.stop()
-      await this.#held.entries.close()
-      await this.#held.leaves.close()
+      await this.#held.file.close()
+      await this.#held.hashes.sync()
+      await this.#held.hashes.close()
       this.#held.lock.release()
     }
   }

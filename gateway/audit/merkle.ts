@@ -27,16 +27,21 @@ function sha256(bytes: Uint8Array): Buffer {
   return Buffer.from(hash('sha256', bytes, 'latin1'), 'latin1')
 }
 
+/** Told the root of every perfect subtree of 256^level leaves when it is complete: level 1, 2, … */
+export type OnTile = (level: number, root: Buffer) => void
+
 /** The roots of the perfect subtrees, largest first: all that is needed to append and to name the root. */
 export class Frontier {
   #size: number
   readonly #peaks: Buffer[]
+  readonly #onTile: OnTile | undefined
 
-  constructor(size = 0, peaks: readonly Buffer[] = []) {
+  constructor(size = 0, peaks: readonly Buffer[] = [], onTile?: OnTile) {
     if (peaks.length !== onesIn(size))
       throw new RangeError(`a tree of ${size} leaves has ${onesIn(size)} peaks, not ${peaks.length}`)
     this.#size = size
     this.#peaks = [...peaks]
+    this.#onTile = onTile
   }
 
   get size(): number {
@@ -49,8 +54,13 @@ export class Frontier {
 
   append(leaf: Buffer): void {
     let node = leaf
+    let height = 0
     // Every trailing one-bit of the size is a perfect subtree that the new leaf completes a larger one with.
-    for (let n = this.#size; n % 2 === 1; n = (n - 1) / 2) node = nodeHash(this.#peaks.pop() ?? EMPTY_ROOT, node)
+    for (let n = this.#size; n % 2 === 1; n = (n - 1) / 2) {
+      node = nodeHash(this.#peaks.pop() ?? EMPTY_ROOT, node)
+      height += 1
+      if (height % 8 === 0) this.#onTile?.(height / 8, node)
+    }
     this.#peaks.push(node)
     this.#size += 1
   }

@@ -22,6 +22,8 @@ export interface Hashes {
   leaf(index: number): Promise<Buffer>
   /** Root over the first `size` leaves. Default all. */
   root(size?: number): Promise<Buffer>
+  /** Roots of the perfect subtrees of the first `size` leaves, largest first: what a `Frontier` is made of. */
+  peaks(size: number): Promise<Buffer[]>
   /** RFC 9162 §2.1.3: siblings on the way from leaf `index` to the root of the first `size` leaves. */
   inclusionProof(index: number, size?: number): Promise<Buffer[]>
   /** RFC 9162 §2.1.4: shows that the first `size1` leaves are a prefix of the first `size2`. */
@@ -74,6 +76,17 @@ class StoredHashes implements Hashes {
   root(size = this.size): Promise<Buffer> {
     this.#mustHold(size, 0, this.size)
     return size === 0 ? Promise.resolve(EMPTY_ROOT) : this.#range(0, size)
+  }
+
+  async peaks(size: number): Promise<Buffer[]> {
+    this.#mustHold(size, 0, this.size)
+    const peaks: Buffer[] = []
+    for (let from = 0; from < size; ) {
+      const count = 2 ** Math.floor(Math.log2(size - from))
+      peaks.push(await this.#perfect(Math.log2(count), from / count))
+      from += count
+    }
+    return peaks
   }
 
   inclusionProof(index: number, size = this.size): Promise<Buffer[]> {

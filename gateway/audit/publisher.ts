@@ -1,12 +1,11 @@
 /** Signs and publishes the head of the log while it grows: at most every 200 ms, one at a time, and once more at the end. */
-import type { FileHandle } from 'node:fs/promises'
 import type { Clock } from '../protocol/clock.ts'
 import type { Anchor } from './anchor.ts'
+import { type HashFiles, noNodes } from './hash-files.ts'
 
 export interface PublisherParts {
   readonly clock: Clock
-  /** The file of leaf hashes. */
-  readonly leaves: FileHandle
+  readonly hashes: HashFiles
   /** What is stored now. */
   anchor(): Anchor
   /** Makes what is stored durable, signs it, and puts the checkpoint in place. */
@@ -17,8 +16,8 @@ const EVERY_MS = 200
 
 export class Publisher {
   readonly #parts: PublisherParts
-  /** Leaf hashes that are not in their file yet. */
-  #leaves: Buffer[] = []
+  /** Hashes that are not in their files yet, by level. */
+  #nodes = noNodes()
   #failure: Error | undefined
   #isDirty = false
   #running: Promise<void> | undefined
@@ -34,8 +33,13 @@ export class Publisher {
     return this.#failure
   }
 
+  /** The root of a full subtree, before the leaf that completed it. */
+  addTile(level: number, root: Buffer): void {
+    this.#nodes[level]?.push(root)
+  }
+
   add(leaves: readonly Buffer[]): void {
-    for (const leaf of leaves) this.#leaves.push(leaf)
+    for (const leaf of leaves) this.#nodes[0]?.push(leaf)
     this.#isDirty = true
     this.#schedule()
   }
@@ -68,23 +72,17 @@ export class Publisher {
 
   async #publish(): Promise<void> {
     const anchor = this.#parts.anchor()
-    const leaves = this.#leaves
-    this.#leaves = []
+    const nodes = this.#nodes
+    this.#nodes = noNodes()
     this.#isDirty = false
     try {
-      await writeAt(this.#parts.leaves, Buffer.concat(leaves), (anchor.frontier.size - leaves.length) * 32)
+      await this.#parts.hashes.write(nodes, anchor.frontier.size)
       await this.#parts.publish(anchor)
       this.#failure = undefined
     } catch (cause) {
       this.#failure = cause as Error
-      this.#leaves = [...leaves, ...this.#leaves]
+      this.#nodes = nodes.map((hashes, level) => [...hashes, ...(this.#nodes[level] ?? [])])
       this.#isDirty = true
     }
-  }
-}
-
-async function writeAt(file: FileHandle, bytes: Buffer, position: number): Promise<void> {
-  for (let done = 0; done < bytes.length; ) {
-    done += (await file.write(bytes, done, bytes.length - done, position + done)).bytesWritten
   }
 }

@@ -1,18 +1,23 @@
 /**
- * The log at start: is it the one that was signed, and where does it go on. A tail that the last signed head does not cover
- * may be torn by a crash and is cut off, kept aside and reported; anything else that does not fit stops the start.
+ * The log at start: is it the one that was signed, and where does it go on. The last few thousand entries are hashed onto the
+ * stored hashes of those before, and must come to the signed root. A tail that the last signed head does not cover may be torn by a
+ * crash and is cut off, kept aside and reported; anything else that does not fit stops the start.
  */
-
 import { hash } from 'node:crypto'
-import { constants } from 'node:fs'
 import { type FileHandle, open } from 'node:fs/promises'
 import { join } from 'node:path'
-import { type Anchor, origin, readAnchor, readCheckpoint, sizeOf } from './anchor.ts'
+import { type Anchor, readAnchor, readCheckpoint } from './anchor.ts'
 import type { Checkpoint } from './checkpoint.ts'
 import { parseEntry, timeOf } from './entry.ts'
-import { files, type Line, MAX_LINE_BYTES, readLines } from './lines.ts'
-import { type Frontier, leafHash } from './merkle.ts'
+import { HashFiles, UNSYNCED } from './hash-files.ts'
+import { files } from './lines.ts'
+import { Frontier } from './merkle.ts'
 import type { NoteVerifier } from './note.ts'
+import { HASH_BYTES, openHashes, TILE_WIDTH } from './proofs.ts'
+import { ADVICE, Replay } from './replay.ts'
+import { undoHalfRotation } from './rotation.ts'
+import { listSegments, prunedBefore, type Segment } from './segments.ts'
+import { openText, type Text } from './text.ts'
 
 /** More than writes in flight can leave behind: 200 ms between two signed heads, 1 MiB a write. */
 const MAX_TORN_BYTES = 16 * 1024 * 1024
@@ -26,141 +31,144 @@ export interface Cut {
 
 export interface Recovered {
   readonly anchor: Anchor
+  /** Time of the first entry in the file that is being written; undefined when it has none. */
+  readonly beganMs: number | undefined
   readonly cut: Cut | undefined
 }
 
+interface Recovery {
+  readonly dir: string
+  readonly verifier: NoteVerifier
+  /** The file that is being written. */
+  readonly file: FileHandle
+  readonly nowMs: number
+}
+
 /**
- * Check the entries in `dir` against the last signed head and make file and anchor agree. `file` is the entries file, writable.
+ * Check the entries in `dir` against the last signed head and make files and anchor agree. Only for the holder of the lock.
  * @throws {Error} naming file and index when entries that were signed are missing or changed.
  */
-export async function recover(o: {
-  dir: string
-  verifier: NoteVerifier
-  file: FileHandle
-  nowMs: number
-}): Promise<Recovered> {
-  const path = join(o.dir, files.entries)
-  const checkpoint = await readCheckpoint(o.dir, o.verifier)
-  const stored = await readAnchor(o.dir, o.verifier)
-  const heads = [checkpoint, stored?.head].filter((head) => head !== undefined)
-  const leaves = await openForUpdate(join(o.dir, files.leaves))
+export async function recover(o: Recovery): Promise<Recovered> {
+  await undoHalfRotation(o.dir)
+  const heads = await signedHeads(o)
+  const segments = await listSegments(o.dir)
+  const hashes = await HashFiles.open(o.dir)
   try {
-    const canResume =
-      stored &&
-      (await sizeOf(join(o.dir, files.leaves))) >= stored.head.size * 32 &&
-      (await endsThere(o.file, stored.anchor))
-    const replay = new Replay(canResume ? stored.anchor : origin, heads, path)
-    for await (const lines of readLines(path, replay.offset)) {
-      const from = replay.frontier.size
-      const hashes = replay.take(lines)
-      if (hashes.length > 0) await leaves.write(Buffer.concat(hashes), 0, hashes.length * 32, from * 32)
-      if (replay.isTorn) break
-    }
-    replay.finish()
-    await leaves.truncate(replay.frontier.size * 32)
-    const cut = await cutTail(o, replay.offset)
-    return { anchor: { frontier: replay.frontier, offset: replay.offset, latestMs: replay.latestMs }, cut }
+    const replay =
+      (await fromTheEnd(o.dir, { heads, segments, hashes })) ?? (await fromTheStart(o.dir, { heads, segments, hashes }))
+    const { frontier, offset, latestMs } = replay
+    await hashes.cut(frontier.size)
+    await hashes.sync()
+    const cut = await cutTail(o, offset)
+    const segment = segments.at(-1)?.first ?? 0
+    const first = offset > 0 ? await firstTime(o.file) : undefined
+    return { anchor: { frontier, segment, offset, latestMs }, beganMs: first, cut }
   } finally {
-    await leaves.close()
+    await hashes.close()
   }
 }
 
-/** Walks the lines after the anchor; what the heads cover must hash to them, what comes after must at least be entries. */
-class Replay {
-  readonly frontier: Frontier
-  offset: number
-  latestMs: number
-  isTorn = false
-  readonly #heads: readonly Checkpoint[]
-  readonly #path: string
-  readonly #covered: number
+interface Found {
+  readonly heads: readonly Checkpoint[]
+  readonly segments: readonly Segment[]
+  readonly hashes: HashFiles
+}
 
-  constructor(anchor: Anchor, heads: readonly Checkpoint[], path: string) {
-    this.frontier = anchor.frontier.copy()
-    this.offset = anchor.offset
-    this.latestMs = anchor.latestMs
-    this.#heads = heads
-    this.#path = path
-    this.#covered = Math.max(0, ...heads.map((head) => head.size))
+/** Undefined when that is not possible, or finds anything wrong: reading all then tells what. */
+async function fromTheEnd(dir: string, found: Found): Promise<Replay | undefined> {
+  const covered = Math.max(0, ...found.heads.map((head) => head.size))
+  const from = Math.max(await prunedBefore(dir), covered - UNSYNCED - TILE_WIDTH)
+  if (from <= 0 || from >= covered) return undefined
+  try {
+    const stored = await openHashes(dir)
+    const known = new Frontier(from, await stored.peaks(from).finally(() => stored.close()))
+    await found.hashes.complete(from)
+    return await replayed(dir, new Replay(known, found.heads, join(dir, files.entries)), found)
+  } catch {
+    return undefined
   }
+}
 
-  /** @returns leaf hashes of the lines that belong to the log. */
-  take(lines: readonly Line[]): Buffer[] {
-    const hashes: Buffer[] = []
-    for (const line of lines) {
-      if (!this.#belongs(line)) {
-        this.isTorn = true
-        break
-      }
-      const leaf = leafHash(line.bytes)
-      hashes.push(leaf)
-      this.frontier.append(leaf)
-      this.offset = line.start + line.bytes.length + 1
-      this.latestMs = Math.max(this.latestMs, timeOf(line.bytes))
-      this.#compare()
+async function fromTheStart(dir: string, found: Found): Promise<Replay> {
+  return replayed(dir, new Replay(new Frontier(), found.heads, join(dir, files.entries)), found)
+}
+
+/** All segments from the replay's place on. */
+async function replayed(dir: string, replay: Replay, { segments, hashes }: Found): Promise<Replay> {
+  for (const segment of segments) {
+    const end = segment.first + (segment.count ?? Number.POSITIVE_INFINITY)
+    if (end <= replay.frontier.size) continue
+    if (segment.form === 'pruned') await replayHashes(dir, replay, { end, hashes })
+    else await replayText(replay, { ...segment, form: segment.form }, hashes)
+    if (segment.count !== undefined) replay.mustStandAt(end)
+  }
+  replay.finish()
+  return replay
+}
+
+async function replayText(
+  replay: Replay,
+  segment: Segment & { form: 'plain' | 'zstd' },
+  hashes: HashFiles,
+): Promise<void> {
+  const text = await openText(segment)
+  try {
+    replay.offset = await startOf(text, replay.frontier.size, segment.first)
+    for await (const lines of text.lines(replay.offset)) {
+      replay.take(lines)
+      await replay.store(hashes)
+      if (replay.isTorn) return
     }
-    return hashes
+  } finally {
+    await text.close()
   }
+}
 
-  /** @throws {Error} when signed entries are missing. */
-  finish(): void {
-    const { size } = this.frontier
-    if (size >= this.#covered) return
-    const what = this.isTorn
-      ? `entry ${size} is damaged`
-      : `entries ${size} to ${this.#covered - 1} are missing from its end`
+async function startOf(text: Text, seq: number, first: number): Promise<number> {
+  if (seq <= first) return 0
+  const line = await text.find(seq)
+  if (line && parseEntry(line.bytes)?.seq === seq) return line.start
+  throw new Error(`entry ${seq} is not where it should be`)
+}
+
+/** Entries whose text is gone: their leaf hashes stand for them, and the signed root for those. */
+async function replayHashes(dir: string, replay: Replay, o: { end: number; hashes: HashFiles }): Promise<void> {
+  const stored = await openHashes(dir)
+  try {
+    while (replay.frontier.size < o.end) {
+      const from = replay.frontier.size
+      const n = Math.floor(from / TILE_WIDTH)
+      const width = Math.min(TILE_WIDTH, o.end - n * TILE_WIDTH)
+      const tile = await stored.tile(0, n, width)
+      for (let i = from - n * TILE_WIDTH; i < width; i++)
+        replay.add(tile.subarray(i * HASH_BYTES, (i + 1) * HASH_BYTES))
+      await replay.store(o.hashes)
+    }
+  } catch (cause) {
+    if (!(cause instanceof RangeError)) throw cause
     throw new Error(
-      `${this.#path}: ${what}, but the signed checkpoint covers ${this.#covered} entries. The log is not opened. ${ADVICE}`,
+      `${join(dir, files.leaves)} lacks hashes of entries whose text was pruned. The log is not opened. Restore it from a copy.`,
+      { cause },
     )
-  }
-
-  #belongs(line: Line): boolean {
-    if (!line.isWhole) return false
-    const index = this.frontier.size
-    // Covered lines are proven by the root; parsing them would only cost time.
-    if (index < this.#covered) return true
-    const entry = parseEntry(line.bytes)
-    if (entry?.seq !== index) return false
-    // The first head is signed before the first call is served, so a call without any head means that heads were removed.
-    if (this.#covered === 0 && !entry.kind.startsWith('log.')) {
-      throw new Error(`${this.#path} holds calls, but its signed checkpoint is gone. The log is not opened. ${ADVICE}`)
-    }
-    return true
-  }
-
-  #compare(): void {
-    for (const head of this.#heads) {
-      if (head.size !== this.frontier.size || head.root.equals(this.frontier.root())) continue
-      throw new Error(
-        `${this.#path} does not match its signed checkpoint at size ${head.size}: an entry was changed. The log is not opened. ${ADVICE}`,
-      )
-    }
+  } finally {
+    await stored.close()
   }
 }
 
-const ADVICE =
-  'Run "keyless log verify" to find the entry, keep the directory as evidence, and restore it from a copy or start a new log.'
-
-/** For writing anywhere in it, and made if absent: Node's letters have no mode for both. */
-function openForUpdate(path: string): Promise<FileHandle> {
-  return open(path, constants.O_RDWR | constants.O_CREAT, 0o600)
+/** The checkpoint, and the same in the frontier file, which can be newer by one. */
+async function signedHeads({ dir, verifier }: Recovery): Promise<Checkpoint[]> {
+  const checkpoint = await readCheckpoint(dir, verifier)
+  const stored = await readAnchor(dir, verifier)
+  return [checkpoint, stored?.head].filter((head) => head !== undefined)
 }
 
-/** Whether the last entry that the anchor covers really ends at its offset. */
-async function endsThere(file: FileHandle, { frontier, offset }: Anchor): Promise<boolean> {
-  if (frontier.size === 0) return offset === 0
-  const length = Math.min(offset, MAX_LINE_BYTES + 1)
-  const { bytesRead, buffer } = await file.read(Buffer.alloc(length), 0, length, offset - length)
-  if (bytesRead < length || buffer[length - 1] !== 0x0a) return false
-  const start = buffer.lastIndexOf(0x0a, length - 2) + 1
-  return parseEntry(buffer.subarray(start, length - 1))?.seq === frontier.size - 1
+async function firstTime(file: FileHandle): Promise<number | undefined> {
+  const { buffer, bytesRead } = await file.read(Buffer.alloc(64 * 1024), 0, 64 * 1024, 0)
+  return timeOf(buffer.subarray(0, Math.max(0, buffer.subarray(0, bytesRead).indexOf(0x0a)))) || undefined
 }
 
 /** Copy what follows `offset` aside, durably, and only then cut it off. */
-async function cutTail(
-  { dir, file, nowMs }: { dir: string; file: FileHandle; nowMs: number },
-  offset: number,
-): Promise<Cut | undefined> {
+async function cutTail({ dir, file, nowMs }: Recovery, offset: number): Promise<Cut | undefined> {
   const bytes = (await file.stat()).size - offset
   if (bytes === 0) return undefined
   const path = join(dir, files.entries)

@@ -10,9 +10,18 @@ import { nameOf, unavailable } from './cause.ts'
 import type { Disk } from './disk.ts'
 import { type Frontier, leafHash } from './merkle.ts'
 
+/** The file that is written, and when it gives way to the next one. */
+export interface SequencedFile {
+  readonly fd: number
+  /** Whether the file, which ends at `offset`, is to be closed before the next batch. */
+  isFull(offset: number): boolean
+  /** Begin the file of entry `next` on. False: nothing has changed, and the old one goes on. Never rejects. */
+  rotate(next: number, offset: number): Promise<boolean>
+}
+
 export interface SequencerParts {
   readonly origin: string
-  readonly fd: number
+  readonly file: SequencedFile
   readonly disk: Disk
   readonly clock: Clock
   readonly isDurable: boolean
@@ -59,6 +68,7 @@ export class Sequencer {
   readonly #parts: SequencerParts
   /** Everything that is stored. Written only by `#stored`. */
   readonly #frontier: Frontier
+  #segment: number
   #offset: number
   #latestMs: number
   readonly #buffer = Buffer.allocUnsafeSlow(BATCH_BYTES)
@@ -76,6 +86,7 @@ export class Sequencer {
   constructor(parts: SequencerParts) {
     this.#parts = parts
     this.#frontier = parts.anchor.frontier
+    this.#segment = parts.anchor.segment
     this.#offset = parts.anchor.offset
     this.#latestMs = parts.anchor.latestMs
   }
@@ -95,7 +106,10 @@ export class Sequencer {
 
   /** What is stored at this moment. */
   anchor(): Anchor {
-    return { frontier: this.#frontier.copy(), offset: this.#offset, latestMs: this.#latestMs }
+    return {
+      ...{ frontier: this.#frontier.copy(), latestMs: this.#latestMs },
+      ...{ segment: this.#segment, offset: this.#offset },
+    }
   }
 
   append(draft: Draft): Promise<number> {
@@ -139,7 +153,7 @@ export class Sequencer {
   }
 
   #mend(): void {
-    this.#parts.disk.cutBack(this.#parts.fd, this.#offset, (error) => {
+    this.#parts.disk.cutBack(this.#parts.file.fd, this.#offset, (error) => {
       this.#isTorn = error !== null
       if (error) this.#failed(error, [])
       else this.#write()
@@ -147,6 +161,18 @@ export class Sequencer {
   }
 
   #write(): void {
+    if (this.#parts.file.isFull(this.#offset)) void this.#rotate()
+    else this.#store()
+  }
+
+  /** Between two batches. Calls wait for two names and a sync of the directory, once in `audit.segment_mb`. */
+  async #rotate(): Promise<void> {
+    const hasBegun = await this.#parts.file.rotate(this.#frontier.size, this.#offset)
+    if (hasBegun) [this.#segment, this.#offset] = [this.#frontier.size, 0]
+    this.#store()
+  }
+
+  #store(): void {
     const batch = this.#fill()
     const end = batch.ends.at(-1)
     if (end === undefined) {
@@ -154,8 +180,8 @@ export class Sequencer {
       return
     }
     const bytes = this.#buffer.subarray(0, end + 1)
-    const { fd, disk, isDurable } = this.#parts
-    disk.store({ fd, bytes, position: this.#offset, isDurable }, (error) =>
+    const { file, disk, isDurable } = this.#parts
+    disk.store({ fd: file.fd, bytes, position: this.#offset, isDurable }, (error) =>
       error ? this.#failed(error, batch.taken) : this.#stored(batch, bytes.length, leaves),
     )
     // While the disk works. The callback never comes before this is done.
@@ -234,7 +260,7 @@ export class Sequencer {
     this.#queue = [...taken, ...this.#queue]
     this.#outage ??= { cause, sinceMs: this.#parts.clock.nowMs(), refused: 0 }
     this.#isTorn = true
-    this.#parts.disk.cutBack(this.#parts.fd, this.#offset, (error) => {
+    this.#parts.disk.cutBack(this.#parts.file.fd, this.#offset, (error) => {
       this.#isTorn = error !== null
       this.#isBusy = false
       this.#refuse(cause)
