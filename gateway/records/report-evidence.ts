@@ -1,0 +1,97 @@
+/** Evidence for an auditor: control → entries that show it, how many, some with their proofs; and plainly where there are none. */
+import type { Database } from './database.ts'
+import { CONTROLS, type Control, type Evidence, FRAMEWORKS, type Framework } from './frameworks.ts'
+import { type Ref, refOf } from './granted.ts'
+import { type Span, within } from './inquiry.ts'
+
+export interface Sample {
+  readonly entry: Ref
+  readonly ts: number
+  readonly kind: string
+  /** C2SP tlog-proof of the entry; absent when its log is not at hand. */
+  readonly proof?: string
+}
+
+export interface Shown {
+  readonly shows: string
+  readonly entries: number
+  /** Newest first. */
+  readonly samples: readonly Sample[]
+}
+
+export interface ControlEvidence {
+  readonly control: string
+  readonly references: readonly string[]
+  /** Only what has entries. */
+  readonly shown: readonly Shown[]
+  /** What no entry shows. */
+  readonly missing: readonly string[]
+  /** Nothing at all shows it. */
+  readonly isGap: boolean
+  readonly elsewhere: string | null
+}
+
+export interface EvidenceReport {
+  readonly framework: string
+  readonly note: string
+  readonly span: Span
+  /** Entries that the index has in the span: whatever came of them. */
+  readonly records: number
+  readonly controls: readonly ControlEvidence[]
+}
+
+export interface EvidenceOptions {
+  readonly framework: Framework
+  readonly nowMs: number
+  /** @returns undefined when the entry cannot be proved here. */
+  prove?(entry: Ref): Promise<string | undefined>
+}
+
+const SAMPLES = 3
+const NOTE = 'Which entries speak for which control is a proposal: have an auditor confirm it.'
+
+export async function evidence(database: Database, span: Span, o: EvidenceOptions): Promise<EvidenceReport> {
+  const all = within({ sql: '1 = 1', values: [] }, span)
+  const [row] = await database.all<{ records: number }>(
+    `SELECT COUNT(*) AS records FROM records WHERE ${all.sql}`,
+    all.values,
+  )
+  const controls: ControlEvidence[] = []
+  for (const control of CONTROLS) controls.push(await evidenceOf(database, control, span, o))
+  return { framework: FRAMEWORKS[o.framework], note: NOTE, span, records: row?.records ?? 0, controls }
+}
+
+async function evidenceOf(
+  database: Database,
+  control: Control,
+  span: Span,
+  o: EvidenceOptions,
+): Promise<ControlEvidence> {
+  const shown: Shown[] = []
+  for (const one of control.evidence) shown.push(await shownBy(database, one, span, o))
+  const some = shown.filter(({ entries }) => entries > 0)
+  return {
+    control: control.name,
+    references: control.references[o.framework],
+    shown: some,
+    missing: shown.filter(({ entries }) => entries === 0).map(({ shows }) => shows),
+    isGap: some.length === 0,
+    elsewhere: control.elsewhere ?? null,
+  }
+}
+
+async function shownBy(database: Database, { shows, where }: Evidence, span: Span, o: EvidenceOptions): Promise<Shown> {
+  const { sql, values } = within({ sql: `(${where.replace(':now', String(o.nowMs))})`, values: [] }, span)
+  const [row] = await database.all<{ entries: number }>(`SELECT COUNT(*) AS entries FROM records WHERE ${sql}`, values)
+  const rows = await database.all<{ log: string; seq: number; ts: number; kind: string }>(
+    `SELECT log, seq, ts, kind FROM records WHERE ${sql} ORDER BY ts DESC, seq DESC LIMIT ${SAMPLES}`,
+    values,
+  )
+  const samples: Sample[] = []
+  for (const { ts, kind, ...place } of rows) {
+    const entry = refOf(place)
+    const proof = await o.prove?.(entry)
+    samples.push({ entry, ts, kind, ...(proof !== undefined && { proof }) })
+  }
+  return { shows, entries: row?.entries ?? 0, samples }
+}
