@@ -4,8 +4,7 @@ import { rm } from 'node:fs/promises'
 import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
 import { afterEach, beforeEach, expect, it } from 'vitest'
-import { verifyLog } from '../../gateway/audit/verify.ts'
-import { entriesOf, openTestLog, temporaryDir } from './log.fixture.ts'
+import { entriesOf, openTestLog, temporaryDir, verifyStored } from './log.fixture.ts'
 
 const WRITER = fileURLToPath(new URL('./writer.fixture.ts', import.meta.url))
 
@@ -59,10 +58,10 @@ it('killed at any moment, keeps every acknowledged decision and stays sound', { 
     await writer.ended
     acknowledged.push(...writer.acknowledged)
     // As it lies there, before anything mends it: nothing signed is missing or changed.
-    const asLeft = await verifyLog(dir)
+    const asLeft = await verifyStored(dir)
     expect(asLeft, JSON.stringify(asLeft)).toMatchObject({ ok: true })
     await (await openTestLog(dir)).close()
-    const mended = await verifyLog(dir)
+    const mended = await verifyStored(dir)
     expect(mended, JSON.stringify(mended)).toMatchObject({ ok: true, torn_bytes: 0, uncovered: 0 })
     const found = await decided()
     expect(acknowledged.filter((req) => !found.has(req))).toEqual([])
@@ -100,7 +99,7 @@ it.runIf(hasPrlimit())(
       reason: 'write_failed',
       error: 'EFBIG',
     })
-    expect(await verifyLog(dir)).toMatchObject({ ok: true, open_calls: 0 })
+    expect(await verifyStored(dir)).toMatchObject({ ok: true, open_calls: 0 })
   },
 )
 

@@ -3,12 +3,11 @@ import { hash } from 'node:crypto'
 import { rm } from 'node:fs/promises'
 import { beforeEach, describe, expect, it } from 'vitest'
 import type { Entry } from '../../gateway/audit/entry.ts'
-import { verifyLog } from '../../gateway/audit/verify.ts'
 import type { Grant } from '../../gateway/protocol/grant.ts'
 import { uuidv7 } from '../../gateway/protocol/id.ts'
 import type { GrantRequest, Instruction, Proposal } from '../../gateway/protocol/instruction.ts'
 import { GatewayError } from '../../gateway/protocol/problem.ts'
-import { decision, entriesOf, grant, openTestLog, temporaryDir, testAudit } from './log.fixture.ts'
+import { decision, entriesOf, grant, openTestLog, temporaryDir, testAudit, verifyStored } from './log.fixture.ts'
 
 let dir: string
 beforeEach(async () => {
@@ -75,7 +74,7 @@ async function recorded(instruction: Instruction, proposal: Proposal | undefined
   await log.close()
   const entry = (await entriesOf(dir))[1] as Entry & { grant: object; human: object }
   expect(JSON.stringify(entry)).not.toContain(CANARY)
-  expect(await verifyLog(dir)).toMatchObject({ ok: true })
+  expect(await verifyStored(dir)).toMatchObject({ ok: true })
   return entry
 }
 

@@ -10,6 +10,7 @@ import { realDisk } from '../../gateway/audit/disk.ts'
 import type { Entry } from '../../gateway/audit/entry.ts'
 import { type Log, type LogOptions, loadLogKey, openLog } from '../../gateway/audit/log.ts'
 import type { LeaseFacts } from '../../gateway/audit/record.ts'
+import { type Verdict, type VerifyOptions, verifyLog } from '../../gateway/audit/verify.ts'
 import type { Clock } from '../../gateway/protocol/clock.ts'
 import type { Decision } from '../../gateway/protocol/decision.ts'
 import type { Grant } from '../../gateway/protocol/grant.ts'
@@ -47,6 +48,11 @@ export async function openTestLog(dir: string, change: Partial<LogOptions> = {})
 
 export function testAudit(log: Log, clock: Clock = testClock()): Audit {
   return createAudit({ log, clock, node: 'gw-1', version: '0.1.0', hmacKey: createSecretKey(randomBytes(32)) })
+}
+
+/** That nothing was changed, removed or added. What these builders write is no history that a gateway could have had: nobody issued the grants. */
+export function verifyStored(dir: string, options: VerifyOptions = {}): Promise<Verdict> {
+  return verifyLog(dir, { checks: 'integrity', ...options })
 }
 
 export function note(facts: Record<string, string | number> = {}): Draft {

@@ -5,9 +5,18 @@ import { openCheckpoint } from '../../gateway/audit/checkpoint.ts'
 import { realDisk } from '../../gateway/audit/disk.ts'
 import { loadLogKey } from '../../gateway/audit/log.ts'
 import { noteVerifier, parseVerifier } from '../../gateway/audit/note.ts'
-import { verifyLog } from '../../gateway/audit/verify.ts'
 import { GatewayError } from '../../gateway/protocol/problem.ts'
-import { entriesOf, failingDisk, linesOf, note, ORIGIN, openTestLog, temporaryDir, testClock } from './log.fixture.ts'
+import {
+  entriesOf,
+  failingDisk,
+  linesOf,
+  note,
+  ORIGIN,
+  openTestLog,
+  temporaryDir,
+  testClock,
+  verifyStored,
+} from './log.fixture.ts'
 
 let dir: string
 beforeEach(async () => {
@@ -36,7 +45,7 @@ describe('appending', () => {
     const entries = await entriesOf(dir)
     expect(entries.slice(1).map((entry) => entry.facts?.i)).toEqual(Array.from({ length: 500 }, (_, i) => i))
     await log.close()
-    expect(await verifyLog(dir)).toMatchObject({ ok: true, entries: 502, covered: 502, uncovered: 0 })
+    expect(await verifyStored(dir)).toMatchObject({ ok: true, entries: 502, covered: 502, uncovered: 0 })
   })
 
   it('writes what gathers during one write in the next one', async () => {
@@ -53,7 +62,7 @@ describe('appending', () => {
     const long = 'x'.repeat(4000)
     await Promise.all(Array.from({ length: 1000 }, (_, i) => log.append(note({ i, long }))))
     await log.close()
-    expect(await verifyLog(dir)).toMatchObject({ ok: true, entries: 1002 })
+    expect(await verifyStored(dir)).toMatchObject({ ok: true, entries: 1002 })
   })
 
   it('takes outcomes without waiting, and writes them before it closes', async () => {
@@ -87,7 +96,7 @@ describe('appending', () => {
       'policy.loaded',
       'log.sealed',
     ])
-    expect(await verifyLog(dir)).toMatchObject({ ok: true })
+    expect(await verifyStored(dir)).toMatchObject({ ok: true })
   })
 
   it('waits only for the write when it is relaxed, and syncs before it signs', async () => {
@@ -107,7 +116,7 @@ describe('appending', () => {
     await log.append(note())
     await log.close()
     expect(steps.slice(0, 3)).toEqual(['sync', 'frontier', 'sign'])
-    expect(await verifyLog(dir)).toMatchObject({ ok: true, entries: 3 })
+    expect(await verifyStored(dir)).toMatchObject({ ok: true, entries: 3 })
   })
 })
 
@@ -212,7 +221,7 @@ describe('a failing disk', () => {
         'log.sealed',
       ])
       expect(entries[2]?.facts).toMatchObject({ reason: 'write_failed', error: 'ENOSPC', refused: 1 })
-      expect(await verifyLog(dir)).toMatchObject({ ok: true })
+      expect(await verifyStored(dir)).toMatchObject({ ok: true })
     },
   )
 
@@ -239,7 +248,7 @@ describe('a failing disk', () => {
     disk.cannotCut = false
     await log.append(note())
     await log.close()
-    expect(await verifyLog(dir)).toMatchObject({ ok: true, entries: 4 })
+    expect(await verifyStored(dir)).toMatchObject({ ok: true, entries: 4 })
   })
 
   it('loses no outcome, keeps their order, and writes them when it can, though nobody calls', async () => {
@@ -261,7 +270,7 @@ describe('a failing disk', () => {
     }
     const numbers = (await entriesOf(dir)).map((entry) => entry.facts?.i).filter((i) => i !== undefined)
     expect(numbers).toEqual(Array.from({ length: 11 }, (_, i) => i))
-    expect(await verifyLog(dir)).toMatchObject({ ok: true })
+    expect(await verifyStored(dir)).toMatchObject({ ok: true })
   })
 
   it('lets no call in when it has kept all the outcomes it may', async () => {
@@ -276,7 +285,7 @@ describe('a failing disk', () => {
     await expect.poll(() => log.failure).toBeUndefined()
     await vi.waitFor(() => log.append(note()), { timeout: 5000 })
     await log.close()
-    expect(await verifyLog(dir)).toMatchObject({ ok: true, entries: 50_004 })
+    expect(await verifyStored(dir)).toMatchObject({ ok: true, entries: 50_004 })
   })
 
   it('says how much is lost when it fails to the end, and gives the lock back', async () => {
@@ -297,7 +306,7 @@ describe('a failing disk', () => {
     disk.replace = realDisk.replace
     await expect.poll(() => log.failure).toBeUndefined()
     await log.close()
-    expect(await verifyLog(dir)).toMatchObject({ ok: true, uncovered: 0 })
+    expect(await verifyStored(dir)).toMatchObject({ ok: true, uncovered: 0 })
   })
 
   it('at the start is an error, and leaves the log as it was', async () => {
@@ -306,7 +315,7 @@ describe('a failing disk', () => {
     disk.fails = 'half'
     await expect(openTestLog(dir, { disk })).rejects.toMatchObject({ code: 'audit_unavailable' })
     await (await openTestLog(dir)).close()
-    expect(await verifyLog(dir)).toMatchObject({ ok: true, entries: 4 })
+    expect(await verifyStored(dir)).toMatchObject({ ok: true, entries: 4 })
   })
 })
 
@@ -317,7 +326,7 @@ describe('starting again', () => {
     expect(await log.append(note())).toBe(13)
     await log.close()
     expect((await entriesOf(dir))[12]).toMatchObject({ kind: 'log.opened', facts: { previous_size: 12 } })
-    expect(await verifyLog(dir)).toMatchObject({ ok: true, entries: 15 })
+    expect(await verifyStored(dir)).toMatchObject({ ok: true, entries: 15 })
   })
 
   it.each([
@@ -331,13 +340,13 @@ describe('starting again', () => {
   ])('cuts off %s at the end, keeps it aside, and says so', async (_, tail) => {
     await fill(10)
     await appendFile(join(dir, 'entries.jsonl'), tail)
-    expect(await verifyLog(dir, {})).toMatchObject({ entries: tail.endsWith('\n') ? 13 : 12 })
+    expect(await verifyStored(dir, {})).toMatchObject({ entries: tail.endsWith('\n') ? 13 : 12 })
     const log = await openTestLog(dir)
     await log.close()
     const recovered = (await entriesOf(dir))[12]
     expect(recovered).toMatchObject({ kind: 'log.recovered', facts: { reason: 'torn_tail', cut_bytes: tail.length } })
     expect(await readFile(join(dir, String(recovered?.facts?.kept_in)), 'utf8')).toBe(tail)
-    expect(await verifyLog(dir)).toMatchObject({ ok: true, entries: 15 })
+    expect(await verifyStored(dir)).toMatchObject({ ok: true, entries: 15 })
   })
 
   it('takes up whole entries that no checkpoint covers yet', async () => {
@@ -345,7 +354,7 @@ describe('starting again', () => {
     const line = JSON.stringify({ kind: 'policy.loaded', seq: 12, ts: '2026-11-21T23:04:05.123Z', v: 'ar/1' })
     await appendFile(join(dir, 'entries.jsonl'), `${line}\n`)
     await (await openTestLog(dir)).close()
-    expect(await verifyLog(dir)).toMatchObject({ ok: true, entries: 15 })
+    expect(await verifyStored(dir)).toMatchObject({ ok: true, entries: 15 })
   })
 
   it('refuses a log that is shorter than its checkpoint', async () => {
@@ -380,7 +389,7 @@ describe('starting again', () => {
     await (await openTestLog(dir)).close()
     await writeFile(join(dir, name), 'garbage')
     await (await openTestLog(dir)).close()
-    expect(await verifyLog(dir)).toMatchObject({ ok: true, entries: 16 })
+    expect(await verifyStored(dir)).toMatchObject({ ok: true, entries: 16 })
     expect((await stat(join(dir, 'leaves'))).size).toBe(16 * 32)
   })
 

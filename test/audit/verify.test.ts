@@ -7,8 +7,8 @@ import { checkpointSigner } from '../../gateway/audit/checkpoint.ts'
 import { loadLogKey } from '../../gateway/audit/log.ts'
 import { leafHash, treeRoot } from '../../gateway/audit/merkle.ts'
 import { formatVerifier, noteVerifier } from '../../gateway/audit/note.ts'
-import { exitCode, verifyLog } from '../../gateway/audit/verify.ts'
-import { call, linesOf, ORIGIN, openTestLog, temporaryDir, testAudit } from './log.fixture.ts'
+import { exitCode } from '../../gateway/audit/verify.ts'
+import { call, linesOf, ORIGIN, openTestLog, temporaryDir, testAudit, verifyStored } from './log.fixture.ts'
 
 let dir: string
 beforeEach(async () => {
@@ -37,7 +37,7 @@ async function signAgain(lines: readonly string[]): Promise<void> {
 const SIZE = 12
 
 it('finds a whole log sound', async () => {
-  const verdict = await verifyLog(dir)
+  const verdict = await verifyStored(dir)
   expect(verdict).toMatchObject({
     ok: true,
     unreadable: null,
@@ -80,7 +80,7 @@ describe('names the first bad entry after', () => {
     ['the same entry with a member twice', 2, (lines) => lines.with(2, (lines[2] ?? '').replace('{', '{"cred":1,'))],
   ])('%s', async (_, index, edit) => {
     await change(edit)
-    const verdict = await verifyLog(dir)
+    const verdict = await verifyStored(dir)
     expect(verdict.first_bad?.index, JSON.stringify(verdict.faults)).toBe(index)
     expect(exitCode(verdict)).toBe(1)
   })
@@ -110,12 +110,12 @@ describe('sees without any signature to help', () => {
     ['an escaped lone surrogate', 7, (lines) => lines.with(7, (lines[7] ?? '').replace('"path":"', '"path":"\\ud800'))],
   ])('%s', async (_, index, edit) => {
     await signAgain(edit(await linesOf(dir)))
-    expect((await verifyLog(dir)).first_bad?.index).toBe(index)
+    expect((await verifyStored(dir)).first_bad?.index).toBe(index)
   })
 
   it('nothing wrong when nothing is, so that these tests prove something', async () => {
     await signAgain(await linesOf(dir))
-    expect(await verifyLog(dir)).toMatchObject({ ok: true })
+    expect(await verifyStored(dir)).toMatchObject({ ok: true })
   })
 })
 
@@ -124,7 +124,7 @@ describe('holds the log to its heads:', () => {
     const lines = (await linesOf(dir)).map((line) => line.replace('/repos/acme/site', '/repos/acme/sitf'))
     await write(lines)
     await writeFile(join(dir, 'leaves'), Buffer.concat(lines.map((line) => leafHash(Buffer.from(line)))))
-    expect((await verifyLog(dir)).first_bad).toMatchObject({
+    expect((await verifyStored(dir)).first_bad).toMatchObject({
       index: null,
       what: expect.stringContaining('do not hash to the signed root'),
     })
@@ -132,15 +132,15 @@ describe('holds the log to its heads:', () => {
 
   it('damage to the leaf hashes alone is none to the log', async () => {
     await writeFile(join(dir, 'leaves'), Buffer.alloc(SIZE * 32))
-    expect(await verifyLog(dir)).toMatchObject({ ok: true })
+    expect(await verifyStored(dir)).toMatchObject({ ok: true })
     await rm(join(dir, 'leaves'))
-    expect(await verifyLog(dir)).toMatchObject({ ok: true })
+    expect(await verifyStored(dir)).toMatchObject({ ok: true })
   })
 
   it('a checkpoint of the same key over other entries', async () => {
     const sign = checkpointSigner(ORIGIN, await loadLogKey(dir, ORIGIN))
     await writeFile(join(dir, 'checkpoint'), sign({ size: SIZE, root: leafHash(Buffer.from('other')) }))
-    expect(exitCode(await verifyLog(dir))).toBe(1)
+    expect(exitCode(await verifyStored(dir))).toBe(1)
   })
 
   it('a checkpoint of another log', async () => {
@@ -148,18 +148,18 @@ describe('holds the log to its heads:', () => {
     await (await openTestLog(other)).close()
     await copyFile(join(other, 'checkpoint'), join(dir, 'checkpoint'))
     await rm(other, { recursive: true })
-    expect((await verifyLog(dir)).first_bad?.what).toContain('not signed by keyless.test/default')
+    expect((await verifyStored(dir)).first_bad?.what).toContain('not signed by keyless.test/default')
   })
 
   it('another public key than the one it is signed with', async () => {
     const publicKey = formatVerifier(noteVerifier(ORIGIN, generateKeyPairSync('ed25519').publicKey))
-    const verdict = await verifyLog(dir, { publicKey })
+    const verdict = await verifyStored(dir, { publicKey })
     expect([verdict.first_bad?.what, exitCode(verdict)]).toEqual([expect.stringContaining('not signed by'), 1])
   })
 
   it('no checkpoint', async () => {
     await rm(join(dir, 'checkpoint'))
-    expect((await verifyLog(dir)).first_bad?.what).toBe('the checkpoint is missing')
+    expect((await verifyStored(dir)).first_bad?.what).toBe('the checkpoint is missing')
   })
 
   it('an older checkpoint put back over a shorter log, while the frontier still tells', async () => {
@@ -170,12 +170,15 @@ describe('holds the log to its heads:', () => {
       join(dir, 'checkpoint'),
       sign({ size: 7, root: treeRoot(lines.map((line) => leafHash(Buffer.from(line)))) }),
     )
-    expect((await verifyLog(dir)).first_bad).toMatchObject({ index: 7, what: expect.stringContaining('are missing') })
+    expect((await verifyStored(dir)).first_bad).toMatchObject({
+      index: 7,
+      what: expect.stringContaining('are missing'),
+    })
   })
 
   it('no entries at all', async () => {
     await rm(join(dir, 'entries.jsonl'))
-    expect((await verifyLog(dir)).first_bad?.index).toBe(0)
+    expect((await verifyStored(dir)).first_bad?.index).toBe(0)
   })
 })
 
@@ -188,17 +191,17 @@ describe('the end of the log', () => {
     await audit.close()
     await writeFile(join(dir, 'checkpoint'), before)
     await writeFile(join(dir, 'frontier.json'), frontier)
-    expect(await verifyLog(dir)).toMatchObject({ ok: true, entries: SIZE + 4, covered: SIZE, uncovered: 4 })
+    expect(await verifyStored(dir)).toMatchObject({ ok: true, entries: SIZE + 4, covered: SIZE, uncovered: 4 })
   })
 
   it('may be torn behind the signed entries', async () => {
     await appendFile(join(dir, 'entries.jsonl'), '{"half":')
-    expect(await verifyLog(dir)).toMatchObject({ ok: true, torn_bytes: 8, entries: SIZE })
+    expect(await verifyStored(dir)).toMatchObject({ ok: true, torn_bytes: 8, entries: SIZE })
   })
 
   it('must not be torn before that', async () => {
     await truncate(join(dir, 'entries.jsonl'), (await readFile(join(dir, 'entries.jsonl'))).length - 5)
-    expect((await verifyLog(dir)).first_bad).toMatchObject({
+    expect((await verifyStored(dir)).first_bad).toMatchObject({
       index: SIZE - 1,
       what: expect.stringContaining('is damaged'),
     })
@@ -207,7 +210,7 @@ describe('the end of the log', () => {
   it('may lack the outcome of a call that a crash cut short', async () => {
     const lines = await linesOf(dir)
     await signAgain(renumber(lines.toSpliced(10, 2)))
-    expect(await verifyLog(dir)).toMatchObject({ ok: true, open_calls: 1 })
+    expect(await verifyStored(dir)).toMatchObject({ ok: true, open_calls: 1 })
   })
 })
 
@@ -218,7 +221,7 @@ describe('cannot judge', () => {
     ['a log with a public key that is none', () => writeFile(join(dir, 'log.pub'), 'garbage')],
   ])('%s', async (_, damage) => {
     await damage()
-    const verdict = await verifyLog(dir)
+    const verdict = await verifyStored(dir)
     expect([verdict.ok, exitCode(verdict)]).toEqual([false, 2])
     expect(verdict.unreadable).toEqual(expect.any(String))
   })

@@ -1,0 +1,206 @@
+/** One log under examination: its keys, the heads it is held to, its entries in order, and what was found. */
+import { readFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { readIfThere } from '../private-file.ts'
+import { files } from './lines.ts'
+import { formatVerifier, type NoteVerifier, parseVerifier } from './note.ts'
+import { Scrutiny } from './scrutiny.ts'
+import type { Conduct } from './scrutiny-conduct.ts'
+import type { Fact } from './scrutiny-facts.ts'
+import type { Block } from './verify-block.ts'
+import type { Crew } from './verify-crew.ts'
+import { type Piece, pieces } from './verify-entries.ts'
+import { type Head, opened, ownHeads } from './verify-heads.ts'
+import { type Memory, openRemembered, type Remembered, rememberedHead } from './verify-remember.ts'
+import { Tree } from './verify-tree.ts'
+import { Findings, type Verdict } from './verify-verdict.ts'
+import { type Quorum, type Witnessed, witnessedHead } from './verify-witness.ts'
+
+export interface InquiryOptions {
+  readonly crew: Crew
+  readonly memory: Memory
+  readonly quorum: Quorum | undefined
+  /** Trusted keys of logs. */
+  readonly keys: readonly NoteVerifier[]
+  /** There is no other log that the keys could be of. */
+  readonly isAlone: boolean
+  readonly isWhole: boolean
+  readonly openMs: number
+  readonly maxAgeMs: number | undefined
+  readonly nowMs: number
+}
+
+export interface Seen {
+  readonly fact: Fact
+  readonly index: number
+}
+
+export class Inquiry {
+  readonly dir: string
+  readonly findings = new Findings()
+  readonly #o: InquiryOptions
+  #scrutiny: Scrutiny | undefined
+  #tree: Tree | undefined
+  #verifier: NoteVerifier | undefined
+  #witnessed: Witnessed | undefined
+  #known: Remembered | undefined
+  #note: Buffer | undefined
+  #covered = 0
+  #pruned = 0
+  #tornBytes = 0
+  #newestMs: number | undefined
+  #unreadable: string | null = null
+  #grants = 0
+  #leases = 0
+
+  constructor(dir: string, o: InquiryOptions) {
+    this.dir = dir
+    this.#o = o
+  }
+
+  /** What was read, in batches; the caller shows each to `take` before it asks for more. */
+  async *run(): AsyncGenerator<readonly Seen[]> {
+    try {
+      const heads = await this.#prepare()
+      const tree = await Tree.open(this.dir, heads, this.findings)
+      this.#tree = tree
+      for await (const piece of this.#examined()) yield await this.#add(piece, tree)
+      await tree.finish(this.#tornBytes)
+      this.#scrutiny?.finish()
+      this.#age()
+    } catch (cause) {
+      if (!(cause instanceof Error)) throw cause
+      this.#unreadable = cause.message
+    }
+  }
+
+  take({ fact, index }: Seen, conduct: Conduct | undefined): void {
+    const { findings } = this
+    const scrutiny = this.#scrutiny as Scrutiny
+    const { crashes, latestMs } = scrutiny
+    const decidedMs = scrutiny.take(fact, index)
+    if (index < this.#covered) this.#newestMs = fact.ms
+    if (fact.made) this.#grants += 1
+    if (fact.lease) this.#leases += 1
+    if (!conduct) return
+    const ledger = { findings, scrutiny }
+    if (scrutiny.crashes > crashes) conduct.crashed(ledger, latestMs)
+    conduct.take(fact, index, ledger, decidedMs)
+  }
+
+  /** What a later verification is held to; nothing for a log that has no signed head. */
+  remembering(at: string): [string, Remembered][] {
+    const verifier = this.#verifier
+    const own = this.#note && verifier && opened(this.#note, verifier, () => {})
+    if (!own || !verifier || own.size < (this.#known ? openRemembered(this.#known).head.size : 0)) return []
+    return [[verifier.name, { key: formatVerifier(verifier), checkpoint: String(this.#note), at }]]
+  }
+
+  verdict(): Verdict {
+    const entries = this.#tree?.size ?? 0
+    const isReadable = this.#unreadable === null
+    const known = this.#known
+    return {
+      ok: isReadable && this.findings.isSound,
+      unreadable: this.#unreadable,
+      dir: this.dir,
+      origin: this.#verifier?.name ?? null,
+      key: this.#verifier ? formatVerifier(this.#verifier) : null,
+      entries,
+      covered: Math.min(this.#covered, entries),
+      uncovered: Math.max(0, entries - this.#covered),
+      pruned: this.#pruned,
+      torn_bytes: this.#tornBytes,
+      root: isReadable && this.#tree ? this.#tree.root().toString('base64') : null,
+      newest: this.#newestMs === undefined ? null : new Date(this.#newestMs).toISOString(),
+      witnessed: this.#witnessed?.told ?? null,
+      remembered: known === undefined ? null : { size: openRemembered(known).head.size, at: known.at },
+      calls: this.#scrutiny?.calls ?? 0,
+      grants: this.#grants,
+      leases: this.#leases,
+      open_calls: this.#scrutiny?.openCalls ?? 0,
+      ...this.findings.summary(),
+    }
+  }
+
+  /** Heads before entries: while the log is being written, entries only ever get more. */
+  async #prepare(): Promise<Head[]> {
+    const { findings, dir } = this
+    const { quorum, isWhole, openMs } = this.#o
+    const verifier = await this.#key()
+    this.#verifier = verifier
+    this.#scrutiny = new Scrutiny({ origin: verifier.name, findings, openMs, isWhole })
+    this.#note = await readIfThere(join(dir, files.checkpoint))
+    const own = await ownHeads(dir, verifier, findings)
+    this.#covered = Math.max(0, ...own.map((head) => head.size))
+    this.#witnessed = await witnessedHead(dir, verifier, quorum, findings)
+    const known = this.#o.memory.get(verifier.name)
+    this.#known = known
+    const witness = this.#witnessed.head
+    return [...own, ...(witness ? [witness] : []), ...(known ? [rememberedHead(known)] : [])]
+  }
+
+  /** The key that is trusted: given, else remembered, else the one beside the log. */
+  async #key(): Promise<NoteVerifier> {
+    const beside = await readIfThere(join(this.dir, 'log.pub'))
+    const own = beside && parseVerifier(beside.toString('utf8').trim())
+    const { keys, memory, isAlone } = this.#o
+    const given = keys.find(({ name }) => name === own?.name) ?? (isAlone ? keys[0] : undefined)
+    if (given) return given
+    if (keys.length > 0) throw new Error(`none of the public keys is of the log "${own?.name ?? '?'}"`)
+    const known = own && memory.get(own.name)
+    if (known) return parseVerifier(known.key)
+    if (own) return own
+    return parseVerifier((await readFile(join(this.dir, 'log.pub'), 'utf8')).trim())
+  }
+
+  /** Blocks in order, several under way at once. */
+  async *#examined(): AsyncGenerator<Piece | Block> {
+    const under: (Promise<Block> | Piece)[] = []
+    for await (const piece of pieces(this.dir)) {
+      under.push(piece.kind === 'text' ? this.#o.crew.examine(piece.bytes) : piece)
+      while (under.length >= this.#o.crew.width) yield await (under.shift() as Promise<Block>)
+    }
+    for (const one of under) yield await one
+  }
+
+  async #add(piece: Piece | Block, tree: Tree): Promise<Seen[]> {
+    if (!('kind' in piece)) return this.#addBlock(piece, tree)
+    if (piece.kind === 'torn') {
+      if (piece.isLast) this.#tornBytes = piece.bytes
+      else this.findings.fault('file', tree.size, 'the line does not end, in a file that was closed')
+    } else if (piece.kind === 'gone') await this.#gone(piece, tree)
+    return []
+  }
+
+  async #addBlock({ leaves, facts, wrong }: Block, tree: Tree): Promise<Seen[]> {
+    const base = tree.size
+    for (const { at, what } of wrong) this.findings.fault('form', base + at, what)
+    await tree.add(leaves)
+    return facts.flatMap((fact, i) => (fact ? [{ fact, index: base + i }] : []))
+  }
+
+  async #gone({ count, why }: Extract<Piece, { kind: 'gone' }>, tree: Tree): Promise<void> {
+    const from = tree.size
+    const found = await tree.addStored(count)
+    if (why !== undefined) this.findings.fault('file', from, why)
+    else this.#pruned += found
+    if (found < count)
+      this.findings.fault('file', from + found, `of ${count - found} entries neither text nor hash is left`)
+  }
+
+  #age(): void {
+    const { maxAgeMs, nowMs, quorum } = this.#o
+    if (maxAgeMs === undefined) return
+    const atMs = quorum ? this.#witnessed?.atMs : this.#newestMs
+    const what = quorum ? 'the newest cosignature' : 'the newest signed entry'
+    const ageS = Math.round((nowMs - (atMs ?? 0)) / 1000)
+    if (atMs === undefined) this.findings.fault('age', null, `${what} is missing, so nothing says how old the log is`)
+    else if (ageS * 1000 > maxAgeMs)
+      this.findings.fault(
+        'age',
+        null,
+        `${what} is ${ageS} s old, and ${maxAgeMs / 1000} s are allowed: the log stands still, or its end is kept back`,
+      )
+  }
+}

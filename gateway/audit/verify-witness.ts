@@ -1,0 +1,83 @@
+/** Whether enough witnesses stand behind a log: what they cosigned is held against the entries like any other head. */
+import { join } from 'node:path'
+import { readIfThere } from '../private-file.ts'
+import type { Checkpoint } from './checkpoint.ts'
+import { cosignedAt } from './cosignature.ts'
+import { files } from './lines.ts'
+import { type Note, NoteRefused, type NoteVerifier, parseNote } from './note.ts'
+import { type Head, opened } from './verify-heads.ts'
+import type { Findings, Verdict } from './verify-verdict.ts'
+
+export interface Quorum {
+  readonly witnesses: readonly NoteVerifier[]
+  /** How many of them must have cosigned the same checkpoint. */
+  readonly least: number
+}
+
+export interface Witnessed {
+  readonly head: Head | undefined
+  /** What enough of them have cosigned. */
+  readonly told: Verdict['witnessed']
+  /** Epoch milliseconds of the newest cosignature that counts. */
+  readonly atMs: number | undefined
+}
+
+const NOBODY: Witnessed = { head: undefined, told: null, atMs: undefined }
+
+/** Reads `checkpoint.witnessed`, and looks at the checkpoint itself for cosignatures too. Nothing is asked of it without a quorum. */
+export async function witnessedHead(
+  dir: string,
+  verifier: NoteVerifier,
+  quorum: Quorum | undefined,
+  findings: Findings,
+): Promise<Witnessed> {
+  const path = join(dir, files.witnessed)
+  const bytes = await readIfThere(path)
+  if (!bytes) {
+    if (quorum) findings.fault('witness', null, `there is no ${files.witnessed}: no witness has cosigned this log`)
+    return NOBODY
+  }
+  const refuse = (what: string) =>
+    quorum ? findings.fault('witness', null, what) : findings.warn('witness', null, `${files.witnessed}: ${what}`)
+  const checkpoint = opened(bytes, verifier, refuse)
+  if (!checkpoint) return NOBODY
+  return { head: headOf(checkpoint), ...counted(parseNote(bytes), checkpoint, quorum, refuse) }
+}
+
+function headOf(checkpoint: Checkpoint): Head {
+  return {
+    ...checkpoint,
+    check: 'witness',
+    otherwise: `the first ${checkpoint.size} entries are not those that witnesses saw: history was rewritten, or this is a fork`,
+  }
+}
+
+function counted(
+  note: Note,
+  { size }: Checkpoint,
+  quorum: Quorum | undefined,
+  refuse: (what: string) => void,
+): Pick<Witnessed, 'told' | 'atMs'> {
+  if (!quorum) return { told: null, atMs: undefined }
+  const times = quorum.witnesses.flatMap((witness) => {
+    const atS = timeOf(note, witness, refuse)
+    return atS === undefined ? [] : [{ name: witness.name, atS }]
+  })
+  if (times.length < quorum.least)
+    refuse(
+      `${times.length} of the ${quorum.witnesses.length} witnesses have cosigned the checkpoint at ${size}; ${quorum.least} are asked for`,
+    )
+  const atMs = times.length === 0 ? undefined : 1000 * Math.max(...times.map(({ atS }) => atS))
+  const by = times.map(({ name }) => name)
+  return { told: atMs === undefined ? null : { size, by, at: new Date(atMs).toISOString() }, atMs }
+}
+
+function timeOf({ text, signatures }: Note, witness: NoteVerifier, refuse: (what: string) => void): number | undefined {
+  try {
+    return cosignedAt(text, signatures, witness)
+  } catch (cause) {
+    if (!(cause instanceof NoteRefused)) throw cause
+    refuse(cause.message)
+    return undefined
+  }
+}
