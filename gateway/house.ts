@@ -5,11 +5,15 @@
 import { join } from 'node:path'
 import { Redis } from 'ioredis'
 import type { Audit } from './audit/audit.ts'
+import type { Personal } from './audit/personal.ts'
+import { createMetrics, type Metrics } from './control/metrics.ts'
 import { createGrants, type Grants } from './grant/grants.ts'
 import type { GrantStore } from './grant/store.ts'
 import { openRedisStore } from './grant/store-redis.ts'
 import { openSqliteStore } from './grant/store-sqlite.ts'
-import { openAudit } from './house-audit.ts'
+import { openAudit, openHumans } from './house-audit.ts'
+import { openHouseExports } from './house-export.ts'
+import { openWitnesses, type Witnesses } from './house-witness.ts'
 import { createIdentities } from './identity/identities.ts'
 import { authorityTerms, type CertificateAuthority, loadAuthority } from './ingress/certificate.ts'
 import { writeRefusal } from './ingress/refusal.ts'
@@ -22,7 +26,7 @@ import { type Bundle, loadBundle } from './policy/bundle.ts'
 import { type Catalogue, loadCatalogue } from './policy/catalogue.ts'
 import { createPolicy, type Policy } from './policy/evaluation.ts'
 import { createRegions } from './policy/regions.ts'
-import { makePrivate } from './private-file.ts'
+import { makePrivate, requireWritable } from './private-file.ts'
 import type { Clock } from './protocol/clock.ts'
 import { uuidv7 } from './protocol/id.ts'
 import type { Identities } from './protocol/identity.ts'
@@ -30,6 +34,7 @@ import type { Inbound } from './protocol/message.ts'
 import type { Endpoint } from './protocol/service.ts'
 import type { Provider } from './provider/provider.ts'
 import { createProvider } from './provider/registry.ts'
+import type { Exports } from './records/export/exports.ts'
 import type { RequestRooms } from './request.ts'
 import type { Settings } from './settings.ts'
 import { createUpstream, type Upstream } from './upstream/forward.ts'
@@ -41,6 +46,7 @@ const CA_REFRESH_MS = 30_000
 export interface House extends RequestRooms, InstructionRooms {
   readonly audit: Audit
   readonly catalogue: Catalogue
+  readonly exports: Exports
   readonly grants: Grants
   readonly identities: Identities
   readonly policy: Policy
@@ -48,6 +54,9 @@ export interface House extends RequestRooms, InstructionRooms {
   readonly upstream: Upstream
   readonly authority: CertificateAuthority
   readonly keys: Keys
+  readonly metrics: Metrics
+  readonly personal: Personal
+  readonly witnesses: Witnesses
   readonly redis: Redis | undefined
   /** Close in reverse order of opening. */
   close(): Promise<void>
@@ -62,6 +71,7 @@ export interface Outlook {
 /** Build every room, or fail with an error that says which setting to change. Nothing listens yet. */
 export async function buildHouse(settings: Settings, clock: Clock, outlook: Outlook): Promise<House> {
   await makePrivate(settings.dataDir)
+  await requireWritable(settings.dataDir)
   const { services, shippedServicesDir: shippedDir, baseDir } = settings
   const catalogue = await loadCatalogue({ services, shippedDir, baseDir })
   const bundle = await loadBundle({ paths: settings.policies, catalogue })
@@ -71,7 +81,8 @@ export async function buildHouse(settings: Settings, clock: Clock, outlook: Outl
   // Closed in reverse order, also when a later room cannot be built: the log last, so that it records what the others still say.
   await using opening = new AsyncDisposableStack()
   opening.defer(keepFresh(authority))
-  const audit = opening.adopt(await openAudit(settings, keys, clock), (room) => room.close())
+  const record = await openRecord(settings, { opening, keys, clock, outlook })
+  const { audit } = record
   const redis = settings.redis ? await connectRedis(settings.redis.url) : undefined
   opening.defer(() => redis?.disconnect())
   const store = opening.adopt(openStore(settings, redis, clock), async (room) => room.close())
@@ -79,6 +90,7 @@ export async function buildHouse(settings: Settings, clock: Clock, outlook: Outl
   const secretRules = await rulesFor(bundle)
   const made = createUpstream({ ...settings.upstream, clock, secretRules, isClosed: outlook.isControlAddress, watch })
   const upstream = opening.adopt(made, (room) => room.close())
+  const exports = opening.adopt(await openHouseExports(settings, { keys, upstream, clock }), (room) => room.close())
   const leasing = createLeases({
     providers: buildProviders(settings, upstream, clock),
     cache: redis ? createRedisCache({ redis }) : createMemoryCache({ clock }),
@@ -112,9 +124,9 @@ export async function buildHouse(settings: Settings, clock: Clock, outlook: Outl
   })
   const opened = opening.move()
   return {
-    audit,
     authority,
     catalogue,
+    exports,
     grants,
     identities,
     keys,
@@ -122,10 +134,31 @@ export async function buildHouse(settings: Settings, clock: Clock, outlook: Outl
     policy,
     redis,
     upstream,
+    ...record,
     refusals: refusalsIn(catalogue),
     nowMs: () => clock.nowMs(),
     close: () => opened.disposeAsync(),
   }
+}
+
+interface RecordParts {
+  /** Closes what is opened. */
+  readonly opening: AsyncDisposableStack
+  readonly keys: Keys
+  readonly clock: Clock
+  readonly outlook: Outlook
+}
+
+/** The log, and who counts, seals and witnesses it. */
+async function openRecord(settings: Settings, { opening, keys, clock, outlook }: RecordParts) {
+  const { personal } = opening.use(await openHumans(settings, keys))
+  const metrics = createMetrics(clock)
+  const made = await openWitnesses(settings, clock, outlook.isControlAddress)
+  const witnesses = opening.adopt(made, (room) => room.close())
+  const parts = { keys, clock, personal, watcher: metrics.watcher }
+  const audit = opening.adopt(await openAudit(settings, parts), (room) => room.close())
+  await witnesses.begin(audit)
+  return { audit, metrics, personal, witnesses }
 }
 
 function refusalsIn(catalogue: Catalogue): RequestRooms['refusals'] {

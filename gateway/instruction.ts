@@ -25,7 +25,7 @@ export async function serveInstruction(instruction: Instruction, house: Instruct
     const decision = event.decided(house.policy.evaluateInstruction(proposal)) // 2 may it
     requireAllow(decision) // 3 or a refusal
     const receipt = await event.commit() // 4 durable, or stop
-    return await house.grants.perform(proposal, receipt) // 5 takes effect
+    return event.performed(await house.grants.perform(proposal, receipt)) // 5 takes effect
   } catch (cause) {
     throw await event.refused(asGatewayError(cause)) // 6 the control door writes it
   }

@@ -1,5 +1,6 @@
 /** The `keyless` command: one table of its subcommands. Each lives in its own file under `cli/` and loads what it needs when it runs. */
 import { existsSync } from 'node:fs'
+import { join, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { Command } from 'commander'
 import { caCommand } from './cli/ca.ts'
@@ -12,6 +13,7 @@ import { policyCommand } from './cli/policy.ts'
 import { runCommand } from './cli/run.ts'
 import { startCommand } from './cli/start.ts'
 import { taskCommand } from './cli/task.ts'
+import { witnessCommand } from './cli/witness.ts'
 import { systemClock } from './protocol/clock.ts'
 import { VERSION } from './version.ts'
 
@@ -31,7 +33,16 @@ program.addCommand(startCommand(async (settings) => (await import('./main.ts')).
 program.addCommand(runCommand())
 program.addCommand(taskCommand())
 program.addCommand(grantCommand())
-program.addCommand(logCommand())
+program.addCommand(
+  logCommand(async ({ data, config }, human) => {
+    const [{ forgetHuman }, { loadSettings }] = await Promise.all([import('./house-audit.ts'), import('./settings.ts')])
+    const settings = await loadSettings(config)
+    if (data === undefined) return forgetHuman(settings, human)
+    const dataDir = resolve(data)
+    return forgetHuman({ ...settings, dataDir, keysDir: join(dataDir, 'keys') }, human)
+  }),
+)
+program.addCommand(witnessCommand())
 program.addCommand(policyCommand())
 program.addCommand(doctorCommand())
 program.addCommand(initCommand())

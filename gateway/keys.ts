@@ -36,6 +36,8 @@ export interface Keys {
   readonly lease: KeyObject
   /** Keys the hashes of low-entropy values in the log, so that they can be compared and not guessed. */
   readonly record: KeyObject
+  /** 32 bytes, wraps the keys that humans' names are sealed under. */
+  readonly personal: KeyObject
 }
 
 /** Read the keys in `dir`, making those that are absent. Two processes that start at once end up with the same keys. */
@@ -55,10 +57,27 @@ export async function loadKeys(dir: string, clock: Clock = systemClock): Promise
     grantKeys: follow(dir, ring, clock),
     store: createSecretKey(store),
     lease: createSecretKey(lease),
-    record: createSecretKey(
-      Buffer.from(hkdfSync('sha256', lease, Buffer.alloc(0), 'keyless record values', KEY_BYTES)),
-    ),
+    record: derived(lease, 'keyless record values'),
+    personal: derived(lease, PERSONAL),
   }
+}
+
+const PERSONAL = 'keyless personal keys'
+
+/** For readers of the log, who make no keys: undefined when there are none. @throws when it is there and cannot be read. */
+export async function personalKeyIn(dir: string): Promise<KeyObject | undefined> {
+  const path = join(dir, 'lease.key')
+  const lease = await readIfThere(path)
+  return lease && derived(wholeKey(lease, path), PERSONAL)
+}
+
+/** Where the keys of humans are, below those of the gateway. */
+export function personalDirIn(keysDir: string): string {
+  return join(keysDir, 'personal')
+}
+
+function derived(key: Buffer, use: string): KeyObject {
+  return createSecretKey(Buffer.from(hkdfSync('sha256', key, Buffer.alloc(0), use, KEY_BYTES)))
 }
 
 /**

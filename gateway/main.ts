@@ -1,19 +1,19 @@
 /** Runs one gateway: builds the house, opens the doors, ends tasks whose heartbeat stopped, drains when told to stop. */
-import { hostname } from 'node:os'
 import { join } from 'node:path'
+import { forget } from './audit/forgetting.ts'
 import { type ControlDoor, openControlDoor } from './control/door.ts'
 import { buildHouse, type House } from './house.ts'
+import { operator } from './house-audit.ts'
 import { openProxyDoor, type ProxyDoor } from './ingress/listener.ts'
 import { serveInstruction } from './instruction.ts'
 import { type Clock, systemClock } from './protocol/clock.ts'
 import type { ReadyView, ServiceView, StatusView } from './protocol/control.ts'
-import type { Grant, Human } from './protocol/grant.ts'
+import type { Grant } from './protocol/grant.ts'
 import { uuidv7 } from './protocol/id.ts'
 import type { Service } from './protocol/service.ts'
 import { formatAuthority } from './protocol/target.ts'
 import type { Settings } from './settings.ts'
 import { credentialProblem, unusedCredentials } from './settings-credentials.ts'
-import { localUser } from './settings-parts.ts'
 import { VERSION } from './version.ts'
 
 /** Requests in flight get this long after a stop before they are cut. */
@@ -38,7 +38,7 @@ export async function openGateway(settings: Settings, clock: Clock = systemClock
   let proxy: ProxyDoor | undefined
   const isControlAddress = (address: string, port: number) => control?.isControlAddress(address, port) ?? false
   const house = await buildHouse(settings, clock, { isControlAddress })
-  const human: Human = { iss: `local:${hostname()}`, sub: localUser() }
+  const human = operator()
   try {
     const views = { proxyPort: () => proxy?.port ?? 0, controlPort: () => control?.port ?? 0 }
     const status = () => statusOf(settings, house, views, clock)
@@ -52,7 +52,11 @@ export async function openGateway(settings: Settings, clock: Clock = systemClock
       grants: house.grants,
       identities: house.identities,
       status,
+      publicLog: house.witnesses.publicLog,
+      witness: house.witnesses.witness,
       ready: async () => readyOf(house),
+      metrics: () => house.metrics.text(),
+      forget: (named, by) => forget({ ...house, tenant: settings.tenant, by }, named),
       publicUrl: settings.publicUrl,
       takesChains: settings.trust.chains.length > 0,
       clock,
@@ -150,8 +154,14 @@ async function statusOf(settings: Settings, house: House, ports: Ports, clock: C
     agents: settings.agents.map((agent) => agent.id),
     default_agent: settings.agents[0].id,
     redis: { configured: house.redis !== undefined, ok: isRedisReady(house) },
-    audit: { ok: house.audit.failure === undefined, size: house.audit.size, origin: settings.audit.origin },
+    audit: auditOf(settings, house),
   }
+}
+
+function auditOf(settings: Settings, { audit, witnesses }: House): StatusView['audit'] {
+  const { views, witness } = witnesses
+  const known = { ok: audit.failure === undefined, size: audit.size, origin: settings.audit.origin, witnesses: views }
+  return witness ? { ...known, witness_key: witness.key } : known
 }
 
 function controlUrl({ listen }: Settings, port: number): string {

@@ -1,22 +1,20 @@
 /** The record of what happened: opens an event for each call and instruction, and writes what the gateway does of itself. */
 import { type KeyObject, randomUUID } from 'node:crypto'
 import type { Clock } from '../protocol/clock.ts'
-import type { Grant } from '../protocol/grant.ts'
+import type { Grant, Human } from '../protocol/grant.ts'
 import type { Instruction } from '../protocol/instruction.ts'
 import type { Inbound } from '../protocol/message.ts'
-import type { JsonValue } from './canonical.ts'
-import {
-  type CallEvent,
-  type Desk,
-  type InstructionEvent,
-  type Receipt,
-  RecordedCall,
-  RecordedInstruction,
-  receiptFor,
-} from './event.ts'
-import { noteDraft, underDraft } from './instructed.ts'
-import { letterhead, type SealPersonal } from './letterhead.ts'
+import type { Draft, JsonValue } from './canonical.ts'
+import { type CallEvent, type Desk, type InstructionEvent, type Receipt, RecordedCall, receiptFor } from './event.ts'
+import { startHeartbeat } from './heartbeat.ts'
+import { adminDraft, noteDraft, underDraft } from './instructed.ts'
+import { draftOn, letterhead } from './letterhead.ts'
 import type { Log } from './log.ts'
+import type { PersonalSeals } from './personal-seals.ts'
+import { RecordedInstruction } from './recorded-instruction.ts'
+import { Tally } from './tally.ts'
+
+type Facts = Readonly<Record<string, JsonValue | undefined>>
 
 export interface Audit {
   /** Cannot fail. */
@@ -26,11 +24,18 @@ export interface Audit {
    * Record what the gateway does of itself: `policy.loaded`, `settings.loaded`. `fields` become the entry's `facts`; never a secret.
    * @throws {GatewayError} `audit_unavailable`.
    */
-  record(kind: string, tenant: string, fields: Readonly<Record<string, JsonValue | undefined>>): Promise<Receipt>
+  record(kind: string, tenant: string, fields: Facts): Promise<Receipt>
   /** The same of what happens under a grant, with the whole chain of authority behind it: `lease.issued`, `lease.revoked`. */
-  recordUnder(kind: string, grant: Grant, fields: Readonly<Record<string, JsonValue | undefined>>): Promise<Receipt>
+  recordUnder(kind: string, grant: Grant, fields: Facts): Promise<Receipt>
+  /**
+   * Record what somebody did to the gateway itself, before it is done: `admin.personal_forgotten`, `admin.records_read`.
+   * @param by who did it; without a human, the gateway by itself.
+   */
+  administer(kind: `admin.${string}`, by: { tenant: string; human?: Human }, facts: Facts): Promise<Receipt>
   /** Entries in the log. */
   readonly size: number
+  /** Entries that wait for a disk that failed. */
+  readonly kept: number
   /** Why the log cannot be written or signed at present. */
   readonly failure: Error | undefined
   /** After the last call has ended. */
@@ -46,23 +51,50 @@ export interface AuditOptions {
   /** Keys the hashes of query strings. */
   readonly hmacKey: KeyObject
   /** Default: nothing is sealed. */
-  readonly seal?: SealPersonal | undefined
+  readonly personal?: PersonalSeals | undefined
+  /** Default: nobody counts. */
+  readonly tally?: Tally
+  /** Milliseconds between two heartbeats. Default: there are none. */
+  readonly heartbeatMs?: number
 }
 
-export function createAudit({ log, clock, node, version, hmacKey, seal }: AuditOptions): Audit {
-  const paper = letterhead({ node, version, boot: randomUUID(), origin: log.origin, hmacKey, seal })
-  const desk: Desk = { paper, clock, log }
+export function createAudit({ log, clock, personal, tally = new Tally(), heartbeatMs, ...o }: AuditOptions): Audit {
+  const paper = letterhead({ ...o, boot: randomUUID(), origin: log.origin, seal: personal?.seal })
+  // What is written under a key that is gone would be lost.
+  personal?.onForgotten(() => {
+    paper.chains = new WeakMap()
+  })
+  const desk: Desk = { paper, clock, log, tally, ready: (human, owner) => personal?.ready(human, owner) }
+  const noted = async (kind: string, facts: Facts, draft: () => Draft, human?: Human): Promise<Receipt> => {
+    await desk.ready(human)
+    const receipt = await receiptFor(desk, kind, draft())
+    tally.watcher?.noted(kind, facts)
+    return receipt
+  }
+  const stop =
+    heartbeatMs &&
+    startHeartbeat({
+      ...{ everyMs: heartbeatMs, clock, tally, kept: () => log.kept, failure: () => log.failure },
+      write: (facts) => log.append(draftOn(paper, { kind: 'log.heartbeat', facts }, undefined)),
+    })
   return {
     openCall: (inbound) => new RecordedCall(desk, inbound),
     openInstruction: (instruction) => new RecordedInstruction(desk, instruction),
-    record: (kind, tenant, fields) => receiptFor(desk, kind, noteDraft(paper, kind, tenant, fields)),
-    recordUnder: (kind, grant, fields) => receiptFor(desk, kind, underDraft(paper, kind, grant, fields)),
+    record: (kind, tenant, facts) => noted(kind, facts, () => noteDraft(paper, kind, tenant, facts)),
+    recordUnder: (kind, grant, facts) => noted(kind, facts, () => underDraft(paper, kind, grant, facts), grant.human),
+    administer: (kind, by, facts) => noted(kind, facts, () => adminDraft(paper, kind, by, facts), by.human),
     get size() {
       return log.size
     },
     get failure() {
       return log.failure
     },
-    close: () => log.close(),
+    get kept() {
+      return log.kept
+    },
+    close() {
+      if (stop) stop()
+      return log.close()
+    },
   }
 }

@@ -4,16 +4,16 @@
  */
 import type { Clock } from '../protocol/clock.ts'
 import type { Decision } from '../protocol/decision.ts'
-import type { Grant } from '../protocol/grant.ts'
-import type { Instruction, Proposal } from '../protocol/instruction.ts'
+import type { Grant, Human } from '../protocol/grant.ts'
+import type { Proposal } from '../protocol/instruction.ts'
 import type { Inbound, Outcome, Sighting } from '../protocol/message.ts'
 import { asGatewayError, type GatewayError } from '../protocol/problem.ts'
 import type { Endpoint } from '../protocol/service.ts'
 import type { Draft } from './canonical.ts'
-import { deniedDraft, failedDraft, type Instructed, performedDraft } from './instructed.ts'
 import { foreignDraft, leakDraft } from './leak.ts'
 import type { Letterhead } from './letterhead.ts'
 import { decisionDraft, type LeaseFacts, outcomeDraft } from './record.ts'
+import type { Tally } from './tally.ts'
 
 export type { LeaseFacts } from './record.ts'
 
@@ -60,6 +60,8 @@ export interface InstructionEvent {
   proposed(proposal: Proposal): Proposal
   decided(decision: Decision): Decision
   commit(): Promise<Receipt>
+  /** It has taken effect. */
+  performed<I>(issued: I): I
   refused(refusal: GatewayError): Promise<GatewayError>
 }
 
@@ -67,6 +69,9 @@ export interface InstructionEvent {
 export interface Desk {
   readonly paper: Letterhead
   readonly clock: Clock
+  readonly tally: Tally
+  /** Before anybody is named; undefined: at once. @throws {GatewayError} `audit_unavailable` */
+  ready(human: Human | undefined, owner?: string): Promise<void> | undefined
   readonly log: { append(draft: Draft): Promise<number>; enqueue(draft: Draft): void }
 }
 
@@ -77,7 +82,7 @@ export async function receiptFor(desk: Desk, event: string, draft: Draft): Promi
 }
 
 /** `open`: nothing is written. `committed`: the decision is. `closed`: so is the end. */
-type Stage = 'open' | 'committed' | 'closed'
+export type Stage = 'open' | 'committed' | 'closed'
 
 export class RecordedCall implements CallEvent {
   readonly #desk: Desk
@@ -120,8 +125,13 @@ export class RecordedCall implements CallEvent {
   }
 
   async commit(): Promise<Receipt> {
+    await this.#ready()
     const receipt = await receiptFor(this.#desk, this.id, this.#draft(undefined))
     this.#stage = 'committed'
+    const { tally } = this.#desk
+    tally.allowed += 1
+    tally.open += 1
+    tally.watcher?.allowed(this.#service, this.#elapsedMs)
     return receipt
   }
 
@@ -132,11 +142,13 @@ export class RecordedCall implements CallEvent {
 
   leased<L extends { readonly facts: LeaseFacts }>(lease: L): L {
     this.#lease = lease.facts
+    this.#desk.tally.watcher?.leased(this.#service, lease.facts, this.#elapsedMs)
     return lease
   }
 
   leaked(outcome: Outcome, fate: string): void {
     this.#desk.log.enqueue(leakDraft(this.#desk.paper, this.#call, { outcome, fate }))
+    this.#desk.tally.watcher?.leaked(this.#service, fate)
   }
 
   closed(outcome: Outcome): void {
@@ -150,7 +162,28 @@ export class RecordedCall implements CallEvent {
       return refusal
     }
     this.#stage = 'closed'
-    return recorded(refusal, this.#desk.log.append(this.#draft(refusal)))
+    const { tally } = this.#desk
+    tally.refused += 1
+    tally.watcher?.refused(this.#endpoint?.service.name, refusal.code, this.#grant !== undefined)
+    return recorded(refusal, this.#append(refusal))
+  }
+
+  async #append(refusal: GatewayError): Promise<number> {
+    await this.#ready()
+    return this.#desk.log.append(this.#draft(refusal))
+  }
+
+  #ready(): Promise<void> | undefined {
+    return this.#desk.ready(this.#grant?.human)
+  }
+
+  /** Of an allowed call, which has one. */
+  get #service(): string {
+    return this.#endpoint?.service.name ?? ''
+  }
+
+  get #elapsedMs(): number {
+    return this.#desk.clock.elapsedMs() - this.#startedMs
   }
 
   #draft(refusal: GatewayError | undefined): Draft {
@@ -173,7 +206,9 @@ export class RecordedCall implements CallEvent {
     this.#stage = 'closed'
     const sightings = this.#inspection?.sightings ?? []
     if (sightings.length > 0) this.#desk.log.enqueue(foreignDraft(this.#desk.paper, this.#call, sightings))
-    const durationMs = this.#desk.clock.elapsedMs() - this.#startedMs
+    const durationMs = this.#elapsedMs
+    this.#desk.tally.open -= 1
+    this.#desk.tally.watcher?.ended(this.#service, refusal?.code, durationMs)
     const lease = this.#lease
     this.#desk.log.enqueue(
       outcomeDraft(this.#desk.paper, {
@@ -188,57 +223,8 @@ export class RecordedCall implements CallEvent {
   }
 }
 
-export class RecordedInstruction implements InstructionEvent {
-  readonly id: string
-  readonly #desk: Desk
-  readonly #instruction: Instruction
-  #stage: Stage = 'open'
-  #proposal: Proposal | undefined
-  #decision: Decision | undefined
-
-  constructor(desk: Desk, instruction: Instruction) {
-    this.id = instruction.id
-    this.#desk = desk
-    this.#instruction = instruction
-  }
-
-  proposed(proposal: Proposal): Proposal {
-    this.#proposal = proposal
-    return proposal
-  }
-
-  decided(decision: Decision): Decision {
-    this.#decision = decision
-    return decision
-  }
-
-  async commit(): Promise<Receipt> {
-    const proposal = this.#proposal
-    if (!proposal) throw new Error('an instruction was committed before it was proposed')
-    const draft = performedDraft(this.#desk.paper, { ...this.#instructed, proposal })
-    const receipt = await receiptFor(this.#desk, this.id, draft)
-    this.#stage = 'committed'
-    return receipt
-  }
-
-  async refused(refusal: GatewayError): Promise<GatewayError> {
-    const was = this.#stage
-    this.#stage = 'closed'
-    if (was === 'closed') return refusal
-    const { paper, log } = this.#desk
-    // Recorded, but it did not take effect: the log must not go on saying that it did.
-    if (was === 'committed') log.enqueue(failedDraft(paper, this.#instructed, refusal))
-    else return recorded(refusal, log.append(deniedDraft(paper, this.#instructed, refusal)))
-    return refusal
-  }
-
-  get #instructed(): Instructed {
-    return { instruction: this.#instruction, proposal: this.#proposal, decision: this.#decision }
-  }
-}
-
 /** The refusal to send: that it could not be recorded outweighs what it was. */
-async function recorded(refusal: GatewayError, written: Promise<number>): Promise<GatewayError> {
+export async function recorded(refusal: GatewayError, written: Promise<number>): Promise<GatewayError> {
   try {
     await written
     return refusal

@@ -99,6 +99,17 @@ export function noteDraft(paper: Letterhead, kind: string, tenant: string, facts
   return draftOn(paper, { kind, tenant, facts }, undefined)
 }
 
+/** What somebody did to the gateway itself: `admin.*`. @param by undefined: the gateway by itself. */
+export function adminDraft(
+  paper: Letterhead,
+  kind: string,
+  by: { tenant: string; human?: Human },
+  facts: Fields,
+): Draft {
+  const { tenant, human } = by
+  return draftOn(paper, { kind, tenant, human: human && humanFields(human), facts }, human)
+}
+
 /** What happens under a grant and is no call: `lease.issued`, `lease.revoked`, … */
 export function underDraft(paper: Letterhead, kind: string, grant: Grant, facts: Fields): Draft {
   const members = { kind, tenant: grant.tenant, ...authorityOf(grant), facts: { ...facts, grant: grant.id } }

@@ -11,8 +11,8 @@ export interface Letterhead {
   readonly origin: string
   /** Of query strings: equal ones can be found, none can be guessed. */
   readonly keyed: KeyedHash
-  /** Per grant. A grant is immutable, so its text is too; it is forgotten with the grant. */
-  readonly chains: WeakMap<Grant, Chain>
+  /** Per grant. A grant is immutable, so its text is too; it is forgotten with the grant, and all of it when a human is forgotten. */
+  chains: WeakMap<Grant, Chain>
   /** Absent: everything is written as it is. */
   readonly seal: SealPersonal | undefined
 }

@@ -7,6 +7,7 @@ import { type FileHandle, mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Clock } from '../protocol/clock.ts'
 import { publish } from './anchor.ts'
+import { Archive } from './archive.ts'
 import { type Draft, draftFrom, type JsonValue } from './canonical.ts'
 import { unavailable } from './cause.ts'
 import { checkpointSigner } from './checkpoint.ts'
@@ -119,6 +120,7 @@ class FileLog implements Log {
   readonly #held: Held
   readonly #sequencer: Sequencer
   readonly #publisher: Publisher
+  readonly #archive: Archive
   #head: Head | undefined
   #closing: Promise<void> | undefined
 
@@ -144,6 +146,14 @@ class FileLog implements Log {
         if (!isDurable) await disk.sync(file.fd)
         const note = await publish(o.dir, stored, { sign, disk })
         this.#head = { note, size: stored.frontier.size }
+        this.#archive.covered(stored.segment)
+      },
+    })
+    this.#archive = new Archive({
+      ...{ dir: o.dir, clock: o.clock, keepDays: o.keepDays },
+      record: async (kind, facts) => {
+        await this.#note(kind, facts)
+        await this.#publisher.flush()
       },
     })
   }
@@ -183,6 +193,7 @@ class FileLog implements Log {
       await this.#note('log.opened', previous)
       await this.#publisher.flush()
     } catch (cause) {
+      await this.#archive.close()
       this.#sequencer.stop()
       throw cause
     }
@@ -195,6 +206,7 @@ class FileLog implements Log {
   }
 
   async #end(): Promise<void> {
+    await this.#archive.close()
     try {
       // Behind everything that is queued: when it is stored, all of that is.
       await this.#note('log.sealed', {})

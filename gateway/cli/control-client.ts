@@ -66,6 +66,8 @@ export interface ControlClient {
   grant(id: string): Promise<GrantView>
   /** The grant with its chain, as signed, for `keyless grant verify`. */
   bundle(id: string): Promise<GrantBundle>
+  /** @throws {GatewayError} `instruction_invalid` when the log knows no such human, or several. */
+  forgetHuman(human: { readonly sub: string; readonly iss?: string }): Promise<{ seq: number; keys: string[] }>
   status(): Promise<StatusView>
   /** Public keys that verify signed grants (RFC 7517). */
   jwks(): Promise<object>
@@ -97,6 +99,7 @@ export function controlClient(socketPath: string): ControlClient {
     grant: async (id) => (await call('GET', `/grants/${part(id)}`)) as GrantView,
     bundle: async (id) => (await call('GET', `/grants/${part(id)}/bundle`)) as GrantBundle,
     tasks: async () => ((await call('GET', '/tasks')) as { tasks: TaskView[] }).tasks,
+    forgetHuman: async (human) => (await call('POST', '/log/forget', human)) as { seq: number; keys: string[] },
     status: async () => (await call('GET', '/status')) as StatusView,
     jwks: async () => (await call('GET', '/.well-known/jwks.json')) as object,
   }

@@ -19,13 +19,22 @@ export async function findAuditDir({ auditDir, data, config }: WhichLog): Promis
   if (auditDir !== undefined) return resolve(auditDir)
   if (data !== undefined) return join(resolve(data), 'audit')
   const file = config ?? (existsSync('keyless.yaml') ? 'keyless.yaml' : undefined)
-  return join((file && (await dataDirIn(file))) ?? defaultDataDir(), 'audit')
+  return join((file && (await pathIn(file, 'data_dir'))) ?? defaultDataDir(), 'audit')
 }
 
-async function dataDirIn(file: string): Promise<string | undefined> {
+/** Where the keys of that gateway are, by which sealed names are read: `keys_dir` of the settings, else `keys` beside the log. */
+export async function findKeysDir(which: WhichLog): Promise<string> {
+  const { auditDir, data, config } = which
+  const file = config ?? (existsSync('keyless.yaml') ? 'keyless.yaml' : undefined)
+  const isNamed = auditDir !== undefined || data !== undefined
+  const written = isNamed && config === undefined ? undefined : file && (await pathIn(file, 'keys_dir'))
+  return written ?? join(dirname(await findAuditDir(which)), 'keys')
+}
+
+async function pathIn(file: string, name: string): Promise<string | undefined> {
   const { parse } = await import('yaml')
   const written: unknown = parse(await readFile(file, 'utf8'))
-  const path = typeof written === 'object' && written !== null && 'data_dir' in written ? written.data_dir : undefined
+  const path = typeof written === 'object' && written !== null ? (written as Record<string, unknown>)[name] : undefined
   if (typeof path !== 'string') return undefined
   return resolve(dirname(file), path.startsWith('~/') ? join(homedir(), path.slice(2)) : path)
 }

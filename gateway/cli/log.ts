@@ -2,9 +2,12 @@
 import { once } from 'node:events'
 import { Command, InvalidArgumentError } from 'commander'
 import type { Entry } from '../audit/entry.ts'
+import type { Unsealing } from '../audit/personal.ts'
 import type { LogReader } from '../audit/reader.ts'
 import type { Verdict } from '../audit/verify.ts'
 import type { WhichLog } from './find-audit.ts'
+import { findCommand, reindexCommand } from './log-find.ts'
+import { type ForgetAlone, logForgetCommand } from './log-forget.ts'
 
 /** Entries that are searched for the last call. */
 const LOOK_BACK = 1000
@@ -20,7 +23,8 @@ interface VerifyCommandOptions extends WhichLog {
   readonly publicKey?: string
 }
 
-export function logCommand(): Command {
+/** @param forget for `keyless log forget` while no gateway runs. */
+export function logCommand(forget: ForgetAlone): Command {
   const tail = new Command('tail')
     .description('the last entries')
     .option('-n, --lines <count>', 'how many', parseCount, 20)
@@ -44,7 +48,8 @@ export function logCommand(): Command {
     .option('--json', 'the verdict as JSON')
     .action((options: VerifyCommandOptions) => verifyCommand(options))
   const command = new Command('log').description('read and prove the record of what happened')
-  for (const sub of [tail, show, lineage, verify]) command.addCommand(onLog(sub))
+  for (const sub of [tail, findCommand(), show, lineage, verify, reindexCommand()]) command.addCommand(onLog(sub))
+  command.addCommand(logForgetCommand(forget))
   return command
 }
 
@@ -72,12 +77,33 @@ async function withReader(which: WhichLog, work: (reader: LogReader) => Promise<
   } catch (cause) {
     return complain(unreadable(dir, cause as NodeJS.ErrnoException))
   }
+  const { openUnsealing } = await import('./unseal.ts')
+  const names = await openUnsealing(which)
   // Whoever reads our output has seen enough: `keyless log tail | head`.
   process.stdout.on('error', (cause: NodeJS.ErrnoException) => process.exit(cause.code === 'EPIPE' ? 0 : 1))
   try {
-    await work(reader)
+    await work(unsealed(reader, names))
   } finally {
     await reader.close()
+  }
+}
+
+/** What is shown is plain, as far as there are keys. */
+function unsealed(reader: LogReader, names: Unsealing): LogReader {
+  return {
+    async *tail(count, signal) {
+      let lookedAt = performance.now()
+      for await (const entry of reader.tail(count, signal)) {
+        if (performance.now() - lookedAt > 500) await names.refresh()
+        lookedAt = performance.now()
+        yield names.unseal(entry)
+      }
+    },
+    bySeq: async (seq) => names.unseal(await reader.bySeq(seq)),
+    byReq: async (req) => names.unseal(await reader.byReq(req)),
+    makers: async (entry) =>
+      new Map([...(await reader.makers(entry))].map(([grant, made]) => [grant, names.unseal(made)])),
+    close: () => reader.close(),
   }
 }
 

@@ -17,18 +17,21 @@ import { parseAuthority } from '../protocol/target.ts'
 import { isBoundAddress, isOwnName } from './address.ts'
 import { addGrantRoutes } from './grant-routes.ts'
 import { addLifeRoutes } from './life-routes.ts'
+import { addLogRoutes, type LogDoor } from './log-routes.ts'
 import { addOauthRoutes, type OauthDoor } from './oauth-routes.ts'
+import { addPersonalRoutes, type PersonalDoor } from './personal-routes.ts'
 import { refusalOf, writeProblem } from './problem.ts'
 import { addPublicRoutes, type PublicDoor } from './public-routes.ts'
 import { clearSocketPath, listenOnSocket } from './socket.ts'
 import { addTaskRoutes, type TaskDoor } from './task-routes.ts'
+import { addWitnessRoutes, type WitnessDoor } from './witness-routes.ts'
 
 const BODY_LIMIT_BYTES = 64 * 1024
 /** A whole request must have arrived by then. Also the patience with a connection that says nothing. */
 const REQUEST_TIMEOUT_MS = 10_000
 const MAX_CONNECTIONS = 256
 
-export interface ControlDoorOptions extends TaskDoor, OauthDoor {
+export interface ControlDoorOptions extends TaskDoor, OauthDoor, LogDoor, WitnessDoor, PersonalDoor {
   /** Address of the TCP listener. */
   readonly host: string
   /** 0 for any free port. */
@@ -39,6 +42,7 @@ export interface ControlDoorOptions extends TaskDoor, OauthDoor {
   readonly grants: TaskDoor['grants'] & OauthDoor['grants'] & PublicDoor['grants']
   readonly identities: OauthDoor['identities']
   ready(): Promise<ReadyView>
+  readonly metrics: PublicDoor['metrics']
 }
 
 export interface ControlDoor {
@@ -53,18 +57,20 @@ export interface ControlDoor {
 export async function openControlDoor(o: ControlDoorOptions): Promise<ControlDoor> {
   await clearSocketPath(o.socketPath)
   const isDraining = { now: false }
-  const local = await buildApp(o, isDraining, (app) => {
+  const addLocal = (app: FastifyInstance) => {
     addTaskRoutes(app, o)
     addLifeRoutes(app, o, o.human)
     addGrantRoutes(app, o)
     addOauthRoutes(app, o, o.human)
-  })
+    addPersonalRoutes(app, o)
+  }
+  const local = await buildApp(o, isDraining, { addOwn: addLocal, mayRead: () => undefined })
   const addOpen = (app: FastifyInstance) => {
     guardNames(app, namesOf(o))
     addLifeRoutes(app, o, undefined)
     addOauthRoutes(app, o, undefined)
   }
-  const open = await buildApp(o, isDraining, addOpen, o.tls && tlsOptions(o.tls))
+  const open = await buildApp(o, isDraining, { addOwn: addOpen, mayRead: undefined }, o.tls && tlsOptions(o.tls))
   await Promise.all([local.ready(), open.ready()])
   await listenOnSocket(local.server, o.socketPath)
   try {
@@ -92,10 +98,16 @@ export async function openControlDoor(o: ControlDoorOptions): Promise<ControlDoo
   }
 }
 
+interface Side {
+  addOwn(app: FastifyInstance): void
+  /** As `addLogRoutes` takes it. */
+  readonly mayRead: Parameters<typeof addLogRoutes>[2]
+}
+
 async function buildApp(
   o: ControlDoorOptions,
   isDraining: { readonly now: boolean },
-  addOwn: (app: FastifyInstance) => void,
+  side: Side,
   tls?: ServerOptions,
 ): Promise<FastifyInstance> {
   const app = createApp(o.clock, tls)
@@ -111,8 +123,13 @@ async function buildApp(
     refusePages(request)
   })
   await app.register(swagger, { openapi: DESCRIPTION })
+  // By any name: what these say is the same for everybody, and counts by its signatures.
   await app.register(async (routes) => {
-    addOwn(routes) // hooks first: they guard only the routes added after them
+    addLogRoutes(routes, o, side.mayRead)
+    addWitnessRoutes(routes, o)
+  })
+  await app.register(async (routes) => {
+    side.addOwn(routes) // hooks first: they guard only the routes added after them
     addPublicRoutes(routes, o)
   })
   return app

@@ -1,12 +1,15 @@
 /** What anyone who reaches either listener may read: health, the keys that verify grants, the CA, the description of the API. */
 import type { FastifyInstance } from 'fastify'
 import type { ReadyView, StatusView } from '../protocol/control.ts'
+import { METRICS_TYPE } from './metrics.ts'
 import { answers } from './shapes.ts'
 
 export interface PublicDoor {
   readonly grants: { jwks(): object | Promise<object> }
   status(): Promise<StatusView>
   ready(): Promise<ReadyView>
+  /** Prometheus text format. */
+  metrics(): Promise<string>
 }
 
 export function addPublicRoutes(app: FastifyInstance, door: PublicDoor): void {
@@ -46,6 +49,15 @@ export function addPublicRoutes(app: FastifyInstance, door: PublicDoor): void {
       },
     },
     async (_request, reply) => reply.type('application/x-pem-file').send((await door.status()).ca_pem),
+  )
+  app.get(
+    '/metrics',
+    { schema: { summary: 'Numbers for Prometheus', tags: ['gateway'], produces: ['text/plain'] } },
+    async (_request, reply) =>
+      reply
+        .type(METRICS_TYPE)
+        .header('cache-control', 'no-store')
+        .send(await door.metrics()),
   )
   app.get('/openapi.json', { schema: { hide: true } }, async () => app.swagger())
 }

@@ -2,9 +2,10 @@ import { createSecretKey } from 'node:crypto'
 import { rm } from 'node:fs/promises'
 import { beforeEach, describe, expect, it } from 'vitest'
 import type { Draft } from '../../gateway/audit/canonical.ts'
-import { RecordedCall, RecordedInstruction } from '../../gateway/audit/event.ts'
+import { type Desk, RecordedCall } from '../../gateway/audit/event.ts'
 import { letterhead } from '../../gateway/audit/letterhead.ts'
-import { verifyLog } from '../../gateway/audit/verify.ts'
+import { RecordedInstruction } from '../../gateway/audit/recorded-instruction.ts'
+import { Tally } from '../../gateway/audit/tally.ts'
 import { uuidv7 } from '../../gateway/protocol/id.ts'
 import type { Instruction } from '../../gateway/protocol/instruction.ts'
 import { GatewayError } from '../../gateway/protocol/problem.ts'
@@ -22,6 +23,7 @@ import {
   temporaryDir,
   testAudit,
   testClock,
+  verifyStored,
 } from './log.fixture.ts'
 
 let dir: string
@@ -69,10 +71,18 @@ const paper = letterhead({
   hmacKey: createSecretKey(Buffer.alloc(32)),
 })
 
+const deskOf = (log: Desk['log']): Desk => ({
+  paper,
+  clock: testClock(),
+  log,
+  tally: new Tally(),
+  ready: () => undefined,
+})
+
 describe('a call', () => {
   it('has a receipt only when its decision is stored', async () => {
     const log = heldLog()
-    const event = new RecordedCall({ paper, clock: testClock(), log }, inbound())
+    const event = new RecordedCall(deskOf(log), inbound())
     let receipt: unknown
     const committed = event.commit().then((made) => {
       receipt = made
@@ -128,7 +138,7 @@ describe('a call', () => {
       outcome: { status: 200, bytes_in: 4123, dur_ms: 132, scrubbed: 2, error: null, address: '140.82.112.5' },
     })
     expect(sealed?.kind).toBe('log.sealed')
-    expect(await verifyLog(dir)).toMatchObject({ ok: true, open_calls: 0 })
+    expect(await verifyStored(dir)).toMatchObject({ ok: true, open_calls: 0 })
   })
 
   it('says before its outcome that its credential came back: which, where and how often, and what was done', async () => {
@@ -161,7 +171,7 @@ describe('a call', () => {
       },
     })
     expect(ended?.kind).toBe('call.outcome')
-    expect(await verifyLog(dir)).toMatchObject({ ok: true, open_calls: 0 })
+    expect(await verifyStored(dir)).toMatchObject({ ok: true, open_calls: 0 })
   })
 
   it('that is refused before its decision is recorded leaves one denied decision, durably', async () => {
@@ -178,7 +188,7 @@ describe('a call', () => {
     expect(await event.refused(denial)).toBe(denial)
     event.closed(outcome())
     await log.close()
-    expect(await verifyLog(dir)).toMatchObject({ ok: true, entries: 3 })
+    expect(await verifyStored(dir)).toMatchObject({ ok: true, entries: 3 })
   })
 
   it('that policy allowed and a later check refused is recorded as denied', async () => {
@@ -205,7 +215,7 @@ describe('a call', () => {
       kind: 'call.outcome',
       outcome: { error: 'upstream_refused', status: 502, cause: 'Error ECONNREFUSED' },
     })
-    expect(await verifyLog(dir)).toMatchObject({ ok: true, entries: 4 })
+    expect(await verifyStored(dir)).toMatchObject({ ok: true, entries: 4 })
   })
 
   it('is answered that it cannot be recorded, whatever it was refused for', async () => {
@@ -223,11 +233,11 @@ describe('a call', () => {
     await call(audit)
     expect(audit.failure).toBeUndefined()
     await audit.close()
-    expect(await verifyLog(dir)).toMatchObject({ ok: true, entries: 5 })
+    expect(await verifyStored(dir)).toMatchObject({ ok: true, entries: 5 })
   })
 
   it('cannot be closed before its decision is recorded', async () => {
-    const event = new RecordedCall({ paper, clock: testClock(), log: heldLog() }, inbound())
+    const event = new RecordedCall(deskOf(heldLog()), inbound())
     expect(() => event.closed(outcome())).toThrow('before its decision was recorded')
   })
 })
@@ -298,11 +308,11 @@ describe('an instruction', () => {
       req: event.id,
       facts: { code: 'store_unavailable' },
     })
-    expect(await verifyLog(dir)).toMatchObject({ ok: true })
+    expect(await verifyStored(dir)).toMatchObject({ ok: true })
   })
 
   it('has no receipt without a proposal', async () => {
-    const event = new RecordedInstruction({ paper, clock: testClock(), log: heldLog() }, opening())
+    const event = new RecordedInstruction(deskOf(heldLog()), opening())
     await expect(event.commit()).rejects.toThrow('before it was proposed')
   })
 })

@@ -83,6 +83,10 @@ export async function openRig(changes: RigChanges = {}): Promise<Rig> {
     identities: { client: unasked, proof: unasked, nonce: () => '' },
     status: async () => status,
     ready: async () => ({ ready: true, checks: { audit: true, redis: true } }),
+    metrics: async () => '',
+    publicLog: { checkpoint: async () => undefined, tile: async () => undefined },
+    witness: undefined,
+    forget: unasked,
     clock,
     report: (cause) => void reported.push(cause),
     ...options,
@@ -146,6 +150,7 @@ function playedRooms(o: {
             record.push('committed')
             return {} as never
           },
+          performed: (issued) => issued,
           async refused(refusal) {
             record.push(`refused ${refusal.code}`)
             return refusal
@@ -183,7 +188,7 @@ export const status: StatusView = {
   agents: [triage.id],
   default_agent: triage.id,
   redis: { configured: false, ok: true },
-  audit: { ok: true, size: 7, origin: 'keyless.local/acme' },
+  audit: { ok: true, size: 7, origin: 'keyless.local/acme', witnesses: [] },
 }
 
 export interface Answer {

@@ -97,6 +97,10 @@ export async function openOauthRig(changes: Partial<ControlDoorOptions> = {}): P
     tenant: 'acme',
     human: { iss: 'local:test', sub: 'ana' },
     rooms: playedRooms(rig),
+    metrics: async () => '',
+    publicLog: { checkpoint: async () => undefined, tile: async () => undefined },
+    witness: undefined,
+    forget: async () => ({ seq: 0, keys: [] }),
     grants: {
       defaults: { agent: undefined, ttlS: 900, heartbeatS: 15 },
       heartbeat: async () => ({ expiresAt: 0 }),
@@ -176,6 +180,7 @@ function playedRooms(rig: Pick<OauthRig, 'served' | 'refused' | 'next'>) {
         proposed: <T>(proposal: T) => proposal,
         decided: <T>(decision: T) => decision,
         commit: async () => ({}) as never,
+        performed: <T>(issued: T) => issued,
         async refused(refusal: GatewayError) {
           rig.refused.push(`${instruction.kind} ${refusal.code}`)
           return refusal
