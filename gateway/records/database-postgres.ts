@@ -64,7 +64,8 @@ class Connection {
       query_timeout: 2 * STATEMENT_MS,
       keepAlive: true,
       types: {
-        getTypeParser: (oid: number, format?: 'text') => (NUMBERS.has(oid) ? Number : types.getTypeParser(oid, format)),
+        getTypeParser: ((oid, format) =>
+          NUMBERS.has(oid) ? Number : types.getTypeParser(oid, format)) as typeof types.getTypeParser,
       },
     }
   }

@@ -27,8 +27,8 @@ export async function findRecords(database: Database, query: Query, forms?: Form
 }
 
 export async function countRecords(database: Database, filter: Filter, forms?: Forms): Promise<number> {
-  const { from, where } = selection(database.dialect, groupsOf(filter, forms), boundsOf(filter))
-  const sql = `SELECT COUNT(*) AS n FROM ${from} ${where.sql && `WHERE ${where.sql}`}`
+  const { source, where } = selection(database.dialect, groupsOf(filter, forms), boundsOf(filter))
+  const sql = `SELECT COUNT(*) AS n FROM ${source} ${where.sql && `WHERE ${where.sql}`}`
   const [row] = await database.all<{ n: number }>(sql, where.values)
   return row?.n ?? 0
 }

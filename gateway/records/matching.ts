@@ -89,18 +89,29 @@ export function invalid(detail: string): GatewayError {
 /** `id` of a record, as in `tables.ts`. */
 const PLACE = '(CAST(? AS BIGINT) << 20) | (CAST(? AS BIGINT) & 1048575)'
 
-/** Source and condition of the records that match. The column `id` names their order. */
+export interface Selection {
+  /** Where the ids of the records that match are. */
+  readonly source: string
+  /** The same with their columns. */
+  readonly from: string
+  /** Column that names their order. */
+  readonly id: string
+  readonly where: Condition
+}
+
 export function selection(
   dialect: Database['dialect'],
   groups: readonly (readonly string[])[],
   bounds: readonly Bound[],
-): { readonly from: string; readonly id: string; readonly where: Condition } {
+): Selection {
   const isPosted = dialect === 'sqlite' && groups.length > 0
   const id = isPosted ? 'records_terms.rowid' : 'records.id'
+  const source = isPosted ? 'records_terms' : 'records'
   const from = isPosted ? 'records_terms CROSS JOIN records ON records.id = records_terms.rowid' : 'records'
   const terms = isPosted ? [posted(groups)] : groups.map(held)
   const all = [...terms, ...bounds.map((bound) => bounded(id, bound, dialect))]
   return {
+    source,
     from,
     id,
     where: { sql: all.map(({ sql }) => sql).join(' AND '), values: all.flatMap(({ values }) => values) },

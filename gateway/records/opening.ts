@@ -1,5 +1,8 @@
 /** Opens the index of a log, and makes it again where it cannot be used: another version, another log, a damaged file. */
 import { statSync } from 'node:fs'
+import { join } from 'node:path'
+import { files } from '../audit/lines.ts'
+import { readIfThere } from '../private-file.ts'
 import type { Clock } from '../protocol/clock.ts'
 import type { Database } from './database.ts'
 import { openPostgres } from './database-postgres.ts'
@@ -27,6 +30,12 @@ export interface Index {
   clear(): Promise<void>
   /** False when another process has put a new file in its place. */
   isCurrent(): boolean
+}
+
+/** Name of the log in this directory, as its checkpoint has it; undefined when there is none. */
+export async function originOf(dir: string): Promise<string | undefined> {
+  const note = await readIfThere(join(dir, files.checkpoint))
+  return note?.toString('utf8').split('\n', 1)[0] || undefined
 }
 
 /** @throws what the file system or the connection says. */

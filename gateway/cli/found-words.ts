@@ -1,0 +1,51 @@
+/** A record of the index on one line, for people at a terminal. Everything that came from an agent goes through `printable`. */
+import { DEFAULT_PORTS, formatAuthority } from '../protocol/target.ts'
+import type { Found } from '../records/query.ts'
+import { printable } from './log-words.ts'
+
+/** Time, number, what was done by whom, and what became of it. */
+export function foundLine(found: Found): string {
+  const time = new Date(found.ts).toISOString().replace('T', ' ').replace('Z', '')
+  const gist = found.kind === 'call' ? callGist(found) : entryGist(found)
+  return printable(`${time}  #${found.seq}  ${gist}${found.req === undefined ? '' : `  [${found.req}]`}`)
+}
+
+function callGist(found: Found): string {
+  const { effect, code, operation, dur_ms } = found
+  const verdict = effect === 'allow' ? 'ALLOW' : `DENY ${code ?? ''}`
+  return `${verdict}  ${whoIn(found)}  ${placeIn(found)}  ${operation ?? '-'}  → ${endOf(found)}${dur_ms === undefined ? '' : `  ${dur_ms} ms`}`
+}
+
+function endOf({ effect, status, error, end_seq }: Found): string {
+  if (effect === 'allow' && end_seq === undefined) return 'no outcome recorded yet'
+  return `${status ?? '-'}${error === undefined ? '' : `, ${error}`}`
+}
+
+function entryGist(found: Found): string {
+  const purpose = found.purpose === undefined ? '' : ` “${found.purpose}”`
+  const told = [
+    found.code,
+    found.service,
+    found.credential && `credential ${found.credential}`,
+    found.grant_id && `grant ${found.grant_id}`,
+  ]
+  return [found.kind, `${whoIn(found)}${purpose}`, ...told.filter(Boolean)].join('  ')
+}
+
+/** Both ends of the lineage; `keyless log lineage` has all of it. */
+function whoIn({ human, agent, depth, ip }: Found): string {
+  const between = Number(depth ?? 0) > 0 ? ['…'] : []
+  return (
+    [human, ...(agent === undefined ? [] : [...between, agent])].filter(Boolean).join(' → ') || String(ip ?? 'unknown')
+  )
+}
+
+function placeIn({ method, scheme, host, port, path }: Found): string {
+  if (host === undefined) return ''
+  const isTls = scheme === 'https'
+  const authority = formatAuthority(
+    { host: String(host), port: Number(port ?? 0) },
+    isTls ? DEFAULT_PORTS.https : DEFAULT_PORTS.http,
+  )
+  return `${method ?? ''} ${isTls ? '' : `${scheme}://`}${authority}${path ?? ''}`
+}
