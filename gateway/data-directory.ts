@@ -12,3 +12,8 @@ export function defaultDataDir(): string {
 export function controlSocketOf(dataDir: string): string {
   return join(dataDir, 'control.sock')
 }
+
+/** Key and memory of a witness under a data directory. */
+export function witnessDirOf(dataDir: string): string {
+  return join(dataDir, 'witness')
+}

@@ -18,6 +18,8 @@ const HEIGHTS: Readonly<Record<string, number>> = {
   'main.ts': 8,
   'house.ts': 7,
   'house-audit.ts': 6,
+  'house-export.ts': 6,
+  'house-witness.ts': 6,
   ingress: 6,
   control: 6,
   cli: 6,

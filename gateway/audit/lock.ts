@@ -10,18 +10,21 @@ export interface Lock {
   release(): void
 }
 
+const BUSY =
+  'another gateway writes this log. It is running already: stop it, or give this one a data_dir of its own (KEYLESS_HOME)'
+
 /**
- * Take the lock or fail at once.
+ * Take the lock or fail at once. @param busy what to say when it is held.
  * @throws {Error} naming the file when another process, or this one, holds it.
  */
-export function takeLock(path: string): Lock {
+export function takeLock(path: string, busy: string = BUSY): Lock {
   const database = open(path)
   try {
     database.exec('PRAGMA journal_mode=MEMORY; PRAGMA locking_mode=EXCLUSIVE; BEGIN EXCLUSIVE')
     chmodSync(path, 0o600)
   } catch (cause) {
     database.close()
-    throw held(path, cause)
+    throw held(path, cause, busy)
   }
   return { release: () => database.close() }
 }
@@ -36,10 +39,7 @@ function open(path: string): DatabaseSync {
   }
 }
 
-function held(path: string, cause: unknown): Error {
-  const isBusy = (cause as { errcode?: number }).errcode === 5
-  const why = isBusy
-    ? 'another gateway writes this log. It is running already: stop it, or give this one a data_dir of its own (KEYLESS_HOME)'
-    : (cause as Error).message
+function held(path: string, cause: unknown, busy: string): Error {
+  const why = (cause as { errcode?: number }).errcode === 5 ? busy : (cause as Error).message
   return new Error(`${path}: ${why}.`, { cause })
 }

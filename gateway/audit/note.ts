@@ -76,7 +76,7 @@ export function signNote(text: string, verifier: NoteVerifier, key: KeyObject): 
   return `${text}\n${signatureLine(verifier, sign(null, Buffer.from(text), key))}`
 }
 
-export function signatureLine({ name, keyId }: NoteVerifier, signature: Buffer): string {
+export function signatureLine({ name, keyId }: Pick<NoteVerifier, 'name' | 'keyId'>, signature: Buffer): string {
   return `— ${name} ${Buffer.concat([keyId, signature]).toString('base64')}\n`
 }
 

@@ -188,6 +188,18 @@ const service = closed(
   ['name', 'hosts', 'ports', 'placeholders', 'base_urls', 'tools', 'credential_configured'],
 )
 
+const witness = closed(
+  {
+    name: text,
+    url: text,
+    state: text,
+    size: { type: 'integer' },
+    cosigned_at: { type: ['integer', 'null'], description: 'epoch seconds' },
+    trouble: text,
+  },
+  ['name', 'url', 'state', 'size', 'cosigned_at'],
+)
+
 export const answers = {
   none: { type: 'null', description: 'Done' },
   issued: {
@@ -220,7 +232,16 @@ export const answers = {
       agents: texts,
       default_agent: { type: ['string', 'null'] },
       redis: closed({ configured: flag, ok: flag }),
-      audit: closed({ ok: flag, size: { type: 'integer' }, origin: text }),
+      audit: closed(
+        {
+          ok: flag,
+          size: { type: 'integer' },
+          origin: text,
+          witnesses: { type: 'array', items: witness },
+          witness_key: text,
+        },
+        ['ok', 'size', 'origin', 'witnesses'],
+      ),
     }),
   },
   live: { description: 'The process answers', ...closed({ live: flag }) },

@@ -200,7 +200,29 @@ export interface StatusView {
   readonly agents: readonly string[]
   readonly default_agent: string | null
   readonly redis: { readonly configured: boolean; readonly ok: boolean }
-  readonly audit: { readonly ok: boolean; readonly size: number; readonly origin: string }
+  readonly audit: {
+    readonly ok: boolean
+    readonly size: number
+    readonly origin: string
+    readonly witnesses: readonly WitnessView[]
+    /** Verifier key of this gateway as a witness of other logs; absent when it is none. */
+    readonly witness_key?: string
+  }
+}
+
+/** A witness of this gateway's log. */
+export interface WitnessView {
+  /** As in `audit.witnesses`. */
+  readonly name: string
+  readonly url: string
+  /** `waiting`: nothing shown yet. `useless`: it cannot be reached, or what it answers is no cosignature. `conflict`: it knows another history. */
+  readonly state: 'waiting' | 'cosigning' | 'useless' | 'conflict'
+  /** Entries of the checkpoint that it cosigned last. */
+  readonly size: number
+  /** Epoch seconds by the witness's clock; null: not since the start. */
+  readonly cosigned_at: number | null
+  /** Why it is not cosigning. */
+  readonly trouble?: string
 }
 
 /** `GET /health/ready`: 200 when `ready`, 503 when not. Names and yes or no, nothing else: anyone may ask. */

@@ -185,7 +185,9 @@ describe('the gateway’s own account', () => {
   })
 
   it('of a log that cannot be written fails', () => {
-    expect(checkLog({ ...gateway.status, audit: { ok: false, size: 3, origin: 'x' } }).state).toBe('failed')
+    expect(checkLog({ ...gateway.status, audit: { ok: false, size: 3, origin: 'x', witnesses: [] } }).state).toBe(
+      'failed',
+    )
   })
 
   it.each([
