@@ -70,6 +70,8 @@ export interface LogOptions {
   readonly segmentBytes?: number
   /** Days that the text of entries is kept. Default for ever. */
   readonly keepDays?: number | undefined
+  /** What `log.opened` says besides. */
+  readonly opened?: Readonly<Record<string, JsonValue>>
   /** The durable steps; tests fail them one by one. */
   readonly disk?: Disk
 }
@@ -117,6 +119,7 @@ function rotationOf(o: LogOptions, file: FileHandle, { anchor, beganMs }: Recove
 
 class FileLog implements Log {
   readonly origin: string
+  readonly #opened: LogOptions['opened']
   readonly #held: Held
   readonly #sequencer: Sequencer
   readonly #publisher: Publisher
@@ -132,6 +135,7 @@ class FileLog implements Log {
     const { size, peaks } = anchor.frontier
     const frontier = new Frontier(size, peaks, (level, root) => this.#publisher.addTile(level, root))
     this.origin = o.origin
+    this.#opened = o.opened
     this.#held = held
     this.#sequencer = new Sequencer({
       ...{ origin: o.origin, file, disk, clock: o.clock, isDurable, anchor: { ...anchor, frontier } },
@@ -190,7 +194,7 @@ class FileLog implements Log {
     const previous = { previous_size: frontier.size, previous_root: frontier.root().toString('base64') }
     try {
       if (found.cut) await this.#note('log.recovered', describe(found.cut))
-      await this.#note('log.opened', previous)
+      await this.#note('log.opened', { ...previous, ...this.#opened })
       await this.#publisher.flush()
     } catch (cause) {
       await this.#archive.close()

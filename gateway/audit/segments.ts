@@ -59,7 +59,7 @@ export async function prunedBefore(dir: string): Promise<number> {
 
 type Closed = Pick<Segment, 'first' | 'path' | 'bytes'> & { readonly form: 'plain' | 'zstd' }
 
-/** What is closed and kept, oldest first, one form of each: the compressed one is in place only when it has been checked. */
+/** What is closed and kept, oldest first, one form of each: the plain one as long as it is there, for it is the original. */
 async function listClosed(dir: string): Promise<(Closed | (Segment & { form: 'pruned' }))[]> {
   const kept = await prunedBefore(dir)
   const found = new Map<number, Closed>()
@@ -67,7 +67,7 @@ async function listClosed(dir: string): Promise<(Closed | (Segment & { form: 'pr
     const parts = CLOSED.exec(name)
     const first = Number(parts?.[1])
     // Left behind by a crash while it was being removed.
-    if (!parts || first < kept) continue
+    if (!parts || first < kept || found.has(first)) continue
     const path = join(dir, name)
     const bytes = (await inode(path))?.size
     if (bytes !== undefined) found.set(first, { first, path, bytes, form: parts[2] ? 'zstd' : 'plain' })

@@ -4,6 +4,7 @@ import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import type { Entry } from '../../gateway/audit/entry.ts'
 import { entriesAt, readEntries } from '../../gateway/audit/follow.ts'
+import type { LogOptions } from '../../gateway/audit/log.ts'
 import { Frontier, leafHash } from '../../gateway/audit/merkle.ts'
 import { openHashes } from '../../gateway/audit/proofs.ts'
 import { listSegments } from '../../gateway/audit/segments.ts'
@@ -17,8 +18,8 @@ beforeEach(async () => {
 })
 afterEach(() => rm(dir, { recursive: true, force: true }))
 
-async function fill(count: number): Promise<void> {
-  const log = await openTestLog(dir, { segmentBytes })
+async function fill(count: number, change: Partial<LogOptions> = {}): Promise<void> {
+  const log = await openTestLog(dir, { segmentBytes, ...change })
   for (let n = 0; n < count; n += 10)
     await Promise.all(Array.from({ length: 10 }, (_, i) => log.append(note({ n: n + i }))))
   await log.close()

@@ -1,0 +1,23 @@
+/** The thread that compresses closed segments, one after the other, says which of them it could not, and ends. */
+import { setPriority } from 'node:os'
+import { parentPort, workerData } from 'node:worker_threads'
+import { type ClosedSegment, compressSegment } from './compress.ts'
+
+/** What is said of a segment that stays as it is. */
+export interface Failure {
+  readonly first: number
+  readonly message: string
+  /** The error is the system's, and may pass; otherwise the text is not what was logged. */
+  readonly code: string | undefined
+}
+
+// On Linux a priority is the thread's own; elsewhere it would be that of the whole gateway.
+if (process.platform === 'linux') setPriority(10)
+for (const segment of workerData as ClosedSegment[]) {
+  try {
+    await compressSegment(segment)
+  } catch (cause) {
+    const { message, code } = cause as NodeJS.ErrnoException
+    parentPort?.postMessage({ first: segment.first, message, code } satisfies Failure)
+  }
+}
