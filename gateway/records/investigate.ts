@@ -11,7 +11,6 @@ import { above, byId, listIn } from './granted.ts'
 import { grantorsOf, type Hop } from './grantors.ts'
 import { type Inquiry, inquire, merged, SEEN, type Seen, type SeenRow, type Span, type Subject } from './inquiry.ts'
 import { wasMisconfigured } from './misconfigured.ts'
-import type { Lag } from './query.ts'
 import { privilegeOf, type Reachable, reachOf, type Vocabulary, vocabularyIn } from './reach.ts'
 import { wasStolen } from './stolen.ts'
 import type { Verdict } from './verdict.ts'
@@ -44,7 +43,6 @@ export interface Investigation {
   readonly policies: readonly PolicyUse[]
   readonly verdicts: readonly Verdict[]
   readonly blast: Blast
-  readonly lag?: Lag
 }
 
 export interface InvestigateOptions {
@@ -56,8 +54,7 @@ export interface InvestigateOptions {
 /** @returns undefined when the index knows nothing under that name. */
 export async function investigate(
   database: Database,
-  subject: Subject,
-  span: Span,
+  { subject, span }: { readonly subject: Subject; readonly span: Span },
   { vocabulary, nowMs }: InvestigateOptions,
 ): Promise<Investigation | undefined> {
   const inquiry = await inquire(database, subject, span)
