@@ -1,6 +1,7 @@
 /** The log in `keyless.yaml` as people write it: how it is kept, who reads it, who witnesses it, where it is exported to. */
 import { z } from 'zod'
 import { secretReference } from './provider/reference.ts'
+import { MASKS } from './records/export/mask.ts'
 import { read } from './settings-advice.ts'
 import { cleanUrl } from './settings-listen.ts'
 
@@ -20,10 +21,6 @@ const ranges = () =>
     .array(z.string())
     .optional()
     .describe('CIDR ranges that its address may be in besides public ones: private addresses are refused otherwise.')
-
-/** Parts of an entry that can be kept from what is exported. */
-export const MASKS = ['human', 'address', 'user_agent', 'path', 'purpose', 'policies'] as const
-export type Mask = (typeof MASKS)[number]
 
 const witness = z.strictObject({
   url: url().describe('Where it is, without /add-checkpoint.'),

@@ -1,0 +1,39 @@
+/** The formats, joined by one table. A format turns items into text and knows nothing of where it goes. */
+import { cefRow } from './cef.ts'
+import type { Item } from './item.ts'
+import { jsonlRow } from './jsonl.ts'
+import { ocsfRow } from './ocsf.ts'
+import { otlpBodies, otlpRow } from './otlp.ts'
+
+export const FORMATS = ['jsonl', 'ocsf', 'otlp', 'cef'] as const
+export type FormatName = (typeof FORMATS)[number]
+
+/** One request of HTTP, or lines of a file. */
+export interface Body {
+  /** Place below the receiver's URL, where a format has several. */
+  readonly path?: 'v1/logs' | 'v1/traces'
+  readonly text: string
+}
+
+export interface Format {
+  readonly contentType: string
+  /** `json`: a row is one JSON value. */
+  readonly row: (item: Item) => string
+  readonly rowType: 'json' | 'text'
+  /** For sinks that take many at once: each ends in a line feed. */
+  readonly bodies: (items: readonly Item[]) => Body[]
+  /** Receivers of this format unpack gzip. */
+  readonly isZipped: boolean
+}
+
+export const formats: Readonly<Record<FormatName, Format>> = {
+  jsonl: lines('application/x-ndjson', 'json', jsonlRow),
+  ocsf: lines('application/x-ndjson', 'json', ocsfRow),
+  otlp: { contentType: 'application/json', row: otlpRow, rowType: 'json', bodies: otlpBodies, isZipped: true },
+  cef: lines('text/plain; charset=utf-8', 'text', cefRow),
+}
+
+function lines(contentType: string, rowType: 'json' | 'text', row: (item: Item) => string): Format {
+  const bodies = (items: readonly Item[]) => [{ text: items.map((item) => `${row(item)}\n`).join('') }]
+  return { contentType, row, rowType, bodies, isZipped: false }
+}
