@@ -1,13 +1,16 @@
 /** `keyless log`: read the log, follow a call back to the human who authorised it, prove the log offline. Needs no running gateway. */
-import { once } from 'node:events'
 import { Command, InvalidArgumentError } from 'commander'
 import type { Entry } from '../audit/entry.ts'
 import type { Unsealing } from '../audit/personal.ts'
 import type { LogReader } from '../audit/reader.ts'
-import type { Verdict } from '../audit/verify.ts'
 import type { WhichLog } from './find-audit.ts'
 import { findCommand, reindexCommand } from './log-find.ts'
 import { type ForgetAlone, logForgetCommand } from './log-forget.ts'
+import { investigateCommand } from './log-investigate.ts'
+import type { LineageOptions } from './log-lineage.ts'
+import { complain, print } from './log-print.ts'
+import { checkProofCommand, proveCommand } from './log-prove.ts'
+import { verifyCommand } from './log-verify.ts'
 
 /** Entries that are searched for the last call. */
 const LOOK_BACK = 1000
@@ -16,11 +19,6 @@ interface TailOptions extends WhichLog {
   readonly lines: number
   readonly follow?: boolean
   readonly json?: boolean
-}
-
-interface VerifyCommandOptions extends WhichLog {
-  readonly json?: boolean
-  readonly publicKey?: string
 }
 
 /** @param forget for `keyless log forget` while no gateway runs. */
@@ -37,18 +35,20 @@ export function logCommand(forget: ForgetAlone): Command {
     .option('--json', 'the entries as they are, one a line')
     .action((id: string, options: TailOptions) => withReader(options, (reader) => showCall(reader, id, options)))
   const lineage = new Command('lineage')
-    .description('who authorised a call, through whom, for which task')
-    .argument('[id]', 'id of the call, or an entry number (default: the last call whose caller is known)')
-    .action((id: string | undefined, options: WhichLog) => withReader(options, (reader) => showLineage(reader, id)))
-  const verify = new Command('verify')
-    .description(
-      'prove offline that no entry was changed, removed or added; exit code 0 sound, 1 tampered, 2 unreadable',
+    .description('who authorised a call, through whom, for which task, and everything that descends from that task')
+    .argument(
+      '[id]',
+      'id of a call, grant, task or agent, or an entry number (default: the last call whose caller is known)',
     )
-    .option('--public-key <file>', 'the log.pub that was copied away earlier (default: the one beside the log)')
-    .option('--json', 'the verdict as JSON')
-    .action((options: VerifyCommandOptions) => verifyCommand(options))
+    .option('--index <file|url>', 'the index (default: that of the gateway, made from the log if absent)')
+    .option('--json', 'as JSON')
+    .action((id: string | undefined, options: LineageOptions) =>
+      withReader(options, (reader) => showLineage(reader, id, options)),
+    )
   const command = new Command('log').description('read and prove the record of what happened')
-  for (const sub of [tail, findCommand(), show, lineage, verify, reindexCommand()]) command.addCommand(onLog(sub))
+  const proofs = [verifyCommand(), proveCommand(), checkProofCommand()]
+  const questions = [findCommand(), show, lineage, investigateCommand()]
+  for (const sub of [tail, ...questions, ...proofs, reindexCommand()]) command.addCommand(onLog(sub))
   command.addCommand(logForgetCommand(forget))
   return command
 }
@@ -131,15 +131,17 @@ async function showCall(reader: LogReader, id: string, options: TailOptions): Pr
   else if (entries.length > 0) await print(whole(entries))
 }
 
-async function showLineage(reader: LogReader, id: string | undefined): Promise<void> {
-  const { chain } = await import('./log-words.ts')
+/** The sentence from the log itself, and the tree of its task from the index. */
+async function showLineage(reader: LogReader, id: string | undefined, options: LineageOptions): Promise<void> {
+  const [{ chain }, { printLineage }] = await Promise.all([import('./log-words.ts'), import('./log-lineage.ts')])
   const call = id ?? (await lastCall(reader))
   if (call === undefined)
     return complain(
       `no call is among the last ${LOOK_BACK} entries. Name one by its id; "keyless log tail" lists them.`,
     )
-  const entries = await find(reader, call)
-  if (entries.length > 0) await print(chain(entries, await reader.makers(entries[0])))
+  const entries = options.json ? [] : await entriesOf(reader, call)
+  const lead = entries.length > 0 ? chain(entries, await reader.makers(entries[0])) : undefined
+  await printLineage(call, options, lead)
 }
 
 async function lastCall(reader: LogReader): Promise<string | undefined> {
@@ -150,65 +152,16 @@ async function lastCall(reader: LogReader): Promise<string | undefined> {
 }
 
 /** By number or by call; an entry of a call brings the others. */
-async function find(reader: LogReader, id: string): Promise<Entry[]> {
+async function entriesOf(reader: LogReader, id: string): Promise<Entry[]> {
   const numbered = /^#?\d{1,15}$/.test(id) ? await reader.bySeq(Number(id.replace('#', ''))) : undefined
   const req = numbered ? numbered.req : id
   const entries = req === undefined ? [] : await reader.byReq(req)
-  const found = entries.length > 0 ? entries : numbered ? [numbered] : []
+  return entries.length > 0 ? entries : numbered ? [numbered] : []
+}
+
+async function find(reader: LogReader, id: string): Promise<Entry[]> {
+  const found = await entriesOf(reader, id)
   if (found.length === 0)
     complain(`the log has no entry "${id}". "keyless log tail" lists the last ones with their numbers and ids.`)
   return found
-}
-
-async function verifyCommand(options: VerifyCommandOptions): Promise<void> {
-  const [{ findAuditDir }, { exitCode, verifyLog }, { printable, printableJson }, { readFile }] = await Promise.all([
-    import('./find-audit.ts'),
-    import('../audit/verify.ts'),
-    import('./log-words.ts'),
-    import('node:fs/promises'),
-  ])
-  const dir = await findAuditDir(options)
-  let publicKey: string | undefined
-  try {
-    publicKey = options.publicKey === undefined ? undefined : await readFile(options.publicKey, 'utf8')
-  } catch (cause) {
-    complain(`the public key cannot be read: ${(cause as Error).message}`)
-    process.exitCode = 2
-    return
-  }
-  const verdict = await verifyLog(dir, publicKey === undefined ? {} : { publicKey })
-  // Whoever changed the log also wrote the words that a fault quotes: they must not repaint the verdict.
-  const lines = inWords(dir, verdict, options).map(printable)
-  await print(options.json ? printableJson(verdict, 2) : lines.join('\n'))
-  process.exitCode = exitCode(verdict)
-}
-
-function inWords(dir: string, verdict: Verdict, { publicKey }: VerifyCommandOptions): string[] {
-  if (verdict.unreadable !== null) return [`UNREADABLE  ${dir}: ${verdict.unreadable}`]
-  const { entries, covered, uncovered } = verdict
-  const lines = [
-    `${verdict.ok ? 'SOUND' : 'TAMPERED'}  ${verdict.origin}, ${entries} entries, ${covered} covered by the signed checkpoint`,
-  ]
-  if (verdict.ok) lines.push(`root ${verdict.root}`)
-  if (uncovered > 0) lines.push(`${uncovered} entries after the checkpoint are well formed, but not signed yet`)
-  if (verdict.torn_bytes > 0)
-    lines.push(`${verdict.torn_bytes} bytes at the end are no whole entry: a write under way, or one that a crash tore`)
-  if (verdict.open_calls > 0)
-    lines.push(`${verdict.open_calls} allowed calls have no outcome: still under way, or cut short by a crash`)
-  for (const fault of verdict.faults)
-    lines.push(`${fault.index === null ? 'log' : `entry ${fault.index}`}: ${fault.what}`)
-  if (publicKey === undefined)
-    lines.push(
-      'Checked with the public key beside the log; whoever can write there can replace it. Use --public-key with a copy.',
-    )
-  return lines
-}
-
-async function print(text: string): Promise<void> {
-  if (!process.stdout.write(`${text}\n`)) await once(process.stdout, 'drain')
-}
-
-function complain(text: string): void {
-  process.stderr.write(`keyless: ${text}\n`)
-  process.exitCode = 1
 }
