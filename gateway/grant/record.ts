@@ -1,13 +1,26 @@
 /**
- * Grants and tasks as kept in a store: JSON under a keyed hash. Whoever can write to the store can lose them, but can neither
- * widen one, nor point a handle at another, nor take a mark off.
+ * Grants and tasks as kept in a store: encrypted JSON. Whoever can write to the store can lose them, but can neither widen one,
+ * nor point a handle at another, nor take a mark off; whoever can read it, or what the disk keeps of it later, learns of nobody.
  */
-import { createHmac, createSecretKey, type KeyObject, timingSafeEqual } from 'node:crypto'
+import {
+  createCipheriv,
+  createDecipheriv,
+  createHmac,
+  createSecretKey,
+  type KeyObject,
+  randomBytes,
+  timingSafeEqual,
+} from 'node:crypto'
 import type { Authority, Grant } from '../protocol/grant.ts'
 import { GatewayError } from '../protocol/problem.ts'
 import { grantOfVersion1, taskBodyOfVersion1 } from './record-version-1.ts'
 import type { StoredGrant, StoredTask } from './store.ts'
 
+/** Begins what is encrypted: no character of a keyed hash. */
+const ENCRYPTED = '.'
+const NONCE_BYTES = 12
+const TAG_BYTES = 16
+/** Before records were encrypted: a keyed hash, and the JSON. Such a grant is dead within the hour. */
 const MAC_BYTES = 32
 const MAC_CHARS = 43
 
@@ -40,7 +53,7 @@ export interface Records {
   openTask(stored: StoredTask): TaskRecord
 }
 
-/** @param key HMAC key of 32 bytes, the same on every replica and after every change of the signing key. */
+/** @param key 32 bytes, the same on every replica and after every change of the signing key. */
 export function createRecords(key: KeyObject): Records {
   const grants = createSeal(key)
   // A key of its own keeps a task from passing for a grant.
@@ -101,17 +114,37 @@ interface Seal {
   open(name: string, body: string): unknown
 }
 
+/** AES-256-GCM with random nonces: safe for 2^32 records under one key. */
 function createSeal(key: KeyObject): Seal {
+  const cipherKey = createHmac('sha256', key).update('encrypted records').digest()
   // A name has no line break, nor has JSON: one text has one way to be cut.
   const mac = (name: string, json: string) => createHmac('sha256', key).update(`${name}\n${json}`).digest()
   return {
-    close: (name, json) => mac(name, json).toString('base64url') + json,
+    close(name, json) {
+      const nonce = randomBytes(NONCE_BYTES)
+      const cipher = createCipheriv('aes-256-gcm', cipherKey, nonce).setAAD(Buffer.from(name))
+      const bytes = Buffer.concat([nonce, cipher.update(json, 'utf8'), cipher.final(), cipher.getAuthTag()])
+      return ENCRYPTED + bytes.toString('base64url')
+    },
     open(name, body) {
+      if (body.startsWith(ENCRYPTED)) return JSON.parse(decrypted(cipherKey, name, body.slice(1)))
       const json = body.slice(MAC_CHARS)
       const given = Buffer.from(body.slice(0, MAC_CHARS), 'base64url')
       if (given.length !== MAC_BYTES || !timingSafeEqual(given, mac(name, json))) throw forged()
       return JSON.parse(json) // our own bytes: the seal was checked
     },
+  }
+}
+
+function decrypted(key: Buffer, name: string, text: string): string {
+  const bytes = Buffer.from(text, 'base64url')
+  try {
+    const nonce = bytes.subarray(0, NONCE_BYTES)
+    const decipher = createDecipheriv('aes-256-gcm', key, nonce, { authTagLength: TAG_BYTES })
+    decipher.setAAD(Buffer.from(name)).setAuthTag(bytes.subarray(-TAG_BYTES))
+    return decipher.update(bytes.subarray(NONCE_BYTES, -TAG_BYTES), undefined, 'utf8') + decipher.final('utf8')
+  } catch {
+    throw forged()
   }
 }
 

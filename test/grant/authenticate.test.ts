@@ -227,12 +227,21 @@ describe('handles', () => {
   })
 })
 
+/** One character of a record is another. @param at place; a fraction of the whole, or counted from the end. */
+function flipped(stored: Record<string, unknown>, at: number): Record<string, unknown> {
+  const chars = [...String(stored.body)]
+  const place = at < 0 ? chars.length + at : at < 1 ? Math.floor(chars.length * at) : at
+  chars[place] = chars[place] === 'A' ? 'B' : 'A'
+  return { ...stored, body: chars.join('') }
+}
+
 describe('a store that someone else writes to', () => {
   it('cannot widen a grant, move it to another handle, task or tenant, or bring in one of its own', async () => {
     const tampering: ((stored: Record<string, unknown>, other: Record<string, unknown>) => Record<string, unknown>)[] =
       [
-        (stored) => ({ ...stored, body: String(stored.body).replace('github:issues.read', 'github:*') }),
-        (stored) => ({ ...stored, body: String(stored.body).replace(/"expiresAt":\d+/, '"expiresAt":9999999999') }),
+        ...[2, 0.25, 0.5, 0.75, -2].map((at) => (stored: Record<string, unknown>) => flipped(stored, at)),
+        // As records were before they were encrypted.
+        (stored) => ({ ...stored, body: `${'A'.repeat(43)}{"grant":{"id":"${stored.id}"},"marks":${stored.marks}}` }),
         (stored, other) => ({ ...stored, body: other.body }),
         (stored, other) => ({ ...other, handleDigest: stored.handleDigest }),
         (stored) => ({ ...stored, body: `${'A'.repeat(43)}${String(stored.body).slice(43)}` }),

@@ -1,8 +1,10 @@
 /** What a grant hangs on: everything above it, its step, its task, the key that it is bound to. */
+import { createHmac } from 'node:crypto'
 import { Redis } from 'ioredis'
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest'
 import type { Authenticator } from '../../gateway/grant/authenticate.ts'
 import { signJws } from '../../gateway/grant/jws.ts'
+import { firstRecord } from '../../gateway/grant/record.ts'
 import type { GrantStore } from '../../gateway/grant/store.ts'
 import { openRedisStore } from '../../gateway/grant/store-redis.ts'
 import { marksOf } from '../../gateway/grant/task.ts'
@@ -10,7 +12,7 @@ import type { Confirmation, Grant } from '../../gateway/protocol/grant.ts'
 import { GatewayError } from '../../gateway/protocol/problem.ts'
 import { type ManualClock, manualClock } from '../rig/clock.ts'
 import { startRedis, type TestRedis } from '../rig/redis.ts'
-import { freshStore, newKey, presenting } from './grant.fixture.ts'
+import { freshStore, newKey, presenting, storeKey } from './grant.fixture.ts'
 import { openRelay } from './relay.fixture.ts'
 import { authenticatorOver, bound, grantBelow, type Kept, keep, records, seal } from './tree.fixture.ts'
 
@@ -159,7 +161,7 @@ describe('a suspended task', () => {
       { ...sealed, version: 4 },
       { ...sealed, id: 'task_other' },
       { ...sealed, tenant: 'other' },
-      { ...sealed, body: sealed.body.replace('suspended', 'active') },
+      { ...sealed, body: flipped(sealed.body) },
       { ...sealed, body: records.close(of, { marks: marksOf(of) }).body },
     ])
       expect(() => records.openTask(forged)).toThrow(/seal/)
@@ -345,9 +347,32 @@ describe('a record', () => {
       { ...sealed, task: 'other' },
       { ...sealed, tenant: 'other' },
       { ...sealed, handleDigest: `digest\n${sealed.body.slice(43, 50)}`, body: sealed.body },
-      { ...sealed, body: sealed.body.replace('issues.read', '*') },
+      { ...sealed, body: flipped(sealed.body) },
       { ...sealed, body: sealed.body.slice(0, 40) },
     ])
       expect(() => records.open(forged)).toThrow(expect.objectContaining({ code: 'grant_invalid' }))
   })
+  it('tells nobody who reads the store of whom and what it is', () => {
+    const grant = grantBelow(undefined, clock)
+    const written = JSON.stringify([
+      records.close(grant, { marks: marksOf(grant) }),
+      records.closeTask(firstRecord(grant, false)),
+    ])
+    for (const name of [grant.human.sub, grant.human.iss, grant.task.purpose, grant.agent.id])
+      expect(written).not.toContain(name)
+  })
+
+  it('is still read as gateways wrote it before records were encrypted', () => {
+    const grant = grantBelow(undefined, clock)
+    const sealed = records.close(grant, { handleDigest: 'digest', marks: marksOf(grant) })
+    const json = JSON.stringify({ grant, marks: marksOf(grant) })
+    const mac = createHmac('sha256', storeKey).update(`digest\n${json}`).digest('base64url')
+    expect(records.open({ ...sealed, body: mac + json })).toEqual(grant)
+    expect(() => records.open({ ...sealed, body: mac + json.replace('"depth":0', '"depth":1') })).toThrow(/seal/)
+  })
 })
+
+function flipped(body: string): string {
+  const middle = Math.floor(body.length / 2)
+  return `${body.slice(0, middle)}${body[middle] === 'A' ? 'B' : 'A'}${body.slice(middle + 1)}`
+}

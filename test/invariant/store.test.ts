@@ -63,18 +63,20 @@ describe('in Redis', () => {
       },
     ],
     [
-      'more operations',
+      'another character in its body, which nobody can read,',
       async ({ narrow }) => {
         const own = await storedOf(narrow.grant)
-        const body = own.body.replace('notes:read', 'notes:*')
+        const at = Math.floor(own.body.length / 2)
+        const body = own.body.slice(0, at) + (own.body[at] === 'A' ? 'B' : 'A') + own.body.slice(at + 1)
         return redis.hset(grantKey(narrow.grant), 'stored', JSON.stringify({ ...own, body }))
       },
     ],
     [
-      'a longer life',
+      'a body of one’s own that asks for more and lives longer',
       async ({ narrow }) => {
         const own = await storedOf(narrow.grant)
-        const body = own.body.replace(/"expiresAt":(\d+)/, (_, at) => `"expiresAt":${Number(at) + 60}`)
+        const grant = { id: narrow.grant, authority: [{ operations: ['notes:*'] }], expiresAt: 4_000_000_000 }
+        const body = `${'A'.repeat(43)}${JSON.stringify({ grant, marks: own.marks })}`
         return redis.hset(grantKey(narrow.grant), 'stored', JSON.stringify({ ...own, body, expiresAt: 4_000_000_000 }))
       },
     ],
