@@ -10,8 +10,10 @@ import { Tally, type Watcher } from './audit/tally.ts'
 import { type Keys, loadKeys, personalDirIn } from './keys.ts'
 import { type Clock, systemClock } from './protocol/clock.ts'
 import type { Human } from './protocol/grant.ts'
+import { bodyHashes } from './protocol/keyed-hash.ts'
 import type { Settings } from './settings.ts'
 import { localUser } from './settings-parts.ts'
+import type { BodyHashes } from './upstream/answering.ts'
 import { VERSION } from './version.ts'
 
 interface AuditParts {
@@ -26,13 +28,43 @@ export async function openAudit(settings: Settings, { keys, clock, personal, wat
   const dir = auditDir(settings)
   const { origin, durability, heartbeatS, segmentBytes, keepDays } = settings.audit
   const key = await loadLogKey(dir, origin)
-  const log = await openLog({ dir, origin, key, durability, clock, segmentBytes, keepDays })
+  // Whether credentials that this log does not name may come from the logs of other replicas.
+  const opened = { shared: settings.redis !== undefined }
+  const log = await openLog({ dir, origin, key, durability, clock, segmentBytes, keepDays, opened })
   return createAudit({
     ...{ log, clock, node: hostname(), version: VERSION, hmacKey: keys.record },
     personal: settings.audit.personal === 'sealed' ? personalSeals(personal, settings.tenant, clock) : undefined,
     tally: new Tally(watcher),
     heartbeatMs: heartbeatS * 1000,
   })
+}
+
+/** Of which bodies the outcome of a call holds a keyed hash. */
+export function bodyHashesOf({ audit }: Settings, { record }: Keys): BodyHashes {
+  if (audit.bodyHashes === 'none') return {}
+  const start = bodyHashes(record)
+  return audit.bodyHashes === 'all' ? { requests: start, answers: start } : { requests: start }
+}
+
+/** What decides from now on: by digest, so that it can be compared with what was reviewed. */
+export async function recordLoaded(audit: Audit, settings: Settings, { bundle, catalogue }: Loaded): Promise<void> {
+  const { file, tenant, written } = settings
+  await audit.record('settings.loaded', tenant, {
+    digest: written.digest,
+    file: file ?? null,
+    names: [...written.names],
+  })
+  await audit.record('policy.loaded', tenant, {
+    policy_set: bundle.digest,
+    policies: bundle.policies.length,
+    files: [...new Set(bundle.policies.map((policy) => policy.file))],
+    services: catalogue.services.map((service) => service.name),
+  })
+}
+
+interface Loaded {
+  readonly bundle: { readonly digest: string; readonly policies: readonly { readonly file: string }[] }
+  readonly catalogue: { readonly services: readonly { readonly name: string }[] }
 }
 
 /** How often the keys of humans are looked at, ms: whether another replica or a command destroyed one. */

@@ -11,7 +11,7 @@ import { createGrants, type Grants } from './grant/grants.ts'
 import type { GrantStore } from './grant/store.ts'
 import { openRedisStore } from './grant/store-redis.ts'
 import { openSqliteStore } from './grant/store-sqlite.ts'
-import { openAudit, openHumans } from './house-audit.ts'
+import { bodyHashesOf, openAudit, openHumans, recordLoaded } from './house-audit.ts'
 import { openHouseExports } from './house-export.ts'
 import { openWitnesses, type Witnesses } from './house-witness.ts'
 import { createIdentities } from './identity/identities.ts'
@@ -88,17 +88,12 @@ export async function buildHouse(settings: Settings, clock: Clock, outlook: Outl
   const store = opening.adopt(openStore(settings, redis, clock), async (room) => room.close())
   const watch: Grants['watch'] = (grant, cut) => grants.watch(grant, cut) // built below: identities need the upstream first
   const secretRules = await rulesFor(bundle)
-  const made = createUpstream({ ...settings.upstream, clock, secretRules, isClosed: outlook.isControlAddress, watch })
+  const hashes = bodyHashesOf(settings, keys)
+  const isClosed = outlook.isControlAddress
+  const made = createUpstream({ ...settings.upstream, clock, secretRules, hashes, isClosed, watch })
   const upstream = opening.adopt(made, (room) => room.close())
   const exports = opening.adopt(await openHouseExports(settings, { keys, upstream, clock }), (room) => room.close())
-  const leasing = createLeases({
-    providers: buildProviders(settings, upstream, clock),
-    cache: redis ? createRedisCache({ redis }) : createMemoryCache({ clock }),
-    sealKey: keys.lease,
-    clock,
-    record: (kind, grant, fields) => audit.recordUnder(kind, grant, fields),
-  })
-  const leases = opening.adopt(leasing, (room) => room.close())
+  const leases = opening.adopt(buildLeases(settings, { upstream, redis, audit, keys, clock }), (room) => room.close())
   const identities = buildIdentities(settings, { upstream, store, keys, clock })
   const grants: Grants = createGrants({
     tenant: settings.tenant,
@@ -118,10 +113,7 @@ export async function buildHouse(settings: Settings, clock: Clock, outlook: Outl
       serveInstruction({ kind: 'grant.present', id: uuidv7(clock.nowMs()), tenant, token }, { audit, grants, policy }),
     onEnded: (grant) => leases.purge(grant),
   })
-  await audit.record('policy.loaded', settings.tenant, {
-    policy_set: policy.digest,
-    services: catalogue.services.map((service) => service.name),
-  })
+  await recordLoaded(audit, settings, { bundle, catalogue })
   const opened = opening.move()
   return {
     authority,
@@ -228,6 +220,24 @@ function buildProviders(settings: Settings, upstream: Upstream, clock: Clock): R
     baseDir: settings.baseDir,
   }
   return new Map(Object.entries(settings.credentials).map(([name, config]) => [name, createProvider(config, tools)]))
+}
+
+interface LeaseParts {
+  readonly upstream: Upstream
+  readonly redis: Redis | undefined
+  readonly audit: Audit
+  readonly keys: Keys
+  readonly clock: Clock
+}
+
+function buildLeases(settings: Settings, { upstream, redis, audit, keys, clock }: LeaseParts): Leases {
+  return createLeases({
+    providers: buildProviders(settings, upstream, clock),
+    cache: redis ? createRedisCache({ redis }) : createMemoryCache({ clock }),
+    sealKey: keys.lease,
+    clock,
+    record: (kind, grant, fields) => audit.recordUnder(kind, grant, fields),
+  })
 }
 
 /** One connection for leases and grants. A command fails at once while Redis is away: callers fail closed instead of hanging. */

@@ -66,10 +66,9 @@ export async function serveRequest(inbound: Inbound, house: RequestRooms): Promi
     using lease = event.leased(await house.leases.acquire(permit, receipt, whole)) // 10 credential, unseen
     const plain = cleanse(whole, permit, meter, inspection) // 11 strip every credential slot, then attach
     const outbound = await lease.attach(plain)
-    const burn = () => lease.burn(plain) // nobody uses it any more
+    const burn = () => event.burnt(lease.burn(plain)) // nobody uses it any more, and the log says so
     const outcome = await house.upstream.forward(outbound, inbound.reply, () => lease.reissue(plain), burn) // 12 guarded dial, stream, scrub; burn at once what came back
-    if (outcome.scrubbed > 0) event.leaked(outcome, burn()) // 13 and say what became of it
-    event.closed(outcome)
+    event.closed(outcome) // 13 what became of it
   } catch (cause) {
     house.refusals.write(inbound, await event.refused(asGatewayError(cause)), event.endpoint) // 14 one writer of refusals
   }

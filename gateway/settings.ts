@@ -13,6 +13,7 @@ import type { Agent } from './protocol/grant.ts'
 import { formatAuthority } from './protocol/target.ts'
 import { type AuditSettings, auditOf } from './settings-audit.ts'
 import { type CaSettings, caOf } from './settings-ca.ts'
+import { type WrittenDown, writtenDown } from './settings-digest.ts'
 import { type Doors, doorsOf, warningsOf } from './settings-doors.ts'
 import { explainIssues, lineOf, SettingsError, type SettingsProblem } from './settings-explain.ts'
 import {
@@ -108,6 +109,8 @@ export interface Settings {
     /** Undefined: there is no proxy on the way out. */
     readonly proxy: UpstreamProxy | undefined
   }
+  /** What stands in the file, for the record: no value, and secrets stand in it by reference alone. */
+  readonly written: WrittenDown
   /** Environment variables that hold secrets of the gateway, sorted: `keyless run` keeps them from its child. */
   readonly secretEnv: readonly string[]
   /** Choices that are allowed and worth a word at start, one sentence each. */
@@ -182,10 +185,10 @@ function read(text: string, baseDir: string, file: string | undefined): Settings
     problems.push({ path: path.join('.'), line: at(path), ...problem })
   const settings = normalise(parsed.data, { baseDir, file, report })
   if (problems.length > 0) throw new SettingsError(name, problems)
-  return deepFreeze(settings)
+  return deepFreeze({ ...settings, written: writtenDown(written) })
 }
 
-function normalise(written: WrittenSettings, around: Surroundings): Settings {
+function normalise(written: WrittenSettings, around: Surroundings): Omit<Settings, 'written'> {
   const absolute = (path: string) => absolutePath(path, around)
   const tenant = written.tenant ?? 'default'
   const dataDir = written.data_dir === undefined ? defaultDataDir() : absolute(written.data_dir)

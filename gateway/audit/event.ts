@@ -44,8 +44,8 @@ export interface CallEvent {
   /** What it finds in the request by then is recorded with the end of the call. */
   inspected<I extends Sighted | undefined>(inspection: I): I
   leased<L extends { readonly facts: LeaseFacts }>(lease: L): L
-  /** `leak.detected`: a credential came back in the answer and was overwritten. Before the outcome. */
-  leaked(outcome: Outcome, fate: string): void
+  /** A credential came back in the answer and was overwritten. `leak.detected` says so before the outcome, passed on or not. */
+  burnt(fate: string): void
   /** The outcome entry. Idempotent: only the first of `closed` and `refused` writes. */
   closed(outcome: Outcome): void
   /**
@@ -93,6 +93,7 @@ export class RecordedCall implements CallEvent {
   #grant: Grant | undefined
   #decision: Decision | undefined
   #lease: LeaseFacts | undefined
+  #fate: string | undefined
   #inspection: Sighted | undefined
 
   constructor(desk: Desk, inbound: Inbound) {
@@ -146,9 +147,8 @@ export class RecordedCall implements CallEvent {
     return lease
   }
 
-  leaked(outcome: Outcome, fate: string): void {
-    this.#desk.log.enqueue(leakDraft(this.#desk.paper, this.#call, { outcome, fate }))
-    this.#desk.tally.watcher?.leaked(this.#service, fate)
+  burnt(fate: string): void {
+    this.#fate = fate
   }
 
   closed(outcome: Outcome): void {
@@ -201,9 +201,16 @@ export class RecordedCall implements CallEvent {
     return { inbound: this.#inbound, endpoint: this.#endpoint, grant: this.#grant, lease: this.#lease }
   }
 
+  #leaked(fate: string, outcome: Outcome | undefined, refusal: GatewayError | undefined): void {
+    const leaks = outcome?.leaks ?? refusal?.leaks
+    this.#desk.log.enqueue(leakDraft(this.#desk.paper, this.#call, { fate, leaks, outcome }))
+    this.#desk.tally.watcher?.leaked(this.#service, fate)
+  }
+
   #end(outcome: Outcome | undefined, refusal: GatewayError | undefined): void {
     if (this.#stage === 'closed') return
     this.#stage = 'closed'
+    if (this.#fate !== undefined) this.#leaked(this.#fate, outcome, refusal)
     const sightings = this.#inspection?.sightings ?? []
     if (sightings.length > 0) this.#desk.log.enqueue(foreignDraft(this.#desk.paper, this.#call, sightings))
     const durationMs = this.#elapsedMs

@@ -1,6 +1,6 @@
 /** Entries about credentials that were where none may be: in an answer, or in a request. Never a value, always a place. */
 import type { Grant } from '../protocol/grant.ts'
-import type { Inbound, Outcome, Sighting } from '../protocol/message.ts'
+import type { Inbound, Leaks, Outcome, Sighting } from '../protocol/message.ts'
 import type { Endpoint } from '../protocol/service.ts'
 import { authorityOf, type Fields } from './authority.ts'
 import type { Draft, JsonValue } from './canonical.ts'
@@ -14,20 +14,27 @@ interface Call {
   readonly lease: LeaseFacts | undefined
 }
 
-/** `leak.detected`: an upstream sent our credential back. `fate`: what was done about it. */
-export function leakDraft(paper: Letterhead, call: Call, found: { outcome: Outcome; fate: string }): Draft {
+/** An upstream sent our credential back. */
+interface Leak {
+  /** What was done about it. */
+  readonly fate: string
+  readonly leaks: Leaks | undefined
+  /** Absent: the answer was not passed on. */
+  readonly outcome: Outcome | undefined
+}
+
+export function leakDraft(paper: Letterhead, call: Call, { fate, leaks, outcome }: Leak): Draft {
   const { lease } = call
-  const { scrubbed, leaks, status, address } = found.outcome
   return entry(paper, 'leak.detected', call, {
     provider: lease?.provider,
     credential: lease?.credential,
     cred_id: lease?.credentialId,
     ephemeral: lease?.ephemeral,
-    count: scrubbed,
+    count: Object.values(leaks ?? {}).reduce((sum, count) => sum + count, 0),
     where: leaks && { ...leaks },
-    fate: found.fate,
-    status,
-    address,
+    fate,
+    status: outcome?.status,
+    address: outcome?.address,
   })
 }
 

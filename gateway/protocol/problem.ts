@@ -159,6 +159,8 @@ export class GatewayError extends Error {
   readonly code: ProblemCode
   /** Id of the grant that was presented and is refused, where it is known: for the record, never for the answer. */
   grant?: string
+  /** Where in an answer that is not passed on a credential stood, and how often: for the record, never for the answer. */
+  leaks?: Readonly<Partial<Record<'head' | 'body' | 'trailer' | 'frame', number>>>
 
   constructor(code: ProblemCode, detail: string, options?: ErrorOptions) {
     super(detail, options)

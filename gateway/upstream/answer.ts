@@ -2,13 +2,16 @@
  * Writes one upstream answer to the agent: head, scrubbed body with back-pressure, trailers. A head waits for bytes that
  * came with it, so that a small answer leaves in one write, and is sent at the end of the event loop's turn otherwise.
  */
-import type { Capture, Leaks, Reply } from '../protocol/message.ts'
+import type { BodyHash } from '../protocol/keyed-hash.ts'
+import type { Capture, Reply } from '../protocol/message.ts'
 import type { Meter } from '../protocol/meter.ts'
 import { GatewayError } from '../protocol/problem.ts'
+import { readFields } from './answer-fields.ts'
 import { captureAnswer, MAX_CAPTURED_BYTES, tooLarge } from './capture.ts'
 import { type Decoded, Decoder, isDecodable } from './decode.ts'
 import { type Head, type HeadTerms, readHead, readTrailers } from './head.ts'
 import { endWith, Outlet, writeHead } from './outlet.ts'
+import { Overwritten } from './overwritten.ts'
 import { Scrubber } from './scrub.ts'
 
 /** Where the answer comes from, and who wants to know how it went. */
@@ -26,7 +29,7 @@ export interface AnswerParts extends HeadTerms {
   readonly reply: Reply
   readonly isHead: boolean
   readonly meter: Meter | undefined
-  /** A credential was overwritten, the first one of head or body. The answer may go on for long. */
+  /** A credential was overwritten, in head, body or trailers. Perhaps more than once; the answer may go on for long. */
   readonly leaked: () => void
   /** Calls `flush` at the end of this turn of the event loop. */
   readonly flushSoon: (answer: Answer) => void
@@ -37,6 +40,9 @@ const EMPTY = Buffer.alloc(0)
 export class Answer implements Decoded {
   readonly #parts: AnswerParts
   readonly #source: Source
+  /** Of the body as the upstream sends it, before anything is decoded or overwritten. */
+  readonly hash: BodyHash
+  readonly overwritten: Overwritten
   #head: Head | undefined
   #isSent = false
   #isOver = false
@@ -46,16 +52,15 @@ export class Answer implements Decoded {
   /** Bytes that came with the head. */
   #first: Buffer | undefined
   #decoder: Decoder | undefined
-  #scrubber: Scrubber | undefined
   #trailers: readonly Buffer[] = []
-  #inHead = 0
-  #inTrailers = 0
   #taken = 0
   #passed = 0
 
-  constructor(parts: AnswerParts, source: Source) {
+  constructor(parts: AnswerParts, source: Source, hash: BodyHash) {
     this.#parts = parts
     this.#source = source
+    this.hash = hash
+    this.overwritten = new Overwritten(parts.leaked)
   }
 
   get isSent(): boolean {
@@ -67,32 +72,18 @@ export class Answer implements Decoded {
     return this.#passed
   }
 
-  /** Credentials overwritten in head, body and trailers. */
-  get found(): number {
-    return this.#inHead + this.#inTrailers + (this.#scrubber?.found ?? 0)
-  }
-
-  /** The same by place. */
-  get leaks(): Leaks {
-    const body = this.#scrubber?.found ?? 0
-    return {
-      ...(this.#inHead > 0 && { head: this.#inHead }),
-      ...(body > 0 && { body }),
-      ...(this.#inTrailers > 0 && { trailer: this.#inTrailers }),
-    }
-  }
-
   /** @throws {GatewayError} `upstream_encoding`, `upstream_broken`. */
   start(status: number, statusText: string, raw: readonly Buffer[]): void {
     const { searcher, isHead, flushSoon, capture, leaked } = this.#parts
+    const { texts: fields, found } = readFields(raw, searcher)
+    this.overwritten.in('head', found) // before anything can go wrong with it
     if (status === 407)
       throw new GatewayError('upstream_broken', 'The upstream asked for proxy credentials, which only a proxy may.')
     const hasBody = !isHead && status !== 204 && status !== 304
-    const head = readHead({ status, statusText, raw, hasBody }, this.#parts)
+    const head = readHead({ status, statusText, fields, hasBody }, this.#parts)
     this.#head = head
-    this.#inHead += head.found
-    if (head.found > 0) leaked()
-    if (searcher !== null && hasBody) this.#scrubber = new Scrubber(searcher, leaked)
+    this.overwritten.in('head', head.found)
+    if (searcher !== null && hasBody) this.overwritten.body = new Scrubber(searcher, leaked)
     if (head.coding !== undefined) {
       if (!isDecodable(head.coding)) {
         throw new GatewayError(
@@ -109,6 +100,7 @@ export class Answer implements Decoded {
   data(chunk: Buffer): void {
     if (this.#isOver) return
     this.#taken += chunk.length
+    this.hash.add(chunk)
     if (this.#decoder === undefined) this.bytes(chunk)
     else if (!this.#decoder.write(chunk)) this.#source.pause()
   }
@@ -145,7 +137,7 @@ export class Answer implements Decoded {
   bytes(chunk: Buffer): void {
     if (this.#isOver) return
     const isLast = this.#decoder === undefined && this.#taken === this.#head?.contentLength
-    const bytes = this.#scrubber === undefined ? chunk : this.#scrubber.push(chunk, isLast)
+    const bytes = this.overwritten.body === undefined ? chunk : this.overwritten.body.push(chunk, isLast)
     if (bytes.length === 0 || !this.#pass(bytes.length)) return
     if (this.#parts.capture !== undefined) {
       if (this.#passed > MAX_CAPTURED_BYTES) this.failed(tooLarge())
@@ -162,7 +154,7 @@ export class Answer implements Decoded {
 
   end(): void {
     if (this.#isOver || this.#head === undefined) return
-    const held = this.#scrubber?.push(EMPTY, true) ?? EMPTY
+    const held = this.overwritten.body?.push(EMPTY, true) ?? EMPTY
     if (held.length > 0 && !this.#pass(held.length)) return
     if (this.#parts.capture !== undefined) {
       void this.#captured(this.#head, Buffer.concat([...this.#gathered, held]), this.#parts.capture)
@@ -182,7 +174,7 @@ export class Answer implements Decoded {
     const { reply, searcher } = this.#parts
     if (this.#trailers.length > 0) {
       const { pairs, found } = readTrailers(this.#trailers, searcher)
-      this.#inTrailers += found
+      this.overwritten.in('trailer', found)
       reply.addTrailers(pairs)
     }
     if (!reply.writableEnded) reply.end()

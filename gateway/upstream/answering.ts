@@ -1,16 +1,24 @@
 /** The answer that a request gets, whichever attempt brings it and whatever protocol that speaks. */
+import { BodyHash, type StartHash } from '../protocol/keyed-hash.ts'
 import type { Outbound } from '../protocol/message.ts'
 import { Answer, type AnswerParts, type Source } from './answer.ts'
 import type { Searchers } from './searcher.ts'
 
 export interface AnsweringParts extends Pick<AnswerParts, 'flushSoon'> {
   readonly searchers: Searchers
+  readonly hashes: BodyHashes
+}
+
+/** Of which bodies there is a keyed hash. */
+export interface BodyHashes {
+  readonly requests?: StartHash
+  readonly answers?: StartHash
 }
 
 /** What makes the answer to a request, for the attempt that brings it. */
 export function answering(
-  { searchers, flushSoon }: AnsweringParts,
-  { secrets, method, service, acceptEncoding, capture, meter }: Outbound,
+  { searchers, flushSoon, hashes }: AnsweringParts,
+  { secrets, method, service, acceptEncoding, capture, meter, grant }: Outbound,
   { reply, leaked }: Pick<AnswerParts, 'reply' | 'leaked'>,
 ): (source: Source) => Answer {
   const parts = {
@@ -26,5 +34,5 @@ export function answering(
     meter,
     flushSoon,
   }
-  return (source) => new Answer(parts, source)
+  return (source) => new Answer(parts, source, new BodyHash(hashes.answers, grant.tenant))
 }

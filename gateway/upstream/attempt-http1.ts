@@ -66,7 +66,7 @@ export class Http1Attempt<Lane extends Tickets = Tickets> extends Attempt implem
   }
 
   onBodySent(chunk: Buffer): void {
-    this.sentBytes += chunk.length
+    this.sent(chunk)
   }
 
   onResponseStarted(): void {

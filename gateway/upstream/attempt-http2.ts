@@ -56,13 +56,11 @@ export class Http2Attempt extends Attempt {
     }
     this.#listen(this.#stream)
     if (body instanceof Upload) {
-      body.on('data', (chunk: Buffer) => {
-        this.sentBytes += chunk.length
-      })
+      body.on('data', (chunk: Buffer) => this.sent(chunk))
       body.on('error', (cause) => this.#break(cause))
       body.pipe(this.#stream)
     } else if (body !== null) {
-      this.sentBytes = body.length
+      this.sent(body)
       this.#stream.end(body)
     }
   }

@@ -11,6 +11,7 @@ import { GatewayError } from '../protocol/problem.ts'
 import { valuesOf } from '../protocol/raw-headers.ts'
 import { acceptOf } from '../protocol/websocket.ts'
 import type { Answer, Source } from './answer.ts'
+import { readFields } from './answer-fields.ts'
 import type { AttemptOwner } from './attempt.ts'
 import { Http1Attempt } from './attempt-http1.ts'
 import { Connection } from './connection.ts'
@@ -21,14 +22,14 @@ import type { Searcher } from './searcher.ts'
 export interface UpgradeOwner extends AttemptOwner {
   /** 101, and checked: the connection is the upstream's side of the WebSocket. */
   upgraded(attempt: UpgradeAttempt, switched: Switched): void
+  /** Before it is checked: so many credentials were overwritten in its head. */
+  repeated(found: number): void
 }
 
 export interface Switched {
   readonly socket: Duplex
   /** For the agent. */
   readonly headers: RawHeaders
-  /** Credentials overwritten in the head. */
-  readonly found: number
 }
 
 /** What of the agent's handshake is made anew. No extension is offered: compressed frames could not be searched. */
@@ -65,11 +66,12 @@ export class UpgradeAttempt extends Http1Attempt {
 
   onRequestUpgrade(controller: Dispatcher.DispatchController, _: number, __: unknown, socket: Duplex): void {
     const { secrets, service, headers: sent } = this.#outbound
-    const raw = controller.rawHeaders as readonly Buffer[]
-    checkSwitch(raw, this.#key, offered(sent)) // what is thrown here comes back as onResponseError
+    const { texts: fields, found } = readFields(controller.rawHeaders as readonly Buffer[], this.#searcher)
+    if (found > 0) this.#owner.repeated(found)
+    checkSwitch(fields, this.#key, offered(sent)) // what is thrown here comes back as onResponseError
     const terms = { slots: service.slots, isCredentialed: secrets.length > 0, searcher: this.#searcher }
-    const { headers, found } = readHead({ status: 101, statusText: '', raw, hasBody: false }, terms)
-    this.#owner.upgraded(this, { socket, headers: without(headers, NOT_FOR_AGENT), found })
+    const { headers } = readHead({ status: 101, statusText: '', fields, hasBody: false }, terms)
+    this.#owner.upgraded(this, { socket, headers: without(headers, NOT_FOR_AGENT) })
   }
 
   override onResponseStart(
@@ -84,8 +86,7 @@ export class UpgradeAttempt extends Http1Attempt {
 }
 
 /** RFC 6455 §4.1, on the server's handshake. @throws {GatewayError} `upstream_broken` */
-function checkSwitch(raw: readonly Buffer[], key: string, protocols: readonly string[]): void {
-  const fields = raw.map((bytes) => bytes.toString('latin1'))
+function checkSwitch(fields: readonly string[], key: string, protocols: readonly string[]): void {
   const values = (name: string) => valuesOf(fields, name)
   if (values('upgrade').join().toLowerCase() !== 'websocket') throw broken('it switched to another protocol')
   if (values('sec-websocket-accept').join() !== acceptOf(key)) throw broken('it did not answer the key')

@@ -2,6 +2,7 @@
  * One request on one upstream connection, whichever protocol carries it: how far the exchange got, and a 401 held back
  * until it is clear whether a better credential exists.
  */
+import type { BodyHash } from '../protocol/keyed-hash.ts'
 import type { Outbound } from '../protocol/message.ts'
 import { GatewayError } from '../protocol/problem.ts'
 import type { Answer, Source } from './answer.ts'
@@ -15,6 +16,8 @@ export interface AttemptOwner {
   challenged(attempt: Attempt): boolean
   delivered(attempt: Attempt): void
   failed(attempt: Attempt, cause: unknown): void
+  /** For the body of one attempt. */
+  newHash(): BodyHash
 }
 
 interface Held {
@@ -37,12 +40,14 @@ export abstract class Attempt implements Source {
   #interim = 0
   /** Has the upstream sent any byte of an answer? */
   hasSpoken = false
-  /** Bytes of body sent. */
+  /** Bytes of body sent, and their hash. */
   sentBytes = 0
+  readonly sentHash: BodyHash
 
   constructor(owner: AttemptOwner, answer: (source: Source) => Answer) {
     this.#owner = owner
     this.#answer = answer(this)
+    this.sentHash = owner.newHash()
   }
 
   get answer(): Answer {
@@ -96,6 +101,12 @@ export abstract class Attempt implements Source {
 
   broken(cause: unknown): void {
     this.#owner.failed(this, cause)
+  }
+
+  /** This went up. */
+  protected sent(bytes: Buffer): void {
+    this.sentBytes += bytes.length
+    this.sentHash.add(bytes)
   }
 
   /**

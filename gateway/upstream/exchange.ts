@@ -3,14 +3,15 @@
  * once, whichever side leaves first. Every way out gives the connection back or destroys it.
  */
 import type { Grant } from '../protocol/grant.ts'
+import { BodyHash } from '../protocol/keyed-hash.ts'
 import type { Outbound, Outcome, Reply } from '../protocol/message.ts'
 import type { GatewayError } from '../protocol/problem.ts'
 import type { Answer } from './answer.ts'
-import { answering } from './answering.ts'
+import { answering, type BodyHashes } from './answering.ts'
 import type { Attempt, AttemptOwner, Body } from './attempt.ts'
 import { Http1Attempt } from './attempt-http1.ts'
 import { Http2Attempt } from './attempt-http2.ts'
-import { asFailure, isConnectionLoss } from './failure.ts'
+import { asFailure, isConnectionLoss, withLeaks } from './failure.ts'
 import type { Lasting, LastingCalls } from './lasting.ts'
 import type { Pool, PooledConnection, PooledSession } from './pool.ts'
 import type { Searchers } from './searcher.ts'
@@ -20,6 +21,7 @@ import { collect, lengthOf, MAX_REPLAY_BYTES, refusalOf, Upload } from './upload
 export interface ExchangeParts {
   readonly pool: Pool
   readonly searchers: Searchers
+  readonly hashes: BodyHashes
   readonly lasting: LastingCalls
   readonly flushSoon: (answer: Answer) => void
 }
@@ -86,6 +88,10 @@ export class Exchange implements AttemptOwner, Lasting {
     }
     this.#body = new Upload(source, this.#outbound)
     this.#send()
+  }
+
+  newHash(): BodyHash {
+    return new BodyHash(this.#parts.hashes.requests, this.grant.tenant)
   }
 
   challenged(attempt: Attempt): boolean {
@@ -199,7 +205,7 @@ export class Exchange implements AttemptOwner, Lasting {
     }
     this.#end()
     this.#dispose()
-    this.#call.reject(failure)
+    this.#call.reject(attempt === undefined ? failure : withLeaks(failure, attempt.answer.overwritten))
   }
 
   /** The agent is gone: stop the upstream, which may be costing money. */
@@ -217,8 +223,10 @@ export class Exchange implements AttemptOwner, Lasting {
       status: answer?.isSent && attempt ? attempt.status : CLIENT_CLOSED_REQUEST,
       sentBytes: attempt?.sentBytes ?? 0,
       receivedBytes: answer?.passed ?? 0,
-      scrubbed: answer?.found ?? 0,
-      ...(answer && answer.found > 0 && { leaks: answer.leaks }),
+      sentHash: attempt?.sentHash.take(),
+      receivedHash: answer?.hash.take(),
+      scrubbed: answer?.overwritten.found ?? 0,
+      ...(answer && answer.overwritten.found > 0 && { leaks: answer.overwritten.leaks }),
       address: attempt?.address,
       error,
     })

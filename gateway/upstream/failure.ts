@@ -1,4 +1,5 @@
 /** Says what went wrong on the far side, as a coded refusal. Codes of Node, OpenSSL and undici end here. */
+import type { Leaks } from '../protocol/message.ts'
 import { GatewayError } from '../protocol/problem.ts'
 
 /** An error of an exchange with `place` (`host:port`) as a refusal. Coded errors of the dial come through as they are. */
@@ -29,6 +30,16 @@ export function asFailure(cause: unknown, place: string): GatewayError {
     default:
       return new GatewayError('upstream_broken', describeBreak(code, place), { cause })
   }
+}
+
+/** The same failure, with the credentials that were overwritten in an answer of which nothing is passed on. A copy: others may share it. */
+export function withLeaks(
+  failure: GatewayError,
+  answer: { readonly found: number; readonly leaks: Leaks },
+): GatewayError {
+  if (answer.found === 0) return failure
+  const { code, detail, cause } = failure
+  return Object.assign(new GatewayError(code, detail, { cause }), { leaks: answer.leaks })
 }
 
 /** Did a connection end under a request, so that another connection may do better? */

@@ -4,6 +4,7 @@ import type { Obligations } from '../protocol/decision.ts'
 import type { Inbound, Outbound, Outcome, Reply } from '../protocol/message.ts'
 import type { Endpoint } from '../protocol/service.ts'
 import type { Answer } from './answer.ts'
+import type { BodyHashes } from './answering.ts'
 import { createDial, type DialOptions } from './dial.ts'
 import { type Call, Exchange } from './exchange.ts'
 import { type BoundedFetch, createFetch, type Fetch } from './fetch.ts'
@@ -36,6 +37,8 @@ export interface UpstreamOptions {
   readonly clock: Clock
   /** What finds credentials that are not ours; needed where a policy asks for it. */
   readonly secretRules?: SecretRules | undefined
+  /** Of which bodies the outcome holds a keyed hash. Default: of none. */
+  readonly hashes?: BodyHashes
   /** Addresses of a name. Default: the system's resolver. */
   readonly resolve?: NonNullable<DialOptions['resolve']>
   /** The proxy through which the way out leads. Default: there is none. */
@@ -51,7 +54,8 @@ export interface Upstream {
    * Send a request and its answer on. Resolves when the last byte was handed over, or the exchange broke off after the
    * head (`error` says why, and the reply was cut so that the agent sees a truncated answer).
    * @param reissue asked once, after a 401; the request is sent again if its body could be kept (none, or at most 64 KiB)
-   * @param leaked a credential came back: told at once, because an answer may go on for as long as its grant
+   * @param leaked a credential came back: told at once, because an answer may go on for as long as its grant; also of an answer of
+   *   which nothing is passed on
    * @throws {GatewayError} before the head only: `address_forbidden`, `upstream_…`, `request_malformed`, or what `reissue` throws.
    */
   forward(outbound: Outbound, reply: Reply, reissue: Call['reissue'], leaked: Call['leaked']): Promise<Outcome>
@@ -66,11 +70,11 @@ export interface Upstream {
 }
 
 export function createUpstream(options: UpstreamOptions): Upstream {
-  const { headersTimeoutMs, bodyTimeoutMs, http2 = true } = options
+  const { headersTimeoutMs, bodyTimeoutMs, http2 = true, hashes = {} } = options
   const dial = createDial(options)
   const pool = new Pool({ dial, headersTimeoutMs, bodyTimeoutMs, http2 })
   const lasting = new LastingCalls(options.watch ?? (() => () => {}))
-  const parts = { pool, lasting, searchers: new Searchers(), flushSoon: createFlusher() }
+  const parts = { pool, lasting, searchers: new Searchers(), hashes, flushSoon: createFlusher() }
   const limits = {
     maxFrameBytes: options.maxFrameBytes ?? 16 * MIB,
     maxMessageBytes: options.maxMessageBytes ?? 64 * MIB,

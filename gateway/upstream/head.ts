@@ -22,7 +22,7 @@ export interface Head {
   readonly coding: string | undefined
   /** Done again afterwards: the agent offered to undo it. */
   readonly isCodedAgain: boolean
-  /** Credentials overwritten in the head. */
+  /** Credentials overwritten in the reason phrase. */
   readonly found: number
 }
 
@@ -30,8 +30,8 @@ export interface Head {
 export interface HeadSource {
   readonly status: number
   readonly statusText: string
-  /** `name, value, name, value`, as undici's parser cut them out. */
-  readonly raw: readonly Buffer[]
+  /** `name, value, name, value`, searched already (`readFields`). */
+  readonly fields: readonly string[]
   /** Answers to HEAD and those without content have fields about a body that does not follow. */
   readonly hasBody: boolean
 }
@@ -67,9 +67,8 @@ interface Draft {
 
 /** @throws {GatewayError} `upstream_encoding` when the body comes in a form in which it could not be searched. */
 export function readHead(source: HeadSource, terms: HeadTerms): Head {
-  const { raw, hasBody } = source
+  const { fields: names, hasBody } = source
   const { searcher, capture, acceptEncoding } = terms
-  const { texts: names, found } = readFields(raw, searcher)
   const isRead = searcher !== null || capture !== undefined
   if (source.status === 206) requireWhole(terms)
   const coding = isRead && hasBody ? codingOf(names) : undefined
@@ -94,7 +93,7 @@ export function readHead(source: HeadSource, terms: HeadTerms): Head {
   const headers = nominated === undefined ? draft.headers : withoutNominated(draft.headers, nominated)
   if (source.status === 401 && terms.isCredentialed) {
     headers.push('Keyless-Upstream-Status', '401')
-    return { ...REFUSED, headers, contentLength, coding, isCodedAgain, found }
+    return { ...REFUSED, headers, contentLength, coding, isCodedAgain, found: 0 }
   }
   const phrase = phraseOf(source, searcher)
   return {
@@ -104,7 +103,7 @@ export function readHead(source: HeadSource, terms: HeadTerms): Head {
     contentLength,
     coding,
     isCodedAgain,
-    found: found + phrase.found,
+    found: phrase.found,
   }
 }
 

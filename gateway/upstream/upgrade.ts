@@ -3,19 +3,20 @@
  * It ends once. Its connections are its own and are never given to another call.
  */
 import type { Grant } from '../protocol/grant.ts'
+import { BodyHash } from '../protocol/keyed-hash.ts'
 import type { Outbound, Outcome, Upgrade } from '../protocol/message.ts'
 import { GatewayError } from '../protocol/problem.ts'
 import { answering } from './answering.ts'
 import type { Attempt } from './attempt.ts'
 import { type Switched, UpgradeAttempt, type UpgradeOwner } from './attempt-upgrade.ts'
 import type { Call, ExchangeParts } from './exchange.ts'
-import { asFailure } from './failure.ts'
+import { asFailure, withLeaks } from './failure.ts'
 import type { FrameLimits } from './frames.ts'
 import type { PoolOptions } from './lane.ts'
 import type { Lasting } from './lasting.ts'
 import { Relay } from './relay.ts'
 
-export interface UpgradeParts extends Pick<ExchangeParts, 'searchers' | 'lasting' | 'flushSoon'> {
+export interface UpgradeParts extends Pick<ExchangeParts, 'searchers' | 'hashes' | 'lasting' | 'flushSoon'> {
   readonly options: PoolOptions
   readonly limits: FrameLimits
 }
@@ -96,6 +97,11 @@ class UpgradeCall implements UpgradeOwner, Lasting {
     else this.#relay.cut(why)
   }
 
+  /** A handshake has no body. */
+  newHash(): BodyHash {
+    return new BodyHash(undefined, '')
+  }
+
   challenged(): boolean {
     if (!this.#mayReissue || this.#isOver) return false
     this.#mayReissue = false
@@ -114,15 +120,18 @@ class UpgradeCall implements UpgradeOwner, Lasting {
     if (attempt === this.#attempt) this.#fail(cause)
   }
 
-  upgraded(attempt: UpgradeAttempt, { socket, headers, found }: Switched): void {
+  repeated(found: number): void {
+    this.#foundInHead = found
+    this.#call.leaked()
+  }
+
+  upgraded(attempt: UpgradeAttempt, { socket, headers }: Switched): void {
     if (this.#isOver || attempt !== this.#attempt) {
       socket.destroy()
       return
     }
     const { searchers, limits } = this.#parts
     const { upgrade, secrets, meter, censor } = this.#outbound
-    this.#foundInHead = found
-    if (found > 0) this.#call.leaked()
     const relay = new Relay({
       agent: (upgrade as Upgrade).accept(headers),
       upstream: socket,
@@ -169,7 +178,9 @@ class UpgradeCall implements UpgradeOwner, Lasting {
     }
     this.#end()
     this.#attempt?.abandon()
-    this.#call.reject(failure)
+    const found = this.#foundInHead
+    const seen = found > 0 ? { found, leaks: { head: found } } : this.#attempt?.answer.overwritten
+    this.#call.reject(seen === undefined ? failure : withLeaks(failure, seen))
   }
 
   #settle(error: string | undefined): void {
@@ -192,9 +203,10 @@ class UpgradeCall implements UpgradeOwner, Lasting {
     }
     const answer = attempt?.answer
     const status = answer?.isSent && attempt ? attempt.status : CLIENT_CLOSED_REQUEST
-    const scrubbed = answer?.found ?? 0
-    const leaks = scrubbed > 0 ? answer?.leaks : undefined
-    return { status, sentBytes: 0, receivedBytes: answer?.passed ?? 0, scrubbed, ...(leaks && { leaks }) }
+    const scrubbed = answer?.overwritten.found ?? 0
+    const leaks = scrubbed > 0 ? answer?.overwritten.leaks : undefined
+    const received = { receivedBytes: answer?.passed ?? 0, receivedHash: answer?.hash.take() }
+    return { status, sentBytes: 0, ...received, scrubbed, ...(leaks && { leaks }) }
   }
 
   #end(): void {

@@ -151,8 +151,8 @@ describe('a call', () => {
     event.decided(decision())
     await event.commit()
     event.leased({ facts: leaseFacts() })
-    event.leaked(outcome({ scrubbed: 3, leaks: { head: 1, body: 2 } }), 'revoked')
-    event.closed(outcome({ scrubbed: 3 }))
+    event.burnt('revoked')
+    event.closed(outcome({ scrubbed: 3, leaks: { head: 1, body: 2 } }))
     await audit.close()
     const [, , leaked, ended] = await entriesOf(dir)
     expect(leaked).toMatchObject({
