@@ -7,6 +7,7 @@ import { sentence } from '../audit/lineage.ts'
 import type { Database } from './database.ts'
 import { among, byId, type Granted, grantById, grantsWhere, listIn, type Ref, refOf } from './granted.ts'
 import { merged, SEEN, type Seen, type SeenRow } from './inquiry.ts'
+import { COLUMNS } from './row.ts'
 
 export interface TreeCall extends Seen {
   readonly operation: string | null
@@ -96,8 +97,8 @@ interface CallRecord {
 async function recordOf(database: Database, id: string): Promise<CallRecord | undefined> {
   const numbered = /^(?:(?<log>.+):)?#?(?<seq>\d{1,15})$/.exec(id)?.groups
   const sql = numbered
-    ? `SELECT * FROM records WHERE (seq = ? OR end_seq = ?)${numbered.log === undefined ? '' : ' AND log = ?'} LIMIT 2`
-    : "SELECT * FROM records WHERE req = ? ORDER BY CASE kind WHEN 'call' THEN 0 ELSE 1 END, ts, seq LIMIT 1"
+    ? `SELECT ${COLUMNS.join(', ')} FROM records WHERE (seq = ? OR end_seq = ?)${numbered.log === undefined ? '' : ' AND log = ?'} LIMIT 2`
+    : `SELECT ${COLUMNS.join(', ')} FROM records WHERE req = ? ORDER BY CASE kind WHEN 'call' THEN 0 ELSE 1 END, ts, seq LIMIT 1`
   const seq = Number(numbered?.seq)
   const values = numbered ? [seq, seq, ...(numbered.log === undefined ? [] : [numbered.log])] : [id]
   const found = await database.all<CallRecord>(sql, values)
