@@ -7,7 +7,7 @@ import { readIfThere } from '../private-file.ts'
 import { parseEntry } from './entry.ts'
 import { files, type Line } from './lines.ts'
 import { listSegments, prunedBefore, type Segment } from './segments.ts'
-import { openText, type Text } from './text.ts'
+import { openIfThere, type Text } from './text.ts'
 
 /** Where to go on: in front of entry `seq`. The offset saves the search; it is 0 when it is not known. */
 export interface Place {
@@ -45,15 +45,27 @@ export function firstKept(dir: string): Promise<number> {
  */
 export async function* readEntries(dir: string, place: Place = START): AsyncGenerator<Stretch> {
   const covered = await coveredBy(dir)
+  const seq = yield* readTo(dir, place, covered)
+  if (seq < covered) throw new Error(`${dir}: entry ${seq} is missing, though the checkpoint covers ${covered}.`)
+}
+
+/** The same to the end of what is written: entries that no checkpoint covers yet can be cut off again. */
+export async function* readWritten(dir: string, seq: number): AsyncGenerator<Stretch> {
+  yield* readTo(dir, { seq, segment: 0, offset: 0 }, Number.POSITIVE_INFINITY)
+}
+
+/** @returns number of the entry in front of which it ends. */
+async function* readTo(dir: string, place: Place, end: number): AsyncGenerator<Stretch, number> {
   let at = place
-  while (at.seq < covered) {
+  while (at.seq < end) {
     const from = at.seq
-    for await (const stretch of withSegment(dir, from, (segment, text) => stretches({ segment, text, at, covered }))) {
+    for await (const stretch of withSegment(dir, from, (segment, text) => stretches({ segment, text, at, end }))) {
       at = stretch.next
       yield stretch
     }
-    if (at.seq === from) throw new Error(`${dir}: entry ${from} is missing, though the checkpoint covers ${covered}.`)
+    if (at.seq === from) break
   }
+  return at.seq
 }
 
 /** The canonical bytes of one entry, or undefined when it is not there: not written yet, pruned, or missing. */
@@ -86,20 +98,20 @@ async function* pick(segment: Segment, text: Text, wanted: readonly number[], fr
   }
 }
 
-async function* stretches(o: { segment: Segment; text: Text; at: Place; covered: number }): AsyncGenerator<Stretch> {
-  const { segment, text, at, covered } = o
+async function* stretches(o: { segment: Segment; text: Text; at: Place; end: number }): AsyncGenerator<Stretch> {
+  const { segment, text, at, end } = o
   const isKnown = at.segment === segment.first && at.offset > 0
   const start = isKnown || at.seq === segment.first ? undefined : await text.find(at.seq)
   let seq = at.seq
   for await (const lines of text.lines(start?.start ?? (isKnown ? at.offset : 0))) {
-    const taken = lines.slice(0, covered - seq).filter((line) => line.isWhole)
+    const taken = lines.slice(0, end - seq).filter((line) => line.isWhole)
     const last = taken.at(-1)
     if (!last || (seq === at.seq && parseEntry((taken[0] as Line).bytes)?.seq !== seq)) return
     const from = seq
     seq += taken.length
     const offset = last.start + last.bytes.length + 1
     yield { entries: taken.map(({ bytes }) => bytes), from, next: { seq, segment: segment.first, offset } }
-    if (seq >= covered) return
+    if (seq >= end) return
   }
 }
 
@@ -117,10 +129,7 @@ async function* withSegment<Found>(
     if (!segment) return
     if (segment.form === 'pruned')
       throw new Error(`${dir}: entry ${seq} was pruned; the text is kept from entry ${segment.count} on.`)
-    const text = await openText({ ...segment, form: segment.form }).catch((cause: NodeJS.ErrnoException) => {
-      if (cause.code === 'ENOENT') return undefined
-      throw cause
-    })
+    const text = await openIfThere({ ...segment, form: segment.form })
     if (!text) continue
     let hasFound = false
     try {

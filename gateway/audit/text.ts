@@ -37,6 +37,14 @@ export async function openText(o: { path: string; first: number; form: 'plain' |
   }
 }
 
+/** Undefined when the file has just changed its form or name: the next listing of the segments has the new one. */
+export function openIfThere(o: Parameters<typeof openText>[0]): Promise<Text | undefined> {
+  return openText(o).catch((cause: NodeJS.ErrnoException) => {
+    if (cause.code !== 'ENOENT') throw cause
+    return undefined
+  })
+}
+
 class PlainText implements Text {
   readonly #file: FileHandle
 

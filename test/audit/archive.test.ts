@@ -3,14 +3,16 @@ import { execFileSync } from 'node:child_process'
 import { copyFile, readdir, readFile, rm, stat, truncate, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
+import { draftFrom } from '../../gateway/audit/canonical.ts'
 import type { Entry } from '../../gateway/audit/entry.ts'
 import { coveredBy, entriesAt, entryAt, firstKept, readEntries } from '../../gateway/audit/follow.ts'
 import type { LogOptions } from '../../gateway/audit/log.ts'
 import { leafHash, verifyInclusion } from '../../gateway/audit/merkle.ts'
 import { openHashes } from '../../gateway/audit/proofs.ts'
+import { openReader } from '../../gateway/audit/reader.ts'
 import { listSegments } from '../../gateway/audit/segments.ts'
 import { tileAt } from '../../gateway/audit/tiles.ts'
-import { note, openTestLog, type TestClock, temporaryDir, testClock } from './log.fixture.ts'
+import { call, grant, note, openTestLog, type TestClock, temporaryDir, testAudit, testClock } from './log.fixture.ts'
 
 const DAY_MS = 86_400_000
 
@@ -145,5 +147,41 @@ describe('text that is older than it is to be kept', () => {
     await copyFile(join(dir, 'aside'), String(first?.path))
     await fill(50, { keepDays: 30 }, ['pruned'])
     await vi.waitFor(async () => expect((await readdir(dir)).includes('entries-000000000000.jsonl.zst')).toBe(false))
+  })
+})
+
+describe('a reader', () => {
+  it('finds calls, makers and the last entries in files of every form, and follows the log into the next file', async () => {
+    const log = await openTestLog(dir, { segmentBytes: 64 * 1024, clock })
+    const audit = testAudit(log, clock)
+    const who = grant()
+    await log.append(draftFrom({ kind: 'grant.issued', grant: { id: who.id } }))
+    const first = await call(audit)
+    const reader = await openReader(dir)
+    const stop = new AbortController()
+    const seen: number[] = []
+    const following = (async () => {
+      for await (const { seq } of reader.tail(2, stop.signal)) seen.push(seq)
+    })()
+    await vi.waitFor(() => expect(seen.length).toBeGreaterThan(0))
+    for (let n = 0; n < 600; n += 50)
+      await Promise.all(Array.from({ length: 50 }, () => log.append(note({ filler: 'x'.repeat(500) }))))
+    const last = await call(audit)
+    await vi.waitFor(async () => expect(new Set(await closedForms())).toEqual(new Set(['zstd'])))
+    const size = log.size
+    await vi.waitFor(() => expect(seen.at(-1)).toBe(size - 1), { timeout: 5000 })
+    stop.abort()
+    await following
+    expect(seen).toEqual(Array.from({ length: seen.length }, (_, i) => (seen[0] as number) + i))
+    for (const req of [first, last])
+      expect((await reader.byReq(req)).map(({ kind }) => kind)).toEqual(['call.decision', 'call.outcome'])
+    const made = await reader.makers({ v: 'ar/1', seq: 0, ts: '', kind: 'call.decision', lineage: [{ grant: who.id }] })
+    expect(made.get(who.id)?.kind).toBe('grant.issued')
+    expect((await reader.bySeq(300))?.seq).toBe(300)
+    const tail: number[] = []
+    for await (const { seq } of reader.tail(500)) tail.push(seq)
+    expect(tail).toEqual(Array.from({ length: 500 }, (_, i) => size - 500 + i))
+    await reader.close()
+    await audit.close()
   })
 })
