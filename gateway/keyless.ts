@@ -10,6 +10,7 @@ import { initCommand } from './cli/init.ts'
 import { keysCommand } from './cli/keys.ts'
 import { logCommand } from './cli/log.ts'
 import { policyCommand } from './cli/policy.ts'
+import { reportCommand } from './cli/report.ts'
 import { runCommand } from './cli/run.ts'
 import { startCommand } from './cli/start.ts'
 import { taskCommand } from './cli/task.ts'
@@ -43,6 +44,7 @@ program.addCommand(
   }),
 )
 program.addCommand(witnessCommand())
+program.addCommand(reportCommand())
 program.addCommand(policyCommand())
 program.addCommand(doctorCommand())
 program.addCommand(initCommand())
