@@ -5,7 +5,6 @@ import type { Keys } from './keys.ts'
 import type { Clock } from './protocol/clock.ts'
 import { createReceiver, readDatabaseUrl } from './provider/receiver.ts'
 import { type ExportJob, type Exports, openExports } from './records/export/exports.ts'
-import { maskKeyOf } from './records/export/mask.ts'
 import type { Send } from './records/export/sink-http.ts'
 import type { Settings } from './settings.ts'
 import type { Upstream } from './upstream/forward.ts'
@@ -31,7 +30,7 @@ export async function openHouseExports(settings: Settings, parts: ExportParts): 
     log: origin,
     dir: join(settings.dataDir, 'audit'),
     stateDir: join(settings.dataDir, 'export'),
-    maskKey: maskKeyOf(parts.keys.record),
+    maskKey: parts.keys.masks.export(),
     jobs: prepared.map(({ job }) => job),
     senders: new Map(prepared.flatMap(({ job, send }) => (send ? [[job.name, send]] : []))),
     nowMs: () => parts.clock.nowMs(),

@@ -38,6 +38,8 @@ export interface Keys {
   readonly record: KeyObject
   /** 32 bytes, wraps the keys that humans' names are sealed under. */
   readonly personal: KeyObject
+  /** Keys what is masked in exports: replicas that share the keys mask alike. */
+  readonly masks: KeyObject
 }
 
 /** Read the keys in `dir`, making those that are absent. Two processes that start at once end up with the same keys. */
@@ -59,16 +61,27 @@ export async function loadKeys(dir: string, clock: Clock = systemClock): Promise
     lease: createSecretKey(lease),
     record: derived(lease, 'keyless record values'),
     personal: derived(lease, PERSONAL),
+    masks: derived(lease, MASKS),
   }
 }
 
 const PERSONAL = 'keyless personal keys'
+const MASKS = 'keyless export masks'
 
 /** For readers of the log, who make no keys: undefined when there are none. @throws when it is there and cannot be read. */
 export async function personalKeyIn(dir: string): Promise<KeyObject | undefined> {
+  return derivedIn(dir, PERSONAL)
+}
+
+/** The same for the key of masks. */
+export async function maskKeyIn(dir: string): Promise<KeyObject | undefined> {
+  return derivedIn(dir, MASKS)
+}
+
+async function derivedIn(dir: string, use: string): Promise<KeyObject | undefined> {
   const path = join(dir, 'lease.key')
   const lease = await readIfThere(path)
-  return lease && derived(wholeKey(lease, path), PERSONAL)
+  return lease && derived(wholeKey(lease, path), use)
 }
 
 /** Where the keys of humans are, below those of the gateway. */

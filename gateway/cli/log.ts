@@ -4,6 +4,7 @@ import type { Entry } from '../audit/entry.ts'
 import type { Unsealing } from '../audit/personal.ts'
 import type { LogReader } from '../audit/reader.ts'
 import type { WhichLog } from './find-audit.ts'
+import { exportCommand } from './log-export.ts'
 import { findCommand, reindexCommand } from './log-find.ts'
 import { type ForgetAlone, logForgetCommand } from './log-forget.ts'
 import { investigateCommand } from './log-investigate.ts'
@@ -48,7 +49,7 @@ export function logCommand(forget: ForgetAlone): Command {
   const command = new Command('log').description('read and prove the record of what happened')
   const proofs = [verifyCommand(), proveCommand(), checkProofCommand()]
   const questions = [findCommand(), show, lineage, investigateCommand()]
-  for (const sub of [tail, ...questions, ...proofs, reindexCommand()]) command.addCommand(onLog(sub))
+  for (const sub of [tail, ...questions, ...proofs, exportCommand(), reindexCommand()]) command.addCommand(onLog(sub))
   command.addCommand(logForgetCommand(forget))
   return command
 }

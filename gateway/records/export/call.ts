@@ -1,4 +1,5 @@
 /** What all formats say of a call, worked out once: who, what, where to, how it ended. */
+import { hash } from 'node:crypto'
 import type { Entry } from '../../audit/entry.ts'
 import { traceIdOf } from '../../protocol/trace.ts'
 import type { Exported, Item } from './item.ts'
@@ -62,6 +63,11 @@ export function traceOf({ trace, req }: Exported): Trace | undefined {
     return { id: traceIdOf(trace), parent: trace.slice(36, 52), flags: Number.parseInt(trace.slice(53, 55), 16) }
   const id = req?.replaceAll('-', '')
   return id !== undefined && /^[0-9a-f]{32}$/.test(id) ? { id, parent: undefined, flags: 1 } : undefined
+}
+
+/** 16 hex digits, equal for decision and outcome of a call, and in every repetition. */
+export function spanIdOf({ log = '', req = '' }: Exported): string {
+  return hash('sha256', `${log}\0${req}`, 'hex').slice(0, 16)
 }
 
 /** Agent that acted: the last step of the lineage. */

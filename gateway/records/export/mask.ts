@@ -2,7 +2,7 @@
  * What is taken out of an entry before it leaves: the one place for all formats and sinks. A masked value is a keyed hash, so equal
  * values stay equal and none can be guessed. A value is masked wherever in the entry it occurs, also in the middle of a text.
  */
-import { createHmac, hkdfSync, type KeyObject } from 'node:crypto'
+import { createHmac, type KeyObject } from 'node:crypto'
 import type { JsonValue } from '../../audit/canonical.ts'
 import type { Entry } from '../../audit/entry.ts'
 
@@ -28,11 +28,6 @@ const FIXED: ReadonlySet<string> = new Set(['v', 'seq', 'ts', 'kind', 'log', 're
 
 /** Texts shorter than this are masked in members of their own, and not inside other texts. */
 const MIN_INSIDE = 2
-
-/** The key of masks, 32 bytes, from that of hashes in the log: replicas and `keyless log export` mask alike. */
-export function maskKeyOf(record: KeyObject): Buffer {
-  return Buffer.from(hkdfSync('sha256', record, Buffer.alloc(0), 'keyless export masks', 32))
-}
 
 export type MaskEntry = (entry: Entry) => Entry
 

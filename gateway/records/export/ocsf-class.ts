@@ -131,7 +131,7 @@ function controlled({ entry, decision }: Item, isDenied: boolean) {
     disposition_id: isDenied ? 2 : 1,
     authorizations: policies.map((uid) => ({
       decision: isDenied ? 'deny' : 'allow',
-      policy: { uid, name: nameOf(uid) },
+      policy: { uid },
     })),
   }
 }

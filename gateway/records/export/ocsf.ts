@@ -7,7 +7,7 @@ import { hash } from 'node:crypto'
 import canonicalize from 'canonicalize'
 import type { JsonValue } from '../../audit/canonical.ts'
 import { VERSION } from '../../version.ts'
-import { agentOf, nameOf, scopesOf, traceOf } from './call.ts'
+import { agentOf, callOf, nameOf, scopesOf, spanIdOf, traceOf } from './call.ts'
 import type { Item } from './item.ts'
 import { classified } from './ocsf-class.ts'
 
@@ -83,9 +83,13 @@ function delegationOf({ entry }: Item): Members | undefined {
   }
 }
 
-function traceObject({ entry }: Item): Members | undefined {
+function traceObject(item: Item): Members | undefined {
+  const { entry } = item
   const trace = traceOf(entry)
-  return trace && { uid: trace.id }
+  if (!trace || !entry.kind.startsWith('call.')) return trace && { uid: trace.id }
+  const { startMs, endMs, target } = callOf(item)
+  const span = { uid: spanIdOf(entry), parent_uid: trace.parent, operation: target?.operation }
+  return { uid: trace.id, span: { ...span, start_time: startMs, end_time: endMs } }
 }
 
 /**

@@ -5,7 +5,7 @@
 import { hash } from 'node:crypto'
 import type { JsonValue } from '../../audit/canonical.ts'
 import { VERSION } from '../../version.ts'
-import { agentOf, type Call, callOf, nameOf, traceOf } from './call.ts'
+import { agentOf, type Call, callOf, nameOf, spanIdOf, traceOf } from './call.ts'
 import type { Body } from './format.ts'
 import type { Exported, Item } from './item.ts'
 
@@ -84,7 +84,7 @@ function logRecord(item: Item) {
       'log.record.uid': uid,
       ...(entry.kind.startsWith('call.') ? callAttributes(item) : common(entry)),
     }),
-    ...(trace && { traceId: trace.id, spanId: spanId(entry), flags: trace.flags }),
+    ...(trace && { traceId: trace.id, spanId: spanIdOf(entry), flags: trace.flags }),
   }
 }
 
@@ -95,9 +95,10 @@ function span(item: Item) {
   const error = errorOf(call)
   return {
     traceId: trace.id,
-    spanId: spanId(entry),
+    spanId: spanIdOf(entry),
     ...(trace.parent !== undefined && { parentSpanId: trace.parent }),
-    flags: trace.flags,
+    // Bits 8 and 9: it is known that the parent is in another process.
+    flags: trace.parent === undefined ? trace.flags : trace.flags | 0x300,
     name: [call.target?.method, call.target?.operation].filter((part) => part !== undefined).join(' ') || 'call',
     kind: SPAN_KIND_CLIENT,
     startTimeUnixNano: nanos(call.startMs),
@@ -105,11 +106,6 @@ function span(item: Item) {
     attributes: attributes(callAttributes(item)),
     status: error === undefined ? {} : { code: STATUS_ERROR, message: entry.decision?.detail ?? error },
   }
-}
-
-/** Equal for decision and outcome of a call, and in every repetition. */
-function spanId({ log = '', req = '' }: Exported): string {
-  return hash('sha256', `${log}\0${req}`, 'hex').slice(0, 16)
 }
 
 type Attributes = Readonly<Record<string, JsonValue | undefined>>
