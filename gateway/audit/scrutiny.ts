@@ -1,5 +1,6 @@
 /** How an entry must fit to those before it in the same log: place, time, runs of the gateway, heartbeats, calls. Sees every entry once, in order. */
 import { type Fact, madeMs } from './scrutiny-facts.ts'
+import { Runs, STARTING } from './scrutiny-run.ts'
 import { CLOCK_SKEW_MS } from './sequencer.ts'
 import type { Findings } from './verify-verdict.ts'
 
@@ -17,11 +18,6 @@ interface OpenCall {
   readonly ms: number
 }
 
-/** Slack for a process that is busy, as a share of what it promised. */
-const LATE = 2
-/** Seconds, where the log does not say: the default of `audit.heartbeat_s`. */
-const DEFAULT_HEARTBEAT_S = 60
-
 export class Scrutiny {
   readonly #o: ScrutinyOptions
   #latestMs = 0
@@ -32,19 +28,14 @@ export class Scrutiny {
   readonly #open = new Map<string, OpenCall>()
   #cutShort = 0
   #calls = 0
-  /** Of the run that the last entries are of; undefined before its first entry with a name. */
-  #boot: string | undefined
-  readonly #boots = new Set<string>()
-  /** The last entry was `log.sealed`: only another start may follow. */
-  #isSealed = false
-  #isShared: boolean | undefined
-  /** Since when nothing has shown that the gateway lives; undefined while none runs, or none has promised heartbeats. */
-  #aliveMs: number | undefined
-  #heartbeatMs = 0
+  readonly #runs: Runs
   #crashes = 0
+  /** Time of the last entry of a run. */
+  #aliveMs = 0
 
   constructor(o: ScrutinyOptions) {
     this.#o = o
+    this.#runs = new Runs(o.findings)
   }
 
   get openCalls(): number {
@@ -57,7 +48,7 @@ export class Scrutiny {
 
   /** Whether other replicas use the same leases; undefined when the log does not say. */
   get isShared(): boolean | undefined {
-    return this.#isShared
+    return this.#runs.isShared
   }
 
   /** Time of the first entry whose text is there. */
@@ -70,8 +61,9 @@ export class Scrutiny {
     return this.#hasStart
   }
 
-  get latestMs(): number {
-    return this.#latestMs
+  /** When the last run was last heard of. */
+  get aliveMs(): number {
+    return this.#aliveMs
   }
 
   /** How often the log was opened without having been sealed. */
@@ -85,14 +77,14 @@ export class Scrutiny {
     this.#hasStart ||= index === 0 || fact.kind === 'log.opened'
     this.#place(fact, index)
     if (fact.kind === 'log.opened') this.#restart(index)
-    if (this.#o.isWhole) this.#run(fact, index)
-    if (fact.kind === 'log.sealed') this.#isSealed = true
-    else if (!STARTING.has(fact.kind) || fact.kind === 'log.opened') this.#isSealed = false
+    if (!STARTING.has(fact.kind)) this.#aliveMs = fact.ms
+    if (this.#o.isWhole) this.#runs.take(fact, index)
     return this.#call(fact, index)
   }
 
   /** After the last entry. */
   finish(): void {
+    if (this.#o.isWhole) this.#runs.finish(this.#latestMs)
     const before = this.#latestMs - this.#o.openMs
     for (const [req, { seq, ms }] of this.#open) {
       if (ms >= before) return // in order, unless the clock was set back
@@ -116,41 +108,8 @@ export class Scrutiny {
     this.#latestMs = Math.max(this.#latestMs, ms)
   }
 
-  #run({ kind, ms, boot, facts }: Fact, index: number): void {
-    const { findings } = this.#o
-    if (kind === 'log.opened') this.#begin(facts?.heartbeat_s, facts?.shared)
-    else this.#beat(kind, ms, index)
-    if (this.#isSealed && !STARTING.has(kind))
-      findings.fault('run', index, 'the entry was written after the log was sealed, and before it was opened again')
-    this.#aliveMs = kind !== 'log.sealed' && this.#heartbeatMs > 0 ? ms : undefined
-    if (boot === undefined || boot === this.#boot) return
-    // Between two starts there is one process, and a process that has ended does not come back.
-    if (this.#boot !== undefined || this.#boots.has(boot))
-      findings.fault('run', index, `the entry is of another run of the gateway (${boot}) than those around it`)
-    this.#boot = boot
-    this.#boots.add(boot)
-  }
-
-  #begin(heartbeatS: unknown, isShared: unknown): void {
-    this.#boot = undefined
-    this.#heartbeatMs = typeof heartbeatS === 'number' ? heartbeatS * 1000 : 0
-    if (typeof isShared === 'boolean') this.#isShared = isShared
-  }
-
-  #beat(kind: string, ms: number, index: number): void {
-    if (kind === 'log.heartbeat' && this.#heartbeatMs === 0) this.#heartbeatMs = DEFAULT_HEARTBEAT_S * 1000
-    const since = this.#aliveMs
-    if (since === undefined || kind === 'log.clock_set_back' || kind === 'log.recovered') return
-    if (ms - since > this.#heartbeatMs * LATE)
-      this.#o.findings.warn(
-        'heartbeat',
-        index,
-        `for ${Math.round((ms - since) / 1000)} s before this entry there is none, though the gateway ran and promised one every ${this.#heartbeatMs / 1000} s: the machine slept, the disk failed, or entries were kept back`,
-      )
-  }
-
   #restart(index: number): void {
-    if (index > 0 && !this.#isSealed) this.#crashes += 1
+    if (index > 0 && !this.#runs.isSealed) this.#crashes += 1
     if (this.#open.size > 0)
       this.#o.findings.warn(
         'call',
@@ -196,9 +155,6 @@ export class Scrutiny {
     return undefined
   }
 }
-
-/** What may stand in front of the first entry of a run, and the first entry. */
-const STARTING: ReadonlySet<string> = new Set(['log.opened', 'log.recovered', 'log.clock_set_back'])
 
 function iso(ms: number): string {
   return new Date(ms).toISOString()

@@ -77,14 +77,14 @@ export class Inquiry {
   take({ fact, index }: Seen, conduct: Conduct | undefined): void {
     const { findings } = this
     const scrutiny = this.#scrutiny as Scrutiny
-    const { crashes, latestMs } = scrutiny
+    const { crashes, aliveMs } = scrutiny
     const decidedMs = scrutiny.take(fact, index)
     if (index < this.#covered) this.#newestMs = fact.ms
     if (fact.made) this.#grants += 1
     if (fact.lease) this.#leases += 1
     if (!conduct) return
     const ledger = { findings, scrutiny }
-    if (scrutiny.crashes > crashes) conduct.crashed(ledger, latestMs)
+    if (scrutiny.crashes > crashes) conduct.crashed(ledger, aliveMs)
     conduct.take(fact, index, ledger, decidedMs)
   }
 
