@@ -5,6 +5,7 @@ import { join } from 'node:path'
 import { expect } from 'vitest'
 import { verifyLog } from '../../gateway/audit/verify.ts'
 import { type ControlClient, controlClient } from '../../gateway/cli/control-client.ts'
+import { excessOf } from '../../gateway/grant/attenuate.ts'
 import { type Gateway, openGateway } from '../../gateway/main.ts'
 import type { OpenedTask } from '../../gateway/protocol/control.ts'
 import { loadSettings, type Settings } from '../../gateway/settings.ts'
@@ -31,7 +32,9 @@ export async function startGateway(yaml: string, reuse?: { readonly dir: string 
   const control = controlClient(settings.listen.controlSocket)
   const auditDir = join(settings.dataDir, 'audit')
   const checkLog = async () => {
-    const verdict = await verifyLog(auditDir)
+    const verdict = await verifyLog(auditDir, {
+      excess: (parent, child) => excessOf(parent, child).map(({ at }) => at),
+    })
     expect(verdict, JSON.stringify(verdict)).toMatchObject({ ok: true })
   }
   return {
