@@ -47,7 +47,7 @@ export interface Witnessing {
   close(): Promise<void>
 }
 
-const ASK_TIMEOUT_MS = 3_000
+const ASK_TIMEOUT_MS = 2_000
 const SHOW_TIMEOUT_MS = 10_000
 const LAST_TIMEOUT_MS = 2_000
 
