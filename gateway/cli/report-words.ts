@@ -136,16 +136,20 @@ export function leastPrivilegeInWords({ source, agents }: LeastPrivilegeReport):
   return [known, ...agents.map(agentInWords)].filter((part) => part !== '').join('\n\n')
 }
 
-function agentInWords({ agent, owner, grants, granted, used, unused, excess, scope, policy }: LeastPrivilege): string {
+function agentInWords(one: LeastPrivilege): string {
+  const { agent, owner, grants, granted, used, passed_on, unused, excess, scope, policy } = one
   const lines = [
-    `${agent}  (${owner || 'no owner'}): ${counted(grants, 'grant')}, ${granted.length} operations granted, ${used.length} used; ${Math.round(100 * excess)}% of the privilege was never used`,
+    `${agent}  (${owner || 'no owner'}): ${counted(grants, 'grant')}, ${counted(granted.length, 'operation')} granted, ${used.length} used by itself; ${Math.round(100 * excess)}% of the privilege was never used`,
     ...used.map(
-      (one) => `  used    ${one.operation} at ${one.hosts.join(', ')}: ${counted(one.calls, 'call')} (${one.entry})`,
+      ({ operation, hosts, calls, entry }) =>
+        `  used    ${operation} at ${hosts.join(', ')}: ${counted(calls, 'call')} (${entry})`,
     ),
+    ...(passed_on.length === 0 ? [] : [`  passed on and used below it  ${passed_on.join(', ')}`]),
     ...(unused.length === 0 ? [] : [`  unused  ${unused.join(', ')}`]),
-    ...(policy === null
-      ? ['  Nothing was used, so nothing is known of what it needs: give it no grant, or look again later.']
-      : [`  ask for --scope "${scope}", or add this policy:`, '']),
+    ...(scope === ''
+      ? ['  Nothing was used, so nothing is known of what it needs.']
+      : [`  ask for --scope "${scope}"`]),
+    ...(policy === null ? [] : ['  or add this policy:', '']),
   ]
   return [...lines.map(printable), ...(policy === null ? [] : [policy.trimEnd()])].join('\n')
 }

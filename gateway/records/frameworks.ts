@@ -139,7 +139,8 @@ export const CONTROLS: readonly Control[] = [
       },
       { shows: 'calls that were refused', where: call(`effect = 'deny'`) },
       { shows: 'grants made, delegated, ended and refused', where: `kind LIKE 'grant.%'` },
-      { shows: 'what operators did', where: `kind LIKE 'admin.%'` },
+      { shows: 'that the gateway was alive, and so that a gap would show', where: `kind = 'log.heartbeat'` },
+      { shows: 'what operators and readers of the log did', where: `kind LIKE 'admin.%'` },
     ],
   },
   {

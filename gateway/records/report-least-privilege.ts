@@ -23,12 +23,14 @@ export interface LeastPrivilege {
   readonly grants: number
   readonly granted: readonly string[]
   readonly used: readonly UsedOperation[]
+  /** What others used under what it delegated: it has to be granted it to pass it on. */
+  readonly passed_on: readonly string[]
   readonly unused: readonly string[]
   /** Privilege that was never used, of all that was granted: 0 to 1. */
   readonly excess: number
-  /** What to ask for in grants: exactly what was used. */
+  /** What to ask for in grants: exactly what was used, by itself or below it. */
   readonly scope: string
-  /** Cedar; null when nothing was used, so that nothing is known of what is needed. */
+  /** Cedar, on what it calls itself; null when it called nothing, so that nothing is known of what it needs. */
   readonly policy: string | null
 }
 
@@ -77,24 +79,33 @@ export async function leastPrivilege(
      GROUP BY log, agent, operation, host`,
     values,
   )
-  const uses = Map.groupBy(used, ({ agent }) => agent)
-  const agents = [...Map.groupBy(granted, ({ agent }) => agent)].map(([agent, rows]) =>
-    heldAgainst(agent, rows, { used: uses.get(agent) ?? [], vocabulary }),
+  const below = await database.all<{ agent: string; operation: string }>(
+    `SELECT DISTINCT chains.actor AS agent, calls.operation AS operation
+     FROM (SELECT DISTINCT chain, operation FROM records WHERE ${sql}) AS calls
+     JOIN chains ON chains.chain = calls.chain AND chains.kind = 'ai_agent'`,
+    values,
   )
+  const uses = Map.groupBy(used, ({ agent }) => agent)
+  const passed = Map.groupBy(below, ({ agent }) => agent)
+  const agents = [...Map.groupBy(granted, ({ agent }) => agent)].map(([agent, rows]) => {
+    const names = (passed.get(agent) ?? []).map(({ operation }) => operation)
+    return heldAgainst(agent, rows, { used: uses.get(agent) ?? [], below: names, vocabulary })
+  })
   return { span, source: vocabulary.source, agents: agents.toSorted((a, b) => b.excess - a.excess) }
 }
 
 function heldAgainst(
   agent: string,
   rows: readonly GrantedRow[],
-  o: { readonly used: readonly UsedRow[]; readonly vocabulary: Vocabulary },
+  o: { readonly used: readonly UsedRow[]; readonly below: readonly string[]; readonly vocabulary: Vocabulary },
 ): LeastPrivilege {
   const authority = rows.flatMap((row) => JSON.parse(row.authority) as Authority[])
   const reach = reachOf([{ authority }], o.vocabulary)
   const used = [...Map.groupBy(o.used, ({ operation }) => operation)].map(([operation, group]) =>
     usedOperation(operation, group),
   )
-  const names = new Set(used.map(({ operation }) => operation))
+  const own = new Set(used.map(({ operation }) => operation))
+  const names = new Set([...own, ...o.below])
   const unused = reach.filter(({ operation }) => !names.has(operation))
   const all = privilegeOf(reach)
   const { owner } = rows.reduce((a, b) => (b.last > a.last ? b : a))
@@ -104,6 +115,7 @@ function heldAgainst(
     grants: rows.reduce((sum, { grants }) => sum + grants, 0),
     granted: reach.map(({ operation }) => operation).sort(),
     used: used.toSorted((a, b) => b.calls - a.calls),
+    passed_on: [...names].filter((operation) => !own.has(operation)).sort(),
     unused: unused.map(({ operation }) => operation).sort(),
     excess: all === 0 ? 0 : privilegeOf(unused) / all,
     scope: [...names].filter(isOperationPattern).sort().join(' '),

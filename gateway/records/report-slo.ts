@@ -16,7 +16,7 @@ export interface Slo {
     /** Null: nothing was issued. */
     readonly isMet: boolean | null
   }
-  /** From the entry that ends a grant to the last call under it, the last byte of calls under way, and the end of its credentials at their issuers. */
+  /** From the entry that ends a grant to the last call under it, the last byte of calls under way, and until its credentials were let go of. */
   readonly revocation: {
     readonly revocations: number
     readonly mean_ms: number | null
@@ -88,8 +88,8 @@ async function revocationOf(database: Database, span: Span): Promise<Slo['revoca
     values,
   )
   const leases = await database.all<EndRow>(
-    `SELECT g.ended_by AS ended_by, MAX(l.ended - g.ended) AS ms FROM ${ended}
-     JOIN leases l ON l.grant_id = g.id AND l.ended > g.ended GROUP BY g.ended_by`,
+    `SELECT g.ended_by AS ended_by, MAX(r.ts - g.ended) AS ms FROM ${ended}
+     JOIN records r ON r.grant_id = g.id AND r.kind = 'lease.revoked' AND r.ts > g.ended GROUP BY g.ended_by`,
     values,
   )
   const [open] = await database.all<{ credentials: number; longest: number | null }>(
