@@ -11,8 +11,11 @@ import { createGrants, type Grants } from './grant/grants.ts'
 import type { GrantStore } from './grant/store.ts'
 import { openRedisStore } from './grant/store-redis.ts'
 import { openSqliteStore } from './grant/store-sqlite.ts'
-import { bodyHashesOf, openAudit, openHumans, recordLoaded } from './house-audit.ts'
+import { auditDir, bodyHashesOf, openAudit, openHumans, recordLoaded } from './house-audit.ts'
+import { keepFresh } from './house-authority.ts'
 import { openHouseExports } from './house-export.ts'
+import { gaugesOf } from './house-metrics.ts'
+import { type HouseRecords, openHouseRecords } from './house-records.ts'
 import { openWitnesses, type Witnesses } from './house-witness.ts'
 import { createIdentities } from './identity/identities.ts'
 import { authorityTerms, type CertificateAuthority, loadAuthority } from './ingress/certificate.ts'
@@ -40,9 +43,6 @@ import type { Settings } from './settings.ts'
 import { createUpstream, type Upstream } from './upstream/forward.ts'
 import { loadSecretRules, type SecretRules } from './upstream/secret-rules.ts'
 
-/** How often the CA is looked at, ms: whether another replica or a command changed it, or a successor is due. */
-const CA_REFRESH_MS = 30_000
-
 export interface House extends RequestRooms, InstructionRooms {
   readonly audit: Audit
   readonly catalogue: Catalogue
@@ -58,6 +58,7 @@ export interface House extends RequestRooms, InstructionRooms {
   readonly personal: Personal
   readonly witnesses: Witnesses
   readonly redis: Redis | undefined
+  readonly reading: HouseRecords
   /** Close in reverse order of opening. */
   close(): Promise<void>
 }
@@ -80,9 +81,9 @@ export async function buildHouse(settings: Settings, clock: Clock, outlook: Outl
   const authority = await loadAuthority(settings.keysDir, clock, authorityTerms(settings.ca, catalogue.services))
   // Closed in reverse order, also when a later room cannot be built: the log last, so that it records what the others still say.
   await using opening = new AsyncDisposableStack()
-  opening.defer(keepFresh(authority))
   const record = await openRecord(settings, { opening, keys, clock, outlook })
   const { audit } = record
+  opening.defer(keepFresh(authority, audit, settings.tenant))
   const redis = settings.redis ? await connectRedis(settings.redis.url) : undefined
   opening.defer(() => redis?.disconnect())
   const store = opening.adopt(openStore(settings, redis, clock), async (room) => room.close())
@@ -92,6 +93,7 @@ export async function buildHouse(settings: Settings, clock: Clock, outlook: Outl
   const isClosed = outlook.isControlAddress
   const made = createUpstream({ ...settings.upstream, clock, secretRules, hashes, isClosed, watch })
   const upstream = opening.adopt(made, (room) => room.close())
+  const reading = opening.adopt(await openHouseRecords(settings, { keys, audit }), (room) => room.close())
   const exports = opening.adopt(await openHouseExports(settings, { keys, upstream, clock }), (room) => room.close())
   const leases = opening.adopt(buildLeases(settings, { upstream, redis, audit, keys, clock }), (room) => room.close())
   const identities = buildIdentities(settings, { upstream, store, keys, clock })
@@ -113,7 +115,7 @@ export async function buildHouse(settings: Settings, clock: Clock, outlook: Outl
       serveInstruction({ kind: 'grant.present', id: uuidv7(clock.nowMs()), tenant, token }, { audit, grants, policy }),
     onEnded: (grant) => leases.purge(grant),
   })
-  await recordLoaded(audit, settings, { bundle, catalogue })
+  await begin(settings, { ...record, exports, reading, bundle, catalogue })
   const opened = opening.move()
   return {
     authority,
@@ -124,6 +126,7 @@ export async function buildHouse(settings: Settings, clock: Clock, outlook: Outl
     keys,
     leases,
     policy,
+    reading,
     redis,
     upstream,
     ...record,
@@ -153,6 +156,17 @@ async function openRecord(settings: Settings, { opening, keys, clock, outlook }:
   return { audit, metrics, personal, witnesses }
 }
 
+type Begun = Pick<House, 'audit' | 'metrics' | 'witnesses' | 'exports' | 'reading' | 'catalogue'> & {
+  readonly bundle: Bundle
+}
+
+/** What was loaded is in the log, and who scrapes is told how that is doing. */
+async function begin(settings: Settings, { bundle, catalogue, metrics, reading, ...parts }: Begun) {
+  const index = () => reading.records?.state?.lag
+  metrics.add(...gaugesOf({ dir: auditDir(settings), ...parts, index }))
+  await recordLoaded(parts.audit, settings, { bundle, catalogue })
+}
+
 function refusalsIn(catalogue: Catalogue): RequestRooms['refusals'] {
   return {
     write: (inbound, refusal, endpoint) => writeRefusal(inbound, refusal, endpoint ?? placeOf(catalogue, inbound)),
@@ -166,19 +180,6 @@ function placeOf(catalogue: Catalogue, inbound: Inbound): Endpoint | undefined {
   } catch {
     return undefined // it is refused already
   }
-}
-
-/** @returns what ends it. A problem that comes up meanwhile is said once. */
-function keepFresh(authority: CertificateAuthority): () => void {
-  let told = authority.trouble
-  const look = async () => {
-    await authority.refresh()
-    if (authority.trouble !== undefined && authority.trouble !== told)
-      process.stderr.write(`keyless: warning: ${authority.trouble}\n`)
-    told = authority.trouble
-  }
-  const timer = setInterval(look, CA_REFRESH_MS).unref()
-  return () => clearInterval(timer)
 }
 
 /** They cost time to load, so only where a policy asks what credentials a request carries. */

@@ -2,8 +2,8 @@
 import { type KeyObject, randomUUID } from 'node:crypto'
 import type { Clock } from '../protocol/clock.ts'
 import type { Grant, Human } from '../protocol/grant.ts'
-import type { Instruction } from '../protocol/instruction.ts'
-import type { Inbound } from '../protocol/message.ts'
+import type { Enquiry, Instruction } from '../protocol/instruction.ts'
+import type { Inbound, TurnedAway } from '../protocol/message.ts'
 import type { Draft, JsonValue } from './canonical.ts'
 import { type CallEvent, type Desk, type InstructionEvent, type Receipt, RecordedCall, receiptFor } from './event.ts'
 import { startHeartbeat } from './heartbeat.ts'
@@ -19,7 +19,9 @@ type Facts = Readonly<Record<string, JsonValue | undefined>>
 export interface Audit {
   /** Cannot fail. */
   openCall(inbound: Inbound): CallEvent
-  openInstruction(instruction: Instruction): InstructionEvent
+  openInstruction(instruction: Instruction | Enquiry): InstructionEvent
+  /** Something was turned away that has no entry of its own: the next heartbeat has the number. */
+  turnedAway(why: TurnedAway): void
   /**
    * Record what the gateway does of itself: `policy.loaded`, `settings.loaded`. `fields` become the entry's `facts`; never a secret.
    * @throws {GatewayError} `audit_unavailable`.
@@ -36,6 +38,8 @@ export interface Audit {
   readonly size: number
   /** Entries that wait for a disk that failed. */
   readonly kept: number
+  /** Allowed calls that have not ended. */
+  readonly open: number
   /** Why the log cannot be written or signed at present. */
   readonly failure: Error | undefined
   /** After the last call has ended. */
@@ -80,6 +84,7 @@ export function createAudit({ log, clock, personal, tally = new Tally(), heartbe
   return {
     openCall: (inbound) => new RecordedCall(desk, inbound),
     openInstruction: (instruction) => new RecordedInstruction(desk, instruction),
+    turnedAway: (why) => tally.turnAway(why),
     record: (kind, tenant, facts) => noted(kind, facts, () => noteDraft(paper, kind, tenant, facts)),
     recordUnder: (kind, grant, facts) => noted(kind, facts, () => underDraft(paper, kind, grant, facts), grant.human),
     administer: (kind, by, facts) => noted(kind, facts, () => adminDraft(paper, kind, by, facts), by.human),
@@ -88,6 +93,9 @@ export function createAudit({ log, clock, personal, tally = new Tally(), heartbe
     },
     get failure() {
       return log.failure
+    },
+    get open() {
+      return tally.open
     },
     get kept() {
       return log.kept

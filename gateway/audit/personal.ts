@@ -106,11 +106,10 @@ class PersonalKeys implements Personal {
     this.#listeners.push(listener)
   }
 
-  unseal<T>(value: T): T {
-    return this.#opened(value, 0) as T
-  }
+  // These two are handed on by themselves.
+  readonly unseal = <T>(value: T): T => this.#opened(value, 0) as T
 
-  sealedForms(value: string, field: Field = 'human'): string[] {
+  readonly sealedForms = (value: string, field: Field = 'human'): string[] => {
     const kept = [...this.#kept.values()]
     const able = field === 'human' ? kept.filter(({ person }) => person.sub === value) : kept
     return able.map(({ seal }) => seal.close(field, value))

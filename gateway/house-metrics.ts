@@ -1,0 +1,102 @@
+/** The part of the composition root that says how the log and the process are doing, to whoever scrapes: asked then, and only then. */
+import { stat } from 'node:fs/promises'
+import { join } from 'node:path'
+import type { Audit } from './audit/audit.ts'
+import { files } from './audit/lines.ts'
+import type { WitnessView } from './protocol/control.ts'
+import { VERSION } from './version.ts'
+
+interface Watched {
+  /** Directory of the log. */
+  readonly dir: string
+  readonly audit: Pick<Audit, 'size' | 'kept' | 'failure' | 'open'>
+  readonly witnesses: { readonly views: readonly WitnessView[] }
+  readonly exports: { lag(): Readonly<Record<string, { readonly entries: number; readonly seconds: number }>> }
+  /** Undefined: there is no index, or it has said nothing yet. */
+  index(): { readonly entries: number; readonly seconds: number } | undefined
+}
+
+interface Sample {
+  readonly labels: Readonly<Record<string, string>>
+  readonly value: number
+}
+
+type Read = number | undefined | readonly Sample[]
+
+interface Gauge {
+  readonly name: string
+  readonly help: string
+  readonly isCounter?: boolean
+  read(): Read | Promise<Read>
+}
+
+/** As `metrics.add` takes them. */
+export function gaugesOf(watched: Watched): Gauge[] {
+  return [...ofLog(watched), ...ofReaders(watched), ...ofProcess()]
+}
+
+function ofLog({ audit, dir }: Watched): Gauge[] {
+  return [
+    gauge('keyless_open_calls', 'Allowed calls that have not ended.', () => audit.open),
+    gauge('keyless_log_entries', 'Entries in the log.', () => audit.size),
+    gauge('keyless_log_kept_entries', 'Entries that wait for a disk that failed.', () => audit.kept),
+    gauge('keyless_log_failing', '1 while the log cannot be written or signed: calls are refused.', () =>
+      audit.failure === undefined ? 0 : 1,
+    ),
+    gauge('keyless_checkpoint_timestamp_seconds', 'When the head of the log was last signed.', async () => {
+      const { mtimeMs } = await stat(join(dir, files.checkpoint))
+      return mtimeMs / 1000
+    }),
+  ]
+}
+
+function ofReaders({ witnesses, exports, index, audit }: Watched): Gauge[] {
+  const each = (read: (view: WitnessView) => number) => () =>
+    witnesses.views.map((view) => ({ labels: { witness: view.name }, value: read(view) }))
+  const lags = (read: (lag: { entries: number; seconds: number }) => number) => () =>
+    Object.entries(exports.lag()).map(([name, lag]) => ({ labels: { export: name }, value: read(lag) }))
+  return [
+    gauge(
+      'keyless_witness_lag_entries',
+      'Entries that the witness has not cosigned.',
+      each(({ size }) => Math.max(0, audit.size - size)),
+    ),
+    gauge(
+      'keyless_witness_ok',
+      '0 while the witness cannot be used, or knows another history.',
+      each(({ state }) => (state === 'useless' || state === 'conflict' ? 0 : 1)),
+    ),
+    gauge('keyless_index_lag_entries', 'Entries that are not in the index.', () => index()?.entries),
+    gauge('keyless_index_lag_seconds', 'Age of the oldest entry that is not in the index.', () => index()?.seconds),
+    gauge(
+      'keyless_export_lag_entries',
+      'Entries that were not sent.',
+      lags(({ entries }) => entries),
+    ),
+    gauge(
+      'keyless_export_lag_seconds',
+      'Age of the oldest entry that was not sent.',
+      lags(({ seconds }) => seconds),
+    ),
+  ]
+}
+
+function ofProcess(): Gauge[] {
+  const startedS = Date.now() / 1000 - process.uptime()
+  return [
+    gauge('keyless_info', 'Which version runs.', () => [{ labels: { version: VERSION }, value: 1 }]),
+    gauge('process_start_time_seconds', 'When the process was started.', () => startedS),
+    gauge('process_resident_memory_bytes', 'Memory of the process.', () => process.memoryUsage.rss()),
+    {
+      ...gauge('process_cpu_seconds_total', 'CPU time of the process, all its threads.', () => {
+        const { user, system } = process.cpuUsage()
+        return (user + system) / 1e6
+      }),
+      isCounter: true,
+    },
+  ]
+}
+
+function gauge(name: string, help: string, read: Gauge['read']): Gauge {
+  return { name, help, read }
+}
