@@ -73,11 +73,11 @@ export async function createOnce(path: string, content: Content, mode = 0o600): 
   }
 }
 
-/** Put a file in place of another, 0600: readers see the old or the new one, whole. Durable when this resolves. */
-export async function replace(path: string, content: Content): Promise<void> {
+/** Put a file in place of another: readers see the old or the new one, whole. Durable when this resolves. */
+export async function replace(path: string, content: Content, mode = 0o600): Promise<void> {
   const temporary = `${path}.${randomUUID()}`
   try {
-    await createOnce(temporary, content)
+    await createOnce(temporary, content, mode)
     await rename(temporary, path)
   } finally {
     await rm(temporary, { force: true })

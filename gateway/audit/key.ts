@@ -5,20 +5,36 @@ import { join } from 'node:path'
 import { createOnce, readIfThere, readOrCreate } from '../private-file.ts'
 import { formatVerifier, type NoteVerifier, noteVerifier, parseVerifier } from './note.ts'
 
+/** Names in the directory of a log. */
+export const keyFiles = {
+  current: 'log.key',
+  /** The key that a rotation under way is about to put in its place. */
+  next: 'log.key.next',
+  public: 'log.pub',
+} as const
+
 /**
  * The Ed25519 private key in `<dir>/log.key` (PKCS #8 PEM, 0600), made if absent, with `<dir>/log.pub` beside it: the verifier key
  * that an auditor copies away. Each log has its own; two logs with one key could be passed off as each other.
- * @throws {Error} when a file is not such a key, or `log.pub` names another origin or key: a log never changes them.
+ * @throws {Error} when a file is not such a key, or `log.pub` names another origin or key: only `key-rotation.ts` changes the key.
  */
 export async function loadLogKey(dir: string, origin: string): Promise<KeyObject> {
   await mkdir(dir, { recursive: true, mode: 0o700 })
-  const path = join(dir, 'log.key')
+  if (await readIfThere(join(dir, keyFiles.next)))
+    throw new Error(
+      `${dir}: a change of the log's key was cut short. Run "keyless log rotate-key" again: it ends what was begun.`,
+    )
+  const key = await loadKey(join(dir, keyFiles.current))
+  await publishVerifier(join(dir, keyFiles.public), noteVerifier(origin, createPublicKey(key)))
+  return key
+}
+
+/** The Ed25519 private key in the file, made if absent. @throws {Error} when the file is none. */
+export async function loadKey(path: string): Promise<KeyObject> {
   const pem = await readOrCreate(path, () =>
     generateKeyPairSync('ed25519').privateKey.export({ type: 'pkcs8', format: 'pem' }),
   )
-  const key = parseKey(path, pem)
-  await publishVerifier(join(dir, 'log.pub'), noteVerifier(origin, createPublicKey(key)))
-  return key
+  return parseKey(path, pem)
 }
 
 async function publishVerifier(path: string, verifier: NoteVerifier): Promise<void> {

@@ -72,6 +72,8 @@ export interface LogOptions {
   readonly keepDays?: number | undefined
   /** What `log.opened` says besides. */
   readonly opened?: Readonly<Record<string, JsonValue>>
+  /** Run when the log is closed and signed, before another process can open it. */
+  readonly whenClosed?: () => Promise<void>
   /** The durable steps; tests fail them one by one. */
   readonly disk?: Disk
 }
@@ -121,6 +123,7 @@ class FileLog implements Log {
   readonly origin: string
   readonly #opened: LogOptions['opened']
   readonly #held: Held
+  readonly #whenClosed: LogOptions['whenClosed']
   readonly #sequencer: Sequencer
   readonly #publisher: Publisher
   readonly #archive: Archive
@@ -137,6 +140,7 @@ class FileLog implements Log {
     this.origin = o.origin
     this.#opened = o.opened
     this.#held = held
+    this.#whenClosed = o.whenClosed
     this.#sequencer = new Sequencer({
       ...{ origin: o.origin, file, disk, clock: o.clock, isDurable, anchor: { ...anchor, frontier } },
       onStored: (leaves) => this.#publisher.add(leaves),
@@ -211,10 +215,12 @@ class FileLog implements Log {
 
   async #end(): Promise<void> {
     await this.#archive.close()
+    let isSealed = false
     try {
       // Behind everything that is queued: when it is stored, all of that is.
       await this.#note('log.sealed', {})
       await this.#publisher.flush()
+      isSealed = true
     } catch (cause) {
       throw new Error(`The log could not be closed: ${this.#sequencer.kept} entries are not written, or not signed.`, {
         cause,
@@ -222,9 +228,14 @@ class FileLog implements Log {
     } finally {
       this.#sequencer.stop()
       await this.#held.file.close()
-      await this.#held.hashes.sync()
+      // What is lost of the hashes is made again at the next start.
+      await this.#held.hashes.sync().catch(() => undefined)
       await this.#held.hashes.close()
-      this.#held.lock.release()
+      try {
+        if (isSealed) await this.#whenClosed?.()
+      } finally {
+        this.#held.lock.release()
+      }
     }
   }
 

@@ -11,6 +11,7 @@ import { investigateCommand } from './log-investigate.ts'
 import type { LineageOptions } from './log-lineage.ts'
 import { complain, print } from './log-print.ts'
 import { checkProofCommand, proveCommand } from './log-prove.ts'
+import { rotateKeyCommand } from './log-rotate-key.ts'
 import { verifyCommand } from './log-verify.ts'
 
 /** Entries that are searched for the last call. */
@@ -47,7 +48,7 @@ export function logCommand(forget: ForgetAlone): Command {
       withReader(options, (reader) => showLineage(reader, id, options)),
     )
   const command = new Command('log').description('read and prove the record of what happened')
-  const proofs = [verifyCommand(), proveCommand(), checkProofCommand()]
+  const proofs = [verifyCommand(), proveCommand(), checkProofCommand(), rotateKeyCommand()]
   const questions = [findCommand(), show, lineage, investigateCommand()]
   for (const sub of [tail, ...questions, ...proofs, exportCommand(), reindexCommand()]) command.addCommand(onLog(sub))
   command.addCommand(logForgetCommand(forget))
