@@ -1,14 +1,25 @@
 /** Kind of entry → OCSF class, activity and the members that only this class has. */
+import { isIP } from 'node:net'
 import type { JsonValue } from '../../audit/canonical.ts'
 import { agentOf, type Call, callOf, nameOf, scopesOf } from './call.ts'
 import type { Item } from './item.ts'
 
 export interface Classified {
-  readonly class_uid: number
+  readonly class_uid: keyof typeof PROFILES
   readonly activity_id: number
   readonly severity_id: number
   readonly [member: string]: JsonValue | undefined
 }
+
+/** Profiles that each class may have and these events use, besides `record_integrity`, which all may have. */
+export const PROFILES = {
+  6003: ['trace', 'ai_operation', 'security_control'],
+  3003: ['ai_operation', 'security_control'],
+  3004: ['ai_operation'],
+  3005: ['ai_operation', 'security_control'],
+  2004: ['host'],
+  0: [],
+} as const
 
 const API_ACTIVITY = 6003
 const AUTHORIZE_SESSION = 3003
@@ -51,6 +62,8 @@ export function classified(item: Item): Classified {
   }
 }
 
+/** Those that OCSF has a name for; of others, `activity_name` tells. */
+const METHODS: ReadonlySet<string> = new Set('OPTIONS GET HEAD POST PUT DELETE TRACE CONNECT PATCH'.split(' '))
 const CRUD: Readonly<Record<string, number>> = {
   POST: 1,
   GET: 2,
@@ -76,13 +89,19 @@ function apiActivity(item: Item): Classified {
     ...statusOf(call),
     actor: actorOf(item),
     api: apiOf(item, call),
-    src_endpoint: client ? { ip: client.ip } : { name: 'unknown' },
+    src_endpoint: sourceOf(client),
     dst_endpoint: target && { hostname: target.host, port: target.port },
     http_request: httpRequest(item, call),
     ...(entry.outcome && ended(entry.outcome, call)),
     ...controlled(item, isDenied),
     message: `${isDenied ? 'denied' : entry.outcome ? 'ended' : 'allowed'}: ${method} ${call.url ?? ''}`.trimEnd(),
   }
+}
+
+/** A masked or sealed address is none any more, and yet equal to itself. */
+function sourceOf(client: Call['client']) {
+  if (!client) return { name: 'unknown' }
+  return isIP(client.ip) > 0 ? { ip: client.ip } : { uid: client.ip }
 }
 
 function apiOf({ entry: { req } }: Item, { target, status, error }: Call) {
@@ -116,7 +135,7 @@ function httpRequest({ entry }: Item, { target, client, url }: Call) {
   if (!target) return undefined
   const { scheme, host, port, path, method } = target
   return {
-    http_method: method,
+    ...(METHODS.has(method) && { http_method: method }),
     url: { scheme, hostname: host, port, path, url_string: url },
     user_agent: client?.ua,
     body_length: entry.outcome?.bytes_out,

@@ -9,7 +9,7 @@ import type { JsonValue } from '../../audit/canonical.ts'
 import { VERSION } from '../../version.ts'
 import { agentOf, callOf, nameOf, scopesOf, spanIdOf, traceOf } from './call.ts'
 import type { Item } from './item.ts'
-import { classified } from './ocsf-class.ts'
+import { classified, PROFILES } from './ocsf-class.ts'
 
 const OCSF_VERSION = '1.9.0'
 
@@ -18,7 +18,7 @@ type Members = Record<string, JsonValue | undefined>
 export function ocsfRow(item: Item): string {
   const { entry, proven } = item
   const { class_uid, activity_id, ...own } = classified(item)
-  const [log = '', seq] = [entry.log, entry.seq]
+  const profiles: readonly string[] = PROFILES[class_uid]
   const event: Members = {
     ...own,
     class_uid,
@@ -26,13 +26,12 @@ export function ocsfRow(item: Item): string {
     activity_id,
     type_uid: class_uid * 100 + activity_id,
     time: Date.parse(entry.ts),
-    metadata: metadataOf(item),
-    ai_agent: aiAgentOf(item),
-    delegation: delegationOf(item),
-    trace: traceObject(item),
+    metadata: metadataOf(item, proven ? [...profiles, 'record_integrity'] : profiles),
+    ...(profiles.includes('ai_operation') && { ai_agent: aiAgentOf(item), delegation: delegationOf(item) }),
+    ...(profiles.includes('trace') && { trace: traceObject(item) }),
     unmapped: {
       // The entry is proven by this leaf of the log (RFC 9162), whatever becomes of this event.
-      log: { origin: log, seq, leaf_sha256: proven?.leaf },
+      log: { origin: entry.log, seq: entry.seq, leaf_sha256: proven?.leaf },
       lineage: entry.lineage as unknown as JsonValue,
       lineage_hash: entry.lineage_hash,
       task: entry.task && { ...entry.task },
@@ -44,13 +43,11 @@ export function ocsfRow(item: Item): string {
   return JSON.stringify(proven ? { ...event, attestation_list: [attestationOf(item, event)] } : event)
 }
 
-const PROFILES = ['trace', 'ai_operation', 'security_control', 'record_integrity'] as const
-
-function metadataOf({ uid, entry, proven }: Item): Members {
+function metadataOf({ uid, entry }: Item, profiles: readonly string[]): Members {
   return {
     version: OCSF_VERSION,
     product: { name: 'Keyless', vendor_name: 'Keyless', version: entry.gw?.ver ?? VERSION },
-    profiles: PROFILES.filter((profile) => proven || profile !== 'record_integrity'),
+    profiles,
     uid,
     event_code: entry.kind,
     correlation_uid: entry.req,
@@ -84,11 +81,10 @@ function delegationOf({ entry }: Item): Members | undefined {
 }
 
 function traceObject(item: Item): Members | undefined {
-  const { entry } = item
-  const trace = traceOf(entry)
-  if (!trace || !entry.kind.startsWith('call.')) return trace && { uid: trace.id }
+  const trace = traceOf(item.entry)
+  if (!trace) return undefined
   const { startMs, endMs, target } = callOf(item)
-  const span = { uid: spanIdOf(entry), parent_uid: trace.parent, operation: target?.operation }
+  const span = { uid: spanIdOf(item.entry), parent_uid: trace.parent, operation: target?.operation }
   return { uid: trace.id, span: { ...span, start_time: startMs, end_time: endMs } }
 }
 
