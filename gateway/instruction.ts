@@ -4,11 +4,16 @@
  */
 import type { InstructionEvent, Receipt } from './audit/event.ts'
 import type { Decision } from './protocol/decision.ts'
-import type { Instruction, IssuedGrant, Proposal } from './protocol/instruction.ts'
+import type { Enquiry, Instruction, IssuedGrant, Proposal } from './protocol/instruction.ts'
+import type { TurnedAway } from './protocol/message.ts'
 import { asGatewayError, GatewayError } from './protocol/problem.ts'
 
 export interface InstructionRooms {
-  readonly audit: { openInstruction(instruction: Instruction): InstructionEvent }
+  readonly audit: {
+    openInstruction(instruction: Instruction | Enquiry): InstructionEvent
+    /** Default: nobody counts what never became an instruction. */
+    turnedAway?(why: TurnedAway): void
+  }
   readonly grants: {
     /** What the instruction would do, complete and checked; nothing has happened yet. */
     propose(instruction: Instruction): Proposal | Promise<Proposal>

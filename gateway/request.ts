@@ -7,7 +7,7 @@ import type { Lease } from './lease/lease.ts'
 import { type Permit, requirePermit } from './policy/decision.ts'
 import type { Ask, Decision, Obligations } from './protocol/decision.ts'
 import type { Grant } from './protocol/grant.ts'
-import type { Inbound, Outbound, Outcome, Reply } from './protocol/message.ts'
+import type { Inbound, Outbound, Outcome, Reply, TurnedAway } from './protocol/message.ts'
 import { Meter, type Traffic } from './protocol/meter.ts'
 import { asGatewayError, type GatewayError } from './protocol/problem.ts'
 import { needsBody } from './protocol/reach.ts'
@@ -19,7 +19,11 @@ import type { Inspection } from './upstream/inspection.ts'
 
 /** The few methods that the flow needs of each room; `house.ts` hands them over. */
 export interface RequestRooms {
-  readonly audit: { openCall(inbound: Inbound): CallEvent }
+  readonly audit: {
+    openCall(inbound: Inbound): CallEvent
+    /** Default: nobody counts what never became a request. */
+    turnedAway?(why: TurnedAway): void
+  }
   readonly catalogue: { locate(inbound: Inbound): Endpoint }
   readonly grants: {
     authenticate(inbound: Inbound): Grant | Promise<Grant>

@@ -5,19 +5,19 @@
 import type { Authority, Human } from '../protocol/grant.ts'
 import { isUuidv7 } from '../protocol/id.ts'
 import type { ClientEvidence } from '../protocol/identity.ts'
-import type { GrantRequest, Instruction } from '../protocol/instruction.ts'
+import type { Enquiry, GrantRequest, Instruction } from '../protocol/instruction.ts'
 import type { Fields } from './authority.ts'
 import type { JsonValue } from './canonical.ts'
 
 /** Who gives the instruction, as far as the door knows; a token that was presented is not read here. */
-export function humanOf(instruction: Instruction): Human | undefined {
+export function humanOf(instruction: Instruction | Enquiry): Human | undefined {
   if ('human' in instruction) return instruction.human
   if (!('by' in instruction)) return undefined
   if ('human' in instruction.by) return instruction.by.human
   return 'holder' in instruction.by ? instruction.by.holder.human : undefined
 }
 
-export function askedBy(instruction: Instruction): Fields {
+export function askedBy(instruction: Instruction | Enquiry): Fields {
   switch (instruction.kind) {
     case 'task.open':
       return { agent: instruction.agent, purpose: instruction.purpose, ...requested(instruction.request) }
@@ -27,6 +27,10 @@ export function askedBy(instruction: Instruction): Fields {
       return { agent: instruction.agent, parent: idOnly(instruction.parent), ...requested(instruction.request) }
     case 'grant.present':
       return {}
+    case 'grant.introspect':
+      return mandate(instruction.by)
+    case 'unread':
+      return { route: instruction.route }
     case 'grant.revoke':
       return { grant: idOnly(instruction.token), ...mandate(instruction.by) }
     case 'task.complete':
@@ -37,6 +41,7 @@ export function askedBy(instruction: Instruction): Fields {
     }
     case 'task.step_complete':
       return { task: instruction.task, step: instruction.step, ...mandate(instruction.by) }
+    case 'task.heartbeat':
     case 'task.suspend':
       return { task: instruction.task, ...mandate(instruction.by) }
     case 'task.renew':

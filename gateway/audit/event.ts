@@ -170,6 +170,7 @@ export class RecordedCall implements CallEvent {
 
   async #append(refusal: GatewayError): Promise<number> {
     await this.#ready()
+    this.#sighted(refusal.sightings)
     return this.#desk.log.append(this.#draft(refusal))
   }
 
@@ -201,6 +202,10 @@ export class RecordedCall implements CallEvent {
     return { inbound: this.#inbound, endpoint: this.#endpoint, grant: this.#grant, lease: this.#lease }
   }
 
+  #sighted(sightings: readonly Sighting[] = []): void {
+    if (sightings.length > 0) this.#desk.log.enqueue(foreignDraft(this.#desk.paper, this.#call, sightings))
+  }
+
   #leaked(fate: string, outcome: Outcome | undefined, refusal: GatewayError | undefined): void {
     const leaks = outcome?.leaks ?? refusal?.leaks
     this.#desk.log.enqueue(leakDraft(this.#desk.paper, this.#call, { fate, leaks, outcome }))
@@ -211,8 +216,7 @@ export class RecordedCall implements CallEvent {
     if (this.#stage === 'closed') return
     this.#stage = 'closed'
     if (this.#fate !== undefined) this.#leaked(this.#fate, outcome, refusal)
-    const sightings = this.#inspection?.sightings ?? []
-    if (sightings.length > 0) this.#desk.log.enqueue(foreignDraft(this.#desk.paper, this.#call, sightings))
+    this.#sighted(this.#inspection?.sightings ?? refusal?.sightings)
     const durationMs = this.#elapsedMs
     this.#desk.tally.open -= 1
     this.#desk.tally.watcher?.ended(this.#service, refusal?.code, durationMs)

@@ -26,9 +26,10 @@ export function startHeartbeat(parts: HeartbeatParts): () => void {
     // On a slow disk one of them waits, not many.
     if (isWriting || parts.failure() !== undefined) return
     isWriting = true
-    const { allowed, refused, open } = parts.tally
+    const { allowed, refused, open, turnedAway } = parts.tally
     const upMs = Math.round(parts.clock.elapsedMs() - startedMs)
-    const facts = { allowed, refused, open, kept: parts.kept(), up_ms: upMs, every_ms: parts.everyMs }
+    const turned_away = { ...turnedAway }
+    const facts = { allowed, refused, open, turned_away, kept: parts.kept(), up_ms: upMs, every_ms: parts.everyMs }
     parts
       .write(facts)
       .catch(() => undefined) // the sequencer says what it was when it has recovered

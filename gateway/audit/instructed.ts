@@ -1,7 +1,7 @@
 /** Entries about instructions and about the gateway itself. Rare, so built as objects and canonicalised by the package. */
 import type { Decision } from '../protocol/decision.ts'
 import type { Grant, Human } from '../protocol/grant.ts'
-import type { Instruction, Proposal } from '../protocol/instruction.ts'
+import type { Enquiry, Instruction, Proposal } from '../protocol/instruction.ts'
 import { type GatewayError, problems } from '../protocol/problem.ts'
 import { askedBy, humanOf } from './asked.ts'
 import { authorityOf, type Fields, hashOf, humanFields } from './authority.ts'
@@ -12,7 +12,7 @@ import { draftOn, type Letterhead } from './letterhead.ts'
 
 /** What is known of an instruction when something is written about it. */
 export interface Instructed {
-  readonly instruction: Instruction
+  readonly instruction: Instruction | Enquiry
   readonly proposal: Proposal | undefined
   readonly decision: Decision | undefined
 }
@@ -116,18 +116,18 @@ export function underDraft(paper: Letterhead, kind: string, grant: Grant, facts:
   return draftOn(paper, members, grant.human)
 }
 
-function common({ id, tenant }: Instruction, kind: string): Fields {
+function common({ id, tenant }: Instruction | Enquiry, kind: string): Fields {
   return { kind, req: id, tenant }
 }
 
 /** The whole chain of authority once that is known; until then, who gives the instruction. */
-function behind(instruction: Instruction, proposal: Proposal | undefined): Fields {
+function behind(instruction: Instruction | Enquiry, proposal: Proposal | undefined): Fields {
   if (proposal !== undefined) return authorityOf(proposal.grant)
   const human = humanOf(instruction)
   return { human: human && humanFields(human) }
 }
 
-function whose(instruction: Instruction, proposal: Proposal | undefined): Human | undefined {
+function whose(instruction: Instruction | Enquiry, proposal: Proposal | undefined): Human | undefined {
   return proposal === undefined ? humanOf(instruction) : proposal.grant.human
 }
 

@@ -1,6 +1,6 @@
 /** The event of one instruction: recorded before it takes effect, and again if it then does not. */
 import type { Decision } from '../protocol/decision.ts'
-import type { Instruction, Proposal } from '../protocol/instruction.ts'
+import type { Enquiry, Instruction, Proposal } from '../protocol/instruction.ts'
 import type { GatewayError } from '../protocol/problem.ts'
 import { humanOf } from './asked.ts'
 import { type Desk, type InstructionEvent, type Receipt, receiptFor, recorded, type Stage } from './event.ts'
@@ -9,13 +9,13 @@ import { deniedDraft, failedDraft, type Instructed, performedDraft } from './ins
 export class RecordedInstruction implements InstructionEvent {
   readonly id: string
   readonly #desk: Desk
-  readonly #instruction: Instruction
+  readonly #instruction: Instruction | Enquiry
   readonly #startedMs: number
   #stage: Stage = 'open'
   #proposal: Proposal | undefined
   #decision: Decision | undefined
 
-  constructor(desk: Desk, instruction: Instruction) {
+  constructor(desk: Desk, instruction: Instruction | Enquiry) {
     this.id = instruction.id
     this.#desk = desk
     this.#instruction = instruction

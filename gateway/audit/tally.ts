@@ -1,5 +1,6 @@
 /** What passes through the record, counted: for heartbeats, and for whoever watches. On the path of every call: plain additions. */
 import type { Proposal } from '../protocol/instruction.ts'
+import type { TurnedAway } from '../protocol/message.ts'
 import type { JsonValue } from './canonical.ts'
 import type { LeaseFacts } from './record.ts'
 
@@ -31,9 +32,15 @@ export class Tally {
   refused = 0
   /** Allowed calls that have not ended. */
   open = 0
+  /** What never became a request or an instruction, by why. */
+  readonly turnedAway: Partial<Record<TurnedAway, number>> = {}
   readonly watcher: Watcher | undefined
 
   constructor(watcher?: Watcher) {
     this.watcher = watcher
+  }
+
+  turnAway(why: TurnedAway): void {
+    this.turnedAway[why] = (this.turnedAway[why] ?? 0) + 1
   }
 }

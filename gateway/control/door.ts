@@ -22,6 +22,9 @@ import { addOauthRoutes, type OauthDoor } from './oauth-routes.ts'
 import { addPersonalRoutes, type PersonalDoor } from './personal-routes.ts'
 import { refusalOf, writeProblem } from './problem.ts'
 import { addPublicRoutes, type PublicDoor } from './public-routes.ts'
+import { createReaders } from './reader.ts'
+import { addRecordsRoutes, type RecordsDoor } from './records-routes.ts'
+import { recordThrown } from './refused.ts'
 import { clearSocketPath, listenOnSocket } from './socket.ts'
 import { addTaskRoutes, type TaskDoor } from './task-routes.ts'
 import { addWitnessRoutes, type WitnessDoor } from './witness-routes.ts'
@@ -30,8 +33,20 @@ const BODY_LIMIT_BYTES = 64 * 1024
 /** A whole request must have arrived by then. Also the patience with a connection that says nothing. */
 const REQUEST_TIMEOUT_MS = 10_000
 const MAX_CONNECTIONS = 256
+/** Of a full entry bundle (C2SP tlog-tiles). */
+const ENTRIES_PER_TILE = 256
 
-export interface ControlDoorOptions extends TaskDoor, OauthDoor, LogDoor, WitnessDoor, PersonalDoor {
+export interface ControlDoorOptions
+  extends TaskDoor,
+    OauthDoor,
+    LogDoor,
+    WitnessDoor,
+    PersonalDoor,
+    Omit<RecordsDoor, 'records'> {
+  /** Undefined: there is no index, and no routes for it. */
+  readonly records: RecordsDoor['records'] | undefined
+  /** Who may read the log over TCP: name → SHA-256 of the token. */
+  readonly readers: ReadonlyMap<string, Buffer>
   /** Address of the TCP listener. */
   readonly host: string
   /** 0 for any free port. */
@@ -57,20 +72,28 @@ export interface ControlDoor {
 export async function openControlDoor(o: ControlDoorOptions): Promise<ControlDoor> {
   await clearSocketPath(o.socketPath)
   const isDraining = { now: false }
+  const { records } = o
+  const readerOf = createReaders(o.readers, o.clock)
+  const mayRead = async (request: FastifyRequest) => {
+    const { name: reader } = await readerOf(request)
+    await o.recordReading({ reader, address: request.ip, asked: { tile: request.url }, found: ENTRIES_PER_TILE })
+  }
   const addLocal = (app: FastifyInstance) => {
     addTaskRoutes(app, o)
     addLifeRoutes(app, o, o.human)
     addGrantRoutes(app, o)
     addOauthRoutes(app, o, o.human)
     addPersonalRoutes(app, o)
+    if (records) addRecordsRoutes(app, { ...o, records }, undefined)
   }
   const local = await buildApp(o, isDraining, { addOwn: addLocal, mayRead: () => undefined })
   const addOpen = (app: FastifyInstance) => {
-    guardNames(app, namesOf(o))
+    guardNames(app, o)
     addLifeRoutes(app, o, undefined)
     addOauthRoutes(app, o, undefined)
+    if (records) addRecordsRoutes(app, { ...o, records }, readerOf)
   }
-  const open = await buildApp(o, isDraining, { addOwn: addOpen, mayRead: undefined }, o.tls && tlsOptions(o.tls))
+  const open = await buildApp(o, isDraining, { addOwn: addOpen, mayRead }, o.tls && tlsOptions(o.tls))
   await Promise.all([local.ready(), open.ready()])
   await listenOnSocket(local.server, o.socketPath)
   try {
@@ -111,8 +134,8 @@ async function buildApp(
   tls?: ServerOptions,
 ): Promise<FastifyInstance> {
   const app = createApp(o.clock, tls)
-  app.setErrorHandler<Error>((error, request, reply) => {
-    const refusal = refusalOf(error)
+  app.setErrorHandler<Error>(async (error, request, reply) => {
+    const refusal = await recordThrown(request, { error, refusal: refusalOf(error) }, o)
     if (refusal.code === 'internal') o.report?.(error, request.id)
     writeProblem(request, reply, refusal)
   })
@@ -120,7 +143,7 @@ async function buildApp(
   app.addHook('onRequest', async (request) => {
     if (isDraining.now)
       throw new GatewayError('draining', 'The gateway is shutting down and takes no more instructions.')
-    refusePages(request)
+    refusePages(request, o)
   })
   await app.register(swagger, { openapi: DESCRIPTION })
   // By any name: what these say is the same for everybody, and counts by its signatures.
@@ -172,9 +195,10 @@ function createApp(clock: Clock, tls: ServerOptions | undefined): FastifyInstanc
 }
 
 /** Browsers name the page that asks; programs on this machine do not. No page has business here (CSRF). */
-function refusePages(request: FastifyRequest): void {
+function refusePages(request: FastifyRequest, { rooms }: ControlDoorOptions): void {
   if (request.method === 'GET' || request.method === 'HEAD') return
   if (request.headers.origin === undefined && request.headers['sec-fetch-site'] === undefined) return
+  rooms.audit.turnedAway?.('web_page')
   throw new GatewayError(
     'policy_denied',
     'Instructions are not taken from web pages. Use the keyless command, or a client that sends no Origin.',
@@ -188,11 +212,13 @@ function unknownRoute(): GatewayError {
   )
 }
 
-function guardNames(app: FastifyInstance, names: ReadonlySet<string>): void {
+function guardNames(app: FastifyInstance, o: ControlDoorOptions): void {
+  const names = namesOf(o)
   app.addHook('onRequest', async (request) => {
     const [field = '', ...more] = valuesOf(request.raw.rawHeaders, 'host')
     // Two Host fields name two places (RFC 9112 §3.2); an unreadable one makes parseAuthority refuse.
     if (more.length === 0 && isOwnName(parseAuthority(field, 80).host, names, request.socket.localAddress)) return
+    o.rooms.audit.turnedAway?.('host')
     throw new GatewayError(
       'target_mismatch',
       'The control door is not known by the name in the Host field. Use localhost or its address, or set public_url to the name that clients use.',

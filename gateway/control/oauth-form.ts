@@ -3,7 +3,7 @@
  * (a broken escape, a parameter given twice) is refused, because another reader could mend it differently.
  */
 import type { FastifyInstance, FastifyRequest } from 'fastify'
-import { GatewayError } from '../protocol/problem.ts'
+import { asGatewayError, GatewayError } from '../protocol/problem.ts'
 
 /** Parameter → value; those of `REPEATABLE` → every value in order. Empty values are left out (RFC 6749 §3.2). No prototype. */
 export type Form = Readonly<Record<string, string | readonly string[] | undefined>>
@@ -13,13 +13,21 @@ const REPEATABLE: ReadonlySet<string> = new Set(['resource', 'audience'])
 
 const MAX_PARAMETERS = 64
 
-/** Forms alone, in this context of the door: what is sent as anything else is not guessed at. */
-export function takeForms(app: FastifyInstance): void {
+type Refused = (request: FastifyRequest, refusal: GatewayError) => Promise<GatewayError>
+
+/** Forms alone, in this context of the door: what is sent as anything else is not guessed at. @param refused asked what to answer. */
+export function takeForms(app: FastifyInstance, refused: Refused): void {
   app.removeAllContentTypeParsers()
   app.addContentTypeParser(
     'application/x-www-form-urlencoded',
     { parseAs: 'buffer' },
-    async (_request: FastifyRequest, body: Buffer) => parseForm(body),
+    async (request: FastifyRequest, body: Buffer) => {
+      try {
+        return parseForm(body)
+      } catch (cause) {
+        throw await refused(request, asGatewayError(cause))
+      }
+    },
   )
 }
 

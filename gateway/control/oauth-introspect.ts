@@ -4,6 +4,7 @@
  */
 import type { FastifyInstance, FastifyRequest } from 'fastify'
 import type { Introspector } from '../grant/introspect.ts'
+import type { InstructionRooms } from '../instruction.ts'
 import type { Clock } from '../protocol/clock.ts'
 import type { Human } from '../protocol/grant.ts'
 import type { Identities } from '../protocol/identity.ts'
@@ -13,6 +14,7 @@ import { evidenceOf } from './oauth-client.ts'
 import type { Form } from './oauth-form.ts'
 import { aboutTokenForm, FORM, oauthAnswers, REFUSALS } from './oauth-shapes.ts'
 import { createPace, type Gate } from './pace.ts'
+import { orRecord } from './refused.ts'
 
 /** One caller's introspections: enough for a busy resource server, hopeless for guessing. */
 const INTROSPECTIONS = { n: 600, perMs: 10_000 } as const
@@ -28,6 +30,8 @@ export interface IntrospectionDoor extends HolderDoor {
   readonly identities: Pick<Identities, 'client' | 'proof' | 'nonce'>
   readonly grants: OauthGrants & HolderDoor['grants']
   readonly clock: Clock
+  readonly tenant: string
+  readonly rooms: Pick<InstructionRooms, 'audit'>
 }
 
 /** A form of RFC 7009 §2.1 or RFC 7662 §2.1 after its schema has accepted it. */
@@ -57,7 +61,8 @@ export function addIntrospectionRoute(
     },
     (request, reply) =>
       gate(async () => {
-        const by = await introspectorOf(request, door, human)
+        const bare = { kind: 'grant.introspect', id: request.id, tenant: door.tenant, by: { client: {} } } as const
+        const by = await orRecord(bare, door.rooms, () => introspectorOf(request, door, human))
         pace.admit('client' in by ? by.client.id : 'holder' in by ? by.holder.id : 'human')
         return reply.header('cache-control', 'no-store').send(await door.grants.introspect(request.body.token, by))
       }),

@@ -17,7 +17,7 @@ import { issuerPath, metadataOf, WELL_KNOWN } from './oauth-metadata.ts'
 import { grantTypeOf, readTokenForm, type TokenForm } from './oauth-request.ts'
 import { aboutTokenForm, FORM, oauthAnswers, REFUSALS, tokenForm } from './oauth-shapes.ts'
 import { createGate, type Gate } from './pace.ts'
-import { orRecord } from './refused.ts'
+import { orRecord, recordThrown, recordUnread } from './refused.ts'
 
 /** Requests of all callers together, between the end of the body and the end of the answer. */
 const MAX_UNDER_WAY = 128
@@ -37,14 +37,15 @@ export interface OauthDoor extends IntrospectionDoor {
 export function addOauthRoutes(app: FastifyInstance, door: OauthDoor, human: Human | undefined): void {
   addMetadata(app, door)
   void app.register(async (oauth) => {
-    takeForms(oauth)
+    takeForms(oauth, (request, refusal) => recordUnread(request, refusal, door))
     const gate = createGate(MAX_UNDER_WAY)
     oauth.addHook('onRequest', async ({ raw }) => {
       if (raw.url?.includes('?'))
         throw new GatewayError('instruction_invalid', 'Parameters are taken from the body alone, never from the URL.')
     })
-    oauth.setErrorHandler<Error>((error, request, reply) => {
-      const refusal = oauthRefusalOf(error)
+    oauth.setErrorHandler<Error>(async (error, request, reply) => {
+      const refusal = await recordThrown(request, { error, refusal: oauthRefusalOf(error) }, door)
+      if (refusal.code === 'too_many_requests') door.rooms.audit.turnedAway?.('busy')
       if (refusal.code === 'internal') door.report?.(error, request.id)
       writeOauthError(request, reply, refusal, { issuer: door.publicUrl, nonce: () => door.identities.nonce() })
     })

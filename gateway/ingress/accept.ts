@@ -36,6 +36,7 @@ export function accept(parts: AcceptParts, socket: Socket): void {
   socket.on('error', ignore)
   const address = plainAddress(socket.remoteAddress ?? '')
   if (parts.door.lines.size >= parts.maxConnections && !makeRoom(parts.door)) {
+    parts.door.rooms.audit.turnedAway?.('connections')
     socket.destroy()
     return
   }
@@ -68,7 +69,7 @@ async function takeAnnouncement(parts: AcceptParts, socket: Socket, balancer: st
   } catch (cause) {
     bytes.release()
     const why = `${balancer} has to send a PROXY protocol header first (listen.proxy_protocol): ${(cause as Error).message}.`
-    if (!socket.destroyed) writeBadRequest(socket, why)
+    if (!socket.destroyed) turnAway(parts, socket, why)
   }
 }
 
@@ -85,20 +86,29 @@ function begin(parts: AcceptParts, socket: Socket, seen: Buffer): void {
   const isPlain = secure === undefined || (parts.isPlainLocally && isLoopback(line))
   if (first === SOCKS5) {
     if (isPlain) parts.openSocks(socket)
-    else endWith(socket, SOCKS_NO_ACCEPTABLE_METHODS)
-  } else if (!isPlain) writeBadRequest(socket, SPEAKS_TLS)
-  else if (isAnnouncement(seen)) writeBadRequest(socket, unlisted(line))
+    else {
+      door.rooms.audit.turnedAway?.('protocol')
+      endWith(socket, SOCKS_NO_ACCEPTABLE_METHODS)
+    }
+  } else if (!isPlain) turnAway(parts, socket, SPEAKS_TLS)
+  else if (isAnnouncement(seen)) turnAway(parts, socket, unlisted(line))
   else door.serveHttp(socket, null)
 }
 
 const SPEAKS_TLS = 'This door speaks TLS: use https:// in the proxy URL, as in https://task:handle@host:port.'
 
 /** Plain HTTP is what clients show best of all that is not TLS: Go says what it got, and OpenSSL that it was no TLS. */
-function refuseTls({ onTlsError }: AcceptParts, socket: Socket): void {
+function refuseTls(parts: AcceptParts, socket: Socket): void {
   const text =
     'This door speaks plain HTTP: use http:// in the proxy URL. For TLS to the proxy, set listen.proxy_tls in the settings.'
-  onTlsError({ host: 'listen.proxy', code: 'NO_TLS', userAgent: undefined, text: `A client tried TLS. ${text}` })
-  writeBadRequest(socket, text)
+  parts.onTlsError({ host: 'listen.proxy', code: 'NO_TLS', userAgent: undefined, text: `A client tried TLS. ${text}` })
+  turnAway(parts, socket, text)
+}
+
+/** It speaks what is not spoken here. */
+function turnAway({ door }: AcceptParts, socket: Socket, why: string): void {
+  door.rooms.audit.turnedAway?.('protocol')
+  writeBadRequest(socket, why)
 }
 
 function unlisted({ address }: Peer): string {

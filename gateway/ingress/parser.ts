@@ -1,7 +1,10 @@
 /** The HTTP/1.1 parser of the proxy door: what it accepts, how long it waits, and what is said of bytes that it refuses. */
-import { createServer, type Server } from 'node:http'
+import { createServer, IncomingMessage, type Server, ServerResponse } from 'node:http'
 import type { Socket } from 'node:net'
-import type { Door } from './line.ts'
+import { uuidv7 } from '../protocol/id.ts'
+import type { Inbound } from '../protocol/message.ts'
+import { GatewayError } from '../protocol/problem.ts'
+import type { Door, Line, Tunnel } from './line.ts'
 import { writeBadRequest } from './refusal.ts'
 import { isHandshake } from './upgrade.ts'
 
@@ -47,7 +50,41 @@ export function onBrokenRequest(door: Door, error: NodeJS.ErrnoException, socket
     socket.destroy()
     return
   }
-  writeBadRequest(socket, whyBroken(error))
+  const detail = whyBroken(error)
+  writeBadRequest(socket, detail)
+  if (line?.tunnel) void recordBroken(door, line, line.tunnel, { socket, detail })
+  else door.rooms.audit.turnedAway?.('malformed')
+}
+
+/** Inside a tunnel it is known who sends what cannot be read. */
+async function recordBroken(
+  { rooms, tenant, nowMs }: Door,
+  line: Line,
+  tunnel: Tunnel,
+  { socket, detail }: { readonly socket: Socket; readonly detail: string },
+): Promise<void> {
+  const inbound: Inbound = {
+    ...{
+      id: uuidv7(nowMs()),
+      tenant,
+      mode: 'intercept',
+      method: '',
+      scheme: tunnel.scheme,
+      rawPath: '',
+      rawHeaders: [],
+    },
+    ...{ host: tunnel.host, port: tunnel.port, hostHeader: undefined, presented: tunnel.presented, proof: line.proof },
+    client: { address: line.address, userAgent: tunnel.userAgent },
+    body: null,
+    reply: new ServerResponse(new IncomingMessage(socket)), // never sent: the answer has been written
+  }
+  const event = rooms.audit.openCall(inbound)
+  try {
+    event.authenticated(await rooms.grants.authenticate(inbound))
+  } catch {
+    // Then nobody is named.
+  }
+  await event.refused(new GatewayError('request_malformed', detail)).catch(() => undefined)
 }
 
 function whyBroken({ code, message }: NodeJS.ErrnoException): string {

@@ -20,6 +20,7 @@ export function serve(door: Door, reply: ServerResponse): void {
     return
   }
   if (line.busy >= MAX_UNANSWERED) {
+    door.rooms.audit.turnedAway?.('unanswered')
     req.socket.destroy() // the answers before this one would have to come first, and the flood goes on meanwhile
     return
   }

@@ -56,6 +56,7 @@ export async function openSocks(door: Door, interceptor: Interceptor, socket: So
     const host = asked.isName ? asked.place.host : await hostOf(socket, asked.place)
     enterTunnel(door, interceptor, socket, { ...asked.place, host, presented, proof, ...client })
   } catch {
+    if (!socket.destroyed) door.rooms.audit.turnedAway?.('protocol')
     socket.destroy() // it left, came too late, or sends no SOCKS5
   } finally {
     bytes.release()

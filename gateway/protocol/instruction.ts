@@ -130,6 +130,13 @@ export type Instruction =
       readonly ttlS?: number
     })
 
+/** What asks and changes no authority: in the log only when it is refused. */
+export type Enquiry =
+  | (Given & { readonly kind: 'grant.introspect'; readonly by: Mandate })
+  | (Given & { readonly kind: 'task.heartbeat'; readonly by: Mandate; readonly task: string })
+  /** Sent as an instruction, and not readable as one. */
+  | (Given & { readonly kind: 'unread'; readonly route: string })
+
 /** What an instruction would do, checked and complete. */
 export type Proposal =
   | {

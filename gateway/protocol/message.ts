@@ -170,6 +170,12 @@ export interface Sighting {
   readonly where: string
 }
 
+/**
+ * Why something that never became a request or an instruction was turned away. Nobody is known by then and it costs nothing to
+ * send, so it is counted and has no entry of its own.
+ */
+export type TurnedAway = 'malformed' | 'unanswered' | 'connections' | 'protocol' | 'web_page' | 'host' | 'busy'
+
 /** Where in an answer credentials were found, and how many. */
 export type Leaks = Readonly<Partial<Record<'head' | 'body' | 'trailer' | 'frame', number>>>
 

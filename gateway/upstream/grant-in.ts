@@ -36,8 +36,9 @@ export function requireNoGrant(path: string, headers: RawHeaders): void {
 
 /** The same for everybody's: whose it is, is nobody's business. */
 export function ownGrant(where: string): GatewayError {
-  return new GatewayError(
+  const refusal = new GatewayError(
     'foreign_credential',
     `The request carries a handle or a grant of a gateway in ${where}. It belongs into Proxy-Authorization, or into the credential slot on a reverse route, and goes no further.`,
   )
+  return Object.assign(refusal, { sightings: [{ rule: 'keyless', where: where.replace(/^its /, '') }] })
 }

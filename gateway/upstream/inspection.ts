@@ -134,11 +134,13 @@ class Findings implements Inspection {
 
   #refusal(): GatewayError | undefined {
     if (this.#mode !== 'refuse' || this.#seen.size === 0) return undefined
-    const seen = this.sightings.map(({ rule, where }) => `${rule} in ${where}`).join(', ')
-    return new GatewayError(
+    const { sightings } = this
+    const seen = sightings.map(({ rule, where }) => `${rule} in ${where}`).join(', ')
+    const refusal = new GatewayError(
       'foreign_credential',
       `The request carries something that policy does not let out: ${seen}. Leave it out; the gateway attaches the credential that is needed.`,
     )
+    return Object.assign(refusal, { sightings })
   }
 }
 

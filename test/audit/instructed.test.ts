@@ -5,7 +5,7 @@ import { beforeEach, describe, expect, it } from 'vitest'
 import type { Entry } from '../../gateway/audit/entry.ts'
 import type { Grant } from '../../gateway/protocol/grant.ts'
 import { uuidv7 } from '../../gateway/protocol/id.ts'
-import type { GrantRequest, Instruction, Proposal } from '../../gateway/protocol/instruction.ts'
+import type { Enquiry, GrantRequest, Instruction, Proposal } from '../../gateway/protocol/instruction.ts'
 import { GatewayError } from '../../gateway/protocol/problem.ts'
 import { decision, entriesOf, grant, openTestLog, temporaryDir, testAudit, verifyStored } from './log.fixture.ts'
 
@@ -62,7 +62,7 @@ const delegate: Instruction = {
   request,
 }
 
-async function recorded(instruction: Instruction, proposal: Proposal | undefined, refusal?: GatewayError) {
+async function recorded(instruction: Instruction | Enquiry, proposal: Proposal | undefined, refusal?: GatewayError) {
   const log = await openTestLog(dir)
   const event = testAudit(log).openInstruction(instruction)
   if (proposal) {
@@ -185,7 +185,13 @@ describe('what is refused', () => {
   const no = new GatewayError('invalid_scope', 'Wider than the parent.')
   const presented = { token: CANARY, type: 'id_token' } as const
 
-  it.each<[Instruction, object]>([
+  it.each<[Instruction | Enquiry, object]>([
+    [{ ...given, kind: 'unread', route: 'POST /oauth/token' }, { route: 'POST /oauth/token' }],
+    [{ ...given, kind: 'grant.introspect', by: { client: {} } }, {}],
+    [
+      { ...given, kind: 'task.heartbeat', task: 't', by: { holder: child } },
+      { task: 't', holder: child.id },
+    ],
     [delegate, { agent: 'agent:child', parent: root.id, scope: 'github:issues.read' }],
     [
       {

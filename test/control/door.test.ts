@@ -18,6 +18,8 @@ beforeEach(async () => {
 afterEach(() => rig.close())
 
 const json = { 'content-type': 'application/json' }
+/** The record without ids. */
+const steps = () => rig.record.map((line) => line.split(' ').slice(0, 2).join(' '))
 const local = () => ({ socketPath: rig.socketPath })
 const tcp = () => ({ port: rig.door.port })
 const good = { purpose: 'triage issue 42', scope: 'github:issues.read' }
@@ -128,7 +130,8 @@ describe('opening a task over the socket', () => {
       expect([answer.status, answer.json.code], body.slice(0, 60)).toEqual([400, 'instruction_invalid'])
       expect(answer.headers['content-type']).toContain('application/problem+json')
     }
-    expect(rig.record).toEqual([])
+    // Each is in the record as refused, and nothing else has happened.
+    expect(steps()).toEqual(invalid.flatMap(() => ['open unread', 'refused instruction_invalid']))
   })
 
   it('answers every refusal as a problem with the id of the event', async () => {
@@ -211,7 +214,7 @@ describe('a task over the socket', () => {
       const answer = await post(`/tasks/${encodeURIComponent(id)}/complete`, { reason: 'completed' })
       expect(answer.json.code, id).toBe('instruction_invalid')
     }
-    expect(rig.record).toEqual([])
+    expect(new Set(steps())).toEqual(new Set(['open unread', 'refused instruction_invalid']))
   })
 })
 

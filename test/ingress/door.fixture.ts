@@ -189,7 +189,7 @@ function callEvent(inbound: Inbound, refused: { id: string; code: string }[]): C
     commit: async () => ({ event: inbound.id, seq: 0 }) as Receipt,
     inspected: (given) => given,
     leased: (given) => given,
-    leaked() {},
+    burnt() {},
     closed() {},
     async refused(refusal) {
       refused.push({ id: inbound.id, code: refusal.code })
