@@ -56,6 +56,8 @@ export async function openGateway(settings: Settings, clock: Clock = systemClock
       witness: house.witnesses.witness,
       ready: async () => readyOf(house),
       metrics: () => house.metrics.text(),
+      ...house.reading,
+      origin: settings.audit.origin,
       forget: (named, by) => forget({ ...house, tenant: settings.tenant, by }, named),
       publicUrl: settings.publicUrl,
       takesChains: settings.trust.chains.length > 0,

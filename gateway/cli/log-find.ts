@@ -80,14 +80,21 @@ function atLeastOne(text: string): string {
 }
 
 async function withRecords(which: WhichIndex, work: (records: Records, index: Index) => Promise<void>): Promise<void> {
-  const [{ findAuditDir }, { findIndex }, { openIndex, originOf }, { createRecords }, { systemClock }] =
-    await Promise.all([
-      import('./find-audit.ts'),
-      import('./find-index.ts'),
-      import('../records/opening.ts'),
-      import('../records/records.ts'),
-      import('../protocol/clock.ts'),
-    ])
+  const [
+    { findAuditDir },
+    { findIndex },
+    { openIndex, originOf },
+    { createRecords },
+    { openUnsealing },
+    { systemClock },
+  ] = await Promise.all([
+    import('./find-audit.ts'),
+    import('./find-index.ts'),
+    import('../records/opening.ts'),
+    import('../records/records.ts'),
+    import('./unseal.ts'),
+    import('../protocol/clock.ts'),
+  ])
   const dir = await findAuditDir(which)
   const origin = await originOf(dir)
   if (origin === undefined)
@@ -106,7 +113,7 @@ async function withRecords(which: WhichIndex, work: (records: Records, index: In
   try {
     if (index.rebuilt !== undefined) say(`${index.rebuilt}; it is made again from the log.`)
     await fill(index)
-    await work(createRecords({ ...index, dir, origin }), index)
+    await work(createRecords({ ...index, dir, origin, names: await openUnsealing(which) }), index)
   } finally {
     await index.database.close()
   }

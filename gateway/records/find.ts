@@ -5,6 +5,7 @@ import type { Filter, Found, Page, Query } from './query.ts'
 import { COLUMNS } from './row.ts'
 
 export const MAX_LIMIT = 1000
+const MAX_PAGE_CHARS = 4 * 1024 * 1024
 
 const LISTED = COLUMNS.map((column) => `records.${column}`).join(', ')
 
@@ -21,9 +22,19 @@ export async function findRecords(database: Database, query: Query, forms?: Form
   const sql = `SELECT ${LISTED} FROM ${from} ${where.sql && `WHERE ${where.sql}`} ORDER BY ${id} ${way}${then} LIMIT ?`
   // One more than is shown: whether there is a next page.
   const rows = await database.all<Record<string, string | number | null>>(sql, [...where.values, limit + 1])
-  const records = rows.slice(0, limit).map(foundOf)
+  const records = rows.slice(0, Math.min(limit, sizeable(rows))).map(foundOf)
   const last = records.at(-1)
-  return { records, ...(rows.length > limit && last !== undefined && { next: cursorOf(last) }) }
+  return { records, ...(rows.length > records.length && last !== undefined && { next: cursorOf(last) }) }
+}
+
+/** How many of these fit into an answer; at least one. What agents and instructions say can be long. */
+function sizeable(rows: readonly Record<string, string | number | null>[]): number {
+  let chars = 0
+  const tooMany = rows.findIndex(({ detail, path, ua, policy_ids }) => {
+    for (const long of [detail, path, ua, policy_ids]) chars += String(long ?? '').length
+    return chars > MAX_PAGE_CHARS
+  })
+  return tooMany < 0 ? rows.length : Math.max(1, tooMany)
 }
 
 export async function countRecords(database: Database, filter: Filter, forms?: Forms): Promise<number> {
@@ -33,6 +44,10 @@ export async function countRecords(database: Database, filter: Filter, forms?: F
   return row?.n ?? 0
 }
 
+const JSON_COLUMNS: ReadonlySet<string> = new Set(['policy_ids', 'detail'])
+
 export function foundOf(row: Record<string, string | number | null>): Found {
-  return Object.fromEntries(Object.entries(row).filter(([, value]) => value !== null)) as unknown as Found
+  const said = Object.entries(row).filter(([, value]) => value !== null)
+  const read = ([name, value]: [string, unknown]) => [name, JSON_COLUMNS.has(name) ? JSON.parse(String(value)) : value]
+  return Object.fromEntries(said.map(read)) as unknown as Found
 }

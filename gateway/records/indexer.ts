@@ -31,6 +31,8 @@ export interface IndexerOptions {
   readonly clock: Clock
   /** Told after every batch. */
   readonly onProgress?: ((next: number, covered: number) => void) | undefined
+  /** Waits between batches, told how long the last one took, ms. Default: only for queries that came meanwhile. */
+  readonly rest?: ((workedMs: number) => Promise<void>) | undefined
 }
 
 interface Progress {
@@ -65,6 +67,7 @@ export function createIndexer(o: IndexerOptions): Indexer {
 async function readOn(o: IndexerOptions, from: Progress, signal: AbortSignal | undefined): Promise<number> {
   let at = from
   let batch = new Batch(o.origin)
+  let startedMs = performance.now()
   const covered = await coveredBy(o.dir)
   for await (const { entries, next } of readEntries(o.dir, from.place)) {
     if (signal?.aborted) break
@@ -79,9 +82,14 @@ async function readOn(o: IndexerOptions, from: Progress, signal: AbortSignal | u
     at = to
     batch = new Batch(o.origin)
     o.onProgress?.(next.seq, covered)
-    await new Promise(setImmediate) // queries that came meanwhile
+    await (o.rest ?? queriesFirst)(performance.now() - startedMs)
+    startedMs = performance.now()
   }
   return at.place.seq - from.place.seq
+}
+
+function queriesFirst(): Promise<void> {
+  return new Promise((resolve) => setImmediate(resolve))
 }
 
 function parsed(bytes: Buffer): Entry {

@@ -18,7 +18,8 @@ export interface IndexOptions {
   /** File of the index, or URL of a Postgres that several logs share. */
   readonly at: { readonly path: string } | { readonly url: string }
   readonly clock: Clock
-  readonly onProgress?: IndexerOptions['onProgress'] | undefined
+  readonly onProgress?: IndexerOptions['onProgress']
+  readonly rest?: IndexerOptions['rest']
 }
 
 export interface Index {

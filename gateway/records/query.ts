@@ -1,4 +1,5 @@
 /** What can be asked of the records, and how they answer: the same for `keyless log find`, `GET /records` and the reports. */
+import type { JsonValue } from '../audit/canonical.ts'
 import type { Entry } from '../audit/entry.ts'
 
 /** All members must hold. Texts are compared exactly, but for those that say otherwise. */
@@ -46,14 +47,14 @@ export interface Query extends Filter {
   readonly order?: 'newest' | 'oldest'
 }
 
-/** One row of `records`, NULLs left out. */
+/** One row of `records`, NULLs left out; `policy_ids` and `detail` as what their JSON says. */
 export interface Found {
   readonly log: string
   readonly seq: number
   readonly end_seq?: number
   readonly ts: number
   readonly kind: string
-  readonly [column: string]: string | number | undefined
+  readonly [column: string]: JsonValue | undefined
 }
 
 export interface Page {
@@ -77,4 +78,12 @@ export interface Told {
   readonly entries: readonly Entry[]
   /** C2SP tlog-proof of each entry, if it was asked for. */
   readonly proofs?: readonly string[]
+}
+
+/** That somebody read the records: who, from where, what was asked, and how many were found. */
+export interface Reading {
+  readonly reader: string
+  readonly address: string
+  readonly asked: Readonly<Record<string, string>>
+  readonly found: number
 }

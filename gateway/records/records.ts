@@ -1,20 +1,13 @@
 /** What is asked of the records: lists from the index, entries and their proofs from the log itself. */
 import { type Entry, parseEntry } from '../audit/entry.ts'
 import { entriesAt } from '../audit/follow.ts'
+import type { Unsealing } from '../audit/personal.ts'
+import { prove } from '../audit/prove.ts'
 import type { Database, SqlValue } from './database.ts'
 import { countRecords, findRecords, foundOf } from './find.ts'
 import type { Indexer } from './indexer.ts'
-import type { Forms } from './matching.ts'
 import type { Filter, Found, Lag, Page, Query, Told } from './query.ts'
 import { COLUMNS } from './row.ts'
-
-/** What humans are called in the log where their names are sealed, and back. */
-export interface Unsealer {
-  readonly forms: Forms
-  unseal<T>(value: T): T
-  /** Before every answer: keys come and go. */
-  refresh(): Promise<void>
-}
 
 export interface RecordsOptions {
   readonly database: Database
@@ -22,9 +15,8 @@ export interface RecordsOptions {
   /** Directory of the log that is on this machine, and its name. */
   readonly dir: string
   readonly origin: string
-  /** Text of the C2SP tlog-proof of an entry. */
-  readonly prove?: (dir: string, seq: number) => Promise<string>
-  readonly names?: Unsealer
+  /** What humans are called where their names are sealed. */
+  readonly names?: Unsealing | undefined
 }
 
 export interface Which {
@@ -49,19 +41,22 @@ export function createRecords(o: RecordsOptions): Records {
   return {
     async find(query) {
       await names?.refresh()
-      const [{ records, ...rest }, lag] = await Promise.all([findRecords(database, query, names?.forms), indexer.lag()])
+      const [{ records, ...rest }, lag] = await Promise.all([
+        findRecords(database, query, names?.sealedForms),
+        indexer.lag(),
+      ])
       return { records: records.map(open), ...rest, lag }
     },
     async count(filter) {
       await names?.refresh()
-      return countRecords(database, filter, names?.forms)
+      return countRecords(database, filter, names?.sealedForms)
     },
-    async tell(which, { prove = false } = {}) {
+    async tell(which, { prove: shallProve = false } = {}) {
       await names?.refresh()
       const found = await recordOf(database, which)
       if (!found) return undefined
-      const { entries, proofs } = await told(o, found, prove)
-      return { found: open(found), entries: entries.map(open), ...(prove && { proofs }) }
+      const { entries, proofs } = await told(o, found, shallProve)
+      return { found: open(found), entries: entries.map(open), ...(shallProve && { proofs }) }
     },
     lag: () => indexer.lag(),
   }
@@ -78,12 +73,16 @@ async function recordOf(database: Database, which: string | Which): Promise<Foun
   return row && foundOf(row)
 }
 
-async function told(o: RecordsOptions, found: Found, prove: boolean): Promise<{ entries: Entry[]; proofs: string[] }> {
+async function told(
+  o: RecordsOptions,
+  found: Found,
+  shallProve: boolean,
+): Promise<{ entries: Entry[]; proofs: string[] }> {
   if (found.log !== o.origin) return { entries: [], proofs: [] }
   const seqs = [...new Set([found.seq, found.end_seq ?? found.seq])]
   const bytes = (await entriesAt(o.dir, seqs)).filter((one) => one !== undefined)
   const entries = bytes.map((one) => parseEntry(one)).filter((entry) => entry !== undefined)
   const proofs: string[] = []
-  if (prove && o.prove) for (const { seq } of entries) proofs.push(await o.prove(o.dir, seq))
+  if (shallProve) for (const { seq } of entries) proofs.push(await prove(o.dir, seq))
   return { entries, proofs }
 }
