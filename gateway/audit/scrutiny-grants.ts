@@ -98,7 +98,7 @@ export class Grants {
   /** The process died: what it had just recorded as ended may not have got so far. */
   crashed(ledger: Ledger, lastMs: number): void {
     for (const ended of [...this.#ends.values(), ...this.#suspended.values()])
-      if (ended.ledger === ledger && ended.ms >= lastMs - this.#o.boundMs) ended.isSure = false
+      if (ended.ledger.scrutiny === ledger.scrutiny && ended.ms >= lastMs - this.#o.boundMs) ended.isSure = false
   }
 
   /** @returns false when the grant is not known (yet). */
