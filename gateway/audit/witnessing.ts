@@ -60,16 +60,19 @@ interface Standing {
   trouble: string | undefined
   /** It has cosigned a checkpoint of this process. */
   wasWell: boolean
-  isBusy: boolean
+  /** It is being shown a checkpoint. */
+  busy: Promise<unknown> | undefined
 }
 
 export function createWitnessing(parts: WitnessingParts): Witnessing {
   const standings = parts.witnesses.map((terms): Standing => {
     const size = parts.cosigned.sizeOf(terms.key)
-    return { terms, state: 'waiting', size, cosignedAt: null, trouble: undefined, wasWell: false, isBusy: false }
+    return { terms, state: 'waiting', size, cosignedAt: null, trouble: undefined, wasWell: false, busy: undefined }
   })
   let timer: NodeJS.Timeout | undefined
-  const round = (timeoutMs: number) => showAll(parts, standings, timeoutMs)
+  const ending = new AbortController()
+  const round = (timeoutMs: number, among = standings) =>
+    showAll(parts, among, () => AbortSignal.any([ending.signal, AbortSignal.timeout(timeoutMs)]))
   return {
     async ask() {
       const [first] = [await remembered(parts), ...(await round(ASK_TIMEOUT_MS))].filter((text) => text !== undefined)
@@ -84,7 +87,16 @@ export function createWitnessing(parts: WitnessingParts): Witnessing {
     },
     async close() {
       clearInterval(timer)
-      await round(LAST_TIMEOUT_MS)
+      const limit = setTimeout(() => ending.abort(), LAST_TIMEOUT_MS)
+      // Those that are of no use hold up nobody; one that is just being shown an earlier head gets the last one after it.
+      const last = () =>
+        round(
+          LAST_TIMEOUT_MS,
+          standings.filter(({ state }) => state === 'cosigning'),
+        )
+      await Promise.all([last(), ...standings.map(({ busy }) => busy)])
+      await last()
+      clearTimeout(limit)
     },
   }
 }
@@ -98,7 +110,8 @@ const ADVICE =
 async function remembered({ cosigned, head }: WitnessingParts): Promise<string | undefined> {
   const { checkpoint } = cosigned
   if (!checkpoint) return undefined
-  const now = await head()
+  const now = await head().catch(() => undefined) // why it cannot be read is said where the log is opened
+  if (!now) return undefined
   const place = 'the last cosigned checkpoint (checkpoint.witnessed)'
   if (checkpoint.size > now.size)
     return `TRUNCATION: ${place} of ${now.origin} has ${checkpoint.size} entries, and this log has only ${now.size}: its end is missing.`
@@ -108,22 +121,25 @@ async function remembered({ cosigned, head }: WitnessingParts): Promise<string |
 }
 
 /** One round: each witness by itself, so that none waits for another. @returns conflicts in words. Never rejects. */
-async function showAll(parts: WitnessingParts, standings: readonly Standing[], timeoutMs: number) {
+async function showAll(parts: WitnessingParts, standings: readonly Standing[], limit: () => AbortSignal) {
   let head: Head
   try {
     head = await parts.head()
   } catch {
     return [] // the log says by itself that it cannot be read
   }
-  const due = standings.filter(({ isBusy, size, state }) => !isBusy && (size !== head.size || state !== 'cosigning'))
-  const texts = await Promise.all(due.map((standing) => showOne(parts, standing, head, timeoutMs)))
-  return texts.filter((text) => text !== undefined)
+  const due = standings.filter(({ busy, size, state }) => !busy && (size !== head.size || state !== 'cosigning'))
+  const shows = due.map((standing) => {
+    const showing = showOne(parts, standing, head, limit()).finally(() => Object.assign(standing, { busy: undefined }))
+    standing.busy = showing
+    return showing
+  })
+  return (await Promise.all(shows)).filter((text) => text !== undefined)
 }
 
-async function showOne(parts: WitnessingParts, standing: Standing, head: Head, timeoutMs: number) {
-  standing.isBusy = true
+async function showOne(parts: WitnessingParts, standing: Standing, head: Head, limit: AbortSignal) {
   try {
-    const shown = await showTo(standing.terms, head, standing.size, AbortSignal.timeout(timeoutMs))
+    const shown = await showTo(standing.terms, head, standing.size, limit)
     if (shown.is === 'cosigned') await parts.cosigned.add(head, shown.lines, parts.clock.nowMs())
     const before = `${standing.state} ${standing.trouble}`
     const news = settle(standing, head, shown)
@@ -131,8 +147,6 @@ async function showOne(parts: WitnessingParts, standing: Standing, head: Head, t
     return news?.is === 'conflict' ? news.text : undefined
   } catch {
     return undefined // the cosigned checkpoint cannot be kept: the disk is failing, and the log says so
-  } finally {
-    standing.isBusy = false
   }
 }
 

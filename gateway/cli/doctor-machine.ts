@@ -118,6 +118,18 @@ export function checkLog({ audit, audit_dir: dir }: StatusView): Check {
   )
 }
 
+/** One finding a witness; none when none is configured. */
+export function checkWitnesses({ audit }: StatusView): Check[] {
+  return audit.witnesses.map(({ name: witness, url, state, size, trouble }) => {
+    const name = `witness ${witness}`
+    if (state === 'cosigning') return ok(name, `${url} has cosigned ${size} entries`)
+    if (state === 'waiting') return skipped(name, `${url} was not asked yet`)
+    if (state === 'conflict')
+      return failed(name, trouble ?? 'knows another history of this log', 'keep the log as evidence: docs/witness.md')
+    return failed(name, `${url}: ${trouble}`, 'start it, or correct url, key or addresses under audit.witnesses')
+  })
+}
+
 export function checkRedis({ redis }: StatusView): Check {
   if (!redis.configured) return skipped('Redis', 'not configured: one process, state on its own disk')
   return redis.ok

@@ -61,6 +61,7 @@ async function examineRunning(control: ControlClient, status: StatusView): Promi
     ...(await clients.checkTrust(control, status)),
     ...clock,
     machine.checkLog(status),
+    ...machine.checkWitnesses(status),
     machine.checkRedis(status),
     ...machine.checkCredentials(status),
     await machine.checkIsolation(),
