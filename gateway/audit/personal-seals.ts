@@ -6,6 +6,7 @@ import { nameOf } from './cause.ts'
 import type { SealPersonal } from './letterhead.ts'
 import type { Person, Personal } from './personal.ts'
 import { REGISTRY, sealFields } from './personal-places.ts'
+import type { Seal } from './sealing.ts'
 
 /** The issuer of those of whom nobody knows who they are: one of a kind a day, named by the day (UTC). */
 export const NOBODY = 'nobody'
@@ -29,11 +30,24 @@ export function personalSeals(personal: Personal, tenant: string, clock: Clock):
       ? { tenant, iss: NOBODY, sub: new Date(clock.nowMs()).toISOString().slice(0, 10) }
       : { tenant, iss: human.iss, sub: human.sub }
   const of = (iss: string, sub: string) => personal.of({ tenant, iss, sub })
+  /** A grant brings the same human to each of its calls. */
+  const near = new WeakMap<Human, Seal>()
+  const nearOf = (human: Human | undefined) => {
+    const seal = human && near.get(human)
+    return seal?.isDestroyed ? undefined : seal
+  }
+  const ownOf = (human: Human | undefined) => {
+    const known = nearOf(human)
+    if (known !== undefined) return known
+    const seal = personal.of(personOf(human))
+    if (human && !seal.isDestroyed) near.set(human, seal)
+    return seal
+  }
   return {
     onForgotten: (listener) => personal.onDestroyed(listener),
-    seal: (members, human) => sealFields(members, { own: () => personal.of(personOf(human)), of }),
+    seal: (members, human) => sealFields(members, { own: () => ownOf(human), of }),
     ready(human, owner) {
-      const own = personal.ready(personOf(human))
+      const own = nearOf(human) ? undefined : personal.ready(personOf(human))
       const other = owner === undefined ? undefined : personal.ready({ tenant, iss: REGISTRY, sub: owner })
       return own || other ? made([own, other]) : undefined
     },

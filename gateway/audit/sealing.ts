@@ -13,7 +13,7 @@ export type Field = (typeof FIELDS)[number]
 
 const NONCE_BYTES = 12
 const TAG_BYTES = 16
-/** Values that one person has at a time: a few purposes, addresses and clients. */
+/** Values of a kind that one person has at a time: a few purposes, addresses, clients. */
 const MAX_CACHED = 256
 
 /** `sealed:<key id>:<base64url>`. */
@@ -25,8 +25,8 @@ export class Seal {
   #isDestroyed = false
   readonly #cipherKey: Buffer
   readonly #nonceKey: Buffer
-  /** Code and value → sealed. */
-  readonly #known = new Map<string, string>()
+  /** By field: value → sealed. */
+  readonly #known = FIELDS.map(() => new Map<string, string>())
 
   /** @param key 32 bytes. */
   constructor(id: string, key: Uint8Array) {
@@ -42,8 +42,8 @@ export class Seal {
 
   close(field: Field, value: string): string {
     const code = FIELDS.indexOf(field)
-    const name = `${code}${value}`
-    const known = this.#known.get(name)
+    const cached = this.#known[code] as Map<string, string>
+    const known = cached.get(value)
     if (known !== undefined) return known
     const kind = Buffer.of(code)
     const nonce = createHmac('sha256', this.#nonceKey).update(kind).update(value).digest().subarray(0, NONCE_BYTES)
@@ -51,8 +51,8 @@ export class Seal {
     const text = Buffer.concat([kind, nonce, cipher.update(value, 'utf8'), cipher.final(), cipher.getAuthTag()])
     const sealed = `sealed:${this.id}:${text.toString('base64url')}`
     // Whoever sends many kinds of a value fills no memory.
-    if (this.#known.size >= MAX_CACHED) this.#known.clear()
-    if (!this.#isDestroyed) this.#known.set(name, sealed)
+    if (cached.size >= MAX_CACHED) cached.clear()
+    if (!this.#isDestroyed) cached.set(value, sealed)
     return sealed
   }
 
@@ -76,7 +76,7 @@ export class Seal {
     // Not zero: whoever still closes something under it must not do so under a key that everybody knows.
     randomFillSync(this.#cipherKey)
     randomFillSync(this.#nonceKey)
-    this.#known.clear()
+    for (const cached of this.#known) cached.clear()
   }
 
   #context(kind: Buffer): Buffer {
