@@ -27,6 +27,8 @@ export interface Fact {
   readonly made?: MadeGrant
   readonly ends?: End
   readonly lease?: LeaseClaim
+  /** Entries that have lost their text by now, from the first on. */
+  readonly pruned?: number
   /** Of an entry of the log about itself. */
   readonly facts?: { readonly [name: string]: JsonValue }
 }
@@ -124,6 +126,7 @@ function special(entry: Entry, own: string | undefined): Partial<Fact> {
   if (MAKING.has(kind)) return { made: madeOf(entry) }
   if (LEASING.has(kind)) return leased(entry)
   if (kind === 'policy.loaded') return typeof facts?.policy_set === 'string' ? { policySet: facts.policy_set } : {}
+  if (kind === 'admin.bodies_pruned') return { pruned: Number(facts?.first) + Number(facts?.count) }
   if (kind.startsWith('log.')) return facts ? { facts } : {}
   const ends = endOf(entry)
   return ends ? { ends } : {}

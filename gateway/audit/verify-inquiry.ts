@@ -1,9 +1,8 @@
 /** One log under examination: its keys, the heads it is held to, its entries in order, and what was found. */
-import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { readIfThere } from '../private-file.ts'
 import { files } from './lines.ts'
-import { formatVerifier, type NoteVerifier, parseVerifier } from './note.ts'
+import { formatVerifier, type NoteVerifier } from './note.ts'
 import { Scrutiny } from './scrutiny.ts'
 import type { Conduct } from './scrutiny-conduct.ts'
 import type { Fact } from './scrutiny-facts.ts'
@@ -11,19 +10,15 @@ import type { Block } from './verify-block.ts'
 import type { Crew } from './verify-crew.ts'
 import { type Piece, pieces } from './verify-entries.ts'
 import { type Head, opened, ownHeads } from './verify-heads.ts'
-import { type Memory, openRemembered, type Remembered, rememberedHead } from './verify-remember.ts'
+import { followedKey, type Trust, trustedKey } from './verify-keys.ts'
+import { openRemembered, type Remembered, rememberedHead } from './verify-remember.ts'
 import { Tree } from './verify-tree.ts'
 import { Findings, type Verdict } from './verify-verdict.ts'
 import { type Quorum, type Witnessed, witnessedHead } from './verify-witness.ts'
 
-export interface InquiryOptions {
+export interface InquiryOptions extends Trust {
   readonly crew: Crew
-  readonly memory: Memory
   readonly quorum: Quorum | undefined
-  /** Trusted keys of logs. */
-  readonly keys: readonly NoteVerifier[]
-  /** There is no other log that the keys could be of. */
-  readonly isAlone: boolean
   readonly isWhole: boolean
   readonly openMs: number
   readonly maxAgeMs: number | undefined
@@ -50,6 +45,9 @@ export class Inquiry {
   #tornBytes = 0
   #newestMs: number | undefined
   #unreadable: string | null = null
+  #heads: readonly Head[] = []
+  #keyChanges = 0
+  #prunedOnRecord = 0
   #grants = 0
   #leases = 0
 
@@ -58,16 +56,39 @@ export class Inquiry {
     this.#o = o
   }
 
+  /** Name of the log, once it is known. */
+  get origin(): string | undefined {
+    return this.#verifier?.name
+  }
+
+  /** The signed heads. Before entries: while the log is being written, entries only ever get more. */
+  async prepare(): Promise<readonly Head[]> {
+    try {
+      this.#heads = await this.#findHeads()
+    } catch (cause) {
+      this.#unreadable = (cause as Error).message
+    }
+    return this.#heads
+  }
+
+  /** Another directory has the same log: of two histories with one name one is forged. */
+  compareWith(dir: string, heads: readonly Head[]): void {
+    const otherwise = `${dir} has another history of the same log: this is a fork`
+    const shorter = heads.filter(({ size }) => size <= this.#covered)
+    this.#heads = [...this.#heads, ...shorter.map((head) => ({ ...head, check: 'checkpoint' as const, otherwise }))]
+  }
+
   /** What was read, in batches; the caller shows each to `take` before it asks for more. */
   async *run(): AsyncGenerator<readonly Seen[]> {
+    if (this.#unreadable !== null) return
     try {
-      const heads = await this.#prepare()
-      const tree = await Tree.open(this.dir, heads, this.findings)
+      const tree = await Tree.open(this.dir, this.#heads, this.findings)
       this.#tree = tree
       for await (const piece of this.#examined()) yield await this.#add(piece, tree)
       await tree.finish(this.#tornBytes)
       this.#scrutiny?.finish()
       this.#age()
+      this.#retention()
     } catch (cause) {
       if (!(cause instanceof Error)) throw cause
       this.#unreadable = cause.message
@@ -80,6 +101,7 @@ export class Inquiry {
     const { crashes, aliveMs } = scrutiny
     const decidedMs = scrutiny.take(fact, index)
     if (index < this.#covered) this.#newestMs = fact.ms
+    if (fact.pruned !== undefined) this.#prunedOnRecord = Math.max(this.#prunedOnRecord, fact.pruned)
     if (fact.made) this.#grants += 1
     if (fact.lease) this.#leases += 1
     if (!conduct) return
@@ -106,6 +128,7 @@ export class Inquiry {
       dir: this.dir,
       origin: this.#verifier?.name ?? null,
       key: this.#verifier ? formatVerifier(this.#verifier) : null,
+      key_changes: this.#keyChanges,
       entries,
       covered: Math.min(this.#covered, entries),
       uncovered: Math.max(0, entries - this.#covered),
@@ -123,12 +146,12 @@ export class Inquiry {
     }
   }
 
-  /** Heads before entries: while the log is being written, entries only ever get more. */
-  async #prepare(): Promise<Head[]> {
+  async #findHeads(): Promise<Head[]> {
     const { findings, dir } = this
     const { quorum, isWhole, openMs } = this.#o
-    const verifier = await this.#key()
+    const { verifier, heads: earlier } = await followedKey(dir, await trustedKey(dir, this.#o), findings)
     this.#verifier = verifier
+    this.#keyChanges = earlier.length
     this.#scrutiny = new Scrutiny({ origin: verifier.name, findings, openMs, isWhole })
     this.#note = await readIfThere(join(dir, files.checkpoint))
     const own = await ownHeads(dir, verifier, findings)
@@ -137,21 +160,7 @@ export class Inquiry {
     const known = this.#o.memory.get(verifier.name)
     this.#known = known
     const witness = this.#witnessed.head
-    return [...own, ...(witness ? [witness] : []), ...(known ? [rememberedHead(known)] : [])]
-  }
-
-  /** The key that is trusted: given, else remembered, else the one beside the log. */
-  async #key(): Promise<NoteVerifier> {
-    const beside = await readIfThere(join(this.dir, 'log.pub'))
-    const own = beside && parseVerifier(beside.toString('utf8').trim())
-    const { keys, memory, isAlone } = this.#o
-    const given = keys.find(({ name }) => name === own?.name) ?? (isAlone ? keys[0] : undefined)
-    if (given) return given
-    if (keys.length > 0) throw new Error(`none of the public keys is of the log "${own?.name ?? '?'}"`)
-    const known = own && memory.get(own.name)
-    if (known) return parseVerifier(known.key)
-    if (own) return own
-    return parseVerifier((await readFile(join(this.dir, 'log.pub'), 'utf8')).trim())
+    return [...own, ...earlier, ...(witness ? [witness] : []), ...(known ? [rememberedHead(known)] : [])]
   }
 
   /** Blocks in order, several under way at once. */
@@ -187,6 +196,13 @@ export class Inquiry {
     else this.#pruned += found
     if (found < count)
       this.findings.fault('file', from + found, `of ${count - found} entries neither text nor hash is left`)
+  }
+
+  /** Text that is gone was removed by retention, and retention says so. */
+  #retention(): void {
+    if (this.#pruned <= this.#prunedOnRecord) return
+    const what = `the text of all entries up to ${this.#pruned - 1} is gone, and the log says that ${this.#prunedOnRecord} were removed by retention`
+    this.findings.fault('file', this.#prunedOnRecord, what)
   }
 
   #age(): void {

@@ -34,6 +34,8 @@ export interface Verdict {
   readonly origin: string | null
   /** Verifier key that the newest checkpoint is signed with. */
   readonly key: string | null
+  /** How often the key changed hands since the one that was trusted; each change is proven. */
+  readonly key_changes: number
   /** Whole entries in the log, pruned ones included. */
   readonly entries: number
   /** Entries that the signed checkpoint covers. */

@@ -54,41 +54,53 @@ export async function verifyLog(dir: string, options: VerifyOptions = {}): Promi
  * @throws {Error} when a key in the options or the file to remember with is damaged.
  */
 export async function verifyLogs(dirs: readonly string[], options: VerifyOptions = {}): Promise<Verdict[]> {
-  const memory = options.remember === undefined ? new Map() : await readMemory(options.remember)
-  const keys = [...(options.publicKeys ?? []), ...(options.publicKey === undefined ? [] : [options.publicKey])]
-  const witnesses = (options.witnessKeys ?? []).map((key) => parseWitnessKey(key.trim()))
-  const quorum = witnesses.length === 0 ? undefined : { witnesses, least: options.minWitnesses ?? witnesses.length }
-  const conduct = new Conduct({
-    boundMs: 1000 * (options.boundS ?? 2),
-    isFleet: dirs.length > 1,
-    excess: (parent, child) => options.excess?.(parent, child) ?? [],
-  })
+  const { remember, nowMs = Date.now(), checks } = options
+  const memory = remember === undefined ? new Map() : await readMemory(remember)
   const sizes = await Promise.all(dirs.map((dir) => bytesOf(dir).catch(() => 0)))
   const crew = openCrew(Math.max(0, ...sizes), options.threads)
-  const inquiries = dirs.map(
-    (dir) =>
-      new Inquiry(dir, {
-        crew,
-        memory,
-        quorum,
-        keys: keys.map((key) => parseVerifier(key.trim())),
-        isAlone: dirs.length === 1,
-        isWhole: options.checks !== 'integrity',
-        openMs: 1000 * (options.openS ?? 3600),
-        maxAgeMs: options.maxAgeS === undefined ? undefined : 1000 * options.maxAgeS,
-        nowMs: options.nowMs ?? Date.now(),
-      }),
-  )
+  const terms = { ...termsOf(options), crew, memory, nowMs, isAlone: dirs.length === 1 }
+  const inquiries = dirs.map((dir) => new Inquiry(dir, terms))
   try {
-    await judge(inquiries, options.checks === 'integrity' ? undefined : conduct)
+    await compareForks(inquiries)
+    const conduct = checks === 'integrity' ? undefined : conductOf(dirs, options)
+    await judge(inquiries, conduct)
+    conduct?.finish()
   } finally {
     await crew.close()
   }
-  conduct.finish()
   const verdicts = inquiries.map((inquiry) => inquiry.verdict())
-  if (options.remember !== undefined && verdicts.every(({ ok }) => ok))
-    await writeMemory(options.remember, remembering(memory, inquiries, options.nowMs ?? Date.now()))
+  const isSound = verdicts.every(({ ok }) => ok)
+  if (remember !== undefined && isSound) await writeMemory(remember, remembering(memory, inquiries, nowMs))
   return verdicts
+}
+
+function termsOf({ publicKeys = [], publicKey, witnessKeys = [], ...o }: VerifyOptions) {
+  const witnesses = witnessKeys.map((key) => parseWitnessKey(key.trim()))
+  const keys = publicKey === undefined ? publicKeys : [...publicKeys, publicKey]
+  return {
+    keys: keys.map((key) => parseVerifier(key.trim())),
+    quorum: witnesses.length === 0 ? undefined : { witnesses, least: o.minWitnesses ?? witnesses.length },
+    isWhole: o.checks !== 'integrity',
+    openMs: 1000 * (o.openS ?? 3600),
+    maxAgeMs: o.maxAgeS === undefined ? undefined : 1000 * o.maxAgeS,
+  }
+}
+
+function conductOf(dirs: readonly string[], { boundS = 2, excess }: VerifyOptions): Conduct {
+  return new Conduct({
+    boundMs: 1000 * boundS,
+    isFleet: dirs.length > 1,
+    excess: (parent, child) => excess?.(parent, child) ?? [],
+  })
+}
+
+/** Directories with the same log hold it to one another's heads. */
+async function compareForks(inquiries: readonly Inquiry[]): Promise<void> {
+  const heads = await Promise.all(inquiries.map((inquiry) => inquiry.prepare()))
+  for (const one of inquiries)
+    for (const [i, other] of inquiries.entries())
+      if (one !== other && one.origin !== undefined && one.origin === other.origin)
+        one.compareWith(other.dir, heads[i] ?? [])
 }
 
 /** Every entry of all logs, by time; each log keeps its own order. */

@@ -102,6 +102,7 @@ function inWords(verdict: Verdict, options: Options): string[] {
     `${verdict.ok ? 'SOUND' : 'TAMPERED'}  ${origin}, ${entries} entries, ${covered} covered by the signed checkpoint`,
   ]
   if (verdict.ok) lines.push(`root ${root}`)
+  if (verdict.key_changes > 0) lines.push(`the log has a new key since: ${verdict.key}`)
   if (remembered) lines.push(`goes on from the ${remembered.size} entries that were verified on ${remembered.at}`)
   if (witnessed) lines.push(`${witnessed.size} entries cosigned by ${witnessed.by.join(', ')}, last on ${witnessed.at}`)
   if (pruned > 0) lines.push(`${pruned} entries were removed by retention; their hashes are checked`)
