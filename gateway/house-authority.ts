@@ -14,7 +14,7 @@ interface Authority {
 }
 
 /** @returns what ends it. A problem that comes up meanwhile is said once; another root is in the log, whoever made it. */
-export function keepFresh(authority: Authority, audit: Audit, tenant: string): () => void {
+export function keepFresh(authority: Authority, audit: Pick<Audit, 'administer'>, tenant: string): () => void {
   let told = authority.trouble
   let known = authority.caPem
   const look = async () => {

@@ -59,6 +59,9 @@ export function sealFields(fields: Fields, seals: Seals): Fields {
     if (copy.lineage_hash !== undefined) copy.lineage_hash = lineageHash(lineage)
   }
   if (isObject(copy.grant)) copy.grant = withOwner(copy.grant, seals)
+  // Of whoever reads; in other entries it is that of an upstream.
+  if (copy.kind === 'admin.records_read' && isObject(copy.facts))
+    copy.facts = sealMembers(copy.facts, [['address', 'address']], seals)
   return copy
 }
 
