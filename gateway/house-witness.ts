@@ -3,7 +3,7 @@ import { join } from 'node:path'
 import type { Audit } from './audit/audit.ts'
 import { formatWitnessKey } from './audit/cosignature.ts'
 import { loadLogKey } from './audit/log.ts'
-import { parseVerifier } from './audit/note.ts'
+import { type NoteVerifier, parseVerifier } from './audit/note.ts'
 import { publicLog } from './audit/public-log.ts'
 import { createWitness, type Witness } from './audit/witness.ts'
 import { loadWitnessKey, openWitnessFiles } from './audit/witness-files.ts'
@@ -73,7 +73,7 @@ async function openWitness(
   opening: AsyncDisposableStack,
 ): Promise<Witnesses['witness']> {
   if (audit.witnessFor.length === 0) return undefined
-  const logs = audit.witnessFor.map(parseVerifier)
+  const logs = audit.witnessFor.map(keyOfLog)
   if (logs.some(({ name }) => name === audit.origin))
     throw new Error(
       `audit.witness_for names a log called ${audit.origin}, as this gateway's own log is. Give every replica an audit.origin of its own.`,
@@ -84,6 +84,19 @@ async function openWitness(
   const report = ({ origin, divergence, text }: { origin: string; divergence: string; text: string }) =>
     warn(`as a witness: ${divergence.toUpperCase()}: the log ${origin} ${text}`)
   return { ...createWitness({ store, cosigner, logs, clock, report }), key: formatWitnessKey(cosigner.verifier) }
+}
+
+function keyOfLog(text: string): NoteVerifier {
+  try {
+    return parseVerifier(text)
+  } catch (cause) {
+    throw new Error(
+      `audit.witness_for: ${text}: ${(cause as Error).message}. Copy the whole line of that log's log.pub.`,
+      {
+        cause,
+      },
+    )
+  }
 }
 
 /** A conflict that is found before the log is open stops the start, and is told there. */

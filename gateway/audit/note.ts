@@ -105,10 +105,10 @@ export function linesOf(signatures: readonly SignatureLine[], { name, keyId }: N
 /** Form only: nothing is verified. @throws {NoteRefused} */
 export function parseNote(note: Uint8Array): Note {
   if (note.length > MAX_NOTE_BYTES) throw new NoteRefused('the checkpoint is larger than 1 MiB')
-  const whole = decodeUtf8(note)
-  // C2SP signed-note: no character below U+0020 but the line feed.
-  if ([...whole].some((character) => character < ' ' && character !== '\n'))
+  // C2SP signed-note: no character below U+0020 but the line feed. In UTF-8 such a byte is nothing else.
+  if (note.some((byte) => byte < 0x20 && byte !== 0x0a))
     throw new NoteRefused('the checkpoint holds control characters')
+  const whole = decodeUtf8(note)
   // The text may hold empty lines; the last one ends it.
   const gap = whole.lastIndexOf('\n\n')
   if (gap < 0 || !whole.endsWith('\n')) throw new NoteRefused('the checkpoint is not a signed note')

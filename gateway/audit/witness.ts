@@ -49,8 +49,8 @@ export interface Witness {
   addCheckpoint(body: Uint8Array): Promise<WitnessAnswer>
 }
 
-/** More than 100 signatures and 63 hashes need. */
-export const MAX_BODY_BYTES = 256 * 1024
+/** 63 hashes and more signatures than C2SP signed-note wants taken, also of post-quantum keys. */
+export const MAX_BODY_BYTES = 128 * 1024
 /** C2SP tlog-witness: a client must not send more. */
 const MAX_HASHES = 63
 

@@ -7,7 +7,7 @@ import { checkpointSigner, openCheckpoint } from './checkpoint.ts'
 import { parseWitnessKey } from './cosignature.ts'
 import { files } from './lines.ts'
 import { EMPTY_ROOT } from './merkle.ts'
-import { noteVerifier, openNote } from './note.ts'
+import { type NoteVerifier, noteVerifier, openNote } from './note.ts'
 import { type Hashes, openHashes } from './proofs.ts'
 import type { Head } from './witness-call.ts'
 import { openCosigned } from './witnessed.ts'
@@ -33,18 +33,29 @@ export interface WitnessAt {
   readonly addresses?: readonly string[] | undefined
 }
 
-/** @throws {NoteRefused} when a key, or the checkpoint that was kept, is not what it should be. */
+/** @throws {Error} naming the setting when a key is none. */
 export async function openWitnessing(o: WitnessesOptions): Promise<Witnessing> {
   const witnesses = Object.entries(o.witnesses).map(([name, { url, key, addresses = [] }]) => ({
     name,
     url: url.replace(/\/$/, ''),
-    key: parseWitnessKey(key),
+    key: keyOf(name, key),
     fetch: o.fetchFor(addresses),
   }))
   const log = noteVerifier(o.origin, createPublicKey(o.key))
   const keys = witnesses.map(({ key }) => key)
   const cosigned = await openCosigned(o.dir, log, keys)
   return createWitnessing({ ...o, witnesses, cosigned, head: () => readHead(o) })
+}
+
+function keyOf(name: string, text: string): NoteVerifier {
+  try {
+    return parseWitnessKey(text)
+  } catch (cause) {
+    throw new Error(
+      `audit.witnesses.${name}.key: ${(cause as Error).message}. Copy the whole line that "keyless witness key" prints there.`,
+      { cause },
+    )
+  }
 }
 
 /** The newest signed head; of a log that does not exist yet, the empty one: a witness that knows more must be heard. */

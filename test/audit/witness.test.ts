@@ -52,6 +52,52 @@ describe('a cosignature', () => {
   })
 })
 
+describe('the examples of the specifications', () => {
+  const LINE =
+    '— example.com/behind-the-sofa Az3grlgtzPICa5OS8npVmf1Myq/5IZniMp+ZJurmRDeOoRDe4URYN7u5/Zhcyv2q1gGzGku9nTo+zyWE+xeMcTOAYQ8=\n'
+  const TEXT = 'example.com/behind-the-sofa\n20852163\nCsUYapGGPo4dkMgIAUqom/Xajj7h2fB2MPA3j2jxq2I=\n'
+
+  it('are read: a checkpoint with a cosignature, which says its time (tlog-cosignature)', () => {
+    const cosignature =
+      '— witness.example.com/w1 jWbPPwAAAABkGFDLEZMHwSRaJNiIDoe9DYn/zXcrtPHeolMI5OWXEhZCB9dlrDJsX3b2oyin1nPZqhf5nNo0xUe+mbIUBkBIfZ+qnA==\n'
+    const note = parseNote(Buffer.from(`${TEXT}\n${LINE}${cosignature}`))
+    expect(parseCheckpoint(note.text).size).toBe(20852163)
+    const [, { name, signature } = { name: '', signature: Buffer.alloc(8) }] = note.signatures
+    expect(name).toBe('witness.example.com/w1')
+    expect([signature.length, signature.readBigUInt64BE(0)]).toEqual([72, 1_679_315_147n])
+  })
+
+  it('are read: a request of which only the log is not known (tlog-witness)', async () => {
+    const body = `old 20852014
+PlRNCrwHpqhGrupue0L7gxbjbMiKA9temvuZZDDpkaw=
+jrJZDmY8Y7SyJE0MWLpLozkIVMSMZcD5kvuKxPC3swk=
+5+pKlUdi2LeF/BcMHBn+Ku6yhPGNCswZZD1X/6QgPd8=
+/6WVhPs2CwSsb5rYBH5cjHV/wSmA79abXAwhXw3Kj/0=
+
+${TEXT}
+${LINE}— example.com/behind-the-sofa opLqBQsREYCgu6xQkYQwJr9fo45a62DN9EdmHXnZdXNqlcVGlCum2Wks+49/V6267UEjw6QUXTS5Rovnzv++qbSzm9Q=
+`
+    const namesake = playedLog(keys(), undefined, 'example.com/behind-the-sofa')
+    expect(await playedWitness([log.verifier]).witness.addCheckpoint(Buffer.from(body))).toMatchObject({ status: 404 })
+    expect(await playedWitness([namesake.verifier]).witness.addCheckpoint(Buffer.from(body))).toMatchObject({
+      status: 403,
+    })
+  })
+
+  it('are read: what a witness with several keys answers (tlog-witness)', () => {
+    const answer = `— witness.example/w1 CMp+6LWBU0anHGH5aNDTJkH/gj79sG+T6+iP2ThYN5krrDJbR1HDnucjL39QsZTSvVjyQLrdk3DXDqI5G2HgLatVs0pWh6Up69HVOw==
+— witness.example/w1 I7rEps0pvK2UqkS2gSpVUDhrhVtQV9lgF6pRrWAvjJHjyWpW7VcE3SiOlVlbQNt64vWhO+DlkL0+UfzuOBMh9ChdMkP1vi/lCAsmlw==
+— witness.example/w2 AWui8Sk55XjYLOijihBjhqEH6nS1ndDymE0a+6idX7pLcnoB+dhnz0854aLZgrrKbYKA7nC3HNJhm/kWl7oJlqU3rXXvpysAdyP3wQ==
+`
+    const lines = parseSignatures(answer)
+    expect(lines.map(({ name, signature }) => [name, signature.length])).toEqual([
+      ['witness.example/w1', 72],
+      ['witness.example/w1', 72],
+      ['witness.example/w2', 72],
+    ])
+  })
+})
+
 describe('other implementations', () => {
   it('have our log witnessed: transparency-dev/witness cosigned a checkpoint of a gateway', () => {
     const { log, witness, note } = vectors.foreign_witness

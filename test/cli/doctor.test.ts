@@ -14,6 +14,7 @@ import {
   checkLog,
   checkRedis,
   checkSettings,
+  checkWitnesses,
 } from '../../gateway/cli/doctor-machine.ts'
 import { type FixtureGateway, makeAuthority, startFixtureGateway, TASK } from './gateway.fixture.ts'
 
@@ -188,6 +189,29 @@ describe('the gateway’s own account', () => {
     expect(checkLog({ ...gateway.status, audit: { ok: false, size: 3, origin: 'x', witnesses: [] } }).state).toBe(
       'failed',
     )
+  })
+
+  it('of its witnesses is one finding each, and a conflict is the worst of them', () => {
+    const seen = { url: 'http://w.test', size: 5, cosigned_at: 1 }
+    const found = checkWitnesses({
+      ...gateway.status,
+      audit: {
+        ...gateway.status.audit,
+        witnesses: [
+          { ...seen, name: 'a', state: 'cosigning' },
+          { ...seen, name: 'b', state: 'waiting' },
+          { ...seen, name: 'c', state: 'useless', trouble: 'it does not answer in time' },
+          { ...seen, name: 'd', state: 'conflict', trouble: 'fork: witness d has cosigned others' },
+        ],
+      },
+    })
+    expect(found.map(({ name, state }) => [name, state])).toEqual([
+      ['witness a', 'ok'],
+      ['witness b', 'skipped'],
+      ['witness c', 'failed'],
+      ['witness d', 'failed'],
+    ])
+    expect(found[3]?.detail).toContain('fork')
   })
 
   it.each([

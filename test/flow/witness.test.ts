@@ -14,6 +14,7 @@ import { note, openTestLog } from '../audit/log.fixture.ts'
 import { playedWitness } from '../audit/witness.fixture.ts'
 import { startGateway, type TestGateway } from '../rig/gateway.ts'
 import { freePort } from '../rig/ports.ts'
+import { run } from '../rig/process.ts'
 import { startWitness, type TestWitness } from '../rig/witness.ts'
 
 const BARE = 'services: []\n'
@@ -101,6 +102,9 @@ describe('with a witness', () => {
     const lines = (await readFile(join(auditOf(home), 'entries.jsonl'), 'utf8')).split('\n')
     expect(leaves[0]?.equals(leafHash(Buffer.from(lines[0] ?? '')))).toBe(true)
 
+    // By whatever name: a load balancer's, or a replica's own.
+    const named = ['-sS', '-H', 'host: pod-7.gateways', `${gateway.gateway.control}/log/checkpoint`]
+    expect((await run('curl', named)).stdout).toBe(shown.toString())
     for (const path of [
       `tile/0/000.p/${size + 50}`,
       'tile/0/000',
