@@ -2,6 +2,7 @@
  * What agents were granted against what they used, and a policy that takes the difference away. The policy is a `forbid` with
  * exceptions: added to the policies in force it can only take away, whatever they say, and their obligations stay.
  */
+import { hash } from 'node:crypto'
 import { isOperationPattern } from '../protocol/authority.ts'
 import type { Authority } from '../protocol/grant.ts'
 import type { Database } from './database.ts'
@@ -30,7 +31,10 @@ export interface LeastPrivilege {
   readonly excess: number
   /** What to ask for in grants: exactly what was used, by itself or below it. */
   readonly scope: string
-  /** Cedar, on what it calls itself; null when it called nothing, so that nothing is known of what it needs. */
+  /**
+   * Cedar, on what it calls itself; null when it called nothing, so that nothing is known of what it needs, or when its id has
+   * characters that Cedar's validator refuses in names.
+   */
   readonly policy: string | null
 }
 
@@ -119,7 +123,7 @@ function heldAgainst(
     unused: unused.map(({ operation }) => operation).sort(),
     excess: all === 0 ? 0 : privilegeOf(unused) / all,
     scope: [...names].filter(isOperationPattern).sort().join(' '),
-    policy: used.length === 0 ? null : narrowedPolicy(agent, owner, used),
+    policy: used.length === 0 || !NAMEABLE.test(agent) ? null : narrowedPolicy(agent, owner, used),
   }
 }
 
@@ -132,6 +136,9 @@ function usedOperation(operation: string, group: readonly UsedRow[]): UsedOperat
     entry: refOf(newest),
   }
 }
+
+/** Printable ASCII: of anything else Cedar warns, and a policy with a warning is not loaded. */
+const NAMEABLE = /^[ -~]+$/
 
 /**
  * Forbids the agent everything but these operations at these hosts. Texts come from entries: they are quoted so that they cannot
@@ -170,11 +177,14 @@ function quoted(text: string): string {
   return `"${escaped}"`
 }
 
+/** Unique, whatever is left out of the id. */
 function slugOf(agent: string): string {
-  return agent
-    .toLowerCase()
-    .replace(/^[a-z]+:\/\//, '')
-    .replace(/[^a-z0-9]+/g, '-')
-    .replace(/^-|-$/g, '')
-    .slice(0, 60)
+  const words =
+    agent
+      .toLowerCase()
+      .replace(/^[a-z]+:\/\//, '')
+      .match(/[a-z0-9]+/g) ?? []
+  return [words.join('-').slice(0, 50), hash('sha256', agent, 'hex').slice(0, 6)]
+    .filter((part) => part !== '')
+    .join('-')
 }
