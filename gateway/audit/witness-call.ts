@@ -13,7 +13,7 @@ export interface WitnessTerms {
   readonly url: string
   readonly key: NoteVerifier
   /** Guarded, of bounded size. */
-  readonly fetch: typeof globalThis.fetch
+  readonly send: typeof globalThis.fetch
 }
 
 /** A signed checkpoint of our log, and what proves that it continues earlier ones. */
@@ -56,10 +56,10 @@ export async function showTo(witness: WitnessTerms, head: Head, known: number, s
   }
 }
 
-function submit({ url, fetch }: WitnessTerms, head: Head, old: number, signal: AbortSignal): Promise<Response> {
+function submit({ url, send }: WitnessTerms, head: Head, old: number, signal: AbortSignal): Promise<Response> {
   return prove(head, old).then((proof) => {
     const lines = [`old ${old}`, ...proof.map((hash) => hash.toString('base64')), '', '']
-    return fetch(`${url}/add-checkpoint`, {
+    return send(`${url}/add-checkpoint`, {
       method: 'POST',
       headers: { 'content-type': 'text/plain; charset=utf-8' },
       body: lines.join('\n') + head.note,

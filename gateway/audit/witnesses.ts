@@ -39,7 +39,7 @@ export async function openWitnessing(o: WitnessesOptions): Promise<Witnessing> {
     name,
     url: url.replace(/\/$/, ''),
     key: keyOf(name, key),
-    fetch: o.fetchFor(addresses),
+    send: o.fetchFor(addresses),
   }))
   const log = noteVerifier(o.origin, createPublicKey(o.key))
   const keys = witnesses.map(({ key }) => key)
