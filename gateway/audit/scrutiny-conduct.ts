@@ -154,7 +154,7 @@ export class Conduct {
   /** Older than this log it may be in one that was before it; and another replica may have it. */
   #absent({ check, index, ledger, id }: Missing, what: string): void {
     const { findings, scrutiny } = ledger
-    if ((madeMs(id) ?? Number.POSITIVE_INFINITY) < (scrutiny.firstMs ?? 0))
+    if (scrutiny.mayPrecede(madeMs(id)))
       findings.warn(check, index, `${what}; it is older than the first entry of this log`)
     else if (!this.#o.isFleet && scrutiny.isShared !== false)
       findings.warn(check, index, `${what}; another replica may have, so name the directories of all`)

@@ -22,6 +22,7 @@ export class Scrutiny {
   readonly #o: ScrutinyOptions
   #latestMs = 0
   #firstMs: number | undefined
+  #isCut = false
   /** The first entry of the run that the last ones are of was among those that were seen. */
   #hasStart = false
   /** `req` of allowed calls without an outcome. Empties at each start: a call does not outlive its process. */
@@ -51,9 +52,11 @@ export class Scrutiny {
     return this.#runs.isShared
   }
 
-  /** Time of the first entry whose text is there. */
-  get firstMs(): number | undefined {
-    return this.#firstMs
+  /** Whether what came into being at this time may be from before the first entry whose text is there. */
+  mayPrecede(bornMs: number | undefined): boolean {
+    // Where retention took the beginning, what stood there may be a moment older than what is left, by another clock.
+    const slackMs = this.#isCut ? CLOCK_SKEW_MS : -1
+    return bornMs !== undefined && this.#firstMs !== undefined && bornMs <= this.#firstMs + slackMs
   }
 
   /** Whether all of the present run is there to look at; retention may have taken its beginning. */
@@ -73,6 +76,7 @@ export class Scrutiny {
 
   /** @returns when the call was decided, for an outcome that has its decision. */
   take(fact: Fact, index: number): number | undefined {
+    if (this.#firstMs === undefined) this.#isCut = index > 0
     this.#firstMs ??= fact.ms
     this.#hasStart ||= index === 0 || fact.kind === 'log.opened'
     this.#place(fact, index)
@@ -140,7 +144,7 @@ export class Scrutiny {
   #ended({ outcome }: Fact, req: string, index: number): number | undefined {
     if (!outcome) return this.#fault(index, 'the outcome says nothing')
     const decided = this.#open.get(req)
-    if (!decided && !this.#hasStart && (madeMs(req) ?? 0) < (this.#firstMs ?? 0)) return undefined
+    if (!decided && !this.#hasStart && this.mayPrecede(madeMs(req))) return undefined
     if (!decided)
       return this.#fault(
         index,
