@@ -43,6 +43,7 @@ export async function createReceiver({ fetch, headers, baseDir }: ReceiverOption
       method: 'POST',
       headers: { ...push.headers, ...Object.fromEntries(own) },
       body: new Uint8Array(push.body),
+      redirect: 'manual', // a secret never follows a redirect
     })
     const text = withoutSecrets(await answer.text(), secrets)
     if (answer.status === 401 || answer.status === 403) secrets = await read() // perhaps they were rotated

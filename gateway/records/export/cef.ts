@@ -108,9 +108,8 @@ function inExtension(value: string): string {
     .replaceAll(CONTROLS, ' ')
 }
 
-/** Also U+0085, U+2028 and U+2029, at which some readers end a line. */
-// biome-ignore lint/suspicious/noControlCharactersInRegex: these are what must not get through
-const CONTROLS = /[\u0000-\u001f\u007f-\u009f\u2028\u2029]/g
+/** Whatever some reader ends a line at: controls, U+0085, U+2028 and U+2029. */
+const CONTROLS = /[\p{Cc}\p{Zl}\p{Zp}]/gu
 
 /** A field of the RFC 5424 header: printable ASCII without spaces, or `-`. */
 function word(value: string | undefined, max: number): string {

@@ -12,12 +12,12 @@ export interface Refused {
 
 /** Entries that are given up in a row before the receiver must have taken another. */
 const MAX_IN_A_ROW = 16
-/** Entries tried by themselves, evenly over the batch, to see whether the receiver takes anything. */
+/** Entries tried by themselves, from all over the batch, to see whether the receiver takes anything: others in each try. */
 const PROBES = 8
 
 /** @returns offers `items`, and says which were refused. @throws what the sink throws, or {Unavailable} when it refuses everything. */
-export function createOffer(sink: Sink): (items: readonly Item[]) => Promise<Refused[]> {
-  let credit = 0 // written only by `isTaken` and `part`
+export function createOffer(sink: Sink, random: () => number): (items: readonly Item[]) => Promise<Refused[]> {
+  let credit = 0 // written only by `refusalOf` and `part`
   const refusalOf = async (items: readonly Item[]): Promise<string | undefined> => {
     try {
       await sink.deliver(items)
@@ -29,8 +29,11 @@ export function createOffer(sink: Sink): (items: readonly Item[]) => Promise<Ref
     }
   }
   const someTaken = async (items: readonly Item[]): Promise<boolean> => {
-    const step = Math.max(1, Math.floor(items.length / PROBES))
-    for (let i = 0; i < items.length; i += step) if ((await refusalOf(items.slice(i, i + 1))) === undefined) return true
+    const step = Math.max(1, items.length / PROBES)
+    for (let from = 0; from < items.length; from += step) {
+      const at = Math.min(Math.floor(from + random() * step), items.length - 1)
+      if ((await refusalOf(items.slice(at, at + 1))) === undefined) return true
+    }
     return false
   }
   const part = async (items: readonly Item[], isTrusted: boolean): Promise<Refused[]> => {

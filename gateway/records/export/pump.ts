@@ -35,7 +35,7 @@ export interface PumpOptions {
   warn(text: string): void
   /** Resolves early when there is an end. */
   sleep(ms: number): Promise<void>
-  /** From 0 to 1. */
+  /** From 0 to less than 1. */
   random(): number
 }
 
@@ -81,7 +81,7 @@ class Pump {
   constructor(o: PumpOptions) {
     this.#o = o
     this.#wants = kindFilter(o.kinds)
-    this.#offer = createOffer(o.sink)
+    this.#offer = createOffer(o.sink, o.random)
   }
 
   async drain(): Promise<void> {
