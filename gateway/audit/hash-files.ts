@@ -42,6 +42,7 @@ export class HashFiles {
   }
 
   async sync(): Promise<void> {
+    if (this.#unsynced === 0) return
     for (const file of this.#files) await file?.datasync()
     this.#unsynced = 0
   }

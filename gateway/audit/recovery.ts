@@ -9,6 +9,7 @@ import { join } from 'node:path'
 import { type Anchor, readAnchor, readCheckpoint } from './anchor.ts'
 import type { Checkpoint } from './checkpoint.ts'
 import { parseEntry, timeOf } from './entry.ts'
+import { entryAt } from './follow.ts'
 import { HashFiles, UNSYNCED } from './hash-files.ts'
 import { files } from './lines.ts'
 import { Frontier } from './merkle.ts'
@@ -74,10 +75,15 @@ interface Found {
   readonly hashes: HashFiles
 }
 
-/** Undefined when that is not possible, or finds anything wrong: reading all then tells what. */
+/**
+ * From the last hashes that are surely on the disk: all, where the log was closed in peace. Undefined when that is not possible, or
+ * finds anything wrong: reading all then tells what.
+ */
 async function fromTheEnd(dir: string, found: Found): Promise<Replay | undefined> {
   const covered = Math.max(0, ...found.heads.map((head) => head.size))
-  const from = Math.max(await prunedBefore(dir), covered - UNSYNCED - TILE_WIDTH)
+  const last = await entryAt(dir, covered - 1).catch(() => undefined)
+  const isSealed = last !== undefined && parseEntry(last)?.kind === 'log.sealed'
+  const from = Math.max(await prunedBefore(dir), covered - (isSealed ? 0 : UNSYNCED) - TILE_WIDTH)
   if (from <= 0 || from >= covered) return undefined
   try {
     const stored = await openHashes(dir)
