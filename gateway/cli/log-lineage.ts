@@ -3,14 +3,25 @@ import type { Granted } from '../records/granted.ts'
 import type { Lineage, TaskTree, TreeCall, TreeGrant } from '../records/lineage-tree.ts'
 import type { WhichIndex } from './find-index.ts'
 import { counted, when } from './table.ts'
-import { print, withIndex } from './with-index.ts'
+import { print, say, withIndex } from './with-index.ts'
 
 export interface LineageOptions extends WhichIndex {
   readonly json?: boolean
 }
 
-/** @param lead what the log itself says of the call, if it is there: printed in place of the index's own sentence. */
+/** @param lead what the log itself says of the call, if it is there: it needs no index, and is printed in place of its sentence. */
 export async function printLineage(id: string, options: LineageOptions, lead?: string): Promise<void> {
+  if (lead === undefined) return printTree(id, options, true)
+  await print(`${lead}\n`)
+  try {
+    await printTree(id, options, false)
+  } catch (cause) {
+    say(`what else came of the task is not told: ${(cause as Error).message}`)
+    process.exitCode = 1
+  }
+}
+
+async function printTree(id: string, options: LineageOptions, withSentence: boolean): Promise<void> {
   const [{ lineageOf }, { printableJson }] = await Promise.all([
     import('../records/lineage-tree.ts'),
     import('./log-words.ts'),
@@ -21,15 +32,14 @@ export async function printLineage(id: string, options: LineageOptions, lead?: s
       throw new Error(
         `the log knows nothing under "${id}". Give the id of a call, a grant, a task or an agent, or an entry number; "keyless log find" lists them.`,
       )
-    await print(options.json ? printableJson(found, 2) : (await inWords(found, lead)).join('\n'))
+    await print(options.json ? printableJson(found, 2) : await inWords(found, withSentence))
   })
 }
 
-async function inWords({ sentence, tasks }: Lineage, lead: string | undefined): Promise<string[]> {
+async function inWords({ sentence, tasks }: Lineage, withSentence: boolean): Promise<string> {
   const { printable } = await import('./log-words.ts')
-  const head = lead ?? (sentence === null ? undefined : printable(sentence))
   const trees = tasks.map((task) => treeInWords(task).map(printable).join('\n'))
-  return [...(head === undefined ? [] : [head, '']), trees.join('\n\n')]
+  return [...(withSentence && sentence !== null ? [printable(sentence)] : []), ...trees].join('\n\n')
 }
 
 function treeInWords({ task, purpose, human, human_iss, roots, left_out }: TaskTree): string[] {

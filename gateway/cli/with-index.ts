@@ -44,7 +44,10 @@ export async function withIndex(which: WhichIndex, work: (open: OpenIndex) => Pr
     const { openPostgres } = await import('../records/database-postgres.ts')
     return closing(await openPostgres(at.url), (database) => work({ database, dir, origin, names, nowMs }))
   }
-  const index = await openIndex({ dir, origin, at, clock: systemClock })
+  const index = await openIndex({ dir, origin, at, clock: systemClock }).catch((cause: Error) => {
+    const where = 'path' in at ? `the index ${at.path}` : 'the index in Postgres'
+    throw new Error(`${where} cannot be opened: ${cause.message}. Name a file for another one with --index.`, { cause })
+  })
   await closing(index.database, async (database) => {
     await fill(index)
     await names.refresh()
