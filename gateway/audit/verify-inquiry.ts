@@ -10,7 +10,7 @@ import type { Block } from './verify-block.ts'
 import type { Crew } from './verify-crew.ts'
 import { type Piece, pieces } from './verify-entries.ts'
 import { type Head, opened, ownHeads } from './verify-heads.ts'
-import { followedKey, type Trust, trustedKey } from './verify-keys.ts'
+import { followedKey, signedTooLate, type Trust, trustedKey } from './verify-keys.ts'
 import { openRemembered, type Remembered, rememberedHead } from './verify-remember.ts'
 import { Tree } from './verify-tree.ts'
 import { Findings, type Verdict } from './verify-verdict.ts'
@@ -101,6 +101,8 @@ export class Inquiry {
     const { crashes, aliveMs } = scrutiny
     const decidedMs = scrutiny.take(fact, index)
     if (index < this.#covered) this.#newestMs = fact.ms
+    const late = this.#verifier && signedTooLate(fact, { index, covered: this.#covered }, this.#verifier)
+    if (late !== undefined) findings.fault('key', index, late)
     if (fact.pruned !== undefined) this.#prunedOnRecord = Math.max(this.#prunedOnRecord, fact.pruned)
     if (fact.made) this.#grants += 1
     if (fact.lease) this.#leases += 1

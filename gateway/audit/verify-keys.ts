@@ -1,9 +1,10 @@
 /** Which key speaks for a log: the one that is trusted, or the one that it led to since. */
 import { join } from 'node:path'
 import { readIfThere } from '../private-file.ts'
-import { followKeys, type Handover } from './handover.ts'
+import { followKeys, type Handover, KEY_ROTATED, LAST_WORDS } from './handover.ts'
 import { keyFiles } from './key.ts'
-import { NoteRefused, type NoteVerifier, parseVerifier } from './note.ts'
+import { formatVerifier, NoteRefused, type NoteVerifier, parseVerifier } from './note.ts'
+import type { Fact } from './scrutiny-facts.ts'
 import type { Head } from './verify-heads.ts'
 import type { Memory } from './verify-remember.ts'
 import type { Findings } from './verify-verdict.ts'
@@ -43,6 +44,17 @@ export async function followedKey(
     findings.fault('key', null, cause.message)
     return { verifier: trusted, heads: [] }
   }
+}
+
+/** What is wrong when the key that signs is one that this entry ended: the file that shows the way on may have been taken away. */
+export function signedTooLate(
+  { kind, facts }: Fact,
+  at: { readonly index: number; readonly covered: number },
+  verifier: NoteVerifier,
+): string | undefined {
+  if (kind !== KEY_ROTATED || facts?.old_key !== formatVerifier(verifier)) return undefined
+  if (at.covered <= at.index + LAST_WORDS) return undefined
+  return `the key of the log ended with this entry, and signs ${at.covered} entries: whoever signed that has an old key`
 }
 
 function handedOver({ checkpoint, seq }: Handover): Head {

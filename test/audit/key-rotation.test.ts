@@ -10,6 +10,7 @@ import { loadKey } from '../../gateway/audit/key.ts'
 import { rotateKey } from '../../gateway/audit/key-rotation.ts'
 import { formatVerifier, noteVerifier, parseVerifier } from '../../gateway/audit/note.ts'
 import { openHashes } from '../../gateway/audit/proofs.ts'
+import { verifyLog } from '../../gateway/audit/verify.ts'
 import { entriesOf, note, ORIGIN, openTestLog, temporaryDir, testClock } from './log.fixture.ts'
 
 let dir: string
@@ -170,6 +171,20 @@ describe('whoever stole the old key', () => {
     await writeFile(join(dir, 'key-rotation-000000000099.json'), JSON.stringify(file))
     expect(formatVerifier((await followKeys(dir, trusted)).current)).toBe(formatVerifier(real))
     await rm(forged, { recursive: true })
+  })
+
+  it('cannot hide that the key was replaced, and go on', async () => {
+    await rm((await handover()).path)
+    await copyFile(join(dir, 'stolen'), join(dir, 'log.key'))
+    await writeFile(join(dir, 'log.pub'), formatVerifier(trusted))
+    const hashes = await openHashes(dir)
+    const size = hashes.size
+    await writeFile(join(dir, 'checkpoint'), checkpointSigner(ORIGIN, old)({ size, root: await hashes.root() }))
+    await hashes.close()
+    await (await openTestLog(dir)).close()
+    const verdict = await verifyLog(dir)
+    expect(verdict.ok).toBe(false)
+    expect(verdict.first_bad).toMatchObject({ index: size - 2, what: expect.stringContaining('has an old key') })
   })
 
   it('cannot stretch, exchange or edit the handover', async () => {
