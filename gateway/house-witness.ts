@@ -2,6 +2,8 @@
 import { join } from 'node:path'
 import type { Audit } from './audit/audit.ts'
 import { formatWitnessKey } from './audit/cosignature.ts'
+import { files } from './audit/lines.ts'
+import { takeLock } from './audit/lock.ts'
 import { loadLogKey } from './audit/log.ts'
 import { type NoteVerifier, parseVerifier } from './audit/note.ts'
 import { publicLog } from './audit/public-log.ts'
@@ -37,14 +39,15 @@ export async function openWitnesses(
 ): Promise<Witnesses> {
   const dir = join(settings.dataDir, 'audit')
   const { origin, witnesses, witnessEveryS } = settings.audit
+  const key = await loadLogKey(dir, origin)
+  takeLock(join(dir, files.lock)).release() // or somebody who writes the log would look like somebody who has cut it
   await using opening = new AsyncDisposableStack()
   const witness = await openWitness(settings, clock, opening)
   // Of its own: it is needed after the last call, when the others are closed.
   const outlet = opening.adopt(createUpstream({ ...settings.upstream, clock, isClosed }), (room) => room.close())
   let audit: Audit | undefined
   const witnessing = await openWitnessing({
-    ...{ dir, origin, witnesses, clock },
-    key: await loadLogKey(dir, origin),
+    ...{ dir, origin, key, witnesses, clock },
     everyMs: witnessEveryS * 1000,
     fetchFor: (addresses) => outlet.fetchFor(addresses),
     tell: (news) => tell(news, audit, settings.tenant),
@@ -57,7 +60,7 @@ export async function openWitnesses(
       return witnessing.views
     },
     witness,
-    publicLog: publicLog(dir),
+    publicLog: publicLog(dir, Object.keys(witnesses).length > 0),
     async begin(room) {
       if (!isSure) await witnessing.ask()
       audit = room

@@ -4,11 +4,12 @@ import { readIfThere } from '../private-file.ts'
 import { files } from './lines.ts'
 import { tileAt } from './tiles.ts'
 
-export function publicLog(dir: string) {
+/** @param isWitnessed whether the log has witnesses: then their newest checkpoint is the one that is shown. */
+export function publicLog(dir: string, isWitnessed: boolean) {
+  const read = (name: string) => readIfThere(join(dir, name))
   return {
-    /** The newest checkpoint that witnesses have cosigned; without such, the newest one. */
-    checkpoint: async () =>
-      (await readIfThere(join(dir, files.witnessed))) ?? (await readIfThere(join(dir, files.checkpoint))),
+    /** Undefined while nothing is signed. */
+    checkpoint: async () => (isWitnessed ? await read(files.witnessed) : undefined) ?? (await read(files.checkpoint)),
     tile: (path: string) => tileAt(dir, path),
   }
 }

@@ -58,16 +58,27 @@ interface Standing {
   size: number
   cosignedAt: number | null
   trouble: string | undefined
+  /** What was said of it last. */
+  told: string | undefined
   /** It has cosigned a checkpoint of this process. */
   wasWell: boolean
   /** It is being shown a checkpoint. */
   busy: Promise<unknown> | undefined
 }
 
+const UNASKED: Omit<Standing, 'terms' | 'size'> = {
+  state: 'waiting',
+  cosignedAt: null,
+  trouble: undefined,
+  told: undefined,
+  wasWell: false,
+  busy: undefined,
+}
+
 export function createWitnessing(parts: WitnessingParts): Witnessing {
   const standings = parts.witnesses.map((terms): Standing => {
     const size = parts.cosigned.sizeOf(terms.key)
-    return { terms, state: 'waiting', size, cosignedAt: null, trouble: undefined, wasWell: false, busy: undefined }
+    return { ...UNASKED, terms, size }
   })
   let timer: NodeJS.Timeout | undefined
   const ending = new AbortController()
@@ -80,7 +91,7 @@ export function createWitnessing(parts: WitnessingParts): Witnessing {
       return standings.every(({ trouble }) => trouble !== HASHES_MISSING)
     },
     begin() {
-      timer = setInterval(() => void round(SHOW_TIMEOUT_MS), parts.everyMs).unref()
+      if (standings.length > 0) timer = setInterval(() => void round(SHOW_TIMEOUT_MS), parts.everyMs).unref()
     },
     get views() {
       return standings.map(viewOf)
@@ -122,6 +133,7 @@ async function remembered({ cosigned, head }: WitnessingParts): Promise<string |
 
 /** One round: each witness by itself, so that none waits for another. @returns conflicts in words. Never rejects. */
 async function showAll(parts: WitnessingParts, standings: readonly Standing[], limit: () => AbortSignal) {
+  if (standings.length === 0) return []
   let head: Head
   try {
     head = await parts.head()
@@ -141,9 +153,11 @@ async function showOne(parts: WitnessingParts, standing: Standing, head: Head, l
   try {
     const shown = await showTo(standing.terms, head, standing.size, limit)
     if (shown.is === 'cosigned') await parts.cosigned.add(head, shown.lines, parts.clock.nowMs())
-    const before = `${standing.state} ${standing.trouble}`
     const news = settle(standing, head, shown)
-    if (news && before !== `${standing.state} ${standing.trouble}`) parts.tell(news)
+    // Sizes change with every round: that of a conflict is not news.
+    const told = news?.is === 'conflict' ? news.conflict.divergence : news?.text
+    if (news && told !== standing.told) parts.tell(news)
+    standing.told = told
     return news?.is === 'conflict' ? news.text : undefined
   } catch {
     return undefined // the cosigned checkpoint cannot be kept: the disk is failing, and the log says so

@@ -1,5 +1,5 @@
 /** A gateway whose log is witnessed: by `keyless witness`, by another gateway, by witnesses that are slow, lying or gone. */
-import { cp, mkdtemp, readFile, rm } from 'node:fs/promises'
+import { cp, mkdir, mkdtemp, readFile, rm } from 'node:fs/promises'
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
@@ -131,6 +131,18 @@ describe('with a witness', () => {
     )
   })
 
+  it('does not start with an empty log under the old key either, nor, without any witness, with less than was cosigned', async () => {
+    const [empty, kept] = [join(data, 'empty'), join(data, 'kept')]
+    await mkdir(auditOf(empty), { recursive: true })
+    for (const file of ['log.key', 'log.pub']) await cp(join(auditOf(home), file), join(auditOf(empty), file))
+    await expect(startGateway(witnessedBy({ sec: witness.setting }), { dir: empty })).rejects.toThrow(
+      /TRUNCATION: .* this log has only 0/,
+    )
+    await cp(copy, kept, { recursive: true })
+    await cp(join(auditOf(home), 'checkpoint.witnessed'), join(auditOf(kept), 'checkpoint.witnessed'))
+    await expect(startGateway(BARE, { dir: kept })).rejects.toThrow('TRUNCATION: the last cosigned checkpoint')
+  })
+
   it('does not start with a log that was put back and went on: rollback', async () => {
     const old = join(data, 'rolled')
     await cp(copy, old, { recursive: true })
@@ -158,7 +170,11 @@ describe('with a witness', () => {
     await expect
       .poll(async () => (await entriesIn(home)).find(({ kind }) => kind === 'log.witness_conflict')?.facts)
       .toMatchObject({ witness: 'sec', divergence: 'fork' })
-    await grow(gateway) // calls go on: the record is complete, and everybody has been told
+    // Calls go on, in both; it is not said again.
+    await grow(gateway)
+    await grow(other)
+    const { size } = gateway.gateway.house.audit
+    await expect.poll(() => views(gateway)[0]?.trouble).toContain(`the first of these ${size}:`)
     await stop(other)
     await stop(gateway)
     expect((await entriesIn(home)).filter(({ kind }) => kind === 'log.witness_conflict')).toHaveLength(1)
