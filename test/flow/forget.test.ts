@@ -1,8 +1,9 @@
 /** A human is forgotten: nothing that the gateway keeps names them any more, and everything that it proved stays proven. */
 import { readdir, readFile } from 'node:fs/promises'
+import { request } from 'node:http'
 import { hostname } from 'node:os'
 import { join } from 'node:path'
-import { afterAll, beforeAll, expect, it } from 'vitest'
+import { afterAll, beforeAll, expect, it, vi } from 'vitest'
 import type { Entry } from '../../gateway/audit/entry.ts'
 import { openPersonal } from '../../gateway/audit/personal.ts'
 import { verifyLog } from '../../gateway/audit/verify.ts'
@@ -61,6 +62,19 @@ async function call(handle: string, path: string, ...args: string[]): Promise<st
   return (await run('curl', [...shown, ...args, upstream.facts.api + path])).stdout
 }
 
+function records(asked: URLSearchParams): Promise<unknown> {
+  return new Promise((resolve, reject) => {
+    const path = `/records?${asked}`
+    request({ socketPath: gateway.settings.listen.controlSocket, path }, async (answer) => {
+      let text = ''
+      for await (const chunk of answer) text += String(chunk)
+      resolve(JSON.parse(text))
+    })
+      .on('error', reject)
+      .end()
+  })
+}
+
 /** Something of everything that names a human. */
 async function liveThrough(): Promise<void> {
   const request = { scope: 'demo:*' }
@@ -117,6 +131,23 @@ it('names nobody in any file, and shows everybody to whoever has the keys', asyn
   expect(await verifyLog(auditDir())).toMatchObject({ ok: true })
 })
 
+it('finds a human by name although nothing has it, at the command line and at the control door', async () => {
+  const found = await keyless('log', 'find', '--human', name, '--json')
+  expect(found.code, found.stderr).toBe(0)
+  expect(found.stdout).toContain(JSON.stringify(name).slice(1, -1))
+  const asked = new URLSearchParams({ human: name, limit: '1' })
+  await vi.waitFor(
+    async () =>
+      expect(await records(asked)).toMatchObject({
+        records: [{ human: name, purpose: expect.stringContaining(purpose) }],
+      }),
+    10_000,
+  )
+  expect(await records(new URLSearchParams({ human: 'nobody of this name' }))).toMatchObject({ records: [] })
+  const strangers = new URLSearchParams({ human: name, effect: 'deny', kind: 'call' })
+  expect(((await records(strangers)) as { records: unknown[] }).records.length).toBeGreaterThan(0)
+})
+
 it('keeps equal names equal, so that they can be looked for', async () => {
   const key = await personalKeyIn(gateway.settings.keysDir)
   if (key === undefined) throw new Error('no key')
@@ -148,6 +179,10 @@ it('forgets a human: the log says so first, nothing opens any more, and every pr
   for (const canary of secrets) expect(await findCanaryInTree(gateway.settings.dataDir, canary)).toEqual([])
   expect(await readdir(personalDirIn(gateway.settings.keysDir))).toContain(`${id}.gone`)
   expect(await verifyLog(auditDir())).toMatchObject({ ok: true })
+
+  const gone = await keyless('log', 'find', '--human', name, '--json')
+  expect(gone.stdout).not.toContain('"kind"')
+  expect(await records(new URLSearchParams({ human: name }))).toMatchObject({ records: [] })
 
   const again = await keyless('log', 'forget', '--human', name)
   expect(again.code).toBe(64)
