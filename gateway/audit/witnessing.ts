@@ -51,7 +51,7 @@ const ASK_TIMEOUT_MS = 2_000
 const SHOW_TIMEOUT_MS = 10_000
 const LAST_TIMEOUT_MS = 2_000
 
-/** What is known of one witness. Written only by `Round`. */
+/** What is known of one witness. Written only by `showAll` and what it calls. */
 interface Standing {
   readonly terms: WitnessTerms
   state: WitnessView['state']

@@ -52,7 +52,8 @@ async function stop(gateway: TestGateway): Promise<void> {
 }
 
 const grow = async ({ gateway }: TestGateway, count = 3) => {
-  for (let n = 0; n < count; n++) await gateway.house.audit.record('policy.loaded', 'default', { n })
+  for (let policies = 0; policies < count; policies++)
+    await gateway.house.audit.record('policy.loaded', 'default', { policy_set: '', policies, files: [], services: [] })
 }
 const views = ({ gateway }: TestGateway) => gateway.house.witnesses.views
 const control = ({ gateway }: TestGateway, path: string, init?: RequestInit) => fetch(gateway.control + path, init)
