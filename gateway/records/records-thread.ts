@@ -53,8 +53,10 @@ const PATIENCE_MS = 15_000
 const MAX_WAITING = 64
 const MEMORY_MB = 512
 
-export function openRecordsThread({ warn, ...plan }: RecordsThreadOptions): RecordsThread {
+export function openRecordsThread({ warn, dir, origin, at, personal }: RecordsThreadOptions): RecordsThread {
+  const workerData: RecordsPlan = { dir, origin, at, ...(personal && { personal }) }
   const questions = new Questions()
+  let isUp = false
   let state: RecordsState | undefined
   let isClosing = false
   let restart: NodeJS.Timeout | undefined
@@ -62,16 +64,18 @@ export function openRecordsThread({ warn, ...plan }: RecordsThreadOptions): Reco
 
   function start(): Worker {
     const made = new Worker(new URL('./records-worker.ts', import.meta.url), {
-      workerData: plan,
+      workerData,
       // Postgres reads what its URL leaves out from there; nothing else of ours is for this thread.
       env: Object.fromEntries(Object.entries(process.env).filter(([name]) => name.startsWith('PG'))),
       execArgv: [],
       resourceLimits: { maxOldGenerationSizeMb: MEMORY_MB },
     })
     made.unref()
+    isUp = true
     made.on('message', hear)
     made.on('error', (cause) => warn(`the index stopped: ${(cause as Error).message}. It begins again shortly.`))
     made.on('exit', () => {
+      isUp = false
       questions.giveUp('the index has stopped, and begins again shortly')
       if (isClosing) return
       restart = setTimeout(() => {
@@ -89,7 +93,8 @@ export function openRecordsThread({ warn, ...plan }: RecordsThreadOptions): Reco
     } else questions.answered(message)
   }
 
-  function ask<T>(name: keyof Asking, args: readonly unknown[]): Promise<T> {
+  async function ask<T>(name: keyof Asking, args: readonly unknown[]): Promise<T> {
+    if (isClosing || !isUp) throw away('the index has stopped')
     return questions.ask((id) => worker.postMessage({ id, name, args } satisfies ToThread))
   }
 
@@ -103,7 +108,7 @@ export function openRecordsThread({ warn, ...plan }: RecordsThreadOptions): Reco
     async close() {
       isClosing = true
       clearTimeout(restart)
-      if (worker.threadId === -1) return
+      if (!isUp) return
       const ended = new Promise((resolve) => worker.once('exit', resolve))
       worker.postMessage('stop' satisfies ToThread)
       const timer = setTimeout(() => void worker.terminate(), CLOSE_MS)

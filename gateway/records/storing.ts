@@ -66,7 +66,7 @@ function compare(one: string, other: string): number {
 async function storeGrant(writer: Writer, { id, values, marks }: GrantRow): Promise<void> {
   const [sql, bound] = insertion('grants', values)
   // Shown again to another replica it is the same grant; the first entry counts.
-  await writer.run(`${sql} ON CONFLICT DO NOTHING`, bound)
+  if ((await writer.run(`${sql} ON CONFLICT DO NOTHING`, bound)) === 0) return
   const earliest = `SELECT ts, log, seq FROM ends WHERE mark IN (${marks.map(() => '?').join(', ')}) ORDER BY ts LIMIT 1`
   await writer.run(
     `UPDATE grants SET ended = e.ts, ended_by = e.log || ':' || e.seq FROM (${earliest}) AS e WHERE id = ? AND ended IS NULL`,

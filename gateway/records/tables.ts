@@ -96,7 +96,7 @@ export function schemaOf(dialect: Database['dialect']): readonly string[] {
     ...shared,
     ...INDEXES,
     'CREATE INDEX IF NOT EXISTS records_by_id ON records (id, log)',
-    // Without a list of what is pending: a query would have to read it whole.
-    'CREATE INDEX IF NOT EXISTS records_by_term ON records USING gin (terms) WITH (fastupdate = off)',
+    // Kilobytes of what is pending, which a query has to read whole.
+    'CREATE INDEX IF NOT EXISTS records_by_term ON records USING gin (terms) WITH (gin_pending_list_limit = 1024)',
   ]
 }
