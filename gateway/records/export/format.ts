@@ -1,4 +1,5 @@
 /** The formats, joined by one table. A format turns items into text and knows nothing of where it goes. */
+import type { Body } from './body.ts'
 import { cefRow } from './cef.ts'
 import type { Item } from './item.ts'
 import { jsonlRow } from './jsonl.ts'
@@ -8,19 +9,12 @@ import { otlpBodies, otlpRow } from './otlp.ts'
 export const FORMATS = ['jsonl', 'ocsf', 'otlp', 'cef'] as const
 export type FormatName = (typeof FORMATS)[number]
 
-/** One request of HTTP, or lines of a file. */
-export interface Body {
-  /** Place below the receiver's URL, where a format has several. */
-  readonly path?: 'v1/logs' | 'v1/traces'
-  readonly text: string
-}
-
 export interface Format {
   readonly contentType: string
   /** `json`: a row is one JSON value. */
   readonly row: (item: Item) => string
   readonly rowType: 'json' | 'text'
-  /** For sinks that take many at once: each ends in a line feed. */
+  /** For sinks that take many at once. */
   readonly bodies: (items: readonly Item[]) => Body[]
   /** Receivers of this format unpack gzip. */
   readonly isZipped: boolean

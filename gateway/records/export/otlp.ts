@@ -5,8 +5,8 @@
 import { hash } from 'node:crypto'
 import type { JsonValue } from '../../audit/canonical.ts'
 import { VERSION } from '../../version.ts'
+import type { Body } from './body.ts'
 import { agentOf, type Call, callOf, nameOf, spanIdOf, traceOf } from './call.ts'
-import type { Body } from './format.ts'
 import type { Exported, Item } from './item.ts'
 
 type AnyValue =

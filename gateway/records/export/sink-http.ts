@@ -1,7 +1,8 @@
 /** A receiver behind HTTP. The request itself is made by whoever may dial; this decides what is sent and what an answer means. */
 import { promisify } from 'node:util'
 import { gzip } from 'node:zlib'
-import type { Body, Format } from './format.ts'
+import type { Body } from './body.ts'
+import type { Format } from './format.ts'
 import { Refusal, type Sink, Unavailable } from './sink.ts'
 
 export interface Push {
