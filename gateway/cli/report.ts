@@ -1,5 +1,6 @@
 /** `keyless report`: what the log says of all identities, credentials and promises, for security, platform team and auditors. Needs no running gateway. */
 import { Command, Option } from 'commander'
+import type { Database, SqlValue } from '../records/database.ts'
 import { FRAMEWORKS, type Framework } from '../records/frameworks.ts'
 import type { Span } from '../records/inquiry.ts'
 import type { Vocabulary } from '../records/reach.ts'
@@ -114,13 +115,23 @@ async function vocabularyFor({ database }: OpenIndex, options: ReportOptions): P
   return (await vocabularyHere(options)) ?? vocabularyIn(database)
 }
 
+/** Owners by name, for whoever has the keys. */
+function named({ database, names }: OpenIndex): Database {
+  return {
+    dialect: database.dialect,
+    all: async <Row>(sql: string, values?: readonly SqlValue[]) => names.unseal(await database.all<Row>(sql, values)),
+    transaction: (work) => database.transaction(work),
+    close: () => database.close(),
+  }
+}
+
 async function makeInventory(open: OpenIndex, span: Span, options: ReportOptions): Promise<Made> {
   const [{ inventory }, words] = await Promise.all([
     import('../records/report-inventory.ts'),
     import('./report-words.ts'),
   ])
   const vocabulary = await vocabularyFor(open, options)
-  const report = await inventory(open.database, span, { vocabulary, nowMs: open.nowMs })
+  const report = await inventory(named(open), span, { vocabulary, nowMs: open.nowMs })
   return { report, text: options.csv ? words.inventoryAsCsv(report) : words.inventoryInWords(report) }
 }
 
@@ -161,7 +172,7 @@ async function makeLeastPrivilege(open: OpenIndex, span: Span, options: ReportOp
     import('../records/report-least-privilege.ts'),
     import('./report-words.ts'),
   ])
-  const report = await leastPrivilege(open.database, span, await vocabularyFor(open, options))
+  const report = await leastPrivilege(named(open), span, await vocabularyFor(open, options))
   return { report, text: options.policies ? words.policiesOnly(report) : words.leastPrivilegeInWords(report) }
 }
 

@@ -135,6 +135,7 @@ it('finds a human by name although nothing has it, at the command line and at th
   const found = await keyless('log', 'find', '--human', name, '--json')
   expect(found.code, found.stderr).toBe(0)
   expect(found.stdout).toContain(JSON.stringify(name).slice(1, -1))
+  expect((await keyless('report', 'inventory', '--json')).stdout).toContain(JSON.stringify(owner))
   const asked = new URLSearchParams({ human: name, limit: '1' })
   await vi.waitFor(
     async () =>
