@@ -75,6 +75,7 @@ async function run(): Promise<void> {
   expect((await post(`/gzip?${QUERY}`, BODY, CORRELATED)).status).toBe(200) // the answer repeats the key
   expect((await post('/truncate', BODY)).bytes.toString('latin1')).not.toContain(KEY)
   await post('/echo', Buffer.alloc(200_000, 'b'), 'traceparent: none\r\n')
+  expect(codeOf(await get(`/status/407?x-seen=${KEY}`))).toBe('upstream_broken') // nothing of this answer is passed on
   await tunnelled()
   const child = await control.delegate({ parent: task.grant, agent: task.agent, scope: 'echo:*' })
   await control.revoke(child.grant)
@@ -192,6 +193,21 @@ describe('a run in which everything happens', () => {
       resp_body_hash: hmac(answer(1)),
     })
     expect(large).toMatchObject({ req_body_hash: hmac(Buffer.alloc(200_000, 'b')), bytes_out: 200_000, error: null })
+  })
+
+  it('tells of a credential in an answer that is passed on, and in one that is not', () => {
+    const told = of('leak.detected').slice(0, 4)
+    expect(told.map(({ facts }) => facts)).toMatchObject([
+      { where: { body: 1 }, count: 1, fate: 'standing', status: 200 },
+      { where: { body: 1 }, count: 1, fate: 'standing', status: 200 },
+      { where: { body: 1 }, count: 1, fate: 'standing', status: 200 },
+      { where: { head: 1 }, count: 1, fate: 'standing' },
+    ])
+    const kept = told[3]
+    expect(kept).not.toHaveProperty('facts.status')
+    expect(of('call.outcome').find(({ req }) => req === kept?.req)).toMatchObject({
+      outcome: { error: 'upstream_broken' },
+    })
   })
 
   it('leaves no refusal without a trace', () => {

@@ -174,3 +174,19 @@ test('trailers of a request are not sent on, and cannot change what was decided'
   expect(headers).not.toContain('x-late')
   wire.socket.destroy()
 })
+
+test('what a caller says of trace and prompt is read like over HTTP/1.1', async () => {
+  const trace = '00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01'
+  const hash = 'ab'.repeat(32)
+  const session = await openSession(door)
+  await call(session, { ':path': '/', traceparent: trace, 'keyless-prompt-hash': `sha256:${hash}` })
+  const digest = Buffer.from(hash, 'hex').toString('base64url')
+  expect(door.calls.at(-1)).toMatchObject({ trace, promptHash: `sha256:${digest}` })
+  await call(session, { ':path': '/', traceparent: [trace, trace] as never })
+  expect(door.calls.at(-1)?.trace).toBeUndefined()
+  const refused = await call(session, { ':path': '/', 'keyless-prompt-hash': 'canary, in plain words' })
+  expect([refused.status, refused.headers['keyless-error']]).toEqual([400, 'request_malformed'])
+  expect(refused.body).not.toContain('canary')
+  expect(door.calls.at(-1)?.promptHash).toBeUndefined()
+  session.destroy()
+})

@@ -196,6 +196,20 @@ describe('cleanse', () => {
     )
   })
 
+  it.each(['forward', 'intercept', 'reverse'] as const)(
+    'keeps what a caller says of its prompt from the upstream, also in a handshake: %s',
+    (mode) => {
+      const upgrade = { protocol: 'websocket', accept: () => undefined as never } as const
+      const names = ['Keyless-Prompt-Hash', 'keyless-prompt-hash', 'keyless_prompt_hash']
+      for (const more of [{}, { isHttp2: true }, { upgrade }])
+        for (const passesOwn of [false, true]) {
+          const rawHeaders = names.flatMap((name) => [name, `sha256:${'ab'.repeat(32)}`])
+          const to = { endpoint: endpoint({ service: service({ slots: [], passesOwn }) }), grant: grant() }
+          expect(cleanse(inbound({ rawHeaders, mode, ...more }), to).headers.slice(2)).toEqual([])
+        }
+    },
+  )
+
   it('lets what the API itself handed out pass where the service file says so, but never the grant of a reverse route', () => {
     const slots: readonly Slot[] = [
       { in: 'basic', username: 'x' },
