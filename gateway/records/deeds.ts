@@ -130,6 +130,12 @@ async function leaksOf(database: Database, { grants, span, subject }: Inquiry): 
   }))
 }
 
+const COLUMNS_OF_NOTE = [
+  ['operation', 'operation'],
+  ['host', 'host'],
+  ['address', 'ip'],
+] as const
+
 /** `since`, or the first call concerned, parts what was usual from what is asked about. */
 async function unusualIn(
   database: Database,
@@ -149,12 +155,10 @@ async function unusualIn(
   if (baseline === 0) return { unusual: [], baseline }
   const until = inquiry.span.until ?? Number.MAX_SAFE_INTEGER
   const condition = { sql: theirs, values }
-  const found = await Promise.all([
-    newIn(database, condition, { what: 'operation', column: 'operation', from, until }),
-    newIn(database, condition, { what: 'host', column: 'host', from, until }),
-    newIn(database, condition, { what: 'address', column: 'ip', from, until }),
-  ])
-  return { unusual: found.flat(), baseline }
+  const unusual: Unusual[] = []
+  for (const [what, column] of COLUMNS_OF_NOTE)
+    unusual.push(...(await newIn(database, condition, { what, column, from, until })))
+  return { unusual, baseline }
 }
 
 async function newIn(

@@ -38,7 +38,9 @@ export async function grantorsOf(database: Database, { grants, parents }: Inquir
   const known = byId([...parents, ...grants])
   const shown = grants.slice(0, CHAINS_SHOWN).flatMap((one) => [...above(known, one.id), one])
   const unique = [...byId(shown).values()].toSorted((a, b) => a.issued - b.issued || a.depth - b.depth)
-  return Promise.all(unique.map((one) => hopOf(database, one, known)))
+  const hops: Hop[] = []
+  for (const one of unique) hops.push(await hopOf(database, one, known))
+  return hops
 }
 
 async function hopOf(database: Database, one: Granted, known: ReadonlyMap<string, Granted>): Promise<Hop> {

@@ -56,13 +56,15 @@ export async function lineageOf(database: Database, id: string, nowMs: number): 
   const sought = record?.grant_id ?? id
   const tasks = record === undefined ? await tasksOf(database, id) : [record.task].filter((task) => task !== null)
   if (record === undefined && tasks.length === 0) return undefined
+  const trees: TaskTree[] = []
+  for (const task of tasks) trees.push(await treeOf(database, task, { sought, nowMs }))
   return {
     sentence: record === undefined ? null : await sentenceOf(database, record),
     entries:
       record === undefined
         ? []
         : [refOf(record), ...(record.end_seq ? [refOf({ ...record, seq: record.end_seq })] : [])],
-    tasks: await Promise.all(tasks.map((task) => treeOf(database, task, { sought, nowMs }))),
+    tasks: trees,
   }
 }
 

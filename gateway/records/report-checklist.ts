@@ -135,11 +135,9 @@ function unknown(why: string): Answer {
 }
 
 async function answersOfLog(database: Database, span: Span, { nowMs }: ChecklistOptions): Promise<Answers> {
-  const [lives, times, owned] = await Promise.all([
-    exposure(database, span),
-    slo(database, span),
-    inventory(database, span, { vocabulary: { source: 'log', operations: [] }, nowMs }),
-  ])
+  const lives = await exposure(database, span)
+  const times = await slo(database, span)
+  const owned = await inventory(database, span, { vocabulary: { source: 'log', operations: [] }, nowMs })
   const { issuance, revocation } = times
   const fixed = lives.static_credentials
   const shared = owned.identities.flatMap(({ shared_grants }) => shared_grants)
@@ -172,17 +170,17 @@ const MAKING = `kind IN ('grant.issued', 'grant.delegated', 'grant.replaced')`
 
 async function answersOfEntries(database: Database, span: Span): Promise<Answers> {
   const look = (where: string) => lookFor(database, where, span)
-  const [made, attested, calls, aimless, renewed, leaks, unhandled, policies, clocks] = await Promise.all([
-    look(MAKING),
-    look(`${MAKING} AND detail LIKE '%"attested":true%'`),
-    look(`kind = 'call' AND effect = 'allow'`),
-    look(`kind = 'call' AND effect = 'allow' AND (task IS NULL OR purpose IS NULL OR purpose = '')`),
-    look(`kind IN ('lease.issued', 'lease.renewed') AND detail IS NOT NULL AND detail NOT LIKE '%"cause":"needed"%'`),
-    look(`kind = 'leak.detected'`),
-    look(`kind = 'leak.detected' AND detail LIKE '%"fate":"standing"%'`),
-    look(`kind = 'policy.loaded'`),
-    look(`kind = 'log.clock_set_back'`),
-  ])
+  const made = await look(MAKING)
+  const attested = await look(`${MAKING} AND detail LIKE '%"attested":true%'`)
+  const calls = await look(`kind = 'call' AND effect = 'allow'`)
+  const aimless = await look(`kind = 'call' AND effect = 'allow' AND (task IS NULL OR purpose IS NULL OR purpose = '')`)
+  const renewed = await look(
+    `kind IN ('lease.issued', 'lease.renewed') AND detail IS NOT NULL AND detail NOT LIKE '%"cause":"needed"%'`,
+  )
+  const leaks = await look(`kind = 'leak.detected'`)
+  const unhandled = await look(`kind = 'leak.detected' AND detail LIKE '%"fate":"standing"%'`)
+  const policies = await look(`kind = 'policy.loaded'`)
+  const clocks = await look(`kind = 'log.clock_set_back'`)
   const long = within({ sql: `expires - issued > ${MAX_TTL_S * 1000}`, values: [] }, span, 'issued')
   const lasting = await database.all<{ log: string; seq: number }>(
     `SELECT log, seq FROM grants WHERE ${long.sql} LIMIT 3`,

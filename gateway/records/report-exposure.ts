@@ -93,7 +93,7 @@ function sumOf(leaks: readonly LeakRow[], kind: string): number {
 
 async function usedSeconds(database: Database, { sql, values }: Condition): Promise<number> {
   const [row] = await database.all<{ used: number | null }>(
-    `SELECT CAST(SUM(last - first) AS BIGINT) AS used FROM
+    `SELECT CAST(ROUND(SUM(last - first)) AS BIGINT) AS used FROM
        (SELECT cred_id, MIN(ts) AS first, MAX(ts + COALESCE(dur_ms, 0)) AS last FROM records
         WHERE kind = 'call' AND cred_id IN (SELECT cred_id FROM leases WHERE ${sql}) GROUP BY cred_id) AS uses`,
     values,

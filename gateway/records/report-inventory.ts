@@ -89,11 +89,9 @@ async function agentsIn(database: Database, span: Span, o: InventoryOptions): Pr
      WHERE ${made.sql} GROUP BY agent, authority, expires - issued, owner, risk_tier`,
     made.values,
   )
-  const [used, unused, shared] = await Promise.all([
-    usedBy(database, 'agent', span),
-    unusedGrants(database, span, o.nowMs),
-    sharedGrants(database, span),
-  ])
+  const used = await usedBy(database, 'agent', span)
+  const unused = await unusedGrants(database, span, o.nowMs)
+  const shared = await sharedGrants(database, span)
   return [...Map.groupBy(rows, ({ agent }) => agent)].map(([id, group]) => {
     const newest = group.reduce((a, b) => (b.last > a.last ? b : a))
     const weighed = group.map(({ authority, life }) => ({

@@ -95,7 +95,11 @@ export async function leastPrivilege(
     const names = (passed.get(agent) ?? []).map(({ operation }) => operation)
     return heldAgainst(agent, rows, { used: uses.get(agent) ?? [], below: names, vocabulary })
   })
-  return { span, source: vocabulary.source, agents: agents.toSorted((a, b) => b.excess - a.excess) }
+  return {
+    span,
+    source: vocabulary.source,
+    agents: agents.toSorted((a, b) => b.excess - a.excess || a.agent.localeCompare(b.agent)),
+  }
 }
 
 function heldAgainst(

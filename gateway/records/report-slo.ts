@@ -43,11 +43,9 @@ export interface Slo {
 const FAILURES = `('internal', 'store_unavailable', 'audit_unavailable', 'clock_set_back')`
 
 export async function slo(database: Database, span: Span): Promise<Slo> {
-  const [issuance, revocation, decisions] = await Promise.all([
-    issuanceOf(database, span),
-    revocationOf(database, span),
-    decisionsOf(database, span),
-  ])
+  const issuance = await issuanceOf(database, span)
+  const revocation = await revocationOf(database, span)
+  const decisions = await decisionsOf(database, span)
   return { span, issuance, revocation, decisions }
 }
 
@@ -100,7 +98,7 @@ async function revocationOf(database: Database, span: Span): Promise<Slo['revoca
   const late = calls.reduce((sum, row) => sum + row.calls, 0)
   const times = new Map(all.map(({ ended_by }) => [ended_by, 0]))
   for (const { ended_by, ms } of [...calls, ...cut, ...leases])
-    times.set(ended_by, Math.max(times.get(ended_by) ?? 0, ms ?? 0))
+    times.set(ended_by, Math.max(times.get(ended_by) ?? 0, Math.round(ms ?? 0)))
   return {
     ...timesToRevoke(times),
     late_calls: late,

@@ -7,6 +7,8 @@ import { loadCatalogue } from '../../gateway/policy/catalogue.ts'
 import type { IssuedView } from '../../gateway/protocol/control.ts'
 import type { Database } from '../../gateway/records/database.ts'
 import { openSqlite } from '../../gateway/records/database-sqlite.ts'
+import { investigate } from '../../gateway/records/investigate.ts'
+import { lineageOf } from '../../gateway/records/lineage-tree.ts'
 import { type Vocabulary, vocabularyOf } from '../../gateway/records/reach.ts'
 import { checklist } from '../../gateway/records/report-checklist.ts'
 import { evidence } from '../../gateway/records/report-evidence.ts'
@@ -14,6 +16,7 @@ import { exposure } from '../../gateway/records/report-exposure.ts'
 import { inventory } from '../../gateway/records/report-inventory.ts'
 import { leastPrivilege } from '../../gateway/records/report-least-privilege.ts'
 import { slo } from '../../gateway/records/report-slo.ts'
+import { startPostgres } from '../rig/postgres.ts'
 import { agentId, openScene, policies, READ, type Scene, WRITE } from './scene.fixture.ts'
 
 let scene: Scene
@@ -189,3 +192,35 @@ describe('of an empty log', () => {
     ])
   })
 })
+
+describe('in Postgres', () => {
+  it('every report and investigation says the same as from SQLite', { timeout: 60_000 }, async () => {
+    const postgres = await startPostgres()
+    const common = await scene.index({ url: await postgres.fresh() })
+    const alone = await scene.index()
+    try {
+      const nowMs = now()
+      expect(await everything(common, nowMs)).toEqual(await everything(alone, nowMs))
+    } finally {
+      await Promise.all([common.close(), alone.close()])
+      await postgres.stop()
+    }
+  })
+})
+
+async function everything(of: Database, nowMs: number) {
+  const span = { since: 1, until: nowMs }
+  const about = { nowMs, vocabulary }
+  return [
+    await investigate(of, { subject: { kind: 'agent', id: agentId('reader') }, span }, about),
+    await investigate(of, { subject: { kind: 'credential', id: 'demo' }, span }, about),
+    await investigate(of, { subject: { kind: 'grant', id: shared.grant }, span: {} }, about),
+    await lineageOf(of, agentId('boss'), nowMs),
+    await inventory(of, span, { vocabulary, nowMs }),
+    await exposure(of, span),
+    await slo(of, span),
+    await evidence(of, span, { framework: 'soc2', nowMs }),
+    await leastPrivilege(of, span, vocabulary),
+    await checklist(of, span, { settings: undefined, nowMs }),
+  ]
+}

@@ -7,7 +7,7 @@ import { expect, vi } from 'vitest'
 import { systemClock } from '../../gateway/protocol/clock.ts'
 import type { IssuedView } from '../../gateway/protocol/control.ts'
 import type { Database } from '../../gateway/records/database.ts'
-import { openIndex, originOf } from '../../gateway/records/opening.ts'
+import { type IndexOptions, openIndex, originOf } from '../../gateway/records/opening.ts'
 import { startGateway, type TestGateway } from '../rig/gateway.ts'
 import { startUpstream, type TestUpstream } from '../rig/upstream.ts'
 
@@ -23,8 +23,8 @@ export interface Scene {
   delegate(parent: IssuedView, agent: string, scope: string): Promise<IssuedView>
   /** @returns the status, and the code of a refusal. */
   call(grant: IssuedView, method: string, path: string, from?: string): Promise<string>
-  /** Everything that was recorded so far. Close it. */
-  index(): Promise<Database>
+  /** Everything that was recorded so far; by default in a file of its own. Close it. */
+  index(at?: IndexOptions['at']): Promise<Database>
   settingsFile(): string
   stop(): Promise<void>
 }
@@ -53,7 +53,7 @@ export async function openScene(agents: readonly string[], cedar: string): Promi
       gateway.control.delegate({ parent: parent.grant, agent: agentId(agent), scope }),
     call: (grant, method, path, from) =>
       callAs(gateway.proxyPort, grant.handle ?? grant.token, { method, path: `/demo${path}`, from }),
-    index: () => indexOf(dir, auditDir),
+    index: (at = { path: join(dir, `index-${process.hrtime.bigint()}.sqlite`) }) => indexOf({ gateway, auditDir }, at),
     settingsFile: () => join(dir, 'keyless.yaml'),
     async stop() {
       await gateway.stop()
@@ -68,18 +68,23 @@ async function settingsOf(upstream: TestUpstream, agents: readonly string[], pol
   return `${await upstream.settings()}\npolicies: ["${policy}"]\nagents:\n${list.join('\n')}\n`
 }
 
-/** An index of its own, so that what a gateway does with its own does not matter. */
-async function indexOf(dir: string, auditDir: string): Promise<Database> {
+/** Apart from the gateway's own. */
+async function indexOf(
+  { gateway, auditDir }: Pick<Scene, 'gateway' | 'auditDir'>,
+  at: IndexOptions['at'],
+): Promise<Database> {
   const origin = (await originOf(auditDir)) ?? ''
-  const at = { path: join(dir, `index-${process.hrtime.bigint()}.sqlite`) }
   const { database, indexer } = await openIndex({ dir: auditDir, origin, at, clock: systemClock })
-  // The end of a call is recorded after its answer was given.
-  const open = async () => {
+  // The end of a call is recorded after its answer was given, and read when a checkpoint covers it.
+  const isComplete = async () => {
+    const { audit } = await gateway.control.status()
     await indexer.catchUp()
-    const sql = `SELECT COUNT(*) AS calls FROM records WHERE kind = 'call' AND effect = 'allow' AND end_seq IS NULL`
-    return (await database.all<{ calls: number }>(sql))[0]?.calls
+    const open = `SELECT COUNT(*) FROM records WHERE kind = 'call' AND effect = 'allow' AND end_seq IS NULL`
+    const sql = `SELECT next, (${open}) AS calls FROM progress`
+    const [row] = await database.all<{ next: number; calls: number }>(sql)
+    return row?.calls === 0 && row.next >= audit.size
   }
-  await vi.waitFor(async () => expect(await open()).toBe(0), { timeout: 10_000, interval: 20 })
+  await vi.waitFor(async () => expect(await isComplete()).toBe(true), { timeout: 10_000, interval: 20 })
   return database
 }
 
