@@ -4,6 +4,7 @@ import { join } from 'node:path'
 import type { Audit } from './audit/audit.ts'
 import { files } from './audit/lines.ts'
 import type { WitnessView } from './protocol/control.ts'
+import type { Exports } from './records/export/exports.ts'
 import { VERSION } from './version.ts'
 
 interface Watched {
@@ -11,7 +12,7 @@ interface Watched {
   readonly dir: string
   readonly audit: Pick<Audit, 'size' | 'kept' | 'failure' | 'open'>
   readonly witnesses: { readonly views: readonly WitnessView[] }
-  readonly exports: { lag(): Readonly<Record<string, { readonly entries: number; readonly seconds: number }>> }
+  readonly exports: Pick<Exports, 'lag'>
   /** Undefined: there is no index, or it has said nothing yet. */
   index(): { readonly entries: number; readonly seconds: number } | undefined
 }
@@ -78,6 +79,12 @@ function ofReaders({ witnesses, exports, index, audit }: Watched): Gauge[] {
       'Age of the oldest entry that was not sent.',
       lags(({ seconds }) => seconds),
     ),
+    {
+      ...gauge('keyless_export_refused_total', 'Entries set aside: the receiver does not take them.', () =>
+        Object.entries(exports.lag()).map(([name, { refused }]) => ({ labels: { export: name }, value: refused })),
+      ),
+      isCounter: true,
+    },
   ]
 }
 

@@ -160,10 +160,19 @@ async function statusOf(settings: Settings, house: House, ports: Ports, clock: C
   }
 }
 
-function auditOf(settings: Settings, { audit, witnesses }: House): StatusView['audit'] {
+function auditOf(settings: Settings, { audit, witnesses, exports }: House): StatusView['audit'] {
   const { views, witness } = witnesses
-  const known = { ok: audit.failure === undefined, size: audit.size, origin: settings.audit.origin, witnesses: views }
-  return witness ? { ...known, witness_key: witness.key } : known
+  return {
+    ok: audit.failure === undefined,
+    size: audit.size,
+    origin: settings.audit.origin,
+    witnesses: views,
+    exports: Object.entries(exports.lag()).map(([name, { entries, seconds, refused, failure }]) => ({
+      ...{ name, lag_entries: entries, lag_seconds: seconds, refused },
+      ...(failure !== undefined && { trouble: failure }),
+    })),
+    ...(witness && { witness_key: witness.key }),
+  }
 }
 
 function controlUrl({ listen }: Settings, port: number): string {

@@ -130,6 +130,22 @@ export function checkWitnesses({ audit }: StatusView): Check[] {
   })
 }
 
+/** One finding an export; none when none is configured. */
+export function checkExports({ audit }: StatusView): Check[] {
+  return audit.exports.map(({ name: export_, lag_entries: lag, refused, trouble }) => {
+    const name = `export ${export_}`
+    if (trouble !== undefined)
+      return failed(name, `${lag} entries wait: ${trouble}`, 'start the receiver, or correct it under audit.export')
+    if (refused > 0)
+      return failed(
+        name,
+        `${refused} entries were refused`,
+        `see <data>/export/${export_}.refused.jsonl and docs/export.md`,
+      )
+    return ok(name, lag === 0 ? 'everything is delivered' : `${lag} entries to go`)
+  })
+}
+
 export function checkRedis({ redis }: StatusView): Check {
   if (!redis.configured) return skipped('Redis', 'not configured: one process, state on its own disk')
   return redis.ok

@@ -62,6 +62,7 @@ async function examineRunning(control: ControlClient, status: StatusView): Promi
     ...clock,
     machine.checkLog(status),
     ...machine.checkWitnesses(status),
+    ...machine.checkExports(status),
     machine.checkRedis(status),
     ...machine.checkCredentials(status),
     await machine.checkIsolation(),

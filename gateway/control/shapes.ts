@@ -200,6 +200,17 @@ const witness = closed(
   ['name', 'url', 'state', 'size', 'cosigned_at'],
 )
 
+const sentOn = closed(
+  {
+    name: text,
+    lag_entries: { type: 'integer' },
+    lag_seconds: { type: 'number' },
+    refused: { type: 'integer' },
+    trouble: text,
+  },
+  ['name', 'lag_entries', 'lag_seconds', 'refused'],
+)
+
 export const answers = {
   none: { type: 'null', description: 'Done' },
   issued: {
@@ -238,9 +249,10 @@ export const answers = {
           size: { type: 'integer' },
           origin: text,
           witnesses: { type: 'array', items: witness },
+          exports: { type: 'array', items: sentOn },
           witness_key: text,
         },
-        ['ok', 'size', 'origin', 'witnesses'],
+        ['ok', 'size', 'origin', 'witnesses', 'exports'],
       ),
     }),
   },

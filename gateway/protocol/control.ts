@@ -205,9 +205,23 @@ export interface StatusView {
     readonly size: number
     readonly origin: string
     readonly witnesses: readonly WitnessView[]
+    readonly exports: readonly ExportView[]
     /** Verifier key of this gateway as a witness of other logs; absent when it is none. */
     readonly witness_key?: string
   }
+}
+
+/** Where the log is sent on to, and how far that has come. */
+export interface ExportView {
+  /** As in `audit.export`. */
+  readonly name: string
+  /** Entries that were not delivered, and the age of the oldest of them. */
+  readonly lag_entries: number
+  readonly lag_seconds: number
+  /** Entries set aside since the start, because the receiver does not take them. */
+  readonly refused: number
+  /** Why nothing is delivered at the moment. */
+  readonly trouble?: string
 }
 
 /** A witness of this gateway's log. */

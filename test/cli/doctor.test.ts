@@ -11,6 +11,7 @@ import {
   checkAuthority,
   checkClock,
   checkCredentials,
+  checkExports,
   checkLog,
   checkRedis,
   checkSettings,
@@ -186,9 +187,9 @@ describe('the gateway’s own account', () => {
   })
 
   it('of a log that cannot be written fails', () => {
-    expect(checkLog({ ...gateway.status, audit: { ok: false, size: 3, origin: 'x', witnesses: [] } }).state).toBe(
-      'failed',
-    )
+    expect(
+      checkLog({ ...gateway.status, audit: { ok: false, size: 3, origin: 'x', witnesses: [], exports: [] } }).state,
+    ).toBe('failed')
   })
 
   it('of its witnesses is one finding each, and a conflict is the worst of them', () => {
@@ -212,6 +213,27 @@ describe('the gateway’s own account', () => {
       ['witness d', 'failed'],
     ])
     expect(found[3]?.detail).toContain('fork')
+  })
+
+  it('of an export fails while it waits, and when entries were set aside', () => {
+    const seen = { lag_entries: 3, lag_seconds: 1, refused: 0 }
+    const found = checkExports({
+      ...gateway.status,
+      audit: {
+        ...gateway.status.audit,
+        exports: [
+          { ...seen, name: 'a' },
+          { ...seen, name: 'b', trouble: 'HTTP 503' },
+          { ...seen, name: 'c', refused: 1 },
+        ],
+      },
+    })
+    expect(found.map(({ name, state }) => [name, state])).toEqual([
+      ['export a', 'ok'],
+      ['export b', 'failed'],
+      ['export c', 'failed'],
+    ])
+    expect(found[1]?.detail).toBe('3 entries wait: HTTP 503')
   })
 
   it.each([

@@ -192,7 +192,7 @@ export const status: StatusView = {
   agents: [triage.id],
   default_agent: triage.id,
   redis: { configured: false, ok: true },
-  audit: { ok: true, size: 7, origin: 'keyless.local/acme', witnesses: [] },
+  audit: { ok: true, size: 7, origin: 'keyless.local/acme', witnesses: [], exports: [] },
 }
 
 export interface Answer {
