@@ -5,7 +5,7 @@
 import { isUuidv7 } from '../protocol/id.ts'
 import type { JsonValue } from './canonical.ts'
 import type { Entry } from './entry.ts'
-import { type Chain, chainReader, examineLine } from './scrutiny-form.ts'
+import { type Chain, chainReader, examineLine, shapeOf } from './scrutiny-form.ts'
 
 export interface Fact {
   /** As numbered in the entry. */
@@ -78,20 +78,29 @@ export interface Wrong {
   /** Place in the block. */
   readonly at: number
   readonly what: string
+  readonly isFault: boolean
 }
 
-export type FactReader = (bytes: Buffer) => { readonly fact: Fact | undefined; readonly wrong: string | undefined }
+export type FactReader = (bytes: Buffer) => {
+  readonly fact: Fact | undefined
+  readonly wrong: Omit<Wrong, 'at'> | undefined
+}
 
-export function factReader(): FactReader {
+/** @param isWhole whether the shape of entries is looked at as well. */
+export function factReader(isWhole: boolean): FactReader {
   const chainOf = chainReader()
   return (bytes) => {
-    const { entry, wrong } = examineLine(bytes)
-    if (!entry) return { fact: undefined, wrong }
+    const examined = examineLine(bytes)
+    const { entry, wrong } = examined
+    const malformed = wrong === undefined ? undefined : { what: wrong, isFault: true }
+    if (!entry) return { fact: undefined, wrong: malformed }
+    const misshapen = malformed ?? (isWhole ? shapeOf(entry, examined.text) : undefined)
     try {
-      return { fact: factOf(entry, chainOf(entry)), wrong }
+      return { fact: factOf(entry, chainOf(entry)), wrong: misshapen }
     } catch {
       // Well-formed JSON of another shape: nobody but a forger writes it.
-      return { fact: undefined, wrong: wrong ?? 'the members of the entry are not of the shape that its kind has' }
+      const what = 'the members of the entry are not of the shape that its kind has'
+      return { fact: undefined, wrong: malformed ?? { what, isFault: true } }
     }
   }
 }

@@ -5,15 +5,17 @@
 import { isUtf8 } from 'node:buffer'
 import { hash } from 'node:crypto'
 import canonicalize from 'canonicalize'
+import { VERSION as GATEWAY_VERSION } from '../version.ts'
 import { MAX_ENTRY_BYTES, VERSION } from './canonical.ts'
 import type { Entry, Step } from './entry.ts'
+import { entrySchemas } from './schema.ts'
 
 const KIND = /^(call|grant|task|lease|policy|log|admin|approval|leak|breakglass|settings)(\.[a-z_]+)+$/
 const TIME = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/
 
 /** What is wrong with the line, or the entry that it is. */
 export type Examined =
-  | { readonly entry: Entry; readonly wrong?: string }
+  | { readonly entry: Entry; readonly text: string; readonly wrong?: string }
   | { readonly entry?: never; readonly wrong: string }
 
 export function examineLine(bytes: Buffer): Examined {
@@ -21,7 +23,7 @@ export function examineLine(bytes: Buffer): Examined {
   const entry = parse(text)
   if (!entry) return { wrong: 'the line is not an entry' }
   const wrong = formOf(entry, text, bytes.length)
-  return wrong === undefined ? { entry } : { entry, wrong }
+  return wrong === undefined ? { entry, text } : { entry, text, wrong }
 }
 
 function parse(text: string): Entry | undefined {
@@ -45,6 +47,26 @@ function formOf(entry: Entry, text: string, bytes: number): string | undefined {
   if (bytes > MAX_ENTRY_BYTES) return `the entry has ${bytes} bytes, more than any that is written`
   if (!isCanonical(text, entry)) return 'the entry is not in canonical form (RFC 8785)'
   return undefined
+}
+
+/** Parts that were too long, and say so in place of what they held. */
+const CUT = /…\[\+|"cut":/
+
+/**
+ * In what the entry is not of the shape that its kind has (`schema.ts`). `isFault`: it says that this very version wrote it; the shape of
+ * what others wrote may be another.
+ */
+export function shapeOf(entry: Entry, text: string): { readonly what: string; readonly isFault: boolean } | undefined {
+  const schema = entrySchemas.get(entry.kind)
+  const isFault = entry.gw?.ver === GATEWAY_VERSION
+  if (!schema) return { what: `no entry of the kind "${entry.kind}" is known`, isFault }
+  const { error } = schema.safeParse(entry)
+  if (!error || CUT.test(text)) return undefined
+  const [issue] = error.issues
+  return {
+    what: `the entry is not of the shape that ${entry.kind} has: ${issue?.path.join('.')}: ${issue?.message}`,
+    isFault,
+  }
 }
 
 /**

@@ -13,8 +13,8 @@ export interface Block {
 }
 
 /** @returns what examines blocks of whole lines. One for each thread: it remembers lineages. */
-export function blockReader(): (bytes: Buffer) => Block {
-  const read: FactReader = factReader()
+export function blockReader(isWhole: boolean): (bytes: Buffer) => Block {
+  const read: FactReader = factReader(isWhole)
   return (bytes) => {
     const lines = split(bytes, 0)
     const leaves = Buffer.allocUnsafeSlow(lines.length * 32)
@@ -24,7 +24,7 @@ export function blockReader(): (bytes: Buffer) => Block {
       leafHash(line.bytes).copy(leaves, at * 32)
       const found = read(line.bytes)
       facts.push(found.fact)
-      if (found.wrong !== undefined) wrong.push({ at, what: found.wrong })
+      if (found.wrong) wrong.push({ at, ...found.wrong })
     }
     return { leaves, facts, wrong }
   }

@@ -14,13 +14,13 @@ export interface Crew {
 /** About a quarter of a second of work: from here on threads pay. */
 const WORTH_THREADS_BYTES = 16 * 1024 * 1024
 
-/** @param bytes of all entries, about. @param threads default: as many as there are processors, at most 8. */
-export function openCrew(bytes: number, threads: number = Math.min(8, availableParallelism())): Crew {
-  return bytes < WORTH_THREADS_BYTES || threads < 2 ? alone() : new Threads(threads)
+/** @param bytes of all entries, about. @param isWhole as in `blockReader`. @param threads default: as many as there are processors, at most 8. */
+export function openCrew(bytes: number, isWhole: boolean, threads: number = Math.min(8, availableParallelism())): Crew {
+  return bytes < WORTH_THREADS_BYTES || threads < 2 ? alone(isWhole) : new Threads(threads, isWhole)
 }
 
-function alone(): Crew {
-  const read = blockReader()
+function alone(isWhole: boolean): Crew {
+  const read = blockReader(isWhole)
   return { width: 1, examine: async (bytes) => read(bytes), close: async () => {} }
 }
 
@@ -35,11 +35,13 @@ class Threads implements Crew {
   readonly #waiting = new Map<number, Waiting>()
   #next = 0
 
-  constructor(threads: number) {
+  constructor(threads: number, isWhole: boolean) {
     // Two for each, so that none waits for this one.
     this.width = threads * 2
     this.#workers = Array.from({ length: threads }, () => {
-      const worker = new Worker(new URL('./verify-thread.ts', import.meta.url))
+      const worker = new Worker(new URL('./verify-thread.ts', import.meta.url), {
+        workerData: isWhole ? 'whole' : 'integrity',
+      })
       worker.on('message', ({ id, block }: { id: number; block: Block }) => this.#take(id)?.resolve(block))
       worker.on('error', (cause) => this.#fail(cause as Error))
       return worker

@@ -186,7 +186,9 @@ export class Inquiry {
 
   async #addBlock({ leaves, facts, wrong }: Block, tree: Tree): Promise<Seen[]> {
     const base = tree.size
-    for (const { at, what } of wrong) this.findings.fault('form', base + at, what)
+    for (const { at, what, isFault } of wrong)
+      if (isFault) this.findings.fault('form', base + at, what)
+      else this.findings.warn('form', base + at, what)
     await tree.add(leaves)
     return facts.flatMap((fact, i) => (fact ? [{ fact, index: base + i }] : []))
   }

@@ -57,7 +57,7 @@ export async function verifyLogs(dirs: readonly string[], options: VerifyOptions
   const { remember, nowMs = Date.now(), checks } = options
   const memory = remember === undefined ? new Map() : await readMemory(remember)
   const sizes = await Promise.all(dirs.map((dir) => bytesOf(dir).catch(() => 0)))
-  const crew = openCrew(Math.max(0, ...sizes), options.threads)
+  const crew = openCrew(Math.max(0, ...sizes), checks !== 'integrity', options.threads)
   const terms = { ...termsOf(options), crew, memory, nowMs, isAlone: dirs.length === 1 }
   const inquiries = dirs.map((dir) => new Inquiry(dir, terms))
   try {

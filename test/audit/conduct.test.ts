@@ -428,11 +428,9 @@ describe('an honest gateway may leave behind, and is not called tampered for it:
 
   it('silence while the machine slept', async () => {
     const h = await history(dir)
-    const beat = (allowed: number) =>
-      h.audit.record('log.heartbeat', 'default', { allowed, refused: 0, open: 0, every_ms: 60_000 })
-    await beat(0)
+    await h.beat({ allowed: 0, open: 0 })
     h.clock.ms += 8 * 3_600_000
-    await beat(0)
+    await h.beat({ allowed: 0, open: 0 })
     await h.close()
     expect(await verify()).toMatchObject({
       ok: true,
@@ -448,12 +446,11 @@ describe('heartbeats', () => {
     isDropped: (kind: string) => boolean = () => false,
   ) => {
     const h = await history(dir)
-    const beat = (o: object) => h.audit.record('log.heartbeat', 'default', { refused: 0, every_ms: 60_000, ...o })
-    await beat({ allowed: 0, open: 0 })
+    await h.beat({ allowed: 0, open: 0 })
     const root = await h.open()
     const lease = await h.lease(root)
     for (let i = 0; i < calls; i++) await h.call(root, lease)
-    await beat(told)
+    await h.beat(told)
     await h.close()
     let dropped = false
     await dropAndSign(dir, ORIGIN, ({ kind }) => {
@@ -479,13 +476,12 @@ describe('heartbeats', () => {
 
   it('tell of calls that were added', async () => {
     const h = await history(dir)
-    const beat = (o: object) => h.audit.record('log.heartbeat', 'default', { refused: 0, every_ms: 60_000, ...o })
     const root = await h.open()
     const lease = await h.lease(root)
     await h.call(root, lease)
     await h.call(root, lease)
-    await beat({ allowed: 1, open: 0 }) // the second is on its way to the count
-    await beat({ allowed: 1, open: 0 })
+    await h.beat({ allowed: 1, open: 0 }) // the second is on its way to the count
+    await h.beat({ allowed: 1, open: 0 })
     await h.close()
     expect(await verify()).toMatchObject({
       first_bad: { check: 'run', what: expect.stringContaining('entries were added') },

@@ -4,6 +4,7 @@ import { rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import canonicalize from 'canonicalize'
 import type { Audit } from '../../gateway/audit/audit.ts'
+import { draftFrom } from '../../gateway/audit/canonical.ts'
 import { checkpointSigner } from '../../gateway/audit/checkpoint.ts'
 import { loadLogKey } from '../../gateway/audit/key.ts'
 import type { LogOptions } from '../../gateway/audit/log.ts'
@@ -40,13 +41,16 @@ export interface History {
   call(of: Grant, lease: LeaseFacts): Promise<string>
   propose(proposal: Partial<Proposal> & Pick<Proposal, 'kind'>): Promise<void>
   end(of: Grant): Promise<void>
+  /** A heartbeat that promises the next one in a minute. */
+  beat(told: { readonly allowed: number; readonly open: number }): Promise<unknown>
   close(): Promise<void>
 }
 
 /** Opens the log in `dir`. @param change also `opened: { shared }`. */
 export async function history(dir: string, change: Partial<LogOptions> & { clock?: TestClock } = {}): Promise<History> {
   const clock = change.clock ?? testClock()
-  const audit = testAudit(await openTestLog(dir, { opened: { shared: false }, ...change, clock }), clock)
+  const log = await openTestLog(dir, { opened: { shared: false }, ...change, clock })
+  const audit = testAudit(log, clock)
   const id = () => uuidv7(clock.nowMs())
   const propose: History['propose'] = async (proposal) => {
     const event = audit.openInstruction({
@@ -60,7 +64,10 @@ export async function history(dir: string, change: Partial<LogOptions> & { clock
     event.decided(decision())
     await event.commit()
   }
-  await audit.record('policy.loaded', 'default', { policy_set: decision().policySet })
+  await audit.record('policy.loaded', 'default', {
+    ...{ policies: 1, files: [], services: [] },
+    policy_set: decision().policySet,
+  })
   return {
     clock,
     audit,
@@ -94,8 +101,9 @@ export async function history(dir: string, change: Partial<LogOptions> & { clock
     async lease(of, change = {}) {
       const expiresAt = Math.min(of.expiresAt, Math.floor(clock.nowMs() / 1000) + 300)
       const lease = leaseFacts({ credentialId: `hmac:${randomUUID()}`, expiresAt, ...change })
-      const facts = { cred_id: lease.credentialId, expires: lease.expiresAt, grant: of.id, service: 'github', ms: 12 }
-      await audit.record('lease.issued', 'default', facts)
+      const { credentialId: cred_id, expiresAt: expires, provider, credential, ephemeral } = lease
+      const facts = { cred_id, expires, provider, credential, ephemeral, grant: of.id, service: 'github', ms: 12 }
+      await audit.recordUnder('lease.issued', of, { ...facts, cause: 'needed' })
       return lease
     },
     async call(of, lease) {
@@ -109,6 +117,11 @@ export async function history(dir: string, change: Partial<LogOptions> & { clock
       return event.id
     },
     end: (of) => propose({ kind: 'grant.revoke', grant: of, reason: 'revoked' }),
+    async beat(told) {
+      const { gw } = JSON.parse((await linesOf(dir)).at(-1) ?? '')
+      const facts = { ...told, refused: 0, turned_away: {}, kept: 0, up_ms: 0, every_ms: 60_000 }
+      return log.append(draftFrom({ kind: 'log.heartbeat', gw, log: log.origin, facts }))
+    },
     close: () => audit.close(),
   }
 }
