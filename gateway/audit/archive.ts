@@ -64,9 +64,7 @@ export class Archive {
 
   #wake(): void {
     this.#isDue = true
-    this.#running ??= this.#work().finally(() => {
-      this.#running = undefined
-    })
+    this.#running ??= this.#work()
   }
 
   async #work(): Promise<void> {
@@ -81,6 +79,8 @@ export class Archive {
         // A full disk, or a log that cannot be written: the next segment, or the next hour, tries again.
       }
     }
+    // In the same turn in which it was seen that nothing is due.
+    this.#running = undefined
   }
 
   /** What a crash left: half of a compressed file, and text that was on record as pruned. */

@@ -18,7 +18,7 @@ import { type Lock, takeLock } from './lock.ts'
 import { Frontier } from './merkle.ts'
 import { noteVerifier } from './note.ts'
 import { Publisher } from './publisher.ts'
-import { type Cut, type Recovered, recover } from './recovery.ts'
+import { factsOf, type Recovered, recover } from './recovery.ts'
 import { Rotation } from './rotation.ts'
 import { Sequencer } from './sequencer.ts'
 
@@ -197,12 +197,12 @@ class FileLog implements Log {
     const { frontier } = found.anchor
     const previous = { previous_size: frontier.size, previous_root: frontier.root().toString('base64') }
     try {
-      if (found.cut) await this.#note('log.recovered', describe(found.cut))
+      if (found.cut) await this.#note('log.recovered', factsOf(found.cut))
       await this.#note('log.opened', { ...previous, ...this.#opened })
       await this.#publisher.flush()
     } catch (cause) {
       await this.#archive.close()
-      this.#sequencer.stop()
+      this.#stop()
       throw cause
     }
     return this
@@ -226,7 +226,7 @@ class FileLog implements Log {
         cause,
       })
     } finally {
-      this.#sequencer.stop()
+      this.#stop()
       await this.#held.file.close()
       // What is lost of the hashes is made again at the next start.
       await this.#held.hashes.sync().catch(() => undefined)
@@ -239,11 +239,12 @@ class FileLog implements Log {
     }
   }
 
+  #stop(): void {
+    this.#sequencer.stop()
+    this.#publisher.stop()
+  }
+
   #note(kind: string, facts: Record<string, JsonValue>): Promise<number> {
     return this.#sequencer.append(draftFrom({ kind, log: this.origin, facts }))
   }
-}
-
-function describe(cut: Cut): Record<string, JsonValue> {
-  return { reason: 'torn_tail', cut_bytes: cut.bytes, cut_sha256: cut.sha256, kept_in: cut.keptIn }
 }

@@ -20,6 +20,7 @@ export class Publisher {
   #nodes = noNodes()
   #failure: Error | undefined
   #isDirty = false
+  #isStopped = false
   #running: Promise<void> | undefined
   #timer: NodeJS.Timeout | undefined
   #lastAt = Number.NEGATIVE_INFINITY
@@ -46,21 +47,25 @@ export class Publisher {
 
   /** Publish what is stored now. @throws what went wrong. */
   async flush(): Promise<void> {
-    clearTimeout(this.#timer)
     await this.#running
     if (this.#isDirty) await this.#run()
-    clearTimeout(this.#timer)
-    this.#timer = undefined
     if (this.#failure) throw this.#failure
   }
 
+  /** Nothing is published from now on: the files are about to be closed. */
+  stop(): void {
+    this.#isStopped = true
+    clearTimeout(this.#timer)
+  }
+
   #schedule(): void {
-    if (this.#timer || this.#running) return
+    if (this.#timer || this.#running || this.#isStopped) return
     const waitMs = Math.max(0, this.#lastAt + EVERY_MS - this.#parts.clock.elapsedMs())
     this.#timer = setTimeout(() => this.#run(), waitMs).unref()
   }
 
   #run(): Promise<void> {
+    clearTimeout(this.#timer)
     this.#timer = undefined
     this.#running ??= this.#publish().finally(() => {
       this.#running = undefined

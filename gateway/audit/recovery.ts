@@ -7,6 +7,7 @@ import { hash } from 'node:crypto'
 import { type FileHandle, open } from 'node:fs/promises'
 import { join } from 'node:path'
 import { type Anchor, readAnchor, readCheckpoint } from './anchor.ts'
+import type { JsonValue } from './canonical.ts'
 import type { Checkpoint } from './checkpoint.ts'
 import { parseEntry, timeOf } from './entry.ts'
 import { entryAt } from './follow.ts'
@@ -28,6 +29,11 @@ export interface Cut {
   readonly sha256: string
   /** Name of the file in the log's directory that holds what was cut off. */
   readonly keptIn: string
+}
+
+/** As `log.recovered` says it. */
+export function factsOf(cut: Cut): Record<string, JsonValue> {
+  return { reason: 'torn_tail', cut_bytes: cut.bytes, cut_sha256: cut.sha256, kept_in: cut.keptIn }
 }
 
 export interface Recovered {

@@ -62,17 +62,20 @@ type Closed = Pick<Segment, 'first' | 'path' | 'bytes'> & { readonly form: 'plai
 /** What is closed and kept, oldest first, one form of each: the plain one as long as it is there, for it is the original. */
 async function listClosed(dir: string): Promise<(Closed | (Segment & { form: 'pruned' }))[]> {
   const kept = await prunedBefore(dir)
-  const found = new Map<number, Closed>()
+  const names = new Map<number, string>()
   for (const name of (await readdir(dir)).sort()) {
-    const parts = CLOSED.exec(name)
-    const first = Number(parts?.[1])
-    // Left behind by a crash while it was being removed.
-    if (!parts || first < kept || found.has(first)) continue
-    const path = join(dir, name)
-    const bytes = (await inode(path))?.size
-    if (bytes !== undefined) found.set(first, { first, path, bytes, form: parts[2] ? 'zstd' : 'plain' })
+    const first = Number(CLOSED.exec(name)?.[1] ?? -1)
+    // What is before `kept` was left behind by a crash while it was being removed.
+    if (first >= kept && !names.has(first)) names.set(first, name)
   }
-  const closed = [...found.values()].sort((a, b) => a.first - b.first)
+  const found = await Promise.all(
+    [...names].map(async ([first, name]): Promise<Closed | undefined> => {
+      const path = join(dir, name)
+      const bytes = (await inode(path))?.size
+      return bytes === undefined ? undefined : { first, path, bytes, form: name.endsWith('.zst') ? 'zstd' : 'plain' }
+    }),
+  )
+  const closed = found.filter((segment) => segment !== undefined).sort((a, b) => a.first - b.first)
   const pruned = { first: 0, count: kept, path: join(dir, PRUNED), form: 'pruned', bytes: 0 } as const
   return kept > 0 ? [pruned, ...closed] : closed
 }
