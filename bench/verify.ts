@@ -66,7 +66,10 @@ async function write(): Promise<void> {
   })
   const hmacKey = createSecretKey(randomBytes(32))
   const audit = createAudit({ log, clock: systemClock, node: 'bench', version: '0', hmacKey })
-  await audit.record('policy.loaded', 'default', { policy_set: decision().policySet })
+  await audit.record('policy.loaded', 'default', {
+    ...{ policies: 1, files: [], services: [] },
+    policy_set: decision().policySet,
+  })
   let left = Math.floor(entries / (2 * CALLS + 2))
   await Promise.all(
     Array.from({ length: AT_ONCE }, async () => {
@@ -84,8 +87,9 @@ async function one(audit: ReturnType<typeof createAudit>): Promise<void> {
   event.decided(decision())
   await event.commit()
   const lease = leaseFacts({ credentialId: `hmac:${randomUUID()}`, expiresAt: made.expiresAt })
-  const { credentialId: cred_id, expiresAt: expires } = lease
-  await audit.record('lease.issued', 'default', { cred_id, expires, grant: made.id, service: 'github', ms: 12 })
+  const { credentialId: cred_id, expiresAt: expires, provider, credential, ephemeral } = lease
+  const facts = { cred_id, expires, provider, credential, ephemeral, grant: made.id, service: 'github', ms: 12 }
+  await audit.recordUnder('lease.issued', made, { ...facts, cause: 'needed' })
   for (let i = 0; i < CALLS; i++) {
     const call = audit.openCall(inbound())
     call.located(endpoint())
