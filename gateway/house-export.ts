@@ -34,7 +34,7 @@ export async function openHouseExports(settings: Settings, parts: ExportParts): 
     jobs: prepared.map(({ job }) => job),
     senders: new Map(prepared.flatMap(({ job, send }) => (send ? [[job.name, send]] : []))),
     nowMs: () => parts.clock.nowMs(),
-    warn: (text) => void process.stderr.write(`keyless: warning: ${text}\n`),
+    warn,
   })
 }
 
@@ -52,10 +52,16 @@ async function prepare(
     return { job: { ...job, to: { postgres: url, table: to.table ?? DEFAULT_TABLE } } }
   }
   const { url, headers = {}, addresses = [] } = to
+  if (url.startsWith('http:') && Object.keys(headers).length > 0)
+    warn(`export ${name}: its headers go to ${url} in the clear`)
   return {
     job: { ...job, to: { url } },
     send: await createReceiver({ fetch: upstream.fetchFor(addresses), headers, baseDir }),
   }
+}
+
+function warn(text: string): void {
+  process.stderr.write(`keyless: warning: ${text}\n`)
 }
 
 const DEFAULT_TABLE = 'keyless_log'
