@@ -73,7 +73,17 @@ const PERSONAL_REFRESH_MS = 1000
 /** Also where nothing is sealed any more: what was sealed before can be read and forgotten. */
 export async function openHumans({ keysDir, audit }: Settings, { personal: key }: Keys): Promise<Humans> {
   const isReader = audit.personal === 'plain'
-  const personal = await openPersonal({ dir: personalDirIn(keysDir), key, isReader })
+  const dir = personalDirIn(keysDir)
+  const personal = await openPersonal({ dir, key, isReader }).catch((cause: NodeJS.ErrnoException) => {
+    if (cause.code === undefined) throw cause
+    const need = isReader ? 'read' : 'write for audit.personal: sealed'
+    throw new Error(
+      `The keys of humans in ${dir} cannot be used (${cause.code}). Let this user ${need} in keys_dir, and remove what else has that name.`,
+      {
+        cause,
+      },
+    )
+  })
   // While it cannot be read, what is in memory stays in use.
   const timer = setInterval(() => personal.refresh().catch(() => undefined), PERSONAL_REFRESH_MS).unref()
   return { personal, [Symbol.dispose]: () => clearInterval(timer) }
