@@ -165,6 +165,9 @@ const DESCRIPTION = {
     version: '1',
     description: 'Refusals are application/problem+json with a stable code.',
   },
+  components: {
+    securitySchemes: { reader: { type: 'http', scheme: 'bearer', description: 'A token of audit.readers.' } },
+  },
 } as const
 
 function createApp(clock: Clock, tls: ServerOptions | undefined): FastifyInstance {
