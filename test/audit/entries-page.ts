@@ -78,7 +78,7 @@ function propertiesOf(shape: Shape): Shape | undefined {
 }
 
 function typeOf(shape: Shape): string {
-  if (shape.$ref !== undefined) return `[${refOf(shape)}](#${refOf(shape)})`
+  if (shape.$ref !== undefined) return refOf(shape) === 'any' ? 'any' : `[${refOf(shape)}](#${refOf(shape)})`
   if (shape.const !== undefined) return `\`${shape.const}\``
   if (shape.enum !== undefined) return shape.enum.map((one) => `\`${one}\``).join(', ')
   if (shape.anyOf !== undefined) return [...new Set(shape.anyOf.filter(isNoCut).map(typeOf))].join(' or ')
