@@ -227,9 +227,10 @@ interface Found {
 async function lookFor(database: Database, where: string, span: Span): Promise<Found> {
   const { sql, values } = within({ sql: `(${where})`, values: [] }, span)
   const [row] = await database.all<{ n: number }>(`SELECT COUNT(*) AS n FROM records WHERE ${sql}`, values)
+  if (!row?.n) return { n: 0, some: [] }
   const some = await database.all<{ log: string; seq: number }>(
-    `SELECT log, seq FROM records WHERE ${sql} ORDER BY ts DESC, seq DESC LIMIT 3`,
+    `SELECT log, seq FROM records WHERE ${sql} ORDER BY id DESC LIMIT 3`,
     values,
   )
-  return { n: row?.n ?? 0, some: some.map(refOf) }
+  return { n: row.n, some: some.map(refOf) }
 }

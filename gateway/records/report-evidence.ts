@@ -51,22 +51,37 @@ const SAMPLES = 3
 const NOTE = 'Which entries speak for which control is a proposal: have an auditor confirm it.'
 
 export async function evidence(database: Database, span: Span, o: EvidenceOptions): Promise<EvidenceReport> {
-  const all = within({ sql: '1 = 1', values: [] }, span)
-  const [row] = await database.all<{ records: number }>(
-    `SELECT COUNT(*) AS records FROM records WHERE ${all.sql}`,
-    all.values,
-  )
+  const { records, counts } = await countAll(database, span, o)
   const controls: ControlEvidence[] = []
-  for (const control of CONTROLS) controls.push(await evidenceOf(database, control, span, o))
-  return { framework: FRAMEWORKS[o.framework], note: NOTE, span, records: row?.records ?? 0, controls }
+  for (const control of CONTROLS) controls.push(await evidenceOf(database, control, span, { ...o, counts }))
+  return { framework: FRAMEWORKS[o.framework], note: NOTE, span, records, controls }
 }
 
-async function evidenceOf(
+type Counts = ReadonlyMap<Evidence, number>
+
+/** In one pass: an index of a million records is read once, not once for each kind of evidence. */
+async function countAll(
   database: Database,
-  control: Control,
   span: Span,
-  o: EvidenceOptions,
-): Promise<ControlEvidence> {
+  { nowMs }: EvidenceOptions,
+): Promise<{ readonly records: number; readonly counts: Counts }> {
+  const wanted = CONTROLS.flatMap((control) => control.evidence)
+  const columns = wanted.map((one, i) => `COUNT(CASE WHEN ${conditionOf(one, nowMs)} THEN 1 END) AS n${i}`)
+  const { sql, values } = within({ sql: '1 = 1', values: [] }, span)
+  const [row] = await database.all<Record<string, number>>(
+    `SELECT COUNT(*) AS records, ${columns.join(', ')} FROM records WHERE ${sql}`,
+    values,
+  )
+  return { records: row?.records ?? 0, counts: new Map(wanted.map((one, i) => [one, row?.[`n${i}`] ?? 0])) }
+}
+
+function conditionOf({ where }: Evidence, nowMs: number): string {
+  return `(${where.replace(':now', String(nowMs))})`
+}
+
+type Looking = EvidenceOptions & { readonly counts: Counts }
+
+async function evidenceOf(database: Database, control: Control, span: Span, o: Looking): Promise<ControlEvidence> {
   const shown: Shown[] = []
   for (const one of control.evidence) shown.push(await shownBy(database, one, span, o))
   const some = shown.filter(({ entries }) => entries > 0)
@@ -80,11 +95,12 @@ async function evidenceOf(
   }
 }
 
-async function shownBy(database: Database, { shows, where }: Evidence, span: Span, o: EvidenceOptions): Promise<Shown> {
-  const { sql, values } = within({ sql: `(${where.replace(':now', String(o.nowMs))})`, values: [] }, span)
-  const [row] = await database.all<{ entries: number }>(`SELECT COUNT(*) AS entries FROM records WHERE ${sql}`, values)
+async function shownBy(database: Database, one: Evidence, span: Span, o: Looking): Promise<Shown> {
+  const entries = o.counts.get(one) ?? 0
+  if (entries === 0) return { shows: one.shows, entries, samples: [] }
+  const { sql, values } = within({ sql: conditionOf(one, o.nowMs), values: [] }, span)
   const rows = await database.all<{ log: string; seq: number; ts: number; kind: string }>(
-    `SELECT log, seq, ts, kind FROM records WHERE ${sql} ORDER BY ts DESC, seq DESC LIMIT ${SAMPLES}`,
+    `SELECT log, seq, ts, kind FROM records WHERE ${sql} ORDER BY id DESC LIMIT ${SAMPLES}`,
     values,
   )
   const samples: Sample[] = []
@@ -93,5 +109,5 @@ async function shownBy(database: Database, { shows, where }: Evidence, span: Spa
     const proof = await o.prove?.(entry)
     samples.push({ entry, ts, kind, ...(proof !== undefined && { proof }) })
   }
-  return { shows, entries: row?.entries ?? 0, samples }
+  return { shows: one.shows, entries, samples }
 }
