@@ -31,6 +31,7 @@ const OTHER = 99
 
 const Severity = { informational: 1, low: 2, medium: 3, high: 4 } as const
 const [SUCCESS, FAILURE] = [1, 2] as const
+const NOTABLE: ReadonlySet<string> = new Set(['log.recovered', 'log.clock_set_back'])
 
 /** What happens to the thing that an entry is about → activity of Entity Management. */
 const MANAGED: Readonly<Record<string, { readonly type: string; readonly activity: number }>> = {
@@ -57,7 +58,7 @@ export function classified(item: Item): Classified {
     class_uid: BASE_EVENT,
     activity_id: OTHER,
     activity_name: kind,
-    severity_id: severityOf(kind),
+    severity_id: NOTABLE.has(kind) ? Severity.medium : Severity.informational,
     message: kind,
   }
 }
@@ -246,8 +247,4 @@ function finding(item: Item): Classified {
 const TITLES: Readonly<Record<string, string>> = {
   'leak.detected': 'An answer held its credential',
   'leak.foreign': 'A request carried a credential of somebody else',
-}
-
-function severityOf(kind: string): number {
-  return kind === 'log.recovered' || kind === 'log.clock_set_back' ? Severity.medium : Severity.informational
 }
