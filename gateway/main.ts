@@ -12,6 +12,7 @@ import type { Grant } from './protocol/grant.ts'
 import { uuidv7 } from './protocol/id.ts'
 import type { Service } from './protocol/service.ts'
 import { formatAuthority } from './protocol/target.ts'
+import type { RecordsState } from './records/records-thread.ts'
 import type { Settings } from './settings.ts'
 import { credentialProblem, unusedCredentials } from './settings-credentials.ts'
 import { VERSION } from './version.ts'
@@ -160,8 +161,9 @@ async function statusOf(settings: Settings, house: House, ports: Ports, clock: C
   }
 }
 
-function auditOf(settings: Settings, { audit, witnesses, exports }: House): StatusView['audit'] {
+function auditOf(settings: Settings, { audit, witnesses, exports, reading }: House): StatusView['audit'] {
   const { views, witness } = witnesses
+  const index = reading.records?.state
   return {
     ok: audit.failure === undefined,
     size: audit.size,
@@ -171,8 +173,13 @@ function auditOf(settings: Settings, { audit, witnesses, exports }: House): Stat
       ...{ name, lag_entries: entries, lag_seconds: seconds, refused },
       ...(failure !== undefined && { trouble: failure }),
     })),
+    ...(index && { index: indexView(index) }),
     ...(witness && { witness_key: witness.key }),
   }
+}
+
+function indexView({ lag, trouble }: RecordsState): NonNullable<StatusView['audit']['index']> {
+  return { lag_entries: lag.entries, lag_seconds: lag.seconds, ...(trouble !== undefined && { trouble }) }
 }
 
 function controlUrl({ listen }: Settings, port: number): string {

@@ -250,6 +250,10 @@ export const answers = {
           origin: text,
           witnesses: { type: 'array', items: witness },
           exports: { type: 'array', items: sentOn },
+          index: closed({ lag_entries: { type: 'integer' }, lag_seconds: { type: 'number' }, trouble: text }, [
+            'lag_entries',
+            'lag_seconds',
+          ]),
           witness_key: text,
         },
         ['ok', 'size', 'origin', 'witnesses', 'exports'],

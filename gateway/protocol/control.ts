@@ -206,6 +206,8 @@ export interface StatusView {
     readonly origin: string
     readonly witnesses: readonly WitnessView[]
     readonly exports: readonly ExportView[]
+    /** How far behind the index is; absent: there is none, or it has said nothing yet. */
+    readonly index?: { readonly lag_entries: number; readonly lag_seconds: number; readonly trouble?: string }
     /** Verifier key of this gateway as a witness of other logs; absent when it is none. */
     readonly witness_key?: string
   }

@@ -143,6 +143,13 @@ describe('the records at the control door', () => {
     expect(listed(await local('/records?kind=log.*')).records.length).toBeGreaterThan(0)
   })
 
+  it('say in the status how far behind they are', async () => {
+    await vi.waitFor(async () => {
+      const { audit } = (await local('/status')).json as { audit: { index?: object } }
+      expect(audit.index).toEqual({ lag_entries: 0, lag_seconds: 0 })
+    }, 5_000)
+  })
+
   it('are described where all routes are', async () => {
     const { json } = await remote('/openapi.json')
     const { paths } = json as { paths: Record<string, { get: { parameters: { name: string }[] } }> }
