@@ -87,6 +87,7 @@ async function withRecords(which: WhichIndex, work: (records: Records, index: In
     { createRecords },
     { openUnsealing },
     { systemClock },
+    { isUnsound, removeSqlite },
   ] = await Promise.all([
     import('./find-audit.ts'),
     import('./find-index.ts'),
@@ -94,6 +95,7 @@ async function withRecords(which: WhichIndex, work: (records: Records, index: In
     import('../records/records.ts'),
     import('./unseal.ts'),
     import('../protocol/clock.ts'),
+    import('../records/database-sqlite.ts'),
   ])
   const dir = await findAuditDir(which)
   const origin = await originOf(dir)
@@ -101,19 +103,22 @@ async function withRecords(which: WhichIndex, work: (records: Records, index: In
     throw new Error(
       `there is no log in ${dir}. Name its directory with --audit-dir, or the data directory with --data.`,
     )
-  const index = await openIndex({
-    dir,
-    origin,
-    at: await findIndex(which, dir),
-    clock: systemClock,
-    onProgress: progress(),
-  })
+  const at = await findIndex(which, dir)
+  const names = await openUnsealing(which)
   // Whoever reads our output has seen enough: `keyless log find | head`.
   process.stdout.on('error', (cause: NodeJS.ErrnoException) => process.exit(cause.code === 'EPIPE' ? 0 : 1))
+  const index = await openIndex({ dir, origin, at, clock: systemClock, onProgress: progress() })
   try {
     if (index.rebuilt !== undefined) say(`${index.rebuilt}; it is made again from the log.`)
     await fill(index)
-    await work(createRecords({ ...index, dir, origin, names: await openUnsealing(which) }), index)
+    await work(createRecords({ ...index, dir, origin, names }), index)
+  } catch (cause) {
+    // Damage inside a file shows only where it is read.
+    if (!('path' in at) || !isUnsound(cause)) throw cause
+    removeSqlite(at.path)
+    throw new Error(
+      `the index ${at.path} was damaged and has been removed. Run the command again: it is made from the log.`,
+    )
   } finally {
     await index.database.close()
   }
