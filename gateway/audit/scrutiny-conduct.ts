@@ -31,6 +31,9 @@ export class Conduct {
   /** Run of a gateway → digests of the policies that it has loaded. */
   readonly #policies = new Map<string, Set<string>>()
   #deferred: Deferred[] = []
+  /** What no log has, while one of them has not been read as far. */
+  #unsure: Missing[] = []
+  readonly #logs = new Set<Ledger['scrutiny']>()
 
   constructor(o: ConductOptions) {
     this.#o = o
@@ -39,6 +42,7 @@ export class Conduct {
 
   /** @param decidedMs of an outcome: when its call was decided. */
   take(fact: Fact, index: number, ledger: Ledger, decidedMs: number | undefined): void {
+    this.#logs.add(ledger.scrutiny)
     this.#settle(fact.ms - SKEW_MS)
     if (fact.chain && !fact.chain.isHashed)
       ledger.findings.fault('grant', index, 'the hash of the lineage is not that of its steps')
@@ -60,6 +64,10 @@ export class Conduct {
   /** After the last entry of all logs. */
   finish(): void {
     this.#settle(Number.POSITIVE_INFINITY)
+    for (const { check, index, ledger, ms, what } of this.#unsure)
+      if (this.#mayBeUnread(ms))
+        ledger.findings.warn(check, index, `${what}; a log that goes on was read or copied before it was written`)
+      else ledger.findings.fault(check, index, what)
   }
 
   #policy({ kind, boot = '', policySet }: Fact, index: number, ledger: Ledger): void {
@@ -83,8 +91,11 @@ export class Conduct {
       () => this.#grants.checkChild(made, fact, index, ledger),
       () =>
         this.#absent(
-          { check: 'grant', index, ledger, id: parent },
-          `the grant ${made.id} was delegated below ${parent}, which no entry made`,
+          {
+            ...{ check: 'grant', index, ledger, ms: fact.ms },
+            what: `the grant ${made.id} was delegated below ${parent}, which no entry made`,
+          },
+          parent,
         ),
     )
     this.#grants.use({ id: parent, chain: undefined, fact, index, ledger, waitMs: 0, what: 'the entry delegates' })
@@ -116,8 +127,11 @@ export class Conduct {
       () => this.#leases.has(lease),
       () =>
         this.#absent(
-          { check: 'lease', index, ledger, id: grant },
-          `no entry says how the credential ${id} of the call was obtained for the grant ${grant}`,
+          {
+            ...{ check: 'lease', index, ledger, ms: fact.ms },
+            what: `no entry says how the credential ${id} of the call was obtained for the grant ${grant}`,
+          },
+          grant,
         ),
     )
   }
@@ -127,7 +141,11 @@ export class Conduct {
     this.#need(
       fact,
       () => this.#grants.use(use),
-      () => this.#absent({ check: 'grant', index, ledger, id }, `${what} the grant ${id}, which no entry made`),
+      () =>
+        this.#absent(
+          { check: 'grant', index, ledger, ms: fact.ms, what: `${what} the grant ${id}, which no entry made` },
+          id,
+        ),
     )
   }
 
@@ -151,14 +169,21 @@ export class Conduct {
     if (done > 0) this.#deferred.splice(0, done)
   }
 
-  /** Older than this log it may be in one that was before it; and another replica may have it. */
-  #absent({ check, index, ledger, id }: Missing, what: string): void {
+  /** @param id of the grant that is not known, or whose credential is not. Older than this log it may be in one that was before it; and another replica may have it. */
+  #absent(missing: Missing, id: string): void {
+    const { check, index, ledger, ms, what } = missing
     const { findings, scrutiny } = ledger
     if (scrutiny.mayPrecede(madeMs(id)))
       findings.warn(check, index, `${what}; it is older than the first entry of this log`)
     else if (!this.#o.isFleet && scrutiny.isShared !== false)
       findings.warn(check, index, `${what}; another replica may have, so name the directories of all`)
+    else if (this.#mayBeUnread(ms)) this.#unsure.push(missing)
     else findings.fault(check, index, what)
+  }
+
+  /** Directories are read, and copied, one after the other: what the one ends with may come in the other behind its end. */
+  #mayBeUnread(ms: number): boolean {
+    return this.#o.isFleet && [...this.#logs].some((log) => log.endsBefore(ms + SKEW_MS))
   }
 }
 
@@ -172,6 +197,7 @@ interface Missing {
   readonly check: Check
   readonly index: number
   readonly ledger: Ledger
-  /** Grant that is not known, or whose credential is not. */
-  readonly id: string
+  /** When it was needed. */
+  readonly ms: number
+  readonly what: string
 }

@@ -69,6 +69,11 @@ export class Scrutiny {
     return this.#aliveMs
   }
 
+  /** Whether it goes on, and what was read of it ends before this time. */
+  endsBefore(ms: number): boolean {
+    return !this.#runs.isSealed && this.#latestMs < ms
+  }
+
   /** How often the log was opened without having been sealed. */
   get crashes(): number {
     return this.#crashes

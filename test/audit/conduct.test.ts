@@ -1,5 +1,5 @@
 /** What `verify` finds impossible, though every signature is right: the history itself. */
-import { rm } from 'node:fs/promises'
+import { cp, rm } from 'node:fs/promises'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { verifyLog, verifyLogs } from '../../gateway/audit/verify.ts'
 import { excessOf } from '../../gateway/grant/attenuate.ts'
@@ -539,6 +539,34 @@ describe('a fleet', () => {
     await b.close()
     expect(await fleet()).toMatchObject([{ ok: true }, { ok: false, first_bad: { check: 'ended' } }])
     expect(await verifyLogs([dir, other], { excess, boundS: 5 })).toMatchObject([{ ok: true }, { ok: true }])
+  })
+
+  it('may be copied one log after the other, while it runs', async () => {
+    const [a, b] = [await history(dir, ours), await history(other, theirs)]
+    const early = await temporaryDir()
+    const call = async () => {
+      const root = await a.open()
+      await b.call(root, await a.lease(root))
+      a.clock.ms = b.clock.ms += 100_000
+    }
+    const copies = () => verifyLogs([early, other], { excess })
+    try {
+      await call()
+      await cp(dir, early, { recursive: true })
+      await call()
+      expect(await copies()).toMatchObject([
+        { ok: true, warnings: [] },
+        { ok: true, warnings: Array.from({ length: 2 }, () => ({ what: expect.stringContaining('copied before') })) },
+      ])
+      await a.close()
+      await b.close()
+      expect(await fleet()).toMatchObject([{ warnings: [] }, { warnings: [] }])
+      // Of a log that was closed there is no more.
+      await dropAndSign(dir, ORIGIN, ({ kind }) => kind === 'lease.issued')
+      expect(await fleet()).toMatchObject([{ ok: true }, { fault_count: 2, warnings: [] }])
+    } finally {
+      await rm(early, { recursive: true, force: true })
+    }
   })
 
   it('misses what none of them has', async () => {
