@@ -17,7 +17,7 @@ export interface Disk {
   cutBack(fd: number, length: number, done: (error: Error | null) => void): void
   sync(fd: number): Promise<void>
   /** Put a small file in place of another: readers see the old or the new one, whole. */
-  replace(path: string, text: string, options: { isDurable: boolean }): Promise<void>
+  replace(path: string, text: string): Promise<void>
   /** Name the file `active` `closed`, and put an empty one in its place, durably. When it fails, nothing has changed. */
   rotate(paths: { active: string; fresh: string; closed: string }, durability: 'fsync' | 'relaxed'): Promise<FileHandle>
 }
@@ -43,12 +43,12 @@ export const realDisk: Disk = {
   },
   cutBack: (fd, length, done) => ftruncate(fd, length, done),
   sync: (fd) => new Promise((resolve, reject) => fdatasync(fd, (error) => (error ? reject(error) : resolve()))),
-  replace: async (path, text, { isDurable }) => {
+  replace: async (path, text) => {
     const temporary = `${path}.new`
     const file = await open(temporary, 'w', 0o600)
     try {
       await file.writeFile(text, { encoding: 'utf8' } satisfies WriteFileOptions)
-      if (isDurable) await file.sync()
+      await file.sync()
     } finally {
       await file.close()
     }

@@ -10,8 +10,6 @@ export const files = {
   checkpoint: 'checkpoint',
   /** The newest one that witnesses have cosigned. */
   witnessed: 'checkpoint.witnessed',
-  /** The same head with what is needed to go on from it. */
-  frontier: 'frontier.json',
   /** Leaf hashes, 32 bytes each: C2SP level-0 tiles end to end. */
   leaves: 'leaves',
   lock: 'lock',

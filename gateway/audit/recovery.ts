@@ -6,7 +6,7 @@
 import { hash } from 'node:crypto'
 import { type FileHandle, open } from 'node:fs/promises'
 import { join } from 'node:path'
-import { type Anchor, readAnchor, readCheckpoint } from './anchor.ts'
+import { type Anchor, readCheckpoint } from './anchor.ts'
 import type { JsonValue } from './canonical.ts'
 import type { Checkpoint } from './checkpoint.ts'
 import { parseEntry, timeOf } from './entry.ts'
@@ -57,12 +57,12 @@ interface Recovery {
  */
 export async function recover(o: Recovery): Promise<Recovered> {
   await undoHalfRotation(o.dir)
-  const heads = await signedHeads(o)
+  const head = await readCheckpoint(o.dir, o.verifier)
   const segments = await listSegments(o.dir)
   const hashes = await HashFiles.open(o.dir)
   try {
     const replay =
-      (await fromTheEnd(o.dir, { heads, segments, hashes })) ?? (await fromTheStart(o.dir, { heads, segments, hashes }))
+      (await fromTheEnd(o.dir, { head, segments, hashes })) ?? (await fromTheStart(o.dir, { head, segments, hashes }))
     const { frontier, offset, latestMs } = replay
     await hashes.cut(frontier.size)
     await hashes.sync()
@@ -76,7 +76,7 @@ export async function recover(o: Recovery): Promise<Recovered> {
 }
 
 interface Found {
-  readonly heads: readonly Checkpoint[]
+  readonly head: Checkpoint | undefined
   readonly segments: readonly Segment[]
   readonly hashes: HashFiles
 }
@@ -86,7 +86,7 @@ interface Found {
  * finds anything wrong: reading all then tells what.
  */
 async function fromTheEnd(dir: string, found: Found): Promise<Replay | undefined> {
-  const covered = Math.max(0, ...found.heads.map((head) => head.size))
+  const covered = found.head?.size ?? 0
   const last = await entryAt(dir, covered - 1).catch(() => undefined)
   const isSealed = last !== undefined && parseEntry(last)?.kind === 'log.sealed'
   const from = Math.max(await prunedBefore(dir), covered - (isSealed ? 0 : UNSYNCED) - TILE_WIDTH)
@@ -95,14 +95,14 @@ async function fromTheEnd(dir: string, found: Found): Promise<Replay | undefined
     const stored = await openHashes(dir)
     const known = new Frontier(from, await stored.peaks(from).finally(() => stored.close()))
     await found.hashes.complete(from)
-    return await replayed(dir, new Replay(known, found.heads, join(dir, files.entries)), found)
+    return await replayed(dir, new Replay(known, found.head, join(dir, files.entries)), found)
   } catch {
     return undefined
   }
 }
 
 async function fromTheStart(dir: string, found: Found): Promise<Replay> {
-  return replayed(dir, new Replay(new Frontier(), found.heads, join(dir, files.entries)), found)
+  return replayed(dir, new Replay(new Frontier(), found.head, join(dir, files.entries)), found)
 }
 
 /** All segments from the replay's place on. */
@@ -165,13 +165,6 @@ async function replayHashes(dir: string, replay: Replay, o: { end: number; hashe
   } finally {
     await stored.close()
   }
-}
-
-/** The checkpoint, and the same in the frontier file, which can be newer by one. */
-async function signedHeads({ dir, verifier }: Recovery): Promise<Checkpoint[]> {
-  const checkpoint = await readCheckpoint(dir, verifier)
-  const stored = await readAnchor(dir, verifier)
-  return [checkpoint, stored?.head].filter((head) => head !== undefined)
 }
 
 async function firstTime(file: FileHandle): Promise<number | undefined> {

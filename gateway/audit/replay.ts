@@ -1,4 +1,4 @@
-/** Walks the entries of a log from a known tree on: what the signed heads cover must hash to them, what comes after must at least be entries. */
+/** Walks the entries of a log from a known tree on: what the signed head covers must hash to it, what comes after must at least be entries. */
 import type { Checkpoint } from './checkpoint.ts'
 import { parseEntry, timeOf } from './entry.ts'
 import { type HashFiles, noNodes } from './hash-files.ts'
@@ -18,17 +18,17 @@ export class Replay {
   latestMs = 0
   /** A line did not belong to the log; none was taken after it. */
   isTorn = false
-  readonly #heads: readonly Checkpoint[]
+  readonly #head: Checkpoint | undefined
   readonly #covered: number
   /** Where the log is, for messages. */
   readonly #path: string
   #nodes = noNodes()
 
-  constructor(known: Frontier, heads: readonly Checkpoint[], path: string) {
+  constructor(known: Frontier, head: Checkpoint | undefined, path: string) {
     this.frontier = new Frontier(known.size, known.peaks, (level, root) => this.#nodes[level]?.push(root))
-    this.#heads = heads
+    this.#head = head
     this.#path = path
-    this.#covered = Math.max(0, ...heads.map((head) => head.size))
+    this.#covered = head?.size ?? 0
   }
 
   take(lines: readonly Line[]): void {
@@ -46,12 +46,10 @@ export class Replay {
   add(leaf: Buffer): void {
     this.#nodes[0]?.push(leaf)
     this.frontier.append(leaf)
-    for (const head of this.#heads) {
-      if (head.size !== this.frontier.size || head.root.equals(this.frontier.root())) continue
-      throw new Error(
-        `${this.#path} does not match its signed checkpoint at size ${head.size}: an entry was changed. The log is not opened. ${ADVICE}`,
-      )
-    }
+    if (this.#head?.size !== this.frontier.size || this.#head.root.equals(this.frontier.root())) return
+    throw new Error(
+      `${this.#path} does not match its signed checkpoint at size ${this.#head.size}: an entry was changed. The log is not opened. ${ADVICE}`,
+    )
   }
 
   /** Write out what was hashed since the last time. */

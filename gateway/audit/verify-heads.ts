@@ -1,7 +1,6 @@
 /** The signed heads that a log is held to: its own checkpoint, those of its witnesses, and the one that was remembered. */
 import { join } from 'node:path'
 import { readIfThere } from '../private-file.ts'
-import { readAnchor } from './anchor.ts'
 import { type Checkpoint, openCheckpoint } from './checkpoint.ts'
 import { files } from './lines.ts'
 import { NoteRefused, type NoteVerifier } from './note.ts'
@@ -13,7 +12,6 @@ export interface Head extends Checkpoint {
   readonly otherwise: string
 }
 
-/** The checkpoint, and the same in the frontier file, which can be newer by one. */
 export async function ownHeads(dir: string, verifier: NoteVerifier, findings: Findings): Promise<Head[]> {
   const heads: Head[] = []
   const note = await readIfThere(join(dir, files.checkpoint))
@@ -22,8 +20,6 @@ export async function ownHeads(dir: string, verifier: NoteVerifier, findings: Fi
     const checkpoint = opened(note, verifier, (what) => findings.fault('checkpoint', null, what))
     if (checkpoint) heads.push(own(checkpoint))
   }
-  const stored = await readAnchor(dir, verifier)
-  if (stored) heads.push(own(stored.head))
   return heads
 }
 

@@ -79,7 +79,7 @@ export class Findings {
   #warningCount = 0
 
   fault(check: Check, index: number | null, what: string): void {
-    // Two heads that do not fit, the checkpoint and the frontier, are one finding.
+    // Two heads that do not fit, such as the checkpoint and a remembered one, are one finding.
     if (this.#faults.some((fault) => fault.index === index && fault.what === what)) return
     this.#faultCount += 1
     if (this.#faults.length < MAX_KEPT) this.#faults.push({ index, what, check })

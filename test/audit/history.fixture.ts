@@ -1,6 +1,6 @@
 /** A history that a gateway could have had, written entry by entry with a clock that is moved by hand; and what a thief of its key could make of it. */
 import { randomUUID } from 'node:crypto'
-import { rm, writeFile } from 'node:fs/promises'
+import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import canonicalize from 'canonicalize'
 import type { Audit } from '../../gateway/audit/audit.ts'
@@ -160,7 +160,6 @@ export async function signAgain(dir: string, lines: readonly string[], origin: s
   const leaves = lines.map((line) => leafHash(Buffer.from(line)))
   const sign = checkpointSigner(origin, await loadLogKey(dir, origin))
   await writeFile(join(dir, 'entries.jsonl'), lines.map((line) => `${line}\n`).join(''))
-  await rm(join(dir, 'frontier.json'), { force: true })
   await writeFile(join(dir, 'leaves'), Buffer.concat(leaves))
   await writeFile(join(dir, 'checkpoint'), sign({ size: leaves.length, root: treeRoot(leaves) }))
 }

@@ -107,15 +107,15 @@ describe('appending', () => {
         steps.push('sync')
         return realDisk.sync(fd)
       },
-      replace: (path: string, text: string, options: { isDurable: boolean }) => {
-        steps.push(path.endsWith('checkpoint') ? 'sign' : 'frontier')
-        return realDisk.replace(path, text, options)
+      replace: (path: string, text: string) => {
+        steps.push('sign')
+        return realDisk.replace(path, text)
       },
     }
     const log = await openTestLog(dir, { durability: 'relaxed', disk })
     await log.append(note())
     await log.close()
-    expect(steps.slice(0, 3)).toEqual(['sync', 'frontier', 'sign'])
+    expect(steps.slice(0, 2)).toEqual(['sync', 'sign'])
     expect(await verifyStored(dir)).toMatchObject({ ok: true, entries: 3 })
   })
 })
@@ -129,7 +129,6 @@ describe('on disk', () => {
     expect(Object.fromEntries(modes)).toEqual({
       checkpoint: '600',
       'entries.jsonl': '600',
-      'frontier.json': '600',
       leaves: '600',
       lock: '600',
       'log.key': '600',
@@ -148,9 +147,9 @@ describe('on disk', () => {
     try {
       const disk = failingDisk()
       let signed = 0
-      disk.replace = (path, text, options) => {
-        if (path.endsWith('checkpoint')) signed += 1
-        return realDisk.replace(path, text, options)
+      disk.replace = (path, text) => {
+        signed += 1
+        return realDisk.replace(path, text)
       }
       const log = await openTestLog(dir, { disk })
       for (let i = 0; i < 50; i++) await log.append(note({ i }))
@@ -370,24 +369,20 @@ describe('starting again', () => {
     await expect(openTestLog(dir)).rejects.toThrow('entry 11 is damaged')
   })
 
-  it.each([
-    ['with', 0],
-    ['without', 1],
-  ])('refuses a log whose root is not the signed one, %s the frontier file', async (_, without) => {
+  it('refuses a log whose root is not the signed one', async () => {
     await fill(10)
-    if (without) await rm(join(dir, 'frontier.json'))
     const lines = await linesOf(dir)
-    // The last line as well: the frontier vouches for what is before it, and `verify` for all.
+    // The last line as well: the stored hashes vouch for what is before it, and `verify` for all.
     const changed = lines.map((line) => line.replace('"default"', '"defau1t"').replace('"seq":11', '"seq":12'))
     await writeFile(join(dir, 'entries.jsonl'), `${changed.join('\n')}\n`)
     await expect(openTestLog(dir)).rejects.toThrow('does not match its signed checkpoint at size 12')
   })
 
-  it.each(['frontier.json', 'leaves'])('makes %s again when it is lost or damaged', async (name) => {
+  it('makes the leaf hashes again when they are lost or damaged', async () => {
     await fill(10)
-    await rm(join(dir, name))
+    await rm(join(dir, 'leaves'))
     await (await openTestLog(dir)).close()
-    await writeFile(join(dir, name), 'garbage')
+    await writeFile(join(dir, 'leaves'), 'garbage')
     await (await openTestLog(dir)).close()
     expect(await verifyStored(dir)).toMatchObject({ ok: true, entries: 16 })
     expect((await stat(join(dir, 'leaves'))).size).toBe(16 * 32)
@@ -396,7 +391,6 @@ describe('starting again', () => {
   it('refuses calls without any signed head', async () => {
     await fill(10)
     await rm(join(dir, 'checkpoint'))
-    await rm(join(dir, 'frontier.json'))
     await expect(openTestLog(dir)).rejects.toThrow('its signed checkpoint is gone')
   })
 

@@ -29,7 +29,6 @@ async function signAgain(lines: readonly string[]): Promise<void> {
   const leaves = lines.map((line) => leafHash(Buffer.from(line)))
   const sign = checkpointSigner(ORIGIN, await loadLogKey(dir, ORIGIN))
   await write(lines)
-  await rm(join(dir, 'frontier.json'))
   await writeFile(join(dir, 'leaves'), Buffer.concat(leaves))
   await writeFile(join(dir, 'checkpoint'), sign({ size: leaves.length, root: treeRoot(leaves) }))
 }
@@ -162,20 +161,6 @@ describe('holds the log to its heads:', () => {
     expect((await verifyStored(dir)).first_bad?.what).toBe('the checkpoint is missing')
   })
 
-  it('an older checkpoint put back over a shorter log, while the frontier still tells', async () => {
-    const lines = (await linesOf(dir)).slice(0, 7)
-    const sign = checkpointSigner(ORIGIN, await loadLogKey(dir, ORIGIN))
-    await write(lines)
-    await writeFile(
-      join(dir, 'checkpoint'),
-      sign({ size: 7, root: treeRoot(lines.map((line) => leafHash(Buffer.from(line)))) }),
-    )
-    expect((await verifyStored(dir)).first_bad).toMatchObject({
-      index: 7,
-      what: expect.stringContaining('are missing'),
-    })
-  })
-
   it('no entries at all', async () => {
     await rm(join(dir, 'entries.jsonl'))
     expect((await verifyStored(dir)).first_bad?.index).toBe(0)
@@ -185,12 +170,10 @@ describe('holds the log to its heads:', () => {
 describe('the end of the log', () => {
   it('may hold entries that are not signed yet, and says how many', async () => {
     const before = await readFile(join(dir, 'checkpoint'))
-    const frontier = await readFile(join(dir, 'frontier.json'))
     const audit = testAudit(await openTestLog(dir))
     await call(audit)
     await audit.close()
     await writeFile(join(dir, 'checkpoint'), before)
-    await writeFile(join(dir, 'frontier.json'), frontier)
     expect(await verifyStored(dir)).toMatchObject({ ok: true, entries: SIZE + 4, covered: SIZE, uncovered: 4 })
   })
 
