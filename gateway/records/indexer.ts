@@ -20,6 +20,8 @@ export interface Indexer {
   catchUp(signal?: AbortSignal): Promise<number>
   /** Entries that are in the log and not in the index. */
   lag(): Promise<Lag>
+  /** The same without asking the database, which is away: as far as it was known to have come. */
+  lagMeanwhile(): Promise<Lag>
 }
 
 export interface IndexerOptions {
@@ -48,19 +50,26 @@ interface Progress {
 class Overtaken extends Error {}
 
 export function createIndexer(o: IndexerOptions): Indexer {
+  let next: number | undefined
   return {
     async catchUp(signal) {
-      let read = 0
       for (;;) {
         try {
-          read += await readOn(o, await resume(o), signal)
-          return read
+          const from = await resume(o)
+          next = from.place.seq
+          const more = await readOn(o, from, signal)
+          next = from.place.seq + more
+          return more
         } catch (cause) {
           if (!(cause instanceof Overtaken)) throw cause
         }
       }
     },
-    lag: () => lagOf(o),
+    async lag() {
+      next = (await progressOf(o))?.place.seq
+      return lagBehind(o, next)
+    },
+    lagMeanwhile: () => lagBehind(o, next),
   }
 }
 
@@ -150,11 +159,12 @@ export async function isOfThisLog(o: IndexerOptions): Promise<boolean> {
   return leafHash(last).toString('base64url') === known.leaf
 }
 
-async function lagOf(o: IndexerOptions): Promise<Lag> {
-  const [known, covered] = await Promise.all([progressOf(o), coveredBy(o.dir)])
-  const next = Math.max(known?.place.seq ?? 0, await firstKept(o.dir))
+/** @param known number of the first entry that is not in the index. Default: none is in it. */
+export async function lagBehind({ dir, clock }: Pick<IndexerOptions, 'dir' | 'clock'>, known = 0): Promise<Lag> {
+  const [covered, kept] = await Promise.all([coveredBy(dir), firstKept(dir)])
+  const next = Math.max(known, kept)
   if (next >= covered) return { entries: 0, seconds: 0 }
-  const oldest = await entryAt(o.dir, next)
-  const ageMs = oldest === undefined ? 0 : o.clock.nowMs() - Date.parse(parsed(oldest).ts)
+  const oldest = await entryAt(dir, next)
+  const ageMs = oldest === undefined ? 0 : clock.nowMs() - Date.parse(parsed(oldest).ts)
   return { entries: covered - next, seconds: Math.max(0, ageMs / 1000) }
 }

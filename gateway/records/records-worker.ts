@@ -5,6 +5,7 @@ import { openPersonal } from '../audit/personal.ts'
 import { systemClock } from '../protocol/clock.ts'
 import { GatewayError } from '../protocol/problem.ts'
 import { isUnsound, removeSqlite } from './database-sqlite.ts'
+import { lagBehind } from './indexer.ts'
 import { type Index, openIndex } from './opening.ts'
 import type { Lag } from './query.ts'
 import { createRecords, type Records } from './records.ts'
@@ -79,6 +80,11 @@ async function follow(): Promise<void> {
   lag = await opened.index.indexer.lag()
 }
 
+/** What the index misses grows while its database is away, and somebody has to be told. */
+function lagMeanwhile(): Promise<Lag> {
+  return opened?.index.indexer.lagMeanwhile() ?? lagBehind({ dir: plan.dir, clock: systemClock })
+}
+
 function sleep(ms: number): Promise<void> {
   return wait(ms, undefined, { signal: stop.signal }).catch(() => undefined)
 }
@@ -92,6 +98,7 @@ while (!stop.signal.aborted) {
     await sleep(POLL_MS)
   } catch (cause) {
     if (isUnsound(cause)) await discard()
+    lag = await lagMeanwhile().catch(() => lag)
     say({ state: { lag, trouble: textOf(cause) } })
     await sleep(retryMs)
     retryMs = Math.min(2 * retryMs, RETRY_MS.last)

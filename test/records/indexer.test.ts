@@ -1,6 +1,6 @@
 /** Whatever happens to an index, it ends as one that was made in peace: killed, damaged, of another log, shared, or cut off. */
 import { open, stat } from 'node:fs/promises'
-import { connect, createServer } from 'node:net'
+import { connect, createServer, type Socket } from 'node:net'
 import { join } from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
 import { pipeline } from 'node:stream'
@@ -156,15 +156,25 @@ describe('an index in Postgres', () => {
     await expect(thread.find({ limit: 1 })).rejects.toMatchObject({ code: 'store_unavailable' })
     expect(warnings.join()).toContain('the index stands still')
     expect(warnings.join()).not.toContain('postgres://')
+    expect(thread.state?.lag.entries).toBe(log.entries.length)
+    const sockets = new Set<Socket>()
     const relay = createServer((socket) => {
+      sockets.add(socket)
       const onward = connect(Number(there.port), there.hostname)
       pipeline(socket, onward, socket, () => undefined)
     })
     relay.listen(port, '127.0.0.1')
     const rows = log.entries.filter(({ kind }) => kind !== 'call.outcome').length
     await vi.waitFor(async () => expect(await thread.count({})).toBe(rows), 15_000)
-    await thread.close()
+    await vi.waitFor(() => expect(thread.state).toEqual({ lag: { entries: 0, seconds: 0 }, trouble: undefined }), 5_000)
+    const indexed = log.entries.length
     relay.close()
+    for (const socket of sockets) socket.destroy()
+    await log.append(drafts(24, 10))
+    const missing = log.entries.length - indexed
+    await vi.waitFor(() => expect(thread.state?.lag.entries).toBe(missing), 10_000)
+    expect(thread.state?.trouble).toBeDefined()
+    await thread.close()
     await log.remove()
   })
 })
