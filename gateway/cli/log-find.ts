@@ -139,7 +139,7 @@ function progress(): (next: number, covered: number) => void {
   let first: number | undefined
   let isTold = false
   return (next, covered) => {
-    first ??= next
+    first = Math.min(first ?? next, next) // whoever else fills the index at once may have it begin again
     const passedS = (performance.now() - startedMs) / 1000
     if (isTold || passedS < 2 || next === first) return
     isTold = true
