@@ -71,6 +71,25 @@ export async function followKeys(
   }
 }
 
+/** The other way: the changes that led to this key, the last one first, as far as the files in its directory prove them. */
+export async function ledTo(dir: string, current: NoteVerifier): Promise<readonly Handover[]> {
+  const all = (await readHandovers(dir)).flatMap((file) => {
+    try {
+      return proven(file, parseVerifier(file.old_key))
+    } catch (cause) {
+      if (!(cause instanceof NoteRefused)) throw cause
+      return []
+    }
+  })
+  const found: Handover[] = []
+  for (let key = current; ; ) {
+    const last = all.find((one) => formatVerifier(one.next) === formatVerifier(key) && !found.includes(one))
+    if (!last) return found
+    found.push(last)
+    key = last.old
+  }
+}
+
 async function readHandovers(dir: string): Promise<HandoverFile[]> {
   const names = (await readdir(dir)).filter((name) => NAME.test(name))
   return Promise.all(

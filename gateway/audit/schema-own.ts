@@ -116,6 +116,13 @@ export const ownKinds: Readonly<Record<string, Kind>> = {
       to_ms: z.number().describe('Epoch milliseconds.'),
     }),
   },
+  'log.stalled': {
+    written: 'after entries that the disk took more than a second to store',
+    members: itself({
+      from_ms: z.number().describe('Their time, epoch milliseconds.'),
+      ms: count('Milliseconds until they were stored, and took effect.'),
+    }),
+  },
   'log.segment_damaged': {
     written: 'when a closed file of entries is not what it was',
     members: itself({ first: count('Index of its first entry.'), error: z.string() }),

@@ -49,6 +49,7 @@ export class Conduct {
     this.#policy(fact, index, ledger)
     if (fact.made) this.#made(fact, fact.made, index, ledger)
     if (fact.ends) this.#grants.end(fact, ledger)
+    if (fact.kind === 'log.stalled') this.#stalled(fact, ledger)
     if (fact.kind === 'grant.failed' && fact.req !== undefined) this.#grants.failed(fact.req)
     if (fact.lease) this.#leased(fact, fact.lease, index, ledger)
     if (fact.decision?.effect === 'allow') this.#decided(fact, index, ledger)
@@ -68,6 +69,11 @@ export class Conduct {
       if (this.#mayBeUnread(ms))
         ledger.findings.warn(check, index, `${what}; a log that goes on was read or copied before it was written`)
       else ledger.findings.fault(check, index, what)
+  }
+
+  #stalled({ facts }: Fact, ledger: Ledger): void {
+    const [fromMs, ms] = [facts?.from_ms, facts?.ms]
+    if (typeof fromMs === 'number' && typeof ms === 'number') this.#grants.stalled({ fromMs, ms }, ledger)
   }
 
   #policy({ kind, boot = '', policySet }: Fact, index: number, ledger: Ledger): void {

@@ -23,7 +23,8 @@ interface Known {
 }
 
 interface Ended {
-  readonly ms: number
+  /** When it took effect. */
+  ms: number
   readonly req: string | undefined
   readonly ledger: Ledger
   /** False: recorded as about to happen, and then it failed, or the process died. */
@@ -93,6 +94,12 @@ export class Grants {
   failed(req: string): void {
     for (const ended of [...this.#ends.values(), ...this.#suspended.values()])
       if (ended.req === req) ended.isSure = false
+  }
+
+  /** What was recorded at `fromMs` took effect `ms` later: the disk had taken its time, and calls were let in meanwhile. */
+  stalled({ fromMs, ms }: { fromMs: number; ms: number }, ledger: Ledger): void {
+    for (const ended of [...this.#ends.values(), ...this.#suspended.values()])
+      if (ended.ledger.scrutiny === ledger.scrutiny && ended.ms === fromMs) ended.ms += ms
   }
 
   /** The process died: what it had just recorded as ended may not have got so far. */

@@ -1,7 +1,8 @@
 /** How an entry must fit to those before it in the same log: place, time, runs of the gateway, heartbeats, calls. Sees every entry once, in order. */
+
+import { CLOCK_SKEW_MS } from './notices.ts'
 import { type Fact, madeMs } from './scrutiny-facts.ts'
 import { Runs, STARTING } from './scrutiny-run.ts'
-import { CLOCK_SKEW_MS } from './sequencer.ts'
 import type { Findings } from './verify-verdict.ts'
 
 export interface ScrutinyOptions {

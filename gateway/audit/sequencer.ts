@@ -5,10 +5,11 @@
  */
 import type { Clock } from '../protocol/clock.ts'
 import type { Anchor } from './anchor.ts'
-import { type Draft, draftFrom, MAX_ENTRY_BYTES, writeEntry } from './canonical.ts'
-import { nameOf, unavailable } from './cause.ts'
+import { type Draft, MAX_ENTRY_BYTES, writeEntry } from './canonical.ts'
+import { unavailable } from './cause.ts'
 import type { Disk } from './disk.ts'
 import { type Frontier, leafHash } from './merkle.ts'
+import { CLOCK_SKEW_MS, Notices } from './notices.ts'
 
 /** The file that is written, and when it gives way to the next one. */
 export interface SequencedFile {
@@ -31,9 +32,6 @@ export interface SequencerParts {
   onStored(leaves: readonly Buffer[]): void
 }
 
-/** Beyond this a clock that goes back is put on record; `verify` allows as much without. */
-export const CLOCK_SKEW_MS = 30_000
-
 /** An outcome that no decision takes along waits this long for company: a call alone then costs one write, not two. */
 const LINGER_MS = 5
 
@@ -49,12 +47,6 @@ interface Waiting {
   readonly caller: { resolve(seq: number): void; reject(cause: Error): void } | undefined
 }
 
-interface Outage {
-  readonly cause: NodeJS.ErrnoException
-  readonly sinceMs: number
-  refused: number
-}
-
 interface Batch {
   /** Entries of the log itself in front of the others. */
   readonly notices: number
@@ -62,10 +54,13 @@ interface Batch {
   /** Where each entry ends in the buffer; a line feed follows. */
   readonly ends: readonly number[]
   readonly nowMs: number
+  /** When its write began. */
+  readonly elapsedMs: number
 }
 
 export class Sequencer {
   readonly #parts: SequencerParts
+  readonly #notices: Notices
   /** Everything that is stored. Written only by `#stored`. */
   readonly #frontier: Frontier
   #segment: number
@@ -79,12 +74,12 @@ export class Sequencer {
   /** The file may hold bytes after `#offset`. */
   #isTorn = false
   #isStopped = false
-  #outage: Outage | undefined
   #retry: NodeJS.Timeout | undefined
   #linger: NodeJS.Timeout | undefined
 
   constructor(parts: SequencerParts) {
     this.#parts = parts
+    this.#notices = new Notices(parts.origin)
     this.#frontier = parts.anchor.frontier
     this.#segment = parts.anchor.segment
     this.#offset = parts.anchor.offset
@@ -96,7 +91,7 @@ export class Sequencer {
   }
 
   get failure(): Error | undefined {
-    return this.#outage?.cause
+    return this.#notices.failure
   }
 
   /** Entries that wait for the disk without a caller. */
@@ -114,7 +109,7 @@ export class Sequencer {
 
   append(draft: Draft): Promise<number> {
     return new Promise((resolve, reject) => {
-      if (this.#kept >= MAX_KEPT) return reject(unavailable(this.#outage?.cause))
+      if (this.#kept >= MAX_KEPT) return reject(unavailable(this.#notices.failure))
       this.#queue.push({ draft, caller: { resolve, reject } })
       this.#wake()
     })
@@ -199,33 +194,14 @@ export class Sequencer {
       ends.push(used)
       this.#buffer[used++] = 0x0a
     }
-    const notices = this.#notices(nowMs)
+    const notices = this.#notices.before(nowMs, this.#latestMs)
     notices.forEach(put)
     let count = 0
     for (; count < this.#queue.length && used + MAX_ENTRY_BYTES < BATCH_BYTES; count++)
       put((this.#queue[count] as Waiting).draft)
     const taken = this.#queue
     this.#queue = count === taken.length ? [] : taken.splice(count)
-    return { notices: notices.length, taken, ends, nowMs }
-  }
-
-  /** What the log has to say of itself before it goes on. */
-  #notices(nowMs: number): Draft[] {
-    const notices: Draft[] = []
-    if (nowMs < this.#latestMs - CLOCK_SKEW_MS) {
-      notices.push(this.#notice('log.clock_set_back', { from_ms: this.#latestMs, to_ms: nowMs }))
-    }
-    if (this.#outage) {
-      const { cause, sinceMs, refused } = this.#outage
-      notices.push(
-        this.#notice('log.recovered', { reason: 'write_failed', error: nameOf(cause), since_ms: sinceMs, refused }),
-      )
-    }
-    return notices
-  }
-
-  #notice(kind: string, facts: Record<string, number | string>): Draft {
-    return draftFrom({ kind, log: this.#parts.origin, facts })
+    return { notices: notices.length, taken, ends, nowMs, elapsedMs: this.#parts.clock.elapsedMs() }
   }
 
   #hash(ends: readonly number[]): Buffer[] {
@@ -242,7 +218,7 @@ export class Sequencer {
     for (const leaf of leaves) this.#frontier.append(leaf)
     this.#offset += length
     this.#latestMs = batch.nowMs < this.#latestMs - CLOCK_SKEW_MS ? batch.nowMs : Math.max(this.#latestMs, batch.nowMs)
-    this.#outage = undefined
+    this.#notices.stored(batch.nowMs, this.#parts.clock.elapsedMs() - batch.elapsedMs)
     clearTimeout(this.#retry)
     this.#parts.onStored(leaves)
     batch.taken.forEach(({ caller }, i) => {
@@ -258,7 +234,7 @@ export class Sequencer {
   /** Whether the bytes reached the file or not, they are cut off: an entry is in the log only if its caller was told so. */
   #failed(cause: NodeJS.ErrnoException, taken: readonly Waiting[]): void {
     this.#queue = [...taken, ...this.#queue]
-    this.#outage ??= { cause, sinceMs: this.#parts.clock.nowMs(), refused: 0 }
+    this.#notices.failed(cause, this.#parts.clock.nowMs())
     this.#isTorn = true
     this.#parts.disk.cutBack(this.#parts.file.fd, this.#offset, (error) => {
       this.#isTorn = error !== null
@@ -272,7 +248,7 @@ export class Sequencer {
   #refuse(cause: NodeJS.ErrnoException): void {
     const waiting = this.#queue
     this.#queue = waiting.filter(({ caller }) => !caller)
-    if (this.#outage) this.#outage.refused += waiting.length - this.#queue.length
+    this.#notices.refused(waiting.length - this.#queue.length)
     for (const { caller } of waiting) caller?.reject(unavailable(cause))
   }
 }

@@ -3,6 +3,7 @@ import { join } from 'node:path'
 import { readIfThere } from '../private-file.ts'
 import type { Checkpoint } from './checkpoint.ts'
 import { cosignedAt } from './cosignature.ts'
+import { ledTo } from './handover.ts'
 import { files } from './lines.ts'
 import { type Note, NoteRefused, type NoteVerifier, parseNote } from './note.ts'
 import { type Head, opened } from './verify-heads.ts'
@@ -37,11 +38,25 @@ export async function witnessedHead(
     if (quorum) findings.fault('witness', null, `there is no ${files.witnessed}: no witness has cosigned this log`)
     return NOBODY
   }
-  const refuse = (what: string) =>
-    quorum ? findings.fault('witness', null, what) : findings.warn('witness', null, `${files.witnessed}: ${what}`)
-  const checkpoint = opened(bytes, verifier, refuse)
+  const refuse = (what: string) => findings[quorum ? 'fault' : 'warn']('witness', null, `${files.witnessed}: ${what}`)
+  const checkpoint = await openedBySome(dir, bytes, verifier, refuse)
   if (!checkpoint) return NOBODY
   return { head: headOf(checkpoint), ...counted(parseNote(bytes), checkpoint, quorum, refuse) }
+}
+
+/** After a change of the key the newest cosigned checkpoint is one of the old key until witnesses have been given the new one. */
+async function openedBySome(dir: string, bytes: Buffer, verifier: NoteVerifier, refuse: (what: string) => void) {
+  let why = ''
+  const checkpoint = opened(bytes, verifier, (what) => {
+    why = what
+  })
+  if (checkpoint) return checkpoint
+  for (const { old, checkpoint: last } of await ledTo(dir, verifier)) {
+    const earlier = opened(bytes, old, () => {})
+    if (earlier && earlier.size <= last.size) return earlier
+  }
+  refuse(why)
+  return undefined
 }
 
 function headOf(checkpoint: Checkpoint): Head {

@@ -1,13 +1,14 @@
 /** What `verify` finds impossible, though every signature is right: the history itself. */
 import { cp, rm } from 'node:fs/promises'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import { type Disk, realDisk } from '../../gateway/audit/disk.ts'
 import { verifyLog, verifyLogs } from '../../gateway/audit/verify.ts'
 import { excessOf } from '../../gateway/grant/attenuate.ts'
 import type { Grant } from '../../gateway/protocol/grant.ts'
 import { uuidv7 } from '../../gateway/protocol/id.ts'
 import { GatewayError } from '../../gateway/protocol/problem.ts'
 import { dropAndSign, type History, history, writeHistory } from './history.fixture.ts'
-import { decision, endpoint, inbound, ORIGIN, outcome, temporaryDir, testClock } from './log.fixture.ts'
+import { decision, endpoint, entriesOf, inbound, ORIGIN, outcome, temporaryDir, testClock } from './log.fixture.ts'
 
 let dir: string
 beforeEach(async () => {
@@ -344,6 +345,34 @@ describe('an honest gateway may leave behind, and is not called tampered for it:
       ok: true,
       warnings: [{ check: 'ended', what: expect.stringContaining('had begun before') }],
     })
+  })
+
+  it('a call that began while the disk took its time over the end of its grant', async () => {
+    const clock = testClock()
+    let stallMs = 0
+    const store: Disk['store'] = (batch, done) =>
+      realDisk.store(batch, (error) => {
+        clock.ms += stallMs
+        stallMs = 0
+        done(error)
+      })
+    const h = await history(dir, { clock, disk: { ...realDisk, store } })
+    const root = await h.open()
+    const lease = await h.lease(root)
+    stallMs = 10_000
+    const begun = uuidv7(clock.nowMs() + 9_000)
+    await h.end(root)
+    const event = h.audit.openCall(inbound({ id: begun }))
+    event.located(endpoint())
+    event.authenticated(root)
+    event.decided(decision())
+    await event.commit()
+    event.leased({ facts: lease })
+    event.closed(outcome())
+    await h.close()
+    expect(await verify()).toMatchObject({ ok: true, warnings: [] })
+    const stalls = (await entriesOf(dir)).filter(({ kind }) => kind === 'log.stalled')
+    expect(stalls.map(({ facts }) => facts)).toEqual([{ from_ms: clock.ms - 10_000, ms: 10_000 }])
   })
 
   it('the use of a grant whose revocation failed after it was recorded', async () => {
