@@ -7,9 +7,10 @@ import { readIfThere } from '../private-file.ts'
 import { type Checkpoint, openCheckpoint } from './checkpoint.ts'
 import { cosignedAt } from './cosignature.ts'
 import { entryAt } from './follow.ts'
+import { keyFiles } from './key.ts'
 import { files } from './lines.ts'
 import { leafHash, verifyInclusion } from './merkle.ts'
-import { NoteRefused, type NoteVerifier, parseNote, strictBase64 } from './note.ts'
+import { NoteRefused, type NoteVerifier, parseNote, parseVerifier, strictBase64 } from './note.ts'
 import { openHashes } from './proofs.ts'
 
 export interface Proof {
@@ -128,11 +129,22 @@ function believed<T>(read: () => T): T {
 }
 
 async function coveringNote(dir: string, seq: number): Promise<string> {
+  const key = await readIfThere(join(dir, keyFiles.public))
   for (const name of [files.witnessed, files.checkpoint]) {
     const note = (await readIfThere(join(dir, name)))?.toString('utf8')
-    if (note !== undefined && unverified(note).size > seq) return note
+    // Whoever has the new key of a log could not check what was cosigned under the one before.
+    const isOld = key && name === files.witnessed && !isSigned(note ?? '', parseVerifier(key.toString('utf8').trim()))
+    if (note !== undefined && !isOld && unverified(note).size > seq) return note
   }
   throw new Error(`entry ${seq} is not in the log, or not signed yet: a checkpoint is written every 200 ms`)
+}
+
+function isSigned(note: string, verifier: NoteVerifier): boolean {
+  try {
+    return openCheckpoint(Buffer.from(note), verifier) !== undefined
+  } catch {
+    return false
+  }
 }
 
 /** As the log's own files say it; `checkProof` is what believes only signatures. */

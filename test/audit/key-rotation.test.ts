@@ -5,11 +5,13 @@ import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { draftFrom } from '../../gateway/audit/canonical.ts'
 import { checkpointSigner, openCheckpoint } from '../../gateway/audit/checkpoint.ts'
+import { cosigner, formatWitnessKey } from '../../gateway/audit/cosignature.ts'
 import { followKeys, type HandoverFile, KEY_ROTATED } from '../../gateway/audit/handover.ts'
 import { loadKey } from '../../gateway/audit/key.ts'
 import { rotateKey } from '../../gateway/audit/key-rotation.ts'
 import { formatVerifier, noteVerifier, parseVerifier } from '../../gateway/audit/note.ts'
 import { openHashes } from '../../gateway/audit/proofs.ts'
+import { checkProof, prove } from '../../gateway/audit/prove.ts'
 import { verifyLog } from '../../gateway/audit/verify.ts'
 import { entriesOf, note, ORIGIN, openTestLog, temporaryDir, testClock } from './log.fixture.ts'
 
@@ -62,6 +64,38 @@ it('leads from any key the log ever had to the one that signs now', async () => 
 it('says nothing when the key never changed', async () => {
   const key = await publicKey()
   expect(await followKeys(dir, key)).toEqual({ current: key, handovers: [] })
+})
+
+it('is held to what witnesses cosigned under the old key, until they know the new one', async () => {
+  const witness = cosigner('w1', generateKeyPairSync('ed25519').privateKey)
+  const cosigned = async () => {
+    const note = String(await checkpoint())
+    return note + witness.cosign(note.slice(0, note.indexOf('\n\n') + 1), 1_795_000_000)
+  }
+  const old = await publicKey()
+  const path = join(dir, 'checkpoint.witnessed')
+  await writeFile(path, await cosigned())
+  const stolen = await loadKey(join(dir, 'log.key'))
+  await rotateKey(dir, testClock())
+  const [last, current] = [(await entriesOf(dir)).length - 1, await publicKey()]
+  const verdicts = () =>
+    Promise.all(
+      [old, current].map((key) =>
+        verifyLog(dir, { publicKey: formatVerifier(key), witnessKeys: [formatWitnessKey(witness.verifier)] }),
+      ),
+    )
+  for (const seq of [0, last]) expect(checkProof(await prove(dir, seq), { verifier: current }).index).toBe(seq)
+  for (const verdict of await verdicts()) expect(verdict).toMatchObject({ ok: true, witnessed: { by: ['w1'] } })
+  // What the old key says beyond its end is forged, whoever cosigned it.
+  const log = await openTestLog(dir)
+  await log.append(note({}))
+  await log.close()
+  const { size, root } = openCheckpoint(await checkpoint(), await publicKey())
+  await writeFile(join(dir, 'kept'), await checkpoint())
+  await writeFile(join(dir, 'checkpoint'), checkpointSigner(ORIGIN, stolen)({ size, root }))
+  await writeFile(path, await cosigned())
+  await rename(join(dir, 'kept'), join(dir, 'checkpoint'))
+  for (const verdict of await verdicts()) expect(verdict).toMatchObject({ ok: false, first_bad: { check: 'witness' } })
 })
 
 it('waits for the gateway that writes the log to be stopped', async () => {
