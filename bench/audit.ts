@@ -6,10 +6,14 @@ import { createSecretKey, randomBytes } from 'node:crypto'
 import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { setTimeout as pause } from 'node:timers/promises'
 import { type Audit, createAudit } from '../gateway/audit/audit.ts'
 import { loadLogKey, openLog } from '../gateway/audit/log.ts'
 import { systemClock } from '../gateway/protocol/clock.ts'
+import type { Grant } from '../gateway/protocol/grant.ts'
 import { uuidv7 } from '../gateway/protocol/id.ts'
+import type { Lag } from '../gateway/records/query.ts'
+import { openRecordsThread } from '../gateway/records/records-thread.ts'
 import { decision, endpoint, grant, inbound, leaseFacts, outcome } from '../test/audit/log.fixture.ts'
 import { ROOT } from '../test/rig/process.ts'
 import { machine } from './report.ts'
@@ -22,6 +26,10 @@ const LEASE = { facts: leaseFacts() }
 const DONE = outcome()
 
 const PLAN = { warm: 60_000, calls: 40_000, alone: 4_000, rounds: 5 } as const
+/** Calls a second while the index is watched, and for how long. */
+const PACES = [500, 2000] as const
+const PACED_S = 10
+const ORIGIN = 'bench.keyless.test/log'
 
 interface Measured {
   readonly entriesPerS: number
@@ -33,20 +41,19 @@ interface Measured {
 }
 
 const rows: string[] = []
-for (const durability of ['fsync', 'relaxed'] as const) {
-  const dir = await mkdtemp(join(tmpdir(), 'keyless-bench-'))
-  try {
-    const origin = 'bench.keyless.test/log'
-    const log = await openLog({ dir, origin, key: await loadLogKey(dir, origin), durability, clock: systemClock })
-    const hmacKey = createSecretKey(randomBytes(32))
-    const audit = createAudit({ log, clock: systemClock, node: 'bench', version: '0', hmacKey })
-    await run(audit, 64, PLAN.warm)
+for (const durability of ['fsync', 'relaxed'] as const)
+  await withAudit(durability, async (audit) => {
     for (const atOnce of AT_ONCE) rows.push(row(durability, atOnce, await measure(audit, atOnce)))
-    await audit.close()
-  } finally {
-    await rm(dir, { recursive: true })
-  }
-}
+  })
+const lags: string[] = []
+await withAudit('fsync', async (audit, dir) => {
+  for (const pace of PACES) lags.push(await paced(audit, pace, 'no', undefined))
+  const thread = openRecordsThread({ dir, origin: ORIGIN, at: { path: `${dir}.sqlite` }, warn: console.error })
+  while (thread.state === undefined || thread.state.lag.entries > 0) await pause(200)
+  for (const pace of PACES) lags.push(await paced(audit, pace, 'yes', () => thread.state?.lag))
+  await thread.close()
+  for (const end of ['', '-wal', '-shm']) await rm(`${dir}.sqlite${end}`, { force: true })
+})
 
 const text = [
   '# The record, measured',
@@ -60,6 +67,13 @@ const text = [
   '|---|--:|--:|--:|--:|--:|',
   ...rows,
   '',
+  ...[`## The index beside it, ${PACED_S} s of calls at a fixed pace, each decision and outcome fsynced`, ''],
+  ...[
+    '| calls/s | indexed meanwhile | decision durable after µs, p50 / p99 | entries behind, median / most | seconds behind, most |',
+    '|--:|---|--:|--:|--:|',
+  ],
+  ...lags,
+  '',
   'A call is two entries, decision and outcome, of 1.1 KB together with their hashes, tree and checkpoints; the credential waits for the first. CPU',
   'is that of all threads of the process, user and system.',
   '',
@@ -67,6 +81,47 @@ const text = [
 process.stdout.write(text)
 await writeFile(join(ROOT, 'bench', 'AUDIT.md'), text)
 process.exit()
+
+async function withAudit(durability: 'fsync' | 'relaxed', work: (audit: Audit, dir: string) => Promise<void>) {
+  const dir = await mkdtemp(join(tmpdir(), 'keyless-bench-'))
+  try {
+    const key = await loadLogKey(dir, ORIGIN)
+    const log = await openLog({ dir, origin: ORIGIN, key, durability, clock: systemClock })
+    const hmacKey = createSecretKey(randomBytes(32))
+    const audit = createAudit({ log, clock: systemClock, node: 'bench', version: '0', hmacKey })
+    await run(audit, 64, PLAN.warm)
+    await work(audit, dir)
+    await audit.close()
+  } finally {
+    await rm(dir, { recursive: true })
+  }
+}
+
+/** Calls at a fixed pace, whether the last ones are done or not. */
+async function paced(audit: Audit, pace: number, indexed: string, lagOf: (() => Lag | undefined) | undefined) {
+  const held = grant()
+  const waits: number[] = []
+  const behind: Lag[] = []
+  const under: Promise<void>[] = []
+  const [started, total] = [performance.now(), pace * PACED_S]
+  while (under.length < total) {
+    const due = Math.min(total, Math.floor(((performance.now() - started) / 1000) * pace))
+    while (under.length < due) under.push(call(audit, held).then((wait) => void waits.push(wait)))
+    const lag = lagOf?.()
+    if (lag) behind.push(lag)
+    await pause(1)
+  }
+  await Promise.all(under)
+  const at = (values: number[], share: number) =>
+    Math.round(values.toSorted((a, b) => a - b)[Math.floor(values.length * share)] ?? 0)
+  const entries = behind.map((lag) => lag.entries)
+  const micros = waits.map((wait) => wait * 1000)
+  const told =
+    behind.length === 0
+      ? '– | –'
+      : `${at(entries, 0.5)} / ${Math.max(...entries)} | ${Math.max(...behind.map((lag) => lag.seconds)).toFixed(1)}`
+  return `| ${pace.toLocaleString('en')} | ${indexed} | ${at(micros, 0.5)} / ${at(micros, 0.99)} | ${told} |`
+}
 
 async function measure(audit: Audit, atOnce: number): Promise<Measured> {
   const taken: Measured[] = []
@@ -86,18 +141,10 @@ async function run(audit: Audit, atOnce: number, calls: number): Promise<Measure
   const waits = new Float64Array(calls)
   let begun = 0
   const caller = async (which: number) => {
-    const held = grants[which % grants.length] as ReturnType<typeof grant>
+    const held = grants[which % grants.length] as Grant
     while (begun < calls) {
       const at = begun++
-      const event = audit.openCall(inbound({ id: uuidv7() }))
-      event.authenticated(held)
-      event.located(PLACE)
-      event.decided(ALLOWED)
-      const started = performance.now()
-      await event.commit()
-      waits[at] = performance.now() - started
-      event.leased(LEASE)
-      event.closed(DONE)
+      waits[at] = await call(audit, held)
     }
   }
   const [cpu, started] = [process.cpuUsage(), performance.now()]
@@ -112,6 +159,20 @@ async function run(audit: Audit, atOnce: number, calls: number): Promise<Measure
     p50: micros(0.5),
     p99: micros(0.99),
   }
+}
+
+/** @returns milliseconds until its decision was durable. */
+async function call(audit: Audit, held: Grant): Promise<number> {
+  const event = audit.openCall(inbound({ id: uuidv7() }))
+  event.authenticated(held)
+  event.located(PLACE)
+  event.decided(ALLOWED)
+  const started = performance.now()
+  await event.commit()
+  const wait = performance.now() - started
+  event.leased(LEASE)
+  event.closed(DONE)
+  return wait
 }
 
 function row(durability: string, atOnce: number, { entriesPerS, cpuPerEntry, p50, p99 }: Measured): string {
