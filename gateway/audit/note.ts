@@ -30,7 +30,7 @@ export class NoteRefused extends Error {
 }
 
 /** Signature types of C2SP signed-note that are used here. */
-export const ED25519 = 0x01
+const ED25519 = 0x01
 export const COSIGNATURE = 0x04
 
 const MAX_NOTE_BYTES = 1024 * 1024

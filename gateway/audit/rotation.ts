@@ -24,7 +24,7 @@ export interface RotationOptions {
 /** A file that could not be closed grows by this before it is tried again. */
 const RETRY_BYTES = 4 * 1024 * 1024
 /** What the next file is called until it takes the place of the old one. */
-export const FRESH = `${files.entries}.new`
+const FRESH = `${files.entries}.new`
 
 export class Rotation {
   readonly #o: RotationOptions

@@ -19,7 +19,7 @@ const TIMEOUT_MS = 10_000
 const TASK_TTL_S = 60
 const PROOF = 'method_refused'
 
-export function gatewayAddress(proxy: string): GatewayAddress {
+function gatewayAddress(proxy: string): GatewayAddress {
   const { hostname, port } = new URL(proxy)
   return { host: hostname.replace(/^\[|\]$/g, ''), port: Number(port || 80) }
 }

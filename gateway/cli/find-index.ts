@@ -21,7 +21,7 @@ export async function findIndex({ index, auditDir, data, config }: WhichIndex, d
 }
 
 /** `index.sqlite` in the data directory; beside a log that stands elsewhere, under its name. */
-export function indexFileOf(dir: string): string {
+function indexFileOf(dir: string): string {
   const name = basename(dir)
   return join(dirname(dir), name === 'audit' ? 'index.sqlite' : `${name}.index.sqlite`)
 }

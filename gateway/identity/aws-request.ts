@@ -8,7 +8,7 @@ import { parseStrictJson } from '../protocol/strict-json.ts'
 import { type Refuse, shown } from './refuse.ts'
 
 /** Signed along, so that a request made for another relying party is of no use here. */
-export const SERVER_ID = 'x-keyless-server-id'
+const SERVER_ID = 'x-keyless-server-id'
 
 export interface CallerRequest {
   readonly url: string

@@ -4,7 +4,7 @@ import { isRecord } from './key-set.ts'
 import type { Refuse } from './refuse.ts'
 
 /** A claim by its name, or by a JSON pointer (RFC 6901). */
-export function claimAt(claims: Claims, path: string): unknown {
+function claimAt(claims: Claims, path: string): unknown {
   if (!path.startsWith('/')) return Object.hasOwn(claims, path) ? claims[path] : undefined
   const keys = path
     .slice(1)

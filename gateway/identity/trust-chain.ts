@@ -3,7 +3,7 @@ import { z } from 'zod'
 import { keyPlace } from './trust-parts.ts'
 
 /** What a chain's tokens may be signed with. `EdDSA`, as older drafts call it, counts as Ed25519. */
-export const CHAIN_SIGNATURES = ['Ed25519', 'ES256'] as const
+const CHAIN_SIGNATURES = ['Ed25519', 'ES256'] as const
 
 export const chainTrustSchema = z.strictObject({
   issuer: z.string().trim().min(1).max(255).describe('Exact value of `iss` in the root token of a chain.'),

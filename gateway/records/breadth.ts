@@ -37,7 +37,7 @@ export async function wasTooBroad(
   return verdictOf('too_broad', signs, { lookedAt, isBlind: judged.length === 0 })
 }
 
-export async function breadthsOf(
+async function breadthsOf(
   database: Database,
   grants: readonly Granted[],
   { words, nowMs }: { readonly words: Vocabulary; readonly nowMs: number },
@@ -79,7 +79,7 @@ function signsOf({ grant, granted, used, unused, isOver }: Breadth, words: Vocab
   const most = unused.length > 8 ? `${unused.slice(0, 8).join(', ')} and ${unused.length - 8} more` : unused.join(', ')
   return [
     {
-      what: `${name} covered ${granted.length} operations, and ${granted.length - unused.length} were used; never used: ${most}`,
+      what: `${name} covered ${granted.length} operations and used ${granted.length - unused.length}; never used: ${most}`,
       weight: share < 0.5 && unused.length >= UNUSED_STRONG ? 'strong' : 'weak',
       entries: [grant.entry],
     },

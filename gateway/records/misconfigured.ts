@@ -6,7 +6,7 @@ import type { Reachable, Vocabulary } from './reach.ts'
 import { type Sign, type Verdict, verdictOf } from './verdict.ts'
 
 /** A change of policy that was in force for longer before it mattered is no likely cause. */
-export const SHORTLY_MS = 24 * 3600 * 1000
+const SHORTLY_MS = 24 * 3600 * 1000
 
 interface AllowedRow extends SeenRow {
   readonly operation: string | null

@@ -13,7 +13,7 @@ export const INDEX_VERSION = 1
  * by time: 2^20 times `ts`, plus the lowest 20 bits of `seq`. It is beyond 2^53, so it is made and
  * compared in SQL only, and never selected.
  */
-export const RECORDS = `
+const RECORDS = `
   CREATE TABLE IF NOT EXISTS records (
     id INTEGER PRIMARY KEY, log TEXT NOT NULL, seq BIGINT NOT NULL, end_seq BIGINT,
     ts BIGINT NOT NULL, kind TEXT NOT NULL, req TEXT, tenant TEXT, gw TEXT,
@@ -26,7 +26,7 @@ export const RECORDS = `
     UNIQUE (log, seq))`
 
 /** `chain` of a record (its lineage_hash) → everyone in it: ids of humans and agents, and of grants. `kind`: human, ai_agent, grant. */
-export const CHAINS = `
+const CHAINS = `
   CREATE TABLE IF NOT EXISTS chains (
     actor TEXT NOT NULL, chain TEXT NOT NULL, n INTEGER NOT NULL, kind TEXT NOT NULL,
     PRIMARY KEY (actor, chain, n, kind))`
@@ -35,7 +35,7 @@ export const CHAINS = `
  * One row a grant, from grant.issued, grant.delegated, grant.replaced; ended by grant.revoked of it, of one above it, or of its
  * task, or by the grant.replaced of another that took its place. `ended_by` is that entry, as log:seq.
  */
-export const GRANTS = `
+const GRANTS = `
   CREATE TABLE IF NOT EXISTS grants (
     id TEXT NOT NULL PRIMARY KEY, log TEXT NOT NULL, seq BIGINT NOT NULL, kind TEXT NOT NULL, tenant TEXT,
     parent TEXT, root TEXT, replaces TEXT, depth INTEGER, max_depth INTEGER, delegable INTEGER,
@@ -44,7 +44,7 @@ export const GRANTS = `
     issued BIGINT NOT NULL, expires BIGINT NOT NULL, ended BIGINT, ended_by TEXT)`
 
 /** One row a credential in time: lease.issued, lease.renewed, lease.captured; ended by a lease.revoked that its issuer confirmed. */
-export const LEASES = `
+const LEASES = `
   CREATE TABLE IF NOT EXISTS leases (
     log TEXT NOT NULL, seq BIGINT NOT NULL, kind TEXT NOT NULL, tenant TEXT,
     cred_id TEXT NOT NULL, credential TEXT, provider TEXT, service TEXT, grant_id TEXT, human TEXT, agent TEXT, task TEXT,
@@ -55,7 +55,7 @@ export const LEASES = `
  * What ends grants and leases, by what it names: a grant, a task, or a credential with its grant. Replicas read their logs at
  * their own pace: the end of a grant may be in the index before the grant is.
  */
-export const ENDS = `
+const ENDS = `
   CREATE TABLE IF NOT EXISTS ends (
     mark TEXT NOT NULL, log TEXT NOT NULL, seq BIGINT NOT NULL, ts BIGINT NOT NULL,
     PRIMARY KEY (mark, log, seq))`
@@ -64,7 +64,7 @@ export const ENDS = `
  * How far each log is read. `next` is the number of the first entry that is not in the index, `segment` and "offset" where it
  * begins, `ts` and `leaf` the time and the leaf hash of the entry before it: a log that has another one there is another log.
  */
-export const PROGRESS = `
+const PROGRESS = `
   CREATE TABLE IF NOT EXISTS progress (
     log TEXT NOT NULL PRIMARY KEY, next BIGINT NOT NULL, segment BIGINT NOT NULL, "offset" BIGINT NOT NULL, ts BIGINT NOT NULL,
     leaf TEXT NOT NULL)`
