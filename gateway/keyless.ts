@@ -28,7 +28,6 @@ const program = new Command('keyless')
   .description('A credential gateway for AI agents: access without exposure.')
   .version(VERSION)
   .enablePositionalOptions()
-  .showHelpAfterError('(keyless --help lists the commands)')
 
 program.addCommand(startCommand(async (settings) => (await import('./main.ts')).openGateway(settings)))
 program.addCommand(runCommand())
@@ -76,6 +75,14 @@ program.addCommand(
     },
   }),
 )
+
+pointAtHelp(program, 'keyless')
+
+/** Whoever mistypes a command or an option is told where the right ones are. */
+function pointAtHelp(command: Command, path: string): void {
+  command.showHelpAfterError(`(${path} --help lists what there is)`)
+  for (const sub of command.commands) pointAtHelp(sub, `${path} ${sub.name()}`)
+}
 
 /** The CA in `dir` as a gateway with these settings wants it. */
 async function makeAuthority(dir: string, config: string | undefined): Promise<void> {

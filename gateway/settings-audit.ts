@@ -1,9 +1,9 @@
 /** The log in `keyless.yaml` as people write it: how it is kept, who reads it, who witnesses it, where it is exported to. */
 import { z } from 'zod'
+import { FORMATS, MASKS } from './protocol/exporting.ts'
 import { secretReference } from './provider/reference.ts'
-import { MASKS } from './records/export/mask.ts'
 import { read } from './settings-advice.ts'
-import { cleanUrl } from './settings-listen.ts'
+import { cleanUrl, hasPassword } from './settings-listen.ts'
 
 const whole = (min: number, max: number) => z.int().min(min).max(max)
 const name = () => z.string().regex(/^[a-z0-9][a-z0-9_-]{0,62}$/)
@@ -30,7 +30,7 @@ const witness = z.strictObject({
 
 const exported = z.strictObject({
   format: z
-    .enum(['jsonl', 'ocsf', 'otlp', 'cef'])
+    .enum(FORMATS)
     .describe(
       'jsonl: the entries as they are. ocsf: OCSF API Activity. otlp: OpenTelemetry logs and traces. cef: CEF in RFC 5424 syslog lines.',
     ),
@@ -134,7 +134,7 @@ export const auditSchema = z
 
 function postgresUrl(text: string): string | null {
   const url = URL.parse(text)
-  return url !== null && /^postgres(ql)?:$/.test(url.protocol) && url.password === '' ? text : null
+  return url !== null && /^postgres(ql)?:$/.test(url.protocol) && !hasPassword(url) ? text : null
 }
 
 export const postgresSchema = z

@@ -33,7 +33,12 @@ export async function findKeysDir(which: WhichLog): Promise<string> {
 
 async function pathIn(file: string, name: string): Promise<string | undefined> {
   const { parse } = await import('yaml')
-  const written: unknown = parse(await readFile(file, 'utf8'))
+  const text = await readFile(file, 'utf8').catch((cause: Error) => {
+    throw new Error(`the settings ${file} cannot be read: ${cause.message}. Check the path that --config names.`, {
+      cause,
+    })
+  })
+  const written: unknown = parse(text)
   const path = typeof written === 'object' && written !== null ? (written as Record<string, unknown>)[name] : undefined
   if (typeof path !== 'string') return undefined
   return resolve(dirname(file), path.startsWith('~/') ? join(homedir(), path.slice(2)) : path)

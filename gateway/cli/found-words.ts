@@ -1,7 +1,19 @@
 /** A record of the index on one line, for people at a terminal. Everything that came from an agent goes through `printable`. */
 import { DEFAULT_PORTS, formatAuthority } from '../protocol/target.ts'
 import type { Found } from '../records/query.ts'
-import { printable } from './log-words.ts'
+import type { Records } from '../records/records.ts'
+import { printable, printableJson } from './log-words.ts'
+
+export interface Shape {
+  readonly json?: boolean
+  readonly prove?: boolean
+}
+
+/** As it was asked for: in words, as JSON, or with entries and proofs. */
+export async function lineOf(records: Records, found: Found, { json, prove }: Shape): Promise<string> {
+  if (prove) return printableJson(await records.tell(found, { prove }))
+  return json ? printableJson(found) : foundLine(found)
+}
 
 /** Time, number, what was done by whom, and what became of it. */
 export function foundLine(found: Found): string {
@@ -13,7 +25,7 @@ export function foundLine(found: Found): string {
 function callGist(found: Found): string {
   const { effect, code, operation, dur_ms } = found
   const verdict = effect === 'allow' ? 'ALLOW' : `DENY ${code ?? ''}`
-  return `${verdict}  ${whoIn(found)}  ${placeIn(found)}  ${operation ?? '-'}  → ${endOf(found)}${dur_ms === undefined ? '' : `  ${dur_ms} ms`}`
+  return `${verdict}  ${whoIn(found) || 'unknown'}  ${placeIn(found)}  ${operation ?? '-'}  → ${endOf(found)}${dur_ms === undefined ? '' : `  ${dur_ms} ms`}`
 }
 
 function endOf({ effect, status, error, end_seq }: Found): string {
@@ -29,15 +41,13 @@ function entryGist(found: Found): string {
     found.credential && `credential ${found.credential}`,
     found.grant_id && `grant ${found.grant_id}`,
   ]
-  return [found.kind, `${whoIn(found)}${purpose}`, ...told.filter(Boolean)].join('  ')
+  return [found.kind, `${whoIn(found)}${purpose}`, ...told].filter(Boolean).join('  ')
 }
 
-/** Both ends of the lineage; `keyless log lineage` has all of it. */
+/** Both ends of the lineage; `keyless log lineage` has all of it. Empty of what the gateway says of itself, and where nobody is known. */
 function whoIn({ human, agent, depth, ip }: Found): string {
   const between = Number(depth ?? 0) > 0 ? ['…'] : []
-  return (
-    [human, ...(agent === undefined ? [] : [...between, agent])].filter(Boolean).join(' → ') || String(ip ?? 'unknown')
-  )
+  return [human, ...(agent === undefined ? [] : [...between, agent])].filter(Boolean).join(' → ') || String(ip ?? '')
 }
 
 function placeIn({ method, scheme, host, port, path }: Found): string {

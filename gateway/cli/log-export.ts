@@ -2,10 +2,9 @@
 import { once } from 'node:events'
 import { setTimeout as wait } from 'node:timers/promises'
 import { Command, InvalidArgumentError, Option } from 'commander'
-import { type Place, readEntries } from '../audit/follow.ts'
-import { FORMATS, type FormatName, formats } from '../records/export/format.ts'
-import { createItems, type Item, kindFilter } from '../records/export/item.ts'
-import { createMask, MASKS, type Mask } from '../records/export/mask.ts'
+import type { Place } from '../audit/follow.ts'
+import { FORMATS, type FormatName, MASKS, type Mask } from '../protocol/exporting.ts'
+import type { Item } from '../records/export/item.ts'
 import type { WhichLog } from './find-audit.ts'
 import { overTime, type SpanOptions, spanOf } from './with-index.ts'
 
@@ -22,7 +21,7 @@ interface ExportOptions extends WhichLog, SpanOptions {
 export function exportCommand(): Command {
   const command = new Command('export')
     .description('the log for another system, on standard output: OCSF, OpenTelemetry, CEF or JSON lines')
-    .addOption(new Option('--format <format>', 'format').choices(FORMATS).makeOptionMandatory())
+    .addOption(new Option('--format <format>', 'what it becomes').choices(FORMATS).makeOptionMandatory())
     .option('--kind <kind>', 'only entries of this kind, such as call.* or lease.issued; may be repeated', collect)
     .option('--mask <part>', `put a keyed hash in place of ${MASKS.join(', ')}; may be repeated`, collectMask)
     .option('-f, --follow', 'go on with what is written, until Ctrl-C')
@@ -43,7 +42,7 @@ function collectMask(text: string, before: readonly Mask[] = []): readonly Mask[
 }
 
 async function exportLog(options: ExportOptions): Promise<void> {
-  const [{ findAuditDir }, { originOf }, { systemClock }, { firstKept }] = await Promise.all([
+  const [{ findAuditDir }, { originOf }, { systemClock }, { firstKept, readEntries }] = await Promise.all([
     import('./find-audit.ts'),
     import('../records/opening.ts'),
     import('../protocol/clock.ts'),
@@ -74,6 +73,11 @@ async function exportLog(options: ExportOptions): Promise<void> {
 
 /** @returns what puts a stretch of the log on standard output. */
 async function writer(options: ExportOptions, log: string, nowMs: number) {
+  const [{ formats }, { createItems, kindFilter }, { createMask }] = await Promise.all([
+    import('../records/export/format.ts'),
+    import('../records/export/item.ts'),
+    import('../records/export/mask.ts'),
+  ])
   const format = formats[options.format]
   const masks = options.mask ?? []
   const items = createItems(createMask(masks, await maskKey(options, masks)), masks.length > 0)

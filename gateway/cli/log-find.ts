@@ -1,12 +1,10 @@
 /** `keyless log find` and `keyless log reindex`: questions to the index of the log, which is made from it when it is not there. */
 import { once } from 'node:events'
 import { Command, InvalidArgumentError } from 'commander'
-import { type Asked, readQuery, TEXT_FILTERS } from '../records/asking.ts'
+import type { Asked } from '../records/asking.ts'
 import type { Index } from '../records/opening.ts'
-import type { Found } from '../records/query.ts'
 import type { Records } from '../records/records.ts'
 import type { WhichIndex } from './find-index.ts'
-import { foundLine } from './found-words.ts'
 
 const DEFAULT_LIMIT = 50
 /** Records that are asked for at once. */
@@ -66,6 +64,7 @@ export function reindexCommand(): Command {
       withRecords(options, async (_, index) => {
         await index.clear()
         await fill(index)
+        say('the index is made again: keyless log find asks it.')
       }),
   )
 }
@@ -148,15 +147,23 @@ function progress(): (next: number, covered: number) => void {
 }
 
 async function answer(records: Records, options: FindOptions): Promise<void> {
-  const { systemClock } = await import('../protocol/clock.ts')
+  const [{ systemClock }, { readQuery, TEXT_FILTERS }, { lineOf }] = await Promise.all([
+    import('../protocol/clock.ts'),
+    import('../records/asking.ts'),
+    import('./found-words.ts'),
+  ])
   const left = { count: Number(options.limit ?? DEFAULT_LIMIT) }
-  const query = readQuery({ ...askedIn(options), limit: String(Math.min(left.count, PAGE)) }, systemClock.nowMs())
+  const query = readQuery(
+    { ...askedIn(options, TEXT_FILTERS), limit: String(Math.min(left.count, PAGE)) },
+    systemClock.nowMs(),
+  )
   if (options.count) return print(String(await records.count(query)))
   let after = query.after
   while (left.count > 0) {
     const limit = Math.min(left.count, PAGE)
     const { records: found, next } = await records.find({ ...query, limit, ...(after !== undefined && { after }) })
     for (const one of found) await print(await lineOf(records, one, options))
+    if (found.length === 0) say('nothing in the log is like that.')
     after = next
     if (next === undefined) return
     left.count -= found.length
@@ -164,21 +171,15 @@ async function answer(records: Records, options: FindOptions): Promise<void> {
   say(`there are more: go on with --after ${after}`)
 }
 
-function askedIn({ deny, allow, oldest, ...options }: FindOptions): Asked {
+function askedIn({ deny, allow, oldest, ...options }: FindOptions, texts: readonly (keyof Asked)[]): Asked {
   if (deny && allow) throw new Error('--allow and --deny together match nothing: leave one of them out.')
-  const names = [...TEXT_FILTERS, 'since', 'until', 'after'] as const
+  const names = [...texts, 'since', 'until', 'after'] as const
   return {
     ...Object.fromEntries(names.flatMap((name) => (options[name] === undefined ? [] : [[name, options[name]]]))),
     ...(deny && { effect: 'deny' }),
     ...(allow && { effect: 'allow' }),
     ...(oldest && { order: 'oldest' }),
   }
-}
-
-async function lineOf(records: Records, found: Found, { json, prove }: FindOptions): Promise<string> {
-  const { printableJson } = await import('./log-words.ts')
-  if (prove) return printableJson(await records.tell(found, { prove }))
-  return json ? printableJson(found) : foundLine(found)
 }
 
 async function print(text: string): Promise<void> {

@@ -5,7 +5,7 @@ import { Command, InvalidArgumentError } from 'commander'
 import type { Proven } from '../audit/prove.ts'
 import { findAuditDir, type WhichLog } from './find-audit.ts'
 import { complain, print } from './log-print.ts'
-import { readKey } from './log-verify.ts'
+import { askForKeys, readKey, unreadable } from './log-verify.ts'
 
 interface ProveOptions extends WhichLog {
   readonly outcome?: boolean
@@ -24,7 +24,7 @@ export function proveCommand(): Command {
   return new Command('prove')
     .description('write a proof that an entry is in the log (C2SP tlog-proof), which can be checked offline')
     .argument('<id>', 'entry number, or id of a call: then its decision')
-    .option('--outcome', 'of a call, its outcome')
+    .option('--outcome', 'of the call with that id, its outcome')
     .option('--out <file>', 'where to, by custom ending in .tlog-proof (default: standard output)')
     .action((id: string, options: ProveOptions) => proveEntry(id, options))
 }
@@ -42,6 +42,7 @@ export function checkProofCommand(): Command {
     .option('--witnesses <count>', 'how many of them must have cosigned (default: all)', count)
     .option('--entry <file>', 'the entry, where it is not in the proof or to be held against it')
     .option('--json', 'what is proven as JSON')
+    .exitOverride(unreadable)
     .action((file: string, options: CheckOptions) => check(file, options))
 }
 
@@ -54,9 +55,12 @@ async function proveEntry(id: string, options: ProveOptions): Promise<void> {
   const { prove } = await import('../audit/prove.ts')
   const dir = await findAuditDir(options)
   try {
-    const seq = /^#?\d{1,15}$/.test(id)
-      ? Number(id.replace('#', ''))
-      : await numberOf(dir, id, options.outcome === true)
+    const isNumber = /^#?\d{1,15}$/.test(id)
+    if (isNumber && options.outcome)
+      throw new Error(
+        `--outcome goes with the id of a call, and ${id} is the number of one entry: leave one of them out.`,
+      )
+    const seq = isNumber ? Number(id.replace('#', '')) : await numberOf(dir, id, options.outcome === true)
     const text = await prove(dir, seq)
     if (options.out === undefined) process.stdout.write(text)
     else await writeFile(options.out, text)
@@ -87,10 +91,11 @@ async function check(file: string, options: CheckOptions): Promise<void> {
     import('../audit/cosignature.ts'),
   ])
   try {
-    const text = await readFile(file === '-' ? '/dev/stdin' : file, 'utf8')
+    askForKeys(options)
+    const text = (await read('proof', file === '-' ? '/dev/stdin' : file)).toString('utf8')
     const key = await readKey(options.publicKey ?? join(await findAuditDir(options), 'log.pub'))
     const witnesses = (await Promise.all((options.witnessKey ?? []).map(readKey))).map(parseWitnessKey)
-    const entry = options.entry === undefined ? undefined : withoutEnd(await readFile(options.entry))
+    const entry = options.entry === undefined ? undefined : withoutEnd(await read('entry', options.entry))
     const proven = checkProof(text, {
       verifier: parseVerifier(key),
       witnesses,
@@ -103,6 +108,12 @@ async function check(file: string, options: CheckOptions): Promise<void> {
     complain(isRefused ? `NOT PROVEN: ${cause.message}` : (cause as Error).message)
     process.exitCode = isRefused ? 1 : 2
   }
+}
+
+async function read(what: string, file: string): Promise<Buffer> {
+  return readFile(file).catch((cause: Error) => {
+    throw new Error(`the ${what} ${file} cannot be read: ${cause.message}`, { cause })
+  })
 }
 
 /** An entry that was saved as a line. */

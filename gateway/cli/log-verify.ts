@@ -1,6 +1,6 @@
 /** `keyless log verify`: is the log what was signed, and is what it tells possible. Offline, of one directory or of all replicas. */
 import { readFile } from 'node:fs/promises'
-import { Command, InvalidArgumentError } from 'commander'
+import { Command, type CommanderError, InvalidArgumentError } from 'commander'
 import type { Verdict, VerifyOptions } from '../audit/verify.ts'
 import type { WhichLog } from './find-audit.ts'
 import { print } from './log-print.ts'
@@ -34,7 +34,13 @@ export function verifyCommand(): Command {
     .option('--integrity', 'only that nothing was changed, removed or added')
     .option('--strict', 'count warnings as faults')
     .option('--json', 'the verdict as JSON')
+    .exitOverride(unreadable)
     .action((dirs: string[], options: Options) => verify(dirs, options))
+}
+
+/** A mistyped option is no verdict: 1 would say tampered. */
+export function unreadable({ exitCode }: CommanderError): void {
+  process.exit(exitCode === 0 ? 0 : 2)
 }
 
 function collect(file: string, before: readonly string[] = []): readonly string[] {
@@ -53,9 +59,9 @@ async function verify(named: readonly string[], options: Options): Promise<void>
     import('../grant/attenuate.ts'),
     import('./log-words.ts'),
   ])
-  const dirs = named.length > 0 ? named : [await findAuditDir(options)]
   let verdicts: readonly Verdict[]
   try {
+    const dirs = named.length > 0 ? named : [await findAuditDir(options)]
     const excess: VerifyOptions['excess'] = (parent, child) =>
       excessOf(parent, child).map(({ at, got, allowed }) => `${at}: ${got} is more than ${allowed}`)
     verdicts = await verifyLogs(dirs, { ...(await asked(options)), excess })
@@ -73,6 +79,7 @@ async function verify(named: readonly string[], options: Options): Promise<void>
 }
 
 async function asked(options: Options): Promise<VerifyOptions> {
+  askForKeys(options)
   const read = (files: readonly string[] = []) => Promise.all(files.map(readKey))
   const { remember, witnesses, maxAge, bound, open, integrity } = options
   return {
@@ -85,6 +92,14 @@ async function asked(options: Options): Promise<VerifyOptions> {
     ...(open !== undefined && { openS: open }),
     checks: integrity ? 'integrity' : 'all',
   }
+}
+
+/** @throws {Error} rather than let a count that nothing is held to pass for one that is met. */
+export function askForKeys({ witnesses = 0, witnessKey = [] }: Pick<Options, 'witnesses' | 'witnessKey'>): void {
+  if (witnesses > witnessKey.length)
+    throw new Error(
+      `--witnesses ${witnesses} asks for more witnesses than keys are given (${witnessKey.length}). Name the key of each with --witness-key.`,
+    )
 }
 
 export async function readKey(file: string): Promise<string> {
@@ -110,7 +125,11 @@ function inWords(verdict: Verdict, options: Options): string[] {
   lines.push(...found('warning: ', verdict.warnings, verdict.warning_count))
   if (options.publicKey === undefined && remembered === null)
     lines.push(
-      'Checked with the public key beside the log; whoever can write there can replace it. Use --public-key with a copy, or --remember.',
+      `Checked with the public key beside the log; whoever can write there can replace it. ${
+        options.remember === undefined
+          ? 'Use --public-key with a copy, or --remember.'
+          : `From now on ${options.remember} holds the log to this key, so compare it with a copy once.`
+      }`,
     )
   return lines
 }

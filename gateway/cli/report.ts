@@ -1,7 +1,7 @@
 /** `keyless report`: what the log says of all identities, credentials and promises, for security, platform team and auditors. Needs no running gateway. */
 import { Command, Option } from 'commander'
 import type { Database, SqlValue } from '../records/database.ts'
-import { FRAMEWORKS, type Framework } from '../records/frameworks.ts'
+import type { Framework } from '../records/frameworks.ts'
 import type { Span } from '../records/inquiry.ts'
 import type { Vocabulary } from '../records/reach.ts'
 import type { WhichIndex } from './find-index.ts'
@@ -16,6 +16,9 @@ import {
   vocabularyHere,
   withIndex,
 } from './with-index.ts'
+
+/** The names alone: the controls are loaded when they are asked for. */
+const FRAMEWORKS = Object.keys({ soc2: true, pci: true, iso27001: true } satisfies Record<Framework, true>)
 
 interface ReportOptions extends WhichIndex, SpanOptions {
   readonly json?: boolean
@@ -69,9 +72,7 @@ function sloCommand(): Command {
 }
 
 function evidenceCommand(): Command {
-  const framework = new Option('--framework <name>', 'which controls')
-    .choices(Object.keys(FRAMEWORKS))
-    .makeOptionMandatory()
+  const framework = new Option('--framework <name>', 'which controls').choices(FRAMEWORKS).makeOptionMandatory()
   return reportOf(
     'evidence',
     'controls of a framework and the entries that show them; --json with inclusion proofs',

@@ -13,10 +13,12 @@ import type { Finding } from '../audit/witness.ts'
 import { systemClock } from '../protocol/clock.ts'
 import type { Address } from './witness-door.ts'
 
+const LISTEN = '127.0.0.1:8090'
+
 interface WitnessCommandOptions {
-  readonly listen: Address
+  readonly listen?: Address
   readonly data?: string
-  readonly log: readonly string[]
+  readonly log?: readonly string[]
   readonly name?: string
 }
 
@@ -37,15 +39,15 @@ export function witnessCommand(): Command {
   return new Command('witness')
     .description('cosign the checkpoints of logs, and refuse every history but the one seen first')
     .enablePositionalOptions() // the options of `key` are its own
-    .option('--listen <address>', 'where logs reach it', parseAddress, parseAddress('127.0.0.1:8090'))
+    .option('--listen <address>', `where logs reach it (default: ${LISTEN})`, parseAddress)
     .option('--data <directory>', 'what it remembers, and its key (default: witness in $KEYLESS_HOME or ~/.keyless)')
-    .option('--log <file or key>', 'log.pub of a log, or its text; once for each', collect, [])
+    .option('--log <file or key>', 'log.pub of a log, or its text; once for each', collect)
     .option('--name <name>', 'name of a new witness (default: <host name>/witness)')
     .addCommand(key)
     .action(serve)
 }
 
-async function serve({ listen, log, ...which }: WitnessCommandOptions): Promise<void> {
+async function serve({ listen = parseAddress(LISTEN), log = [], ...which }: WitnessCommandOptions): Promise<void> {
   const [{ createWitness }, { loadWitnessKey, openWitnessFiles }, { formatWitnessKey }, { openWitnessDoor }] =
     await Promise.all([
       import('../audit/witness.ts'),
@@ -133,7 +135,7 @@ function tellOnce(): (finding: Finding) => void {
   }
 }
 
-function collect(value: string, before: readonly string[]): string[] {
+function collect(value: string, before: readonly string[] = []): string[] {
   return [...before, value]
 }
 

@@ -13,7 +13,7 @@ const LISTED = COLUMNS.map((column) => `records.${column}`).join(', ')
 export async function findRecords(database: Database, query: Query, forms?: Forms): Promise<Omit<Page, 'lag'>> {
   const { limit, after, order = 'newest' } = query
   if (!Number.isSafeInteger(limit) || limit < 1 || limit > MAX_LIMIT)
-    throw invalid(`limit: got what is none, allowed is a whole number, 1 to ${MAX_LIMIT}.`)
+    throw invalid(`limit: got ${limit}, allowed is a whole number, 1 to ${MAX_LIMIT}.`)
   const isNewest = order === 'newest'
   const start: Bound[] = after === undefined ? [] : [{ sign: isNewest ? '<' : '>', ...readCursor(after) }]
   const { from, id, where } = selection(database.dialect, groupsOf(query, forms), [...boundsOf(query), ...start])

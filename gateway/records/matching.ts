@@ -65,21 +65,26 @@ function wordGroups(text: string | undefined): string[][] {
 function statusOf(status: string): string {
   const written = status.toLowerCase()
   if (/^[1-9](?:\d\d|xx)$/.test(written)) return written
-  throw invalid('status: got what is none, allowed is a status such as 404, or a class such as 4xx.')
+  throw invalid(`status: got ${sized(status)}, allowed is a status such as 404, or a class such as 4xx.`)
 }
 
 function traceOf(trace: string): string {
   const id = /(?<![0-9a-f])[0-9a-f]{32}(?![0-9a-f])/.exec(trace.toLowerCase())?.[0]
   if (id !== undefined) return id
-  throw invalid('trace: got what is none, allowed are the 32 hex digits of a W3C trace id, or a traceparent.')
+  throw invalid(`trace: got ${sized(trace)}, allowed are the 32 hex digits of a W3C trace id, or a traceparent.`)
 }
 
 function promptOf(prompt: string): string {
   try {
     return readPromptHash(prompt) ?? prompt
   } catch {
-    throw invalid('prompt: got what is none, allowed is sha256: and a digest of 32 bytes in hex or base64url.')
+    throw invalid(`prompt: got ${sized(prompt)}, allowed is sha256: and a digest of 32 bytes in hex or base64url.`)
   }
+}
+
+/** What was got, as errors say it: they repeat no value, because it may be anything, such as the prompt in place of its hash. */
+export function sized(value: string): string {
+  return `a string of ${value.length} characters`
 }
 
 export function invalid(detail: string): GatewayError {
@@ -158,5 +163,5 @@ export function readCursor(cursor: string): { ts: number; seq: number; log: stri
     if (Number.isSafeInteger(ts) && Number.isSafeInteger(seq) && typeof log === 'string')
       return { ts: ts as number, seq: seq as number, log }
   } catch {}
-  throw invalid('after: got what is none, allowed is "next" of the page before.')
+  throw invalid(`after: got ${sized(cursor)}, allowed is "next" of the page before.`)
 }

@@ -3,8 +3,7 @@
  * receiver or to the thread, calls go on; what was not delivered is in the log and leaves later.
  */
 import { Worker } from 'node:worker_threads'
-import type { FormatName } from './format.ts'
-import type { Mask } from './mask.ts'
+import type { FormatName, Mask } from '../../protocol/exporting.ts'
 import type { PumpState } from './pump.ts'
 import type { Push, Pushed, Send } from './sink-http.ts'
 

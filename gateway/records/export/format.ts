@@ -1,13 +1,11 @@
 /** The formats, joined by one table. A format turns items into text and knows nothing of where it goes. */
+import type { FormatName } from '../../protocol/exporting.ts'
 import type { Body } from './body.ts'
 import { cefRow } from './cef.ts'
 import type { Item } from './item.ts'
 import { jsonlRow } from './jsonl.ts'
 import { ocsfRow } from './ocsf.ts'
 import { otlpBodies, otlpRow } from './otlp.ts'
-
-export const FORMATS = ['jsonl', 'ocsf', 'otlp', 'cef'] as const
-export type FormatName = (typeof FORMATS)[number]
 
 export interface Format {
   readonly contentType: string

@@ -5,10 +5,7 @@
 import { createHmac, type KeyObject } from 'node:crypto'
 import type { JsonValue } from '../../audit/canonical.ts'
 import type { Entry } from '../../audit/entry.ts'
-
-/** Parts of an entry that can be kept from what is exported. */
-export const MASKS = ['human', 'address', 'user_agent', 'path', 'purpose', 'policies'] as const
-export type Mask = (typeof MASKS)[number]
+import type { Mask } from '../../protocol/exporting.ts'
 
 type Members = Readonly<Record<string, JsonValue | undefined>>
 

@@ -1,8 +1,9 @@
 /** Entries of every kind that formats know, as the gateway writes them: each with its canonical bytes. */
 import { createSecretKey, randomBytes } from 'node:crypto'
 import canonicalize from 'canonicalize'
+import type { Mask } from '../../../gateway/protocol/exporting.ts'
 import { createItems, type Item } from '../../../gateway/records/export/item.ts'
-import { createMask, type Mask } from '../../../gateway/records/export/mask.ts'
+import { createMask } from '../../../gateway/records/export/mask.ts'
 
 export const LOG = 'keyless.test/acme'
 export const KEY = createSecretKey(randomBytes(32))

@@ -4,8 +4,9 @@ import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import type { Entry } from '../../../gateway/audit/entry.ts'
 import { leafHash } from '../../../gateway/audit/merkle.ts'
-import { FORMATS, formats } from '../../../gateway/records/export/format.ts'
-import { createMask, MASKS, type Mask } from '../../../gateway/records/export/mask.ts'
+import { FORMATS, MASKS, type Mask } from '../../../gateway/protocol/exporting.ts'
+import { formats } from '../../../gateway/records/export/format.ts'
+import { createMask } from '../../../gateway/records/export/mask.ts'
 import { entryBytes, itemsOf, KEY, samples } from './entries.fixture.ts'
 
 /** Mask → what must not leave under it. */
