@@ -126,7 +126,8 @@ export class RecordedCall implements CallEvent {
   }
 
   async commit(): Promise<Receipt> {
-    await this.#ready()
+    const ready = this.#ready()
+    if (ready) await ready
     const receipt = await receiptFor(this.#desk, this.id, this.#draft(undefined))
     this.#stage = 'committed'
     const { tally } = this.#desk
