@@ -163,7 +163,7 @@ export function narrowedPolicy(
   })
   return [
     `@id(${quoted(`only-what-was-used-${slugOf(agent)}`)})`,
-    `@owner(${quoted(owner || 'security')})`,
+    `@owner(${quoted(owner?.trim() || 'security')})`,
     `forbid (principal == Agent::${quoted(agent)}, action, resource is Endpoint)`,
     'unless',
     '{',

@@ -64,6 +64,9 @@ it('forbids an agent everything that it did not use, nothing that it did, and ot
         }
       }
     }),
-    { numRuns: 25 },
+    {
+      numRuns: 25,
+      examples: [['spiffe://acme.test/agents/triage', ' ', [{ operation: 'notes:notes.list', host: 'notes.test' }]]],
+    },
   )
 })
