@@ -11,11 +11,12 @@ type Members = Readonly<Record<string, JsonValue | undefined>>
 
 /** Members that hold nothing but such values, at any depth. */
 const MEMBERS: Readonly<Record<Mask, readonly string[]>> = {
-  // Hashes of what is masked go with it: without a key, a name can be guessed from its hash.
-  human: ['sub', 'owner', 'lineage_hash'],
-  address: ['ip', 'source'],
+  // Hashes of what is masked go with it: without a key, a name can be guessed from its hash. `detail`: the words of a refusal quote
+  // what stands nowhere else in the entry, such as paths of the grant, or the name in a token that was not believed.
+  human: ['sub', 'owner', 'lineage_hash', 'detail'],
+  address: ['ip', 'source', 'detail'],
   user_agent: ['ua'],
-  path: ['path', 'paths'],
+  path: ['path', 'paths', 'detail'],
   purpose: ['purpose', 'intent_hash'],
   policies: ['policy_ids', 'policy_set', 'policies', 'errors', 'files'],
 }

@@ -72,10 +72,23 @@ describe('a mask', () => {
     )(
       entry({
         human: { iss: 'i', sub: 'ana' },
-        decision: { effect: 'deny', detail: 'ana has no analysis: ask (ana)' },
+        facts: { error: 'ana has no analysis: ask (ana)' },
       }),
     )
-    expect(masked.decision?.detail).toMatch(/^masked:\S+ has no analysis: ask \(masked:\S+\)$/)
+    expect(masked.facts?.error).toMatch(/^masked:\S+ has no analysis: ask \(masked:\S+\)$/)
+  })
+
+  it.each([
+    ['path', 'This grant covers it only at: /repos/secret/**. Ask the grantor for a grant that covers this path.'],
+    ['address', "The caller's address 10.1.2.3 is outside 10.9.0.0/16 (source). Call from there."],
+    ['human', 'no issuer "https://id.test" with subjects like "bo" is configured for this under trust.issuers'],
+  ] as const)('hides what a refusal quotes of the grant, which is not in the entry: %s', (mask, detail) => {
+    const masked = createMask([mask], KEY)(entry({ decision: { effect: 'deny', code: 'scope_exceeded', detail } }))
+    expect(masked.decision).toEqual({
+      effect: 'deny',
+      code: 'scope_exceeded',
+      detail: expect.stringMatching(/^masked:\S+$/),
+    })
   })
 
   it('keeps number, time, kind and log, whatever people are called', () => {
