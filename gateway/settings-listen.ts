@@ -30,6 +30,11 @@ const listenAddress = (port: number) =>
     }),
   )
 
+/** In front of the host, or among the parameters, where drivers of databases read it as well. */
+export function hasPassword(url: URL): boolean {
+  return url.password !== '' || [...url.searchParams.keys()].some((name) => /passw/i.test(name))
+}
+
 /** An http(s) URL as a prefix: without trailing slash. */
 export function cleanUrl(text: string): string | null {
   if (!URL.canParse(text)) return null

@@ -10,7 +10,7 @@ import { credentialSchema } from './provider/registry.ts'
 import { read } from './settings-advice.ts'
 import { auditSchema, postgresSchema } from './settings-audit.ts'
 import { caSchema } from './settings-ca.ts'
-import { cleanUrl, listenSchema } from './settings-listen.ts'
+import { cleanUrl, hasPassword, listenSchema } from './settings-listen.ts'
 import { upstreamProxySchema } from './settings-proxy.ts'
 
 /** Ceiling of a grant's life, seconds: a person's attention span, and the longest a stolen grant can be of use (DESIGN §2). */
@@ -19,7 +19,7 @@ export const HARD_TTL_S = 3600
 function redisUrl(text: string): string | null {
   if (!URL.canParse(text)) return null
   const url = new URL(text)
-  return (url.protocol === 'redis:' || url.protocol === 'rediss:') && url.password === '' ? text : null
+  return (url.protocol === 'redis:' || url.protocol === 'rediss:') && !hasPassword(url) ? text : null
 }
 
 const seconds = (max: number) => z.int().min(1).max(max)

@@ -171,6 +171,9 @@ audit: 7
       /write \{ env: NAME \}/,
     ],
     ['a password in the URL of Redis', 'redis: { url: "redis://:sk-canary@h" }', /write url: \{ env: REDIS_URL \}/],
+    ['one behind it', 'redis: { url: "redis://h?password=sk-canary" }', /write url: \{ env: REDIS_URL \}/],
+    ['one for Postgres', 'postgres: { url: "postgres://k:sk-canary@h/k" }', /write url: \{ env: POSTGRES_URL \}/],
+    ['one behind it', 'postgres: { url: "postgres://h/k?password=sk-canary" }', /write url: \{ env: POSTGRES_URL \}/],
     ['a secret in the place of a provider’s mapping', 'credentials: { github: sk-canary }', /./],
     [
       'a secret in a field that is none',
