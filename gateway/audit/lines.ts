@@ -59,11 +59,11 @@ export async function* readLines(
   if (rest.length > 0) yield [{ bytes: rest, start, isWhole: false }]
 }
 
-/** The whole lines in `bytes`; `start` is where `bytes` begins in the file. */
-export function split(bytes: Buffer, start: number): Line[] {
+/** The whole lines in `bytes`, and no more than `most`; `start` is where `bytes` begins in the file. */
+export function split(bytes: Buffer, start: number, most = Number.POSITIVE_INFINITY): Line[] {
   const lines: Line[] = []
   let from = 0
-  for (let at = bytes.indexOf(LF); at >= 0; at = bytes.indexOf(LF, from)) {
+  for (let at = bytes.indexOf(LF); at >= 0 && lines.length < most; at = bytes.indexOf(LF, from)) {
     lines.push({ bytes: bytes.subarray(from, at), start: start + from, isWhole: true })
     from = at + 1
   }

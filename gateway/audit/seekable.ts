@@ -59,8 +59,9 @@ export async function readSeekTable(file: FileHandle, path: string): Promise<Fra
   return frames
 }
 
-/** @throws {Error} when the frame does not hold the text that the table says. */
-export async function readFrame(file: FileHandle, frame: Frame): Promise<Buffer> {
+/** @param most bytes of text that it may have: a few of a file can stand for all of memory. @throws {Error} when the frame does not hold the text that the table says. */
+export async function readFrame(file: FileHandle, frame: Frame, most: number): Promise<Buffer> {
+  if (frame.textBytes > most) throw new Error(`a frame holds ${frame.textBytes} bytes, more than its entries can have`)
   const text = await inflate(await readAt(file, frame.at, frame.bytes), { maxOutputLength: frame.textBytes + 1 })
   if (text.length !== frame.textBytes)
     throw new Error(`a frame holds ${text.length} bytes instead of ${frame.textBytes}`)

@@ -148,8 +148,11 @@ class FramedText implements Text {
   }
 
   async #read(frame: Frame): Promise<Line[]> {
-    if (this.#last?.frame !== frame)
-      this.#last = { frame, lines: split(await readFrame(this.#file, frame), frame.textAt) }
-    return this.#last.lines
+    if (this.#last?.frame === frame) return this.#last.lines
+    const text = await readFrame(this.#file, frame, FRAME_ENTRIES * (MAX_LINE_BYTES + 1))
+    const lines = split(text, frame.textAt, FRAME_ENTRIES + 1)
+    if (lines.length > FRAME_ENTRIES) throw new Error(`a frame holds more than ${FRAME_ENTRIES} entries`)
+    this.#last = { frame, lines }
+    return lines
   }
 }
