@@ -53,6 +53,15 @@ export class Conduct {
     if (fact.kind === 'grant.failed' && fact.req !== undefined) this.#grants.failed(fact.req)
     if (fact.lease) this.#leased(fact, fact.lease, index, ledger)
     if (fact.decision?.effect === 'allow') this.#decided(fact, index, ledger)
+    if (fact.outcome && fact.grant !== undefined && decidedMs !== undefined)
+      this.#grants.ended({
+        id: fact.grant,
+        chain: fact.chain,
+        fact,
+        index,
+        ledger,
+        what: 'the outcome is of a call under',
+      })
     if (fact.outcome?.lease && decidedMs !== undefined)
       this.#ended(fact, fact.outcome.lease, { index, ledger, decidedMs })
   }

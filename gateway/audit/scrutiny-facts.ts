@@ -21,6 +21,8 @@ export interface Fact {
   /** The grant that acts, or that the entry is about. */
   readonly grant?: string
   readonly chain?: Chain
+  /** Issuer and name of the human, and the task, as far as they are named. */
+  readonly who?: Who
   /** Of a call: allow or deny, and whether it names its target. */
   readonly decision?: { readonly effect: string; readonly hasTarget: boolean }
   readonly outcome?: { readonly lease: LeaseClaim | undefined }
@@ -31,6 +33,11 @@ export interface Fact {
   readonly pruned?: number
   /** Of an entry of the log about itself. */
   readonly facts?: { readonly [name: string]: JsonValue }
+}
+
+export interface Who {
+  readonly human: string | undefined
+  readonly task: string | undefined
 }
 
 /** A credential for a time; `id` is its keyed hash. */
@@ -46,6 +53,8 @@ export interface LeaseClaim {
 export interface MadeGrant {
   readonly id: string
   readonly task: string
+  /** By the decision that stands in the entry. */
+  readonly isDenied: boolean
   /** Some of what follows did not fit into the entry, and is unknown. */
   readonly isCut: boolean
   readonly parent: string | undefined
@@ -123,8 +132,15 @@ function factOf(entry: Entry, chain: Chain | undefined): Fact {
     ...(typeof set === 'string' && { policySet: set }),
     ...(own !== undefined && { grant: own }),
     ...(chain && { chain }),
+    ...(own !== undefined && { who: whoIn(entry) }),
     ...special(entry, own),
   }
+}
+
+/** Names that were cut are equal in none but their own kind of entry. */
+function whoIn({ human, task }: Entry): Who {
+  const isWhole = typeof human?.sub === 'string' && !/…\[\+|^sealed:/.test(`${human.sub}${human.iss}`)
+  return { human: isWhole ? `${human.iss} ${human.sub}` : undefined, task: task?.id }
 }
 
 function special(entry: Entry, own: string | undefined): Partial<Fact> {
@@ -160,6 +176,7 @@ function madeOf(entry: Entry): MadeGrant {
   return {
     id: grant.id ?? steps.at(-1)?.grant ?? '',
     task: entry.task?.id ?? '',
+    isDenied: entry.decision?.effect === 'deny',
     isCut: grant.id === undefined || steps.length === 0,
     parent: grant.parent,
     depth: grant.depth ?? 0,

@@ -108,6 +108,10 @@ export interface Chain {
   readonly isHashed: boolean
   /** The human is named in sealed form. */
   readonly isSealed: boolean
+  /** Grants of the steps: never cut. */
+  readonly grants: string
+  /** A name in it, or its middle, was too long for the entry. */
+  readonly isCut: boolean
 }
 
 const MAX_CHAINS = 10_000
@@ -127,13 +131,15 @@ export function chainReader(): (entry: Entry) => Chain | undefined {
 }
 
 function chainOf(steps: readonly Step[], claimed: string | undefined): Chain {
-  const isCut = steps.some(({ cut }) => cut !== undefined)
+  const isCut = steps.some(({ cut, id }) => cut !== undefined || (typeof id === 'string' && CUT.test(id)))
   return {
     whole: digest(steps),
     agents: digest(steps.slice(1)),
     above: digest(steps.slice(0, -1)),
     isHashed: isCut || digest(steps) === claimed,
     isSealed: steps[0]?.id?.startsWith('sealed:') === true,
+    grants: digest(steps.filter(({ cut }) => cut === undefined).map(({ grant }) => ({ grant }) as Step)),
+    isCut,
   }
 }
 

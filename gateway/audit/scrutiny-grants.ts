@@ -16,6 +16,7 @@ export interface GrantOptions {
 interface Known {
   readonly made: MadeGrant
   readonly chain: Fact['chain']
+  readonly who: Fact['who']
   /** Whose end is its own. */
   readonly marks: readonly string[]
   /** Another grant claims the same id: which of them is used cannot be told. */
@@ -64,12 +65,14 @@ export class Grants {
     return this.#known.get(id)?.made
   }
 
-  make(made: MadeGrant, { chain, ms, kind, req }: Fact, index: number, ledger: Ledger): void {
+  make(made: MadeGrant, { chain, who, ms, kind, req }: Fact, index: number, ledger: Ledger): void {
     this.#forget(ms)
     const present = this.#known.get(made.id)
     // Presented by two at once it is recorded twice. Whoever signs offline chooses the id, and may choose one that is taken.
     if (present) present.isAmbiguous ||= present.chain?.whole !== chain?.whole
-    else this.#known.set(made.id, { made, chain, marks: marksOf(made), isAmbiguous: false })
+    else this.#known.set(made.id, { made, chain, who, marks: marksOf(made), isAmbiguous: false })
+    if (made.isDenied)
+      ledger.findings.fault('grant', index, `the grant ${made.id} was made by a decision that denied it`)
     if (made.parent === undefined) checkRoot(made, kind, (what) => ledger.findings.fault('grant', index, what))
     if (made.replaces === undefined) return
     this.#suspended.delete(made.task)
@@ -112,15 +115,8 @@ export class Grants {
   use(use: Use): boolean {
     const known = this.#known.get(use.id)
     if (!known) return false
-    const { chain, fact, index, ledger, what } = use
-    if (known.isAmbiguous)
-      ledger.findings.warn('grant', index, `${what} the grant ${use.id}, and two grants have that id`)
-    else if (chain && known.chain && !isSame(chain, known.chain))
-      ledger.findings.fault(
-        'grant',
-        index,
-        `${what} the grant ${use.id}, but names another lineage than the entry that made it`,
-      )
+    const { fact } = use
+    this.#hold(known, use)
     if (fact.ms > known.made.expires * 1000) this.#late(use, known.made.expires * 1000, 'expired', true)
     for (const mark of known.marks) {
       const end = this.#ends.get(mark)
@@ -129,6 +125,27 @@ export class Grants {
     const end = this.#suspended.get(known.made.task)
     if (end) this.#late(use, end.ms, 'was suspended with its task', end.isSure)
     return true
+  }
+
+  /** The end of a call names those that its grant was made for; when it ended is told by the call itself. */
+  ended(use: Omit<Use, 'waitMs'>): void {
+    const known = this.#known.get(use.id)
+    if (known && !known.isAmbiguous) this.#hold(known, use)
+  }
+
+  #hold(known: Known, { id, chain, fact, index, ledger, what }: Omit<Use, 'waitMs'>): void {
+    if (known.isAmbiguous) {
+      ledger.findings.warn('grant', index, `${what} the grant ${id}, and two grants have that id`)
+      return
+    }
+    const other = chain && known.chain && !isSame(chain, known.chain) ? 'lineage' : otherIn(fact.who, known.who)
+    // Of a delegation it is the parent that is used, and the child that is named.
+    if (other === undefined || !chain) return
+    ledger.findings.fault(
+      'grant',
+      index,
+      `${what} the grant ${id}, but names another ${other} than the entry that made it`,
+    )
   }
 
   #late({ id, fact, index, ledger, waitMs, what }: Use, endMs: number, how: string, isSure: boolean): void {
@@ -158,7 +175,8 @@ export class Grants {
     if (!parent.delegable) fault(`${name} was delegated below one that cannot be delegated`)
     if (child.expires > parent.expires) fault(`${name} outlives its parent`)
     if (child.task !== parent.task) fault(`${name} is of another task than its parent`)
-    if (chain && above.chain && chain.above !== above.chain.whole) fault(`${name} has another lineage than its parent`)
+    const areWhole = chain && above.chain && !chain.isCut && !above.chain.isCut
+    if (areWhole && chain.above !== above.chain?.whole) fault(`${name} has another lineage than its parent`)
     checkAttestations(child, parent, fault)
     for (const excess of this.#excess(parent, child)) fault(`${name} is wider than its parent: ${excess}`)
   }
@@ -183,7 +201,14 @@ export class Grants {
   }
 }
 
+function otherIn(a: Fact['who'], b: Fact['who']): string | undefined {
+  const isOther = (name: 'human' | 'task') => a?.[name] !== undefined && b?.[name] !== undefined && a[name] !== b[name]
+  return isOther('human') ? 'human' : isOther('task') ? 'task' : undefined
+}
+
 function isSame(a: NonNullable<Fact['chain']>, b: NonNullable<Fact['chain']>): boolean {
+  // Entries of calls have less room than those of grants: names are cut at other places.
+  if (a.isCut || b.isCut) return a.grants === b.grants
   // The name of a human who was forgotten meanwhile is sealed under another key.
   return a.whole === b.whole || (a.isSealed && b.isSealed && a.agents === b.agents)
 }

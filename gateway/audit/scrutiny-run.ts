@@ -51,7 +51,7 @@ export class Runs {
     if (this.#isSealed && !STARTING.has(kind))
       this.#fault(index, 'the entry was written after the log was sealed, and before it was opened again')
     if (kind === 'log.opened') this.#begin(facts?.shared)
-    if (kind === 'call.decision' && fact.decision?.effect === 'allow') this.#allowed += 1
+    if (kind === 'call.decision' && fact.decision?.effect === 'allow') this.#begun(index)
     if (kind === 'call.outcome') this.#ended += 1
     if (kind === 'log.heartbeat') this.#beaten(fact, index)
     if (kind === 'log.sealed') this.#late(ms, index)
@@ -62,6 +62,17 @@ export class Runs {
 
   finish(latestMs: number): void {
     if (!this.#isSealed) this.#late(latestMs, null)
+  }
+
+  /** A run begins with a heartbeat: nothing else counts what was taken out of it. */
+  #begun(index: number): void {
+    if (this.#hasStart && this.#allowed === 0 && !this.#beat)
+      this.#findings.warn(
+        'heartbeat',
+        index,
+        'no heartbeat stands in front of the first call of this run: it could not be written, or entries are missing',
+      )
+    this.#allowed += 1
   }
 
   #begin(isShared: unknown): void {

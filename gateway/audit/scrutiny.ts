@@ -17,6 +17,7 @@ export interface ScrutinyOptions {
 interface OpenCall {
   readonly seq: number
   readonly ms: number
+  readonly grant: string | undefined
 }
 
 export class Scrutiny {
@@ -137,17 +138,17 @@ export class Scrutiny {
     return kind === 'call.decision' ? this.#decided(fact, req, index) : this.#ended(fact, req, index)
   }
 
-  #decided({ decision, ms }: Fact, req: string, index: number): undefined {
+  #decided({ decision, grant, ms }: Fact, req: string, index: number): undefined {
     this.#calls += 1
     if (decision?.effect !== 'allow' && decision?.effect !== 'deny')
       return this.#fault(index, 'the decision neither allows nor denies')
     if (!decision.hasTarget) return this.#fault(index, 'the decision names no target')
     if (this.#open.has(req)) return this.#fault(index, `the call ${req} was decided before`)
-    if (decision.effect === 'allow') this.#open.set(req, { seq: index, ms })
+    if (decision.effect === 'allow') this.#open.set(req, { seq: index, ms, grant })
     return undefined
   }
 
-  #ended({ outcome }: Fact, req: string, index: number): number | undefined {
+  #ended({ outcome, grant }: Fact, req: string, index: number): number | undefined {
     if (!outcome) return this.#fault(index, 'the outcome says nothing')
     const decided = this.#open.get(req)
     if (!decided && !this.#hasStart && this.mayPrecede(madeMs(req))) return undefined
@@ -157,6 +158,8 @@ export class Scrutiny {
         `the outcome of call ${req} has no decision in front of it that allowed it, or is its second`,
       )
     this.#open.delete(req)
+    if (decided.grant !== grant)
+      this.#fault(index, `the outcome of call ${req} is under another grant than its decision`)
     return decided.ms
   }
 

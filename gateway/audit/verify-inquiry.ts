@@ -13,6 +13,7 @@ import { type Head, opened, ownHeads } from './verify-heads.ts'
 import { followedKey, signedTooLate, type Trust, trustedKey } from './verify-keys.ts'
 import { openRemembered, type Remembered, rememberedHead } from './verify-remember.ts'
 import { Tree } from './verify-tree.ts'
+import { Unsigned } from './verify-unsigned.ts'
 import { Findings, type Verdict } from './verify-verdict.ts'
 import { type Quorum, type Witnessed, witnessedHead } from './verify-witness.ts'
 
@@ -44,6 +45,7 @@ export class Inquiry {
   #pruned = 0
   #tornBytes = 0
   #newestMs: number | undefined
+  readonly #unsigned: Unsigned
   #unreadable: string | null = null
   #heads: readonly Head[] = []
   #keyChanges = 0
@@ -54,6 +56,7 @@ export class Inquiry {
   constructor(dir: string, o: InquiryOptions) {
     this.dir = dir
     this.#o = o
+    this.#unsigned = new Unsigned(o.nowMs)
   }
 
   /** Name of the log, once it is known. */
@@ -88,6 +91,7 @@ export class Inquiry {
       await tree.finish(this.#tornBytes)
       this.#scrutiny?.finish()
       this.#age()
+      this.#unsigned.finish(this.findings)
       this.#retention()
     } catch (cause) {
       if (!(cause instanceof Error)) throw cause
@@ -101,6 +105,7 @@ export class Inquiry {
     const { crashes, aliveMs } = scrutiny
     const decidedMs = scrutiny.take(fact, index)
     if (index < this.#covered) this.#newestMs = fact.ms
+    else this.#unsigned.take(fact.ms, index)
     const late = this.#verifier && signedTooLate(fact, { index, covered: this.#covered }, this.#verifier)
     if (late !== undefined) findings.fault('key', index, late)
     if (fact.pruned !== undefined) this.#prunedOnRecord = Math.max(this.#prunedOnRecord, fact.pruned)
@@ -161,6 +166,12 @@ export class Inquiry {
     this.#witnessed = await witnessedHead(dir, verifier, quorum, findings)
     const known = this.#o.memory.get(verifier.name)
     this.#known = known
+    if (!known && this.#o.memory.size > 0)
+      findings.warn(
+        'remembered',
+        null,
+        `the log ${verifier.name} was not verified before; remembered is ${[...this.#o.memory.keys()].join(', ')}`,
+      )
     const witness = this.#witnessed.head
     return [...own, ...earlier, ...(witness ? [witness] : []), ...(known ? [rememberedHead(known)] : [])]
   }

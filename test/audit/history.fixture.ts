@@ -68,6 +68,13 @@ export async function history(dir: string, change: Partial<LogOptions> & { clock
     ...{ policies: 1, files: [], services: [] },
     policy_set: decision().policySet,
   })
+  const beat = async (told: { readonly allowed: number; readonly open: number }, everyMs = 60_000) => {
+    // What the log writes of itself names no run.
+    const { gw } = JSON.parse((await linesOf(dir)).findLast((line) => line.includes('"gw":')) ?? '')
+    const facts = { ...told, refused: 0, turned_away: {}, kept: 0, up_ms: 0, every_ms: everyMs }
+    return log.append(draftFrom({ kind: 'log.heartbeat', gw, log: log.origin, facts }))
+  }
+  await beat({ allowed: 0, open: 0 }, 3_600_000)
   return {
     clock,
     audit,
@@ -117,11 +124,7 @@ export async function history(dir: string, change: Partial<LogOptions> & { clock
       return event.id
     },
     end: (of) => propose({ kind: 'grant.revoke', grant: of, reason: 'revoked' }),
-    async beat(told) {
-      const { gw } = JSON.parse((await linesOf(dir)).at(-1) ?? '')
-      const facts = { ...told, refused: 0, turned_away: {}, kept: 0, up_ms: 0, every_ms: 60_000 }
-      return log.append(draftFrom({ kind: 'log.heartbeat', gw, log: log.origin, facts }))
-    },
+    beat,
     close: () => audit.close(),
   }
 }

@@ -148,7 +148,7 @@ describe('what is remembered', () => {
     const first = await verifyLog(dir, remembering())
     await (await history(dir, { clock: testClock(Date.parse('2026-11-22T10:00:00Z')) })).close()
     expect(await verifyLog(dir, remembering())).toMatchObject({ ok: true, remembered: { size: first.covered } })
-    expect(await verifyLog(dir, remembering())).toMatchObject({ ok: true, remembered: { size: first.covered + 3 } })
+    expect(await verifyLog(dir, remembering())).toMatchObject({ ok: true, remembered: { size: first.covered + 4 } })
   })
 
   it('finds an old directory restored', async () => {
@@ -161,7 +161,7 @@ describe('what is remembered', () => {
     await cp(old, dir, { recursive: true })
     expect(await verifyLog(dir, remembering())).toMatchObject({
       ok: false,
-      first_bad: { check: 'remembered', index: covered - 3 },
+      first_bad: { check: 'remembered', index: covered - 4 },
     })
   })
 
