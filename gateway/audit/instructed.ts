@@ -72,9 +72,15 @@ export function deniedDraft(paper: Letterhead, instructed: Instructed, refusal: 
     ...behind(instruction, proposal),
     decision: verdict(decision, refusal),
     grant: proposal && grantOf(proposal.grant),
-    facts: { instruction: instruction.kind, ...askedBy(instruction) },
+    facts: { instruction: instruction.kind, ...askedBy(instruction), ...parentOf(instruction, refusal) },
   }
   return draftOn(paper, members, whose(instruction, proposal))
+}
+
+/** A parent that came as a token is known by the refusal alone. */
+function parentOf({ kind }: Instruction | Enquiry, { grant }: GatewayError): Fields {
+  const isDelegation = kind === 'grant.request' || kind === 'grant.delegate'
+  return isDelegation && grant !== undefined ? { parent: grant } : {}
 }
 
 /** `grant.failed`: recorded as about to happen, and then it did not take effect. */

@@ -33,7 +33,7 @@ export const instructionFacts = {
     task: text('Task.').optional(),
     step: text('Step of the task.').optional(),
     reason: z.string().optional(),
-    parent: text('Grant to delegate from, where it was named by id.').optional(),
+    parent: text('Grant to delegate from, where it was named by id, or is known by the refusal.').optional(),
     grant: text('Grant to end, where it was named by id.').optional(),
     holder: text('Grant of whoever asks.').optional(),
     grant_type: z.string().optional(),

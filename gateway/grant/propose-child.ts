@@ -9,6 +9,7 @@ import { GatewayError } from '../protocol/problem.ts'
 import { checkAttestation } from './attestation.ts'
 import { draftChild, registered } from './draft.ts'
 import { heldGrant, isGrantId, namedGrant, proofOf } from './living.ts'
+import { about } from './presented.ts'
 import { certificateAsked, checkExchanger, checkNamed } from './propose-root.ts'
 import type { Room } from './room.ts'
 import { termsWithin } from './terms.ts'
@@ -29,7 +30,8 @@ export async function proposeChild(
   const { attestation, request } = i
   const certificate = certificateAsked(request, client, agent)
   const cnf = childKeys(i, parent, certificate?.cnf)
-  return delegation({ parent, agent, request, cnf, until: certificate?.until, workload, attestation }, room)
+  const until = certificate?.until
+  return about(parent, () => delegation({ parent, agent, request, cnf, until, workload, attestation }, room))
 }
 
 /** From the local socket. A grant that is named by its id alone is passed on only by the human behind it. */
@@ -49,7 +51,7 @@ export async function proposeDelegation(
     )
   }
   const agent = registered(i.agent, room.agents)
-  return delegation({ parent, agent, request: i.request, cnf: i.request.cnf }, room)
+  return about(parent, () => delegation({ parent, agent, request: i.request, cnf: i.request.cnf }, room))
 }
 
 interface Delegation {

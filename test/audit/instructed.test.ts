@@ -294,6 +294,24 @@ describe('what is refused', () => {
     expect(JSON.stringify(entry).length).toBeLessThan(8192)
   })
 
+  it('names the parent that came as a token, once it is known', async () => {
+    const subject = { type: 'access_token', token: CANARY } as const
+    const asked: Instruction = {
+      ...given,
+      kind: 'grant.request',
+      grantType: 'token-exchange',
+      client,
+      subject,
+      request,
+    }
+    const refusal = new GatewayError('invalid_scope', 'wider than its parent')
+    refusal.grant = root.id
+    expect(await recorded(asked, undefined, refusal)).toMatchObject({
+      kind: 'grant.denied',
+      facts: { parent: root.id },
+    })
+  })
+
   it('holds the lineage that it would have had, once that is known', async () => {
     const entry = await recorded(delegate, { ...made, kind: 'grant.delegate', parent: root }, no)
     expect(entry).toMatchObject({ kind: 'grant.denied', lineage_hash: child.lineageHash, grant: { id: child.id } })

@@ -116,6 +116,7 @@ describe('a child', () => {
     const request = JSON.parse(JSON.stringify(asked)) as GrantRequest
     await expect(world.child(root, search, request)).rejects.toMatchObject({
       code: 'invalid_scope',
+      grant: root.grant.id, // for the record
       detail: expect.stringMatching(said),
     })
   })
