@@ -44,6 +44,8 @@ interface Change {
 /** @throws {Error} when there is no log in `dir`, another process writes it, or it cannot be written. */
 export async function rotateKey(dir: string, clock: Clock): Promise<RotatedKey> {
   const origin = parseVerifier((await readFile(join(dir, keyFiles.public), 'utf8')).trim()).name
+  // Before a key is made: a key that waits for its change lets no gateway start, also the one that runs now.
+  takeLock(join(dir, files.lock), 'a gateway writes this log. Stop it, and then change the key').release()
   const [old, next] = [await loadKey(join(dir, keyFiles.current)), await loadKey(join(dir, keyFiles.next))]
   const [before, after] = [old, next].map((key) => noteVerifier(origin, createPublicKey(key))) as [
     NoteVerifier,

@@ -7,7 +7,7 @@ import { draftFrom } from '../../gateway/audit/canonical.ts'
 import { checkpointSigner, openCheckpoint } from '../../gateway/audit/checkpoint.ts'
 import { cosigner, formatWitnessKey } from '../../gateway/audit/cosignature.ts'
 import { followKeys, type HandoverFile, KEY_ROTATED } from '../../gateway/audit/handover.ts'
-import { loadKey } from '../../gateway/audit/key.ts'
+import { loadKey, loadLogKey } from '../../gateway/audit/key.ts'
 import { rotateKey } from '../../gateway/audit/key-rotation.ts'
 import { formatVerifier, noteVerifier, parseVerifier } from '../../gateway/audit/note.ts'
 import { openHashes } from '../../gateway/audit/proofs.ts'
@@ -100,8 +100,9 @@ it('is held to what witnesses cosigned under the old key, until they know the ne
 
 it('waits for the gateway that writes the log to be stopped', async () => {
   const log = await openTestLog(dir)
-  await expect(rotateKey(dir, testClock())).rejects.toThrow('another gateway writes this log')
+  await expect(rotateKey(dir, testClock())).rejects.toThrow('a gateway writes this log. Stop it')
   await log.close()
+  await loadLogKey(dir, ORIGIN) // and it starts again as before: nothing has begun
   await rotateKey(dir, testClock())
 })
 
