@@ -107,7 +107,8 @@ function unknownKey(path: Path, known: readonly string[], at: Place): SettingsPr
 function got(path: Path, value: unknown): string {
   if (value === undefined) return 'nothing'
   if (value === null) return 'an empty value'
-  const isSecretPlace = path[0] === 'redis' || path[0] === 'postgres' || (path[0] === 'credentials' && path.at(-1) !== 'provider')
+  const isSecretPlace =
+    path[0] === 'redis' || path[0] === 'postgres' || (path[0] === 'credentials' && path.at(-1) !== 'provider')
   const guarded = isSecretPlace || (typeof value === 'string' && /:\/\/[^/]*@/.test(value)) // a URL with a password
   if (typeof value === 'string')
     return guarded ? 'a string (not shown)' : JSON.stringify(value.length > 80 ? `${value.slice(0, 80)}…` : value)
