@@ -48,6 +48,17 @@ describe('docker-compose.yml', () => {
     const data = (volumes: readonly string[] | undefined) => volumes?.find((volume) => volume.endsWith(':/data'))
     expect(data(one)).not.toBe(data(two))
     expect(one).toContain('demo:/demo:ro')
+    for (const volumes of [one, two])
+      expect(volumes?.filter((volume) => volume.includes(':/keys'))).toEqual(['keys:/keys:ro', 'humans:/keys/personal'])
+  })
+
+  it('shows the witness of their logs public keys alone, and the index to nobody but them', () => {
+    const { witness, postgres } = compose.services
+    expect(witness?.volumes).toEqual(['witness:/data', 'trust:/trust:ro'])
+    expect(networksOf(witness)).toEqual(['witness'])
+    expect(networksOf(postgres)).toEqual(['state'])
+    for (const network of ['witness', 'state']) expect(compose.networks[network]?.internal).toBe(true)
+    expect(text('docker-compose.yml')).not.toMatch(/PASSWORD: |PASSWORD=(?!\$\$\(cat )/)
   })
 })
 
