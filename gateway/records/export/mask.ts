@@ -21,6 +21,16 @@ const MEMBERS: Readonly<Record<Mask, readonly string[]>> = {
   policies: ['policy_ids', 'policy_set', 'policies', 'errors', 'files'],
 }
 
+/** The same in the filter of whoever read the records, whose members are called by what was asked for. */
+const ASKED: Readonly<Record<Mask, readonly string[]>> = {
+  human: ['human', 'ancestor', 'text', 'id'],
+  address: ['address'],
+  user_agent: ['text'],
+  path: ['text'],
+  purpose: ['text'],
+  policies: ['text'],
+}
+
 /** What says which entry this is stays as it is, whatever people are called. */
 const FIXED: ReadonlySet<string> = new Set(['v', 'seq', 'ts', 'kind', 'log', 'req', 'tenant', 'gw', 'trace'])
 
@@ -32,9 +42,11 @@ export type MaskEntry = (entry: Entry) => Entry
 /** @param key keys the hashes: the same key gives the same masks. No masks: entries come back as they are. */
 export function createMask(masks: readonly Mask[], key: KeyObject): MaskEntry {
   if (masks.length === 0) return (entry) => entry
-  const members = new Set(masks.flatMap((mask) => MEMBERS[mask]))
+  const ours = new Set(masks.flatMap((mask) => MEMBERS[mask]))
+  const asked = new Set([...ours, ...masks.flatMap((mask) => ASKED[mask])])
   const hide = (text: string) => `masked:${createHmac('sha256', key).update(text).digest('base64url').slice(0, 22)}`
   return (entry) => {
+    const members = entry.kind === 'admin.records_read' ? asked : ours
     const hidden = new Set<string>()
     if (masks.includes('human')) for (const name of namesIn(entry)) hidden.add(name)
     collect(entry as unknown as Members, members, hidden)
@@ -81,11 +93,13 @@ function rewrite(value: JsonValue | undefined, isMasked: boolean, how: Rewriting
   )
 }
 
-/** Longest first, so that a name inside another does not break it; whole words only. */
+/** Longest first, so that a name inside another does not break it; whole words only. In a path they are percent-encoded, by some. */
 function replacer(hidden: ReadonlySet<string>, hide: (text: string) => string): (text: string) => string {
-  const inside = [...hidden].filter((text) => text.length >= MIN_INSIDE).sort((a, b) => b.length - a.length)
+  const long = [...hidden].filter((text) => text.length >= MIN_INSIDE)
+  const spelled = long.flatMap((text) => [text, encodeURIComponent(text.toWellFormed())])
+  const inside = [...new Set(spelled)].sort((a, b) => b.length - a.length)
   if (inside.length === 0) return (text) => (hidden.has(text) ? hide(text) : text)
-  const pattern = new RegExp(`(?<![\\p{L}\\p{N}])(?:${inside.map(literal).join('|')})(?![\\p{L}\\p{N}])`, 'gu')
+  const pattern = new RegExp(`(?<![\\p{L}\\p{N}])(?:${inside.map(literal).join('|')})(?![\\p{L}\\p{N}])`, 'giu')
   return (text) => (hidden.has(text) ? hide(text) : text.replaceAll(pattern, hide))
 }
 

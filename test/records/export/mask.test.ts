@@ -78,6 +78,25 @@ describe('a mask', () => {
     expect(masked.facts?.error).toMatch(/^masked:\S+ has no analysis: ask \(masked:\S+\)$/)
   })
 
+  it('reaches a name that a path spells otherwise', () => {
+    const path = '/users/ana%40acme.test/ANA@acme.test/anas'
+    const target = { host: 'api.test', method: 'GET', path, port: 443, scheme: 'https' }
+    const masked = createMask(['human'], KEY)(entry({ human: { iss: 'i', sub: 'ana@acme.test' }, target }))
+    expect(masked.target?.path).toMatch(/^\/users\/masked:[\w-]+\/masked:[\w-]+\/anas$/)
+  })
+
+  it('hides whom and what a reader of the records asked for', () => {
+    const filter = { human: 'ana', ancestor: 'i ana', text: 'triage issue', kind: 'call' }
+    const facts = { log: 'l', reader: 'siem', address: '10.1.2.3', filter, found: 3 }
+    const masked = createMask(['human', 'address'], KEY)(entry({ kind: 'admin.records_read', facts }))
+    const hidden = expect.stringMatching(/^masked:\S+$/)
+    expect(masked.facts).toEqual({
+      ...facts,
+      address: hidden,
+      filter: { human: hidden, ancestor: hidden, text: hidden, kind: 'call' },
+    })
+  })
+
   it.each([
     ['path', 'This grant covers it only at: /repos/secret/**. Ask the grantor for a grant that covers this path.'],
     ['address', "The caller's address 10.1.2.3 is outside 10.9.0.0/16 (source). Call from there."],
