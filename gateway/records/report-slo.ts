@@ -70,13 +70,17 @@ interface EndRow {
   readonly ms: number | null
 }
 
+/** Policy had allowed it, and its grant was seen to be dead before it got a credential: nothing left the gateway. */
+const STOPPED = `(COALESCE(r.error, '') IN ('grant_revoked', 'task_suspended') AND r.cred_id IS NULL)`
+
 async function revocationOf(database: Database, span: Span): Promise<Slo['revocation']> {
   const { sql, values } = within({ sql: 'ended_by IS NOT NULL', values: [] }, span, 'ended')
   const ended = `(SELECT id, ended, ended_by FROM grants WHERE ${sql}) AS g`
   const all = await database.all<{ ended_by: Ref }>(`SELECT DISTINCT ended_by FROM grants WHERE ${sql}`, values)
   const calls = await database.all<EndRow & { calls: number }>(
     `SELECT g.ended_by AS ended_by, MAX(r.ts - g.ended) AS ms, COUNT(*) AS calls FROM ${ended}
-     JOIN records r ON r.grant_id = g.id AND r.kind = 'call' AND r.effect = 'allow' AND r.ts > g.ended GROUP BY g.ended_by`,
+     JOIN records r ON r.grant_id = g.id AND r.kind = 'call' AND r.effect = 'allow' AND r.ts > g.ended AND NOT ${STOPPED}
+     GROUP BY g.ended_by`,
     values,
   )
   const cut = await database.all<EndRow>(

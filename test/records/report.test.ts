@@ -93,6 +93,29 @@ describe('report exposure', () => {
 })
 
 describe('report slo', () => {
+  it('counts no call after the end of its grant that got no credential any more', async () => {
+    const of = openSqlite(join(scene.dir, 'late.sqlite'))
+    await of.transaction(async ({ run }) => {
+      await run(
+        `INSERT INTO grants (id, log, seq, kind, authority, issued, expires, ended, ended_by)
+         VALUES ('g', 'one', 1, 'grant.issued', '[]', 0, 900000, 1000, 'one:2')`,
+      )
+      // As another replica leaves them that hears of the end a moment later: stopped; served; cut after it was served.
+      for (const [n, [error, credential]] of [
+        ['grant_revoked', null],
+        [null, 'c'],
+        ['grant_revoked', 'c'],
+      ].entries())
+        await run(
+          `INSERT INTO records (log, seq, end_seq, ts, kind, effect, grant_id, error, cred_id)
+           VALUES ('two', ?, ?, ?, 'call', 'allow', 'g', ?, ?)`,
+          [2 * n, 2 * n + 1, 1500 - 100 * n, error ?? null, credential ?? null],
+        )
+    })
+    expect((await slo(of, {})).revocation).toMatchObject({ revocations: 1, late_calls: 2, slowest: { ms: 400 } })
+    await of.close()
+  })
+
   it('measures issuance, revocation and decisions', async () => {
     const { issuance, revocation, decisions } = await slo(database, {})
     const [row] = await database.all<{ leases: number; slowest: number }>(
