@@ -76,7 +76,12 @@ export async function openControlDoor(o: ControlDoorOptions): Promise<ControlDoo
   const readerOf = createReaders(o.readers, o.clock)
   const mayRead = async (request: FastifyRequest) => {
     const { name: reader } = await readerOf(request)
-    await o.recordReading({ reader, address: request.ip, asked: { tile: request.url }, found: ENTRIES_PER_TILE })
+    await o.recordReading({
+      reader,
+      address: request.ip ?? 'unknown',
+      asked: { tile: request.url },
+      found: ENTRIES_PER_TILE,
+    })
   }
   const addLocal = (app: FastifyInstance) => {
     addTaskRoutes(app, o)

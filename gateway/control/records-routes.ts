@@ -112,23 +112,25 @@ export function addRecordsRoutes(app: FastifyInstance, door: RecordsDoor, reader
       },
     },
     async (request, reply) => {
+      const address = addressOf(request)
       const reader = await readerOf?.(request)
       const asked = request.query
       if (Number(asked.limit ?? 1) > MAX_LIMIT) throw invalid(`limit: allowed is a whole number, 1 to ${MAX_LIMIT}.`)
-      const answer = await door.records.find(readQuery(asked, door.clock.nowMs()))
-      if (reader) await door.recordReading(readingOf(request, reader.name, { ...asked }, answer.records.length))
-      return reply.header('cache-control', 'no-store').send(answer)
+      const { found, text } = await door.records.page(readQuery(asked, door.clock.nowMs()))
+      if (reader) await door.recordReading({ reader: reader.name, address, asked: { ...asked }, found })
+      return reply.header('cache-control', 'no-store').type('application/json; charset=utf-8').send(text)
     },
   )
   app.get<{ Params: { readonly id: string }; Querystring: { readonly prove?: string } }>(
     '/records/:id',
     { schema: { summary: 'One record with its entries', tags: ['log'], ...security, ...ONE, response: { 200: told } } },
     async (request, reply) => {
+      const address = addressOf(request)
       const reader = await readerOf?.(request)
       const { id } = request.params
       const prove = request.query.prove === 'true'
       const found = await door.records.tell(whichOf(id, door.origin), { prove })
-      if (reader) await door.recordReading(readingOf(request, reader.name, { id }, found ? 1 : 0))
+      if (reader) await door.recordReading({ reader: reader.name, address, asked: { id }, found: found ? 1 : 0 })
       if (!found) throw new GatewayError('route_unknown', 'The index has no such record, or not yet.')
       return reply.header('cache-control', 'no-store').send(found)
     },
@@ -148,13 +150,9 @@ const ONE = {
   },
 } as const
 
-function readingOf(
-  request: FastifyRequest,
-  reader: string,
-  asked: Readonly<Record<string, string>>,
-  found: number,
-): Reading {
-  return { reader, address: request.ip, asked, found }
+/** Asked before anything is waited for: whoever hangs up takes it along, and the reading is recorded all the same. */
+function addressOf({ ip }: FastifyRequest): string {
+  return ip ?? 'unknown'
 }
 
 /** `42` is an entry of this gateway's log, `keyless.local/acme:42` of that one; anything else is the id of a call. */

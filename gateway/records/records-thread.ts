@@ -5,7 +5,7 @@
 import type { KeyObject } from 'node:crypto'
 import { Worker } from 'node:worker_threads'
 import { GatewayError, type ProblemCode } from '../protocol/problem.ts'
-import type { Lag } from './query.ts'
+import type { Lag, Query } from './query.ts'
 import type { Records } from './records.ts'
 
 export interface RecordsPlan {
@@ -19,7 +19,10 @@ export interface RecordsPlan {
 }
 
 /** What the main thread may ask for. */
-export type Asking = Pick<Records, 'find' | 'count' | 'tell'>
+export interface Asking extends Pick<Records, 'find' | 'count' | 'tell'> {
+  /** The page of `find` as JSON: five hundred records are written in the thread, not between calls. */
+  page(query: Query): Promise<{ readonly found: number; readonly text: string }>
+}
 
 export type ToThread = { readonly id: number; readonly name: keyof Asking; readonly args: readonly unknown[] } | 'stop'
 
@@ -101,6 +104,7 @@ export function openRecordsThread({ warn, dir, origin, at, personal }: RecordsTh
   return {
     find: (query) => ask('find', [query]),
     count: (filter) => ask('count', [filter]),
+    page: (query) => ask('page', [query]),
     tell: (which, o) => ask('tell', [which, o]),
     get state() {
       return state

@@ -9,7 +9,7 @@ import { lagBehind } from './indexer.ts'
 import { type Index, openIndex } from './opening.ts'
 import type { Lag } from './query.ts'
 import { createRecords, type Records } from './records.ts'
-import type { FromThread, RecordsPlan, ToThread } from './records-thread.ts'
+import type { Asking, FromThread, RecordsPlan, ToThread } from './records-thread.ts'
 
 /** How often the log is looked at: file events are lost on network volumes and across containers. */
 const POLL_MS = 250
@@ -36,12 +36,21 @@ parentPort?.on('message', (message: ToThread) => {
 async function answer({ id, name, args }: Exclude<ToThread, 'stop'>): Promise<void> {
   try {
     if (!opened) throw new GatewayError('store_unavailable', 'The index is not open yet, or its database is away.')
-    const asked = opened.records[name] as (...values: readonly unknown[]) => Promise<unknown>
+    const asked = { ...opened.records, page: pageOf(opened.records) }[name] as (
+      ...values: readonly unknown[]
+    ) => Promise<unknown>
     say({ id, value: await asked(...args) })
   } catch (cause) {
     if (isUnsound(cause)) await discard()
     const refusal = cause instanceof GatewayError ? cause : unreadable(cause)
     say({ id, refusal: { code: refusal.code, detail: refusal.detail } })
+  }
+}
+
+function pageOf(records: Records): Asking['page'] {
+  return async (query) => {
+    const page = await records.find(query)
+    return { found: page.records.length, text: JSON.stringify(page) }
   }
 }
 

@@ -1,6 +1,8 @@
 /** Who may read the records, and that every reading over TCP is recorded before it is answered. */
 import { randomBytes } from 'node:crypto'
+import { once } from 'node:events'
 import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { connect } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest'
@@ -176,6 +178,20 @@ describe('keyless log find', () => {
     expect([code, stderr.split('\n').length]).toEqual([1, 2])
     expect(stderr).toContain('allowed is a status such as 404')
   })
+})
+
+it('records a reader who hangs up before the answer, and where it came from', async () => {
+  const before = (await readings()).length
+  for (let i = 0; i < 10; i++) {
+    const socket = connect(port, '127.0.0.1')
+    socket.end(
+      `GET /records?limit=500 HTTP/1.1\r\nHost: 127.0.0.1:${port}\r\nAuthorization: Bearer ${token}\r\n\r\n`,
+      () => socket.destroy(),
+    )
+    await once(socket, 'close')
+  }
+  await vi.waitFor(async () => expect((await readings()).length).toBeGreaterThan(before + 4), 5_000)
+  for (const { address } of await readings()) expect(address).toMatch(/^(127\.0\.0\.1|unknown)$/)
 })
 
 it('leaves a sound log', async () => {
