@@ -20,7 +20,9 @@ interface Outage {
 export class Notices {
   readonly #origin: string
   #outage: Outage | undefined
-  #stall: { readonly from_ms: number; readonly ms: number } | undefined
+  /** Calls refused because the disk took too long. */
+  #turnedAway = 0
+  #stall: { readonly from_ms: number; readonly ms: number; readonly refused: number } | undefined
 
   /** @param origin name of the log. */
   constructor(origin: string) {
@@ -38,6 +40,7 @@ export class Notices {
 
   refused(count: number): void {
     if (this.#outage) this.#outage.refused += count
+    else this.#turnedAway += count
   }
 
   /** What stands in front of the entries of `nowMs`; `latestMs` is the latest time in those before. */
@@ -57,6 +60,7 @@ export class Notices {
   /** The entries of `nowMs`, and what stood in front of them, are stored; that took `tookMs`. */
   stored(nowMs: number, tookMs: number): void {
     this.#outage = undefined
-    this.#stall = tookMs > STALL_MS ? { from_ms: nowMs, ms: Math.ceil(tookMs) } : undefined
+    this.#stall = tookMs > STALL_MS ? { from_ms: nowMs, ms: Math.ceil(tookMs), refused: this.#turnedAway } : undefined
+    this.#turnedAway = 0
   }
 }

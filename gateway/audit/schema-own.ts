@@ -121,6 +121,7 @@ export const ownKinds: Readonly<Record<string, Kind>> = {
     members: itself({
       from_ms: z.number().describe('Their time, epoch milliseconds.'),
       ms: count('Milliseconds until they were stored, and took effect.'),
+      refused: count('Calls and instructions meanwhile; after 5 s they are refused.'),
     }),
   },
   'log.segment_damaged': {

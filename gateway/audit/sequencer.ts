@@ -38,6 +38,9 @@ const LINGER_MS = 5
 const BATCH_BYTES = 1024 * 1024
 /** How often a failing disk is tried when no call comes to try it. */
 const RETRY_MS = 1000
+/** A write that takes longer has everybody refused who comes after it. */
+const PATIENCE_MS = 5000
+const LOOK_MS = 1000
 /** About 64 MB of outcomes; from there on no call is let in that would make another. */
 const MAX_KEPT = 50_000
 
@@ -74,6 +77,10 @@ export class Sequencer {
   /** The file may hold bytes after `#offset`. */
   #isTorn = false
   #isStopped = false
+  /** The disk has had a batch for too long, and still has it. */
+  #stall: NodeJS.ErrnoException | undefined
+  #writingSinceMs: number | undefined
+  readonly #watch: NodeJS.Timeout
   #retry: NodeJS.Timeout | undefined
   #linger: NodeJS.Timeout | undefined
 
@@ -84,14 +91,15 @@ export class Sequencer {
     this.#segment = parts.anchor.segment
     this.#offset = parts.anchor.offset
     this.#latestMs = parts.anchor.latestMs
+    this.#watch = setInterval(() => this.#look(), LOOK_MS).unref()
   }
 
   get size(): number {
     return this.#frontier.size
   }
 
-  get failure(): Error | undefined {
-    return this.#notices.failure
+  get failure(): NodeJS.ErrnoException | undefined {
+    return this.#stall ?? this.#notices.failure
   }
 
   /** Entries that wait for the disk without a caller. */
@@ -109,7 +117,10 @@ export class Sequencer {
 
   append(draft: Draft): Promise<number> {
     return new Promise((resolve, reject) => {
-      if (this.#kept >= MAX_KEPT) return reject(unavailable(this.#notices.failure))
+      if (this.#stall || this.#kept >= MAX_KEPT) {
+        this.#notices.refused(1)
+        return reject(unavailable(this.failure))
+      }
       this.#queue.push({ draft, caller: { resolve, reject } })
       this.#wake()
     })
@@ -127,6 +138,7 @@ export class Sequencer {
     this.#isStopped = true
     clearTimeout(this.#retry)
     clearTimeout(this.#linger)
+    clearInterval(this.#watch)
   }
 
   #wait(): void {
@@ -176,9 +188,13 @@ export class Sequencer {
     }
     const bytes = this.#buffer.subarray(0, end + 1)
     const { file, disk, isDurable } = this.#parts
-    disk.store({ fd: file.fd, bytes, position: this.#offset, isDurable }, (error) =>
-      error ? this.#failed(error, batch.taken) : this.#stored(batch, bytes.length, leaves),
-    )
+    this.#writingSinceMs = batch.elapsedMs
+    disk.store({ fd: file.fd, bytes, position: this.#offset, isDurable }, (error) => {
+      this.#writingSinceMs = undefined
+      this.#stall = undefined
+      if (error) this.#failed(error, batch.taken)
+      else this.#stored(batch, bytes.length, leaves)
+    })
     // While the disk works. The callback never comes before this is done.
     const leaves = this.#hash(batch.ends)
   }
@@ -243,6 +259,15 @@ export class Sequencer {
       clearTimeout(this.#retry)
       if (!this.#isStopped) this.#retry = setTimeout(() => this.#wake(), RETRY_MS).unref()
     })
+  }
+
+  /** Those in the batch go on waiting: whether their entries are in the log is the disk's to say. */
+  #look(): void {
+    if (this.#stall || this.#writingSinceMs === undefined) return
+    if (this.#parts.clock.elapsedMs() - this.#writingSinceMs < PATIENCE_MS) return
+    const took = `a write has taken more than ${PATIENCE_MS / 1000} s`
+    this.#stall = Object.assign(new Error(took), { code: 'ETIMEDOUT' })
+    this.#refuse(this.#stall)
   }
 
   #refuse(cause: NodeJS.ErrnoException): void {

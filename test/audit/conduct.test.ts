@@ -383,7 +383,7 @@ describe('an honest gateway may leave behind, and is not called tampered for it:
     await h.close()
     expect(await verify()).toMatchObject({ ok: true, warnings: [] })
     const stalls = (await entriesOf(dir)).filter(({ kind }) => kind === 'log.stalled')
-    expect(stalls.map(({ facts }) => facts)).toEqual([{ from_ms: clock.ms - 10_000, ms: 10_000 }])
+    expect(stalls.map(({ facts }) => facts)).toEqual([{ from_ms: clock.ms - 10_000, ms: 10_000, refused: 0 }])
   })
 
   it('the use of a grant whose revocation failed after it was recorded', async () => {

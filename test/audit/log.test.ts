@@ -2,7 +2,7 @@ import { appendFile, readdir, readFile, rm, stat, truncate, writeFile } from 'no
 import { join } from 'node:path'
 import { beforeEach, describe, expect, it, vi } from 'vitest'
 import { openCheckpoint } from '../../gateway/audit/checkpoint.ts'
-import { realDisk } from '../../gateway/audit/disk.ts'
+import { type Disk, realDisk } from '../../gateway/audit/disk.ts'
 import { loadLogKey } from '../../gateway/audit/log.ts'
 import { noteVerifier, parseVerifier } from '../../gateway/audit/note.ts'
 import { GatewayError } from '../../gateway/protocol/problem.ts'
@@ -315,6 +315,46 @@ describe('a failing disk', () => {
     await expect(openTestLog(dir, { disk })).rejects.toMatchObject({ code: 'audit_unavailable' })
     await (await openTestLog(dir)).close()
     expect(await verifyStored(dir)).toMatchObject({ ok: true, entries: 4 })
+  })
+})
+
+describe('a disk that hangs', () => {
+  it('has those refused who come behind a write of 5 s, and loses nothing', async () => {
+    vi.useFakeTimers({ toFake: ['setInterval', 'clearInterval'] })
+    try {
+      const clock = testClock()
+      const held: (() => void)[] = []
+      let hangs = false
+      const store: Disk['store'] = (batch, done) =>
+        hangs ? void held.push(() => realDisk.store(batch, done)) : realDisk.store(batch, done)
+      const log = await openTestLog(dir, { clock, disk: { ...realDisk, store } })
+      hangs = true
+      const first = log.append(note({ n: 1 }))
+      await expect.poll(() => held.length).toBe(1)
+      const second = log.append(note({ n: 2 }))
+      log.enqueue(note({ n: 3 }))
+      clock.ms += 4_999
+      vi.advanceTimersByTime(1000)
+      expect(log.failure).toBeUndefined()
+      clock.ms += 1
+      vi.advanceTimersByTime(1000)
+      await expect(second).rejects.toMatchObject({ code: 'audit_unavailable' })
+      await expect(log.append(note())).rejects.toThrow('ETIMEDOUT')
+      expect(log.failure?.message).toBe('a write has taken more than 5 s')
+      hangs = false
+      held[0]?.()
+      expect(await first).toBe(1)
+      await log.append(note({ n: 4 }))
+      expect(log.failure).toBeUndefined()
+      await log.close()
+      const entries = await entriesOf(dir)
+      const told = entries.map(({ kind, facts }) => (kind === 'policy.loaded' ? facts?.n : kind))
+      expect(told).toEqual(['log.opened', 1, 'log.stalled', 3, 4, 'log.sealed'])
+      expect(entries[2]?.facts).toEqual({ from_ms: clock.ms - 5000, ms: 5000, refused: 2 })
+      expect(await verifyStored(dir)).toMatchObject({ ok: true })
+    } finally {
+      vi.useRealTimers()
+    }
   })
 })
 
