@@ -17,3 +17,8 @@ export function controlSocketOf(dataDir: string): string {
 export function witnessDirOf(dataDir: string): string {
   return join(dataDir, 'witness')
 }
+
+/** Keys of humans, below those of the gateway. Not there where nothing was ever sealed. */
+export function personalDirIn(keysDir: string): string {
+  return join(keysDir, 'personal')
+}

@@ -1,7 +1,8 @@
 /** The part of the composition root that keeps the index of the log, and says who may ask it. */
 import { join } from 'node:path'
 import type { Audit } from './audit/audit.ts'
-import { type Keys, personalDirIn } from './keys.ts'
+import { personalDirIn } from './data-directory.ts'
+import type { Keys } from './keys.ts'
 import { readTokenDigest } from './provider/token-digest.ts'
 import type { Reading } from './records/query.ts'
 import { openRecordsThread, type RecordsThread } from './records/records-thread.ts'

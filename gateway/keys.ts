@@ -84,11 +84,6 @@ async function derivedIn(dir: string, use: string): Promise<KeyObject | undefine
   return lease && derived(wholeKey(lease, path), use)
 }
 
-/** Where the keys of humans are, below those of the gateway. */
-export function personalDirIn(keysDir: string): string {
-  return join(keysDir, 'personal')
-}
-
 function derived(key: Buffer, use: string): KeyObject {
   return createSecretKey(Buffer.from(hkdfSync('sha256', key, Buffer.alloc(0), use, KEY_BYTES)))
 }
