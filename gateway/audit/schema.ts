@@ -90,7 +90,9 @@ export const kinds: Readonly<Record<string, Kind>> = {
       ...lease,
       service: lease.service.optional(),
       ...held,
-      expires: held.expires.nullable(),
+      expires: held.expires
+        .nullable()
+        .describe('When the credential itself ends, epoch seconds: a little after its lease.'),
       reason: z.enum(['grant_ended', 'single_use', 'unusable', 'unrecorded', 'leaked']),
       outcome: z
         .enum(['revoked', 'failed', 'expires'])
