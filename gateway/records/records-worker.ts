@@ -1,4 +1,5 @@
 /** The thread of the records: follows the log, and answers questions in between. Started by `records-thread.ts`. */
+import { setPriority } from 'node:os'
 import { setTimeout as wait } from 'node:timers/promises'
 import { parentPort, workerData } from 'node:worker_threads'
 import { openPersonal } from '../audit/personal.ts'
@@ -16,6 +17,9 @@ const POLL_MS = 250
 const RETRY_MS = { first: 1_000, last: 30_000 } as const
 /** Of the time that indexing takes, as much again is left to calls: the machine may have one core. */
 const REST_MS = 1_000
+
+// Behind the calls where there are no processors for both; on Linux a priority is one thread's own.
+if (process.platform === 'linux') setPriority(10)
 
 const plan = workerData as RecordsPlan
 const stop = new AbortController()

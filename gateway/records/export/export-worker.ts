@@ -1,5 +1,6 @@
 /** The thread in which exports run: formatting and compressing never keep a call waiting. Requests are made by the main thread. */
 import { createSecretKey } from 'node:crypto'
+import { setPriority } from 'node:os'
 import { setTimeout as wait } from 'node:timers/promises'
 import { parentPort, workerData } from 'node:worker_threads'
 import { createCursor } from './cursor.ts'
@@ -12,6 +13,9 @@ import type { Sink } from './sink.ts'
 import { createFileSink } from './sink-file.ts'
 import { createHttpSink, type Push, type Pushed } from './sink-http.ts'
 import { createPostgresSink } from './sink-postgres.ts'
+
+// Behind the calls where there are no processors for both; on Linux a priority is one thread's own.
+if (process.platform === 'linux') setPriority(10)
 
 const plan = workerData as ThreadPlan
 const tell = (message: FromThread) => parentPort?.postMessage(message)
