@@ -35,7 +35,7 @@ export async function report(tables: readonly Table[]): Promise<string> {
     ...tables.flatMap(tableLines),
     'Requests a second and "at c = 64" are with 64 kept-alive connections, everything else with one; medians of the rounds. CPU is user and',
     'system time of the proxy and its children from `/proc/PID/stat`. The gateway runs with everything on: grant by handle, policy, sealed',
-    'lease, the decision fsynced before the credential is attached, scrubbing of the answer. All others attach a',
+    'lease, the decision fsynced before the credential is attached, scrubbing of the answer, and the index of the log kept in a thread beside it. All others attach a',
     'fixed header and record nothing. Absolute figures move between machines; compare the ratios to the rows of nginx and the bare relay.',
   ].join('\n')}\n`
 }
