@@ -174,7 +174,10 @@ export class Sequencer {
 
   /** Between two batches. Calls wait for two names and a sync of the directory, once in `audit.segment_mb`. */
   async #rotate(): Promise<void> {
+    this.#writingSinceMs = this.#parts.clock.elapsedMs()
     const hasBegun = await this.#parts.file.rotate(this.#frontier.size, this.#offset)
+    this.#writingSinceMs = undefined
+    this.#stall = undefined
     if (hasBegun) [this.#segment, this.#offset] = [this.#frontier.size, 0]
     this.#store()
   }

@@ -116,7 +116,7 @@ interface Seal {
 
 /** AES-256-GCM with random nonces: safe for 2^32 records under one key. */
 function createSeal(key: KeyObject): Seal {
-  const cipherKey = createHmac('sha256', key).update('encrypted records').digest()
+  const cipherKey = createSecretKey(createHmac('sha256', key).update('encrypted records').digest())
   // A name has no line break, nor has JSON: one text has one way to be cut.
   const mac = (name: string, json: string) => createHmac('sha256', key).update(`${name}\n${json}`).digest()
   return {
@@ -136,7 +136,7 @@ function createSeal(key: KeyObject): Seal {
   }
 }
 
-function decrypted(key: Buffer, name: string, text: string): string {
+function decrypted(key: KeyObject, name: string, text: string): string {
   const bytes = Buffer.from(text, 'base64url')
   try {
     const nonce = bytes.subarray(0, NONCE_BYTES)

@@ -358,6 +358,36 @@ describe('a disk that hangs', () => {
   })
 })
 
+describe('a directory that hangs', () => {
+  it('has those refused who come while a file is changed for more than 5 s, and goes on', async () => {
+    vi.useFakeTimers({ toFake: ['setInterval', 'clearInterval'] })
+    try {
+      const clock = testClock()
+      const { promise, resolve } = Promise.withResolvers<void>()
+      let isHanging = false
+      const rotate: Disk['rotate'] = async (...how) => {
+        isHanging = true
+        await promise
+        return realDisk.rotate(...how)
+      }
+      const log = await openTestLog(dir, { clock, segmentBytes: 1, disk: { ...realDisk, rotate } })
+      const waiting = log.append(note({ n: 1 }))
+      await expect.poll(() => isHanging).toBe(true)
+      clock.ms += 5000
+      vi.advanceTimersByTime(1000)
+      await expect(waiting).rejects.toMatchObject({ code: 'audit_unavailable' })
+      await expect(log.append(note())).rejects.toThrow('ETIMEDOUT')
+      resolve()
+      await expect.poll(() => log.failure).toBeUndefined()
+      await log.append(note({ n: 2 }))
+      await log.close()
+      expect(await verifyStored(dir)).toMatchObject({ ok: true })
+    } finally {
+      vi.useRealTimers()
+    }
+  })
+})
+
 describe('starting again', () => {
   it('goes on where it stopped, and names the head it goes on from', async () => {
     await fill(10)
