@@ -35,7 +35,9 @@ import { uuidv7 } from './protocol/id.ts'
 import type { Identities } from './protocol/identity.ts'
 import type { Inbound } from './protocol/message.ts'
 import type { Endpoint } from './protocol/service.ts'
+import { createAssertions } from './provider/assertions.ts'
 import type { Provider } from './provider/provider.ts'
+import { readSecret, type SecretReference } from './provider/reference.ts'
 import { createProvider } from './provider/registry.ts'
 import type { Exports } from './records/export/exports.ts'
 import type { RequestRooms } from './request.ts'
@@ -214,11 +216,12 @@ function buildIdentities({ trust, publicUrl, tenant }: Settings, { upstream, sto
 }
 
 /** Every credential in settings, as its provider. Providers reach the network only through the guarded dial. */
-function buildProviders(settings: Settings, upstream: Upstream, clock: Clock): ReadonlyMap<string, Provider> {
+function buildProviders(settings: Settings, { upstream, keys, clock }: LeaseParts): ReadonlyMap<string, Provider> {
   const tools = {
     fetchFor: (addresses: readonly string[]) => upstream.fetchFor(addresses),
     clock,
-    baseDir: settings.baseDir,
+    readSecret: (reference: SecretReference, signal?: AbortSignal) => readSecret(reference, settings.baseDir, signal),
+    assertions: createAssertions(keys.assertions, `${settings.publicUrl}/assertions`, clock),
   }
   return new Map(Object.entries(settings.credentials).map(([name, config]) => [name, createProvider(config, tools)]))
 }
@@ -231,9 +234,10 @@ interface LeaseParts {
   readonly clock: Clock
 }
 
-function buildLeases(settings: Settings, { upstream, redis, audit, keys, clock }: LeaseParts): Leases {
+function buildLeases(settings: Settings, parts: LeaseParts): Leases {
+  const { redis, audit, keys, clock } = parts
   return createLeases({
-    providers: buildProviders(settings, upstream, clock),
+    providers: buildProviders(settings, parts),
     cache: redis ? createRedisCache({ redis }) : createMemoryCache({ clock }),
     sealKey: keys.lease,
     clock,

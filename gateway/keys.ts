@@ -40,6 +40,8 @@ export interface Keys {
   readonly personal: KeyObject
   /** Keys what is masked in exports: replicas that share the keys mask alike. */
   readonly masks: KeyObject
+  /** Sign what the gateway says of whom it asks for; private halves. */
+  readonly assertions: { readonly ES256: KeyObject; readonly RS256: KeyObject }
 }
 
 /** Read the keys in `dir`, making those that are absent. Two processes that start at once end up with the same keys. */
@@ -62,7 +64,22 @@ export async function loadKeys(dir: string, clock: Clock = systemClock): Promise
     record: derived(lease, 'keyless record values'),
     personal: derived(lease, PERSONAL),
     masks: derived(lease, MASKS),
+    assertions: {
+      ES256: await readPrivateKey(dir, 'assertion-es256.key', () => generateKeyPairSync('ec', { namedCurve: 'P-256' })),
+      RS256: await readPrivateKey(dir, 'assertion-rs256.key', () =>
+        generateKeyPairSync('rsa', { modulusLength: 2048 }),
+      ),
+    },
   }
+}
+
+async function readPrivateKey(
+  dir: string,
+  name: string,
+  make: () => { readonly privateKey: KeyObject },
+): Promise<KeyObject> {
+  const pem = () => Buffer.from(make().privateKey.export({ type: 'pkcs8', format: 'pem' }))
+  return createPrivateKey(await readOrCreate(join(dir, name), pem))
 }
 
 const PERSONAL = 'keyless personal keys'

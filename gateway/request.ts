@@ -7,7 +7,7 @@ import type { Lease } from './lease/lease.ts'
 import { type Permit, requirePermit } from './policy/decision.ts'
 import type { Ask, Decision, Obligations } from './protocol/decision.ts'
 import type { Grant } from './protocol/grant.ts'
-import type { Inbound, Outbound, Outcome, Reply, TurnedAway } from './protocol/message.ts'
+import type { AnswerHead, Inbound, Outbound, Outcome, Reply, TurnedAway } from './protocol/message.ts'
 import { Meter, type Traffic } from './protocol/meter.ts'
 import { asGatewayError, type GatewayError } from './protocol/problem.ts'
 import { needsBody } from './protocol/reach.ts'
@@ -41,7 +41,7 @@ export interface RequestRooms {
     forward(
       outbound: Outbound,
       reply: Reply,
-      reissue: () => Promise<Outbound | null>,
+      reissue: (answer: AnswerHead) => Promise<Outbound | null>,
       leaked: () => void,
     ): Promise<Outcome>
   }
@@ -71,7 +71,12 @@ export async function serveRequest(inbound: Inbound, house: RequestRooms): Promi
     const plain = cleanse(whole, permit, meter, inspection) // 11 strip every credential slot, then attach
     const outbound = await lease.attach(plain)
     const burn = () => event.burnt(lease.burn(plain)) // nobody uses it any more, and the log says so
-    const outcome = await house.upstream.forward(outbound, inbound.reply, () => lease.reissue(plain), burn) // 12 guarded dial, stream, scrub; burn at once what came back
+    const outcome = await house.upstream.forward(
+      outbound,
+      inbound.reply,
+      (answer) => lease.reissue(plain, answer),
+      burn,
+    ) // 12 guarded dial, stream, scrub; burn at once what came back
     event.closed(outcome) // 13 what became of it
   } catch (cause) {
     house.refusals.write(inbound, await event.refused(asGatewayError(cause)), event.endpoint) // 14 one writer of refusals

@@ -79,7 +79,7 @@ function tokenIn(slot: Slot, rawHeaders: RawHeaders, rawPath: string): string | 
     case 'subprotocol':
       return subprotocolAfter(slot.prefix, fieldValue(rawHeaders, 'sec-websocket-protocol') ?? '')
     default:
-      return slot satisfies never
+      return undefined // no SDK sends its key there, or none travels at all
   }
 }
 

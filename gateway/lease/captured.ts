@@ -65,8 +65,8 @@ export class Captives {
           throw new GatewayError('upgrade_refused', 'Of a WebSocket no credential can be captured.')
         return { ...(await lease.attach(plain)), capture }
       },
-      async reissue(plain) {
-        const better = await lease.reissue(plain)
+      async reissue(plain, answer) {
+        const better = await lease.reissue(plain, answer)
         return better === null ? null : { ...better, capture }
       },
       burn: (plain) => lease.burn(plain),
@@ -151,7 +151,14 @@ export class Captives {
     })
     const sealed = seal.seal(key.id, {
       // No provider has this name: with its grant it is dropped, and shown to no issuer for revocation.
-      ...{ tenant: grant.tenant, name: '', secret: captive.secret, ephemeral: true, scope: undefined },
+      ...{
+        tenant: grant.tenant,
+        name: '',
+        secret: captive.secret,
+        parts: undefined,
+        ephemeral: true,
+        scope: undefined,
+      },
       ...{ expiresAt: Math.floor(untilMs / 1000), untilMs, renewAtMs: Infinity },
     })
     await store(cache, key, sealed, untilMs - nowMs)
@@ -176,17 +183,20 @@ export class Captives {
   /** As the service's own credential would go up, but where the placeholder stood, with what stood around it. */
   #place({ secret }: Kept, slot: Slot, plain: Outbound): Outbound {
     const face = { ...plain.service, slots: [slot] }
-    const secrets = [...plain.secrets, secret, ...this.#placement.derived(secret, face)]
+    const secrets = [...plain.secrets, secret, ...this.#placement.derived({ secret }, face)]
     // Cleansed of it already, but for operations that leave the agent's own authorization in place.
     const headers = withoutField(plain.headers, slot.in === 'header' ? slot.name.toLowerCase() : 'authorization')
-    return { ...this.#placement.place(secret, { ...plain, headers, service: face, secrets }), service: plain.service }
+    return {
+      ...this.#placement.place({ secret }, { ...plain, headers, service: face, secrets }),
+      service: plain.service,
+    }
   }
 
   /** By everything that a placeholder is bound to: under another grant, service or tenant nothing is found. */
   #keyOf(grant: Grant, service: Service, id: string): LeaseKey {
     const authority = {
       ...{ tenant: grant.tenant, service: service.name, credential: 'captured', provider: 'captured', identity: id },
-      ...{ grant: grant.id, lineageHash: grant.lineageHash, ttlS: undefined, singleUse: false },
+      ...{ grant: grant.id, lineageHash: grant.lineageHash, role: undefined, ttlS: undefined, singleUse: false },
     }
     return { id: leaseKey(authority, this.#rooms.seal.macKey), grant: grant.id }
   }

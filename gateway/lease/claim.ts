@@ -18,9 +18,11 @@ export interface Claim {
   readonly provider: Provider
   /** Seconds, from the policy's obligation. */
   readonly ttlS: number | undefined
+  /** What `Provider.role` said of the call. */
+  readonly role: string | undefined
 }
 
-/** @throws {GatewayError} `credential_unconfigured` when settings have no credential of the service's name. */
+/** @throws {GatewayError} `credential_unconfigured` when settings have no credential of the service's name; what `Provider.role` throws. */
 export function claimOf(permit: Permit, providers: ReadonlyMap<string, Provider>, macKey: KeyObject): Claim {
   const { grant, endpoint, decision } = permit
   const { service } = endpoint
@@ -28,18 +30,20 @@ export function claimOf(permit: Permit, providers: ReadonlyMap<string, Provider>
   const provider = providers.get(name)
   if (provider === undefined) throw unconfigured(service, name)
   const { ttlS } = decision.obligations
+  const role = provider.role?.(endpoint, grant)
   const authority = {
     tenant: grant.tenant,
     service: service.name,
     credential: name,
     provider: provider.name,
     identity: provider.identity,
+    role,
     grant: grant.id,
     lineageHash: grant.lineageHash,
     singleUse: isSingleUse(decision),
     ttlS,
   }
-  return { key: { id: leaseKey(authority, macKey), grant: grant.id }, grant, service, name, provider, ttlS }
+  return { key: { id: leaseKey(authority, macKey), grant: grant.id }, grant, service, name, provider, ttlS, role }
 }
 
 function unconfigured(service: Service, name: string): GatewayError {

@@ -4,7 +4,7 @@
  */
 import type { LeaseFacts } from '../audit/event.ts'
 import type { Grant } from '../protocol/grant.ts'
-import type { Outbound } from '../protocol/message.ts'
+import type { AnswerHead, Outbound } from '../protocol/message.ts'
 import { GatewayError } from '../protocol/problem.ts'
 import type { Secret } from '../protocol/secret.ts'
 import type { Credential } from '../provider/provider.ts'
@@ -44,7 +44,7 @@ export type Bare = Omit<Held, 'hit' | 'miss'>
 
 /** What a lease does when the upstream says 401, when it repeats the credential, and when the call is over. */
 export interface LeaseEnd {
-  reissue(held: Bare, plain: Outbound): Promise<Outbound | null>
+  reissue(held: Bare, plain: Outbound, answer: AnswerHead): Promise<Outbound | null>
   burn(held: Bare, plain: Outbound): Fate
   release(held: Bare): void
 }
@@ -72,16 +72,18 @@ function leaseOf(held: Bare, facts: LeaseFacts, end: LeaseEnd): Lease {
   return Object.freeze({
     facts: Object.freeze(facts),
     attach: (plain: Outbound) => attachHeld(held, plain),
-    reissue: (plain: Outbound) => end.reissue(held, plain),
+    reissue: (plain: Outbound, answer: AnswerHead) => end.reissue(held, plain, answer),
     burn: (plain: Outbound) => end.burn(held, plain),
     [Symbol.dispose]: () => end.release(held),
   })
 }
 
 /** @returns the request with the credential attached, naming every value that must not come back. */
-function attachHeld(held: Bare, plain: Outbound): Outbound | Promise<Outbound> {
+export function attachHeld(held: Bare, plain: Outbound): Outbound | Promise<Outbound> {
+  const { provider } = held.claim
   const secrets = plain.secrets.length === 0 ? held.secrets : [...plain.secrets, ...held.secrets]
-  return held.claim.provider.attach(held.credential, { ...plain, secrets })
+  if (provider.isRejection === undefined) return provider.attach(held.credential, { ...plain, secrets })
+  return provider.attach(held.credential, { ...plain, secrets, isRejection: provider.isRejection })
 }
 
 /** The same request with another credential, if there is one; both must not come back in the answer. */

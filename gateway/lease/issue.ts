@@ -41,7 +41,7 @@ export interface Unused {
     /** Absent: it was found in the shared cache, where it is kept by credential. */
     readonly service?: Pick<Service, 'name'>
   }
-  readonly credential: Pick<Credential, 'secret' | 'expiresAt' | 'ephemeral'>
+  readonly credential: Pick<Credential, 'secret' | 'parts' | 'expiresAt' | 'ephemeral'>
   readonly credentialId: string
   readonly reason: 'grant_ended' | 'single_use' | 'unusable' | 'unrecorded' | 'leaked'
 }
@@ -73,8 +73,8 @@ export async function readShared(rooms: IssueRooms, claim: Claim, end: LeaseEnd)
   const sealed = await rooms.cache.get(claim.key)
   const value = sealed === undefined ? undefined : rooms.seal.open(claim.key.id, sealed)
   if (value === undefined || value.untilMs <= rooms.clock.nowMs()) return undefined
-  const { secret, expiresAt, ephemeral, scope } = value
-  const credential = { secret, expiresAt, ephemeral, ...(scope !== undefined && { scope }) }
+  const { secret, parts, expiresAt, ephemeral, scope } = value
+  const credential = { secret, expiresAt, ephemeral, ...(parts && { parts }), ...(scope !== undefined && { scope }) }
   const issued = { credential, credentialId: rooms.seal.credentialId(secret), lifetime: value }
   return held(rooms, claim, issued, { cause: 'needed', end, sealed, isFresh: false })
 }
@@ -128,12 +128,12 @@ function namesOf({ provider, name, service }: Claim): Fields {
 
 /** The provider's answer, or a coded refusal within `timeoutMs`, whatever the provider does about its signal. */
 async function ask({ timeoutMs, closing, clock }: IssueRooms, claim: Claim): Promise<Credential> {
-  const { grant, provider, service, ttlS } = claim
+  const { grant, provider, service, ttlS, role } = claim
   if (closing.aborted) throw draining()
   const signal = AbortSignal.any([closing, AbortSignal.timeout(timeoutMs)])
   const leftS = Math.max(1, Math.floor(grant.expiresAt - clock.nowMs() / 1000))
   try {
-    const request = { service, grant, ttlS: Math.min(leftS, ttlS ?? leftS) }
+    const request = { service, grant, ttlS: Math.min(leftS, ttlS ?? leftS), role }
     return await Promise.race([provider.issue(request, signal), rejection(signal)])
   } catch (cause) {
     if (closing.aborted)
@@ -186,9 +186,9 @@ async function store(
   fence: number | null,
 ): Promise<Buffer | undefined> {
   const { credential, credentialId, lifetime } = issued
-  const { secret, expiresAt, ephemeral, scope } = credential
+  const { secret, parts, expiresAt, ephemeral, scope } = credential
   const names = { tenant: claim.grant.tenant, name: claim.name }
-  const sealed = rooms.seal.seal(claim.key.id, { ...names, ...lifetime, secret, expiresAt, ephemeral, scope })
+  const sealed = rooms.seal.seal(claim.key.id, { ...names, ...lifetime, secret, parts, expiresAt, ephemeral, scope })
   const terms = { ttlMs: lifetime.untilMs - rooms.clock.nowMs(), fence }
   try {
     const outcome = await rooms.cache.set(claim.key, sealed, terms)

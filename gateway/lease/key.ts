@@ -12,6 +12,8 @@ export interface LeaseAuthority {
   readonly provider: string
   /** `Provider.identity`: issuer, client, scope, key reference. */
   readonly identity: string
+  /** `Provider.role` of the call; undefined where the provider knows none. */
+  readonly role: string | undefined
   /** Grant id (`jti`). */
   readonly grant: string
   readonly lineageHash: string
@@ -26,12 +28,13 @@ export interface LeaseAuthority {
  */
 export function encodeAuthority(authority: LeaseAuthority): Buffer {
   const fields = [
-    'keyless lease key v1',
+    'keyless lease key v2',
     authority.tenant,
     authority.service,
     authority.credential,
     authority.provider,
     authority.identity,
+    authority.role === undefined ? '' : `=${authority.role}`,
     authority.grant,
     authority.lineageHash,
     authority.ttlS === undefined ? '' : String(authority.ttlS),

@@ -1,6 +1,6 @@
 /** A credential in time: who may use it, until when, and what the record says of it. */
 import type { LeaseFacts } from '../audit/event.ts'
-import type { Outbound } from '../protocol/message.ts'
+import type { AnswerHead, Outbound } from '../protocol/message.ts'
 
 /** What becomes of a credential that came back: ended at its issuer, left to expire, or not ours to end. */
 export type Fate = 'revoked' | 'expires' | 'standing'
@@ -10,10 +10,10 @@ export interface Lease extends Disposable {
   /** Put the credential into a cleansed request, and name it among the values that must not come back. */
   attach(plain: Outbound): Outbound | Promise<Outbound>
   /**
-   * The upstream answered 401: drop this credential and issue once more. A second call returns null.
+   * The upstream did not take this credential: attach it again if the answer says how, or drop it and issue once more. A second call returns null.
    * @returns the same request with the new credential, or null if there is nothing better to try.
    */
-  reissue(plain: Outbound): Promise<Outbound | null>
+  reissue(plain: Outbound, answer: AnswerHead): Promise<Outbound | null>
   /**
    * The credential came back in the answer to this request: nobody uses it any more, on any replica, and it is revoked where its
    * issuer offers that. The next call gets another one.

@@ -6,7 +6,7 @@ import type { Receipt } from '../audit/event.ts'
 import type { Permit } from '../policy/decision.ts'
 import { isSingleUse } from '../protocol/decision.ts'
 import type { Grant } from '../protocol/grant.ts'
-import type { Inbound, Outbound } from '../protocol/message.ts'
+import type { AnswerHead, Inbound, Outbound } from '../protocol/message.ts'
 import { GatewayError } from '../protocol/problem.ts'
 import { Burns, fateOf } from './burn.ts'
 import type { Stored } from './cache.ts'
@@ -14,7 +14,7 @@ import { Captives } from './captured.ts'
 import { type Claim, claimOf } from './claim.ts'
 import { Ended } from './ended.ts'
 import { createFlight, type Flight, issueOnce } from './flight.ts'
-import { type Bare, type Cause, emptyLease, type Held, type LeaseEnd, resend } from './held.ts'
+import { attachHeld, type Bare, type Cause, emptyLease, type Held, type LeaseEnd, resend } from './held.ts'
 import { type IssueRooms, issueShared, readShared, type Unused } from './issue.ts'
 import type { Fate, Lease } from './lease.ts'
 import { Near } from './near.ts'
@@ -120,9 +120,10 @@ class CachedLeases implements Leases, LeaseEnd {
   }
 
   /** LeaseEnd: the upstream answered 401 to this credential. */
-  async reissue(held: Bare, plain: Outbound): Promise<Outbound | null> {
+  async reissue(held: Bare, plain: Outbound, answer: AnswerHead): Promise<Outbound | null> {
     if (this.#replayed.has(plain)) return null
     this.#replayed.set(plain, null)
+    if (held.claim.provider.accommodates?.(held.credential, answer)) return attachHeld(held, plain)
     return resend(held, plain, async () => {
       const next = await this.#replace(held)
       this.#replayed.set(plain, next)
@@ -147,7 +148,8 @@ class CachedLeases implements Leases, LeaseEnd {
     if (service.credential === undefined || service.slots.length === 0) return emptyLease(grant)
     const { ttlS } = decision.obligations
     if (isSingleUse(decision)) return acquireOnce(this.#issue, this.#claim(permit))
-    const held = this.#near.find(grant, service, ttlS)
+    const role = this.#rooms.providers.get(service.credential)?.role?.(endpoint, grant)
+    const held = this.#near.find(grant, service, ttlS, role)
     if (held === undefined) return this.#acquireFar(this.#claim(permit))
     if (this.#rooms.clock.nowMs() >= held.renewAtMs) this.#renew(held, grant)
     return held.hit
@@ -209,7 +211,7 @@ class CachedLeases implements Leases, LeaseEnd {
 
   async #replace(held: Bare): Promise<Held | null> {
     const { claim } = held
-    const current = this.#near.find(claim.grant, claim.service, claim.ttlS)
+    const current = this.#near.find(claim.grant, claim.service, claim.ttlS, claim.role)
     if (current !== undefined && current.credentialId !== held.credentialId) return current
     const ageMs = this.#rooms.clock.elapsedMs() - held.sinceElapsedMs
     if (held.cause === 'rejected' && ageMs < REPLACED_RECENTLY_MS) return null

@@ -25,12 +25,13 @@ export class Near {
    * What may be used now under exactly this authority. Provider, credential and slot follow from the service, which is
    * compared by identity: a catalogue that was loaded again finds nothing here.
    */
-  find(grant: Grant, service: Service, ttlS: number | undefined): Held | undefined {
+  find(grant: Grant, service: Service, ttlS: number | undefined, role: string | undefined): Held | undefined {
     const list = this.#grants.get(grant.id)
     if (list === undefined) return undefined
     for (let i = 0; i < list.length; i += 1) {
       const held = list[i]
       if (held === undefined || held.claim.service !== service || held.claim.ttlS !== ttlS) continue
+      if (held.claim.role !== role) continue
       if (held.claim.grant !== grant && !isSameAuthority(held.claim.grant, grant)) continue
       return this.isUsable(held, grant) ? held : undefined
     }

@@ -4,7 +4,7 @@
  */
 import { fateOf } from './burn.ts'
 import type { Claim } from './claim.ts'
-import { type Cause, type Held, type LeaseEnd, resend } from './held.ts'
+import { attachHeld, type Cause, type Held, type LeaseEnd, resend } from './held.ts'
 import { type IssueRooms, issueAlone } from './issue.ts'
 import type { Lease } from './lease.ts'
 
@@ -17,9 +17,10 @@ export async function acquireOnce(rooms: IssueRooms, claim: Claim): Promise<Leas
     return held
   }
   const end: LeaseEnd = {
-    async reissue(held, plain) {
+    async reissue(held, plain, answer) {
       if (isReplayed) return null
       isReplayed = true
+      if (held.claim.provider.accommodates?.(held.credential, answer)) return attachHeld(held, plain)
       return resend(held, plain, () => next('rejected'))
     },
     burn: fateOf, // `release` sees to it

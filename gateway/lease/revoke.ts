@@ -19,9 +19,14 @@ export function openPurged(
   const provider = opened && (opened.name === '' ? CAPTURED : providers.get(opened.name))
   if (opened === undefined || provider === undefined) return undefined
   const claim = { name: opened.name, provider, grant }
-  const { secret, expiresAt, ephemeral } = opened
+  const { secret, parts, expiresAt, ephemeral } = opened
   const credentialId = seal.credentialId(secret)
-  return { claim, credential: { secret, expiresAt, ephemeral }, credentialId, reason: 'grant_ended' }
+  return {
+    claim,
+    credential: { secret, ...(parts && { parts }), expiresAt, ephemeral },
+    credentialId,
+    reason: 'grant_ended',
+  }
 }
 
 /** Milliseconds that one revocation may take. */

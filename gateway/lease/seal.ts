@@ -8,7 +8,7 @@
 import { createCipheriv, createDecipheriv, createHmac, createSecretKey, type KeyObject, randomBytes } from 'node:crypto'
 import { Secret } from '../protocol/secret.ts'
 
-const VERSION = 1
+const VERSION = 2
 const NONCE_BYTES = 12
 const TAG_BYTES = 16
 const HEAD_BYTES = 1 + NONCE_BYTES + TAG_BYTES
@@ -19,6 +19,7 @@ export interface Sealable {
   /** Name of the credential in settings: which provider can revoke it. */
   readonly name: string
   readonly secret: Secret
+  readonly parts: Readonly<Record<string, Secret>> | undefined
   /** Epoch seconds; Infinity for a standing key. */
   readonly expiresAt: number
   readonly ephemeral: boolean
@@ -86,6 +87,13 @@ function associated(key: string): Buffer {
   return Buffer.from(`keyless lease v${VERSION}\0${key}`, 'utf8')
 }
 
+/** Parts of a credential in the clear. */
+type Pairs = readonly (readonly [part: string, text: string])[]
+
+function revealed(parts: Sealable['parts']): Pairs | null {
+  return parts === undefined ? null : Object.entries(parts).map(([part, secret]) => [part, secret.reveal()])
+}
+
 /** JSON has no Infinity: null stands for it. */
 function encode(value: Sealable): Buffer {
   const fields = [
@@ -97,15 +105,16 @@ function encode(value: Sealable): Buffer {
     value.scope ?? null,
     value.untilMs,
     Number.isFinite(value.renewAtMs) ? value.renewAtMs : null,
+    revealed(value.parts),
   ]
   return Buffer.from(JSON.stringify(fields), 'utf8')
 }
 
 /** Only what `encode` wrote under our key comes here: GCM has authenticated it. */
 function decode(plain: Buffer): Sealable {
-  const [tenant, name, secret, expiresAt, ephemeral, scope, untilMs, renewAtMs] = JSON.parse(
+  const [tenant, name, secret, expiresAt, ephemeral, scope, untilMs, renewAtMs, parts] = JSON.parse(
     plain.toString('utf8'),
-  ) as [string, string, string, number | null, boolean, string | null, number, number | null]
+  ) as [string, string, string, number | null, boolean, string | null, number, number | null, Pairs | null]
   return {
     tenant,
     name,
@@ -115,5 +124,6 @@ function decode(plain: Buffer): Sealable {
     scope: scope ?? undefined,
     untilMs,
     renewAtMs: renewAtMs ?? Number.POSITIVE_INFINITY,
+    parts: parts ? Object.fromEntries(parts.map(([part, text]) => [part, new Secret(text)])) : undefined,
   }
 }

@@ -16,16 +16,28 @@ const TOKEN = /^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/
 const POINTER = /^(?:\/(?:[^~/]|~[01])+)+$/
 const ENVIRONMENT_NAME = /^[A-Za-z_][A-Za-z0-9_]*$/
 
+/** Which part of the credential goes there; absent: its secret. */
+const part = z
+  .string()
+  .regex(/^[a-z][a-z0-9_]*$/)
+  .optional()
+
 const slot = z.discriminatedUnion('in', [
   z.strictObject({
     in: z.literal('header'),
     name: z.string().regex(TOKEN).toLowerCase(),
     prefix: z.string().optional(),
+    part,
   }),
-  z.strictObject({ in: z.literal('basic'), username: z.string().regex(/^[^:]+$/) }),
-  z.strictObject({ in: z.literal('query'), name: z.string().min(1) }),
-  z.strictObject({ in: z.literal('cookie'), name: z.string().regex(TOKEN) }),
-  z.strictObject({ in: z.literal('subprotocol'), prefix: z.string().regex(TOKEN) }),
+  z.strictObject({ in: z.literal('basic'), username: z.string().regex(/^[^:]+$/), part }),
+  z.strictObject({ in: z.literal('query'), name: z.string().min(1), part }),
+  z.strictObject({ in: z.literal('cookie'), name: z.string().regex(TOKEN), part }),
+  z.strictObject({ in: z.literal('subprotocol'), prefix: z.string().regex(TOKEN), part }),
+  z.strictObject({ in: z.literal('body'), pointer: z.string().regex(POINTER), part }),
+  z.strictObject({ in: z.literal('form'), name: z.string().min(1), part }),
+  z.strictObject({ in: z.literal('path'), prefix: z.string().regex(/^[A-Za-z0-9._~-]+$/), part }),
+  z.strictObject({ in: z.literal('signature'), scheme: z.enum(['aws4', 'hmac']) }),
+  z.strictObject({ in: z.literal('certificate') }),
 ])
 
 const dialect = z.enum(DIALECTS)

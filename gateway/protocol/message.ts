@@ -3,6 +3,7 @@
  * Headers are flat lists (`name, value, name, value`) in the order and case received, as Node and undici use them.
  */
 import type { Duplex, Readable } from 'node:stream'
+import type { SecureContext, SecureContextOptions } from 'node:tls'
 import type { Confirmation, Grant } from './grant.ts'
 import type { Meter } from './meter.ts'
 import type { GatewayError } from './problem.ts'
@@ -98,6 +99,21 @@ export interface Content {
   readonly json: unknown
 }
 
+/** Head of an upstream's answer. */
+export interface AnswerHead {
+  readonly status: number
+  /** `name, value, …`, bytes as received. */
+  readonly raw: readonly Buffer[]
+}
+
+/** What the gateway shows of itself to an upstream in TLS. */
+export interface ClientCertificate {
+  /** Tells one from another: connections are shared only between requests that show the same. Not secret. */
+  readonly id: string
+  /** With certificate and key, and `base` for everything else. The key leaves `provider/` in no other form. */
+  secureContext(base: SecureContextOptions): SecureContext
+}
+
 /** One request as it goes out, after `cleanse` and `attach`. */
 export interface Outbound {
   readonly method: string
@@ -121,6 +137,10 @@ export interface Outbound {
   readonly isolation: string
   /** Values that must not come back to the agent, in any encoding. */
   readonly secrets: readonly Secret[]
+  /** Shown in TLS. Default: none. */
+  readonly certificate?: ClientCertificate
+  /** Whether an answer of 4xx says that the credential is not taken. Default: status 401. */
+  readonly isRejection?: ((answer: AnswerHead) => boolean) | undefined
   /** Codings that the agent can undo, as it said; the upstream is asked for `identity`. Absent: it said nothing. */
   readonly acceptEncoding?: string | undefined
   /** Present: the answer is itself a credential, and the agent gets something that stands for it. */

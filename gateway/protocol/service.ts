@@ -1,13 +1,32 @@
 /** Upstream APIs and what can be done there, as the catalogue (`policies/services/*.yaml`) describes them. */
 
 /** Where a credential goes, and which slots an agent's own values are removed from first. */
-export type Slot =
+export type Slot = Place & {
+  /**
+   * Name of the part of the credential (`Credential.parts`) that goes here. Absent: its secret. Where slots name parts, all of
+   * these are filled; otherwise the first slot alone is.
+   */
+  readonly part?: string
+}
+
+type Place =
   | { readonly in: 'header'; readonly name: string; readonly prefix?: string }
+  /** Password of Basic. `username` gives way to the part `username` of a credential that has one. */
   | { readonly in: 'basic'; readonly username: string }
   | { readonly in: 'query'; readonly name: string }
   | { readonly in: 'cookie'; readonly name: string }
   /** One of the `Sec-WebSocket-Protocol` that a handshake offers: where browsers, which set no headers, put a key. */
   | { readonly in: 'subprotocol'; readonly prefix: string }
+  /** Member of a JSON body, by JSON pointer. */
+  | { readonly in: 'body'; readonly pointer: string }
+  /** Field of an `application/x-www-form-urlencoded` body. */
+  | { readonly in: 'form'; readonly name: string }
+  /** The first segment of the path, which begins with `prefix`: `/bot<token>/sendMessage`. */
+  | { readonly in: 'path'; readonly prefix: string }
+  /** No value travels: the request is signed with it. */
+  | { readonly in: 'signature'; readonly scheme: 'aws4' | 'hmac' }
+  /** No value travels: it is shown in TLS. */
+  | { readonly in: 'certificate' }
 
 export type Access = 'read' | 'write' | 'admin'
 export type Sensitivity = 'public' | 'internal' | 'confidential' | 'restricted'

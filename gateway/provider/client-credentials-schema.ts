@@ -2,6 +2,7 @@
 import ipaddr from 'ipaddr.js'
 import { z } from 'zod'
 import { secretReference } from './reference.ts'
+import { credentialTerms } from './terms.ts'
 
 const tokenEndpoint = z.string().superRefine((text, context) => {
   const url = URL.canParse(text) ? new URL(text) : undefined
@@ -24,6 +25,7 @@ const scope = z.string().regex(/^[\x21\x23-\x5b\x5d-\x7e]+(?: [\x21\x23-\x5b\x5d
 
 const common = {
   provider: z.literal('oauth_client_credentials'),
+  ...credentialTerms,
   /** Token endpoint: `https`, or `http` on a literal address that `addresses` names. */
   token_url: tokenEndpoint,
   /** RFC 7009 endpoint of the same server. Absent: tokens end only by expiring. */

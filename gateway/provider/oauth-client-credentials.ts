@@ -12,7 +12,7 @@ import { clientAssertion } from './client-assertion.ts'
 import type { ClientCredentialsConfig } from './client-credentials-schema.ts'
 import type { Placement } from './placement.ts'
 import type { Credential, GuardedFetch, Provider } from './provider.ts'
-import { readSecret, referenceIdentity } from './reference.ts'
+import { type ReadSecret, referenceIdentity } from './reference.ts'
 import { tokenFailure } from './token-failure.ts'
 
 /** Seconds assumed when the answer has no `expires_in` (RFC 6749 §5.1 only recommends it). */
@@ -21,7 +21,7 @@ const ASSUMED_LIFE_S = 300
 export interface ClientCredentialsTools {
   readonly fetchFor: (addresses: readonly string[]) => GuardedFetch
   readonly clock: Clock
-  readonly baseDir: string
+  readonly readSecret: ReadSecret
   readonly placement: Placement
 }
 
@@ -44,8 +44,8 @@ export function createClientCredentials(config: ClientCredentialsConfig, tools: 
         `The authorization server at ${far.host} granted scope that was not asked for: ${excess.join(' ')}. Narrow client ${config.client_id} there, or name the scope in settings.`,
       )
     },
-    attach: (credential, outbound) => tools.placement.place(credential.secret, outbound),
-    derived: (credential, service) => tools.placement.derived(credential.secret, service),
+    attach: (credential, outbound) => tools.placement.place(credential, outbound),
+    derived: (credential, service) => tools.placement.derived(credential, service),
     ...(revocation && {
       revoke: (credential: Credential, signal: AbortSignal) => revocation(credential.secret, signal),
     }),
@@ -133,15 +133,15 @@ async function clientAuthentication({ config, tools }: FarSide, signal: AbortSig
   switch (config.client_auth) {
     case 'private_key_jwt':
       return clientAssertion({
-        key: await readSecret(config.key, tools.baseDir, signal),
+        key: await tools.readSecret(config.key, signal),
         kid: config.kid,
         audience: config.assertion_audience ?? config.token_url,
         clock: tools.clock,
       })
     case 'client_secret_basic':
-      return oauth.ClientSecretBasic((await readSecret(config.client_secret, tools.baseDir, signal)).reveal())
+      return oauth.ClientSecretBasic((await tools.readSecret(config.client_secret, signal)).reveal())
     case 'client_secret_post':
-      return oauth.ClientSecretPost((await readSecret(config.client_secret, tools.baseDir, signal)).reveal())
+      return oauth.ClientSecretPost((await tools.readSecret(config.client_secret, signal)).reveal())
     default:
       return config satisfies never
   }

@@ -7,6 +7,7 @@ import type { Outbound, RawHeaders } from '../protocol/message.ts'
 import { GatewayError } from '../protocol/problem.ts'
 import { Secret } from '../protocol/secret.ts'
 import type { Service, Slot } from '../protocol/service.ts'
+import type { Credential } from './provider.ts'
 
 /** RFC 9110 §5.5 field content, kept to what latin1 can carry; no tab, because no credential has one. */
 const FIELD_VALUE = /^[\x20-\x7e\x80-\xff]+$/
@@ -17,6 +18,9 @@ const COOKIE_VALUE = /^[\x21\x23-\x2b\x2d-\x3a\x3c-\x5b\x5d-\x7e]+$/
 /** RFC 6455 §4.1: a subprotocol is a token (RFC 9110 §5.6.2). */
 const TOKEN = /^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/
 
+/** A credential as far as placing it goes. */
+export type Placeable = Pick<Credential, 'secret' | 'parts'>
+
 /** A secret as it travels in one slot. Checked and encoded once per secret, not once per request. */
 interface Rendered {
   readonly slot: Slot
@@ -25,45 +29,70 @@ interface Rendered {
 
 export interface Placement {
   /**
-   * The request with the secret in the service's first slot; nothing else changes, `secrets` included. A service without
-   * slots gets the request back as it is.
-   * @throws {GatewayError} `credential_rejected` for a value that the slot cannot carry, `target_mismatch` for a request
-   *   that does not go to the service over its own scheme.
+   * The request with the credential where its service takes it: in the first slot, or, where slots name parts of it, in all of
+   * these; nothing else changes, `secrets` included. A service without slots gets the request back as it is.
+   * @throws {GatewayError} `credential_rejected` for a value that the slot cannot carry, `credential_unconfigured` for a part that
+   *   the credential does not have, `target_mismatch` for a request that does not go to the service over its own scheme.
    * @throws {Error} when the slot is still taken: whoever cleansed the request has a bug.
    */
-  place(secret: Secret, outbound: Outbound): Outbound
+  place(credential: Placeable, outbound: Outbound): Outbound
   /** Values other than the secret itself that travel once it is placed, and so must not come back: the Basic pair, the percent-encoded form. */
-  derived(secret: Secret, service: Service): readonly Secret[]
+  derived(credential: Placeable, service: Service): readonly Secret[]
 }
 
 export function createPlacement(): Placement {
   /** secret → its last rendering; dies with the secret. */
   const memo = new WeakMap<Secret, Rendered>()
 
-  function rendered(secret: Secret, slot: Slot): string {
+  function rendered(credential: Placeable, slot: Slot, service: Service): string {
+    const secret = valueFor(credential, slot, service)
     const known = memo.get(secret)
     if (known !== undefined && known.slot === slot) return known.text
-    const text = render(secret.reveal(), slot)
+    const text = render(secret.reveal(), slot, credential.parts?.username)
     memo.set(secret, { slot, text })
     return text
   }
 
   return {
-    place(secret, outbound) {
-      const slot = outbound.service.slots[0]
-      if (slot === undefined) return outbound
+    place(credential, outbound) {
+      const { service } = outbound
+      const filled = slotsToFill(service)
+      if (filled.length === 0) return outbound
       requireOwnTarget(outbound)
-      return put(rendered(secret, slot), slot, outbound)
+      return filled.reduce((next, slot) => put(rendered(credential, slot, service), slot, next), outbound)
     },
-    derived(secret, service) {
-      const slot = service.slots[0]
-      if (slot === undefined) return []
-      if (slot.in === 'basic') return [new Secret(rendered(secret, slot).slice('Basic '.length))]
-      if (slot.in !== 'query') return []
-      const encoded = rendered(secret, slot)
-      return encoded === secret.reveal() ? [] : [new Secret(encoded)]
+    derived(credential, service) {
+      return slotsToFill(service).flatMap((slot) => {
+        const secret = valueFor(credential, slot, service)
+        const text = rendered(credential, slot, service)
+        if (slot.in === 'basic') return [new Secret(text.slice('Basic '.length))]
+        const other = slot.part === undefined || slot.part === 'username' ? [] : [secret]
+        return slot.in === 'query' && text !== secret.reveal() ? [...other, new Secret(text)] : other
+      })
     },
   }
+}
+
+/** Memo of a pure function of the service. */
+const filledSlots = new WeakMap<Service, readonly Slot[]>()
+
+function slotsToFill(service: Service): readonly Slot[] {
+  const known = filledSlots.get(service)
+  if (known !== undefined) return known
+  const parts = service.slots.filter((slot) => slot.part !== undefined)
+  const filled = parts.length > 0 ? parts : service.slots.slice(0, 1)
+  filledSlots.set(service, filled)
+  return filled
+}
+
+function valueFor({ secret, parts }: Placeable, { part }: Slot, service: Service): Secret {
+  if (part === undefined) return secret
+  const value = parts?.[part]
+  if (value !== undefined) return value
+  throw new GatewayError(
+    'credential_unconfigured',
+    `${service.name} takes a credential with the part "${part}", and credential "${service.credential}" has none of this name.`,
+  )
 }
 
 function requireOwnTarget({ service, scheme, host }: Outbound): void {
@@ -74,14 +103,14 @@ function requireOwnTarget({ service, scheme, host }: Outbound): void {
   )
 }
 
-function render(value: string, slot: Slot): string {
+function render(value: string, slot: Slot, username?: Secret): string {
   switch (slot.in) {
     case 'header':
       return checked(`${slot.prefix ?? ''}${value}`, FIELD_VALUE, slot)
     case 'basic':
       // RFC 7617 §2: a colon in the user name would move the border; control characters are forbidden in both.
-      if (slot.username.includes(':')) throw unplaceable(slot)
-      return `Basic ${Buffer.from(checked(`${slot.username}:${value}`, FIELD_VALUE, slot), 'utf8').toString('base64')}`
+      if ((username?.reveal() ?? slot.username).includes(':')) throw unplaceable(slot)
+      return `Basic ${Buffer.from(checked(`${username?.reveal() ?? slot.username}:${value}`, FIELD_VALUE, slot), 'utf8').toString('base64')}`
     case 'query':
       return encodeURIComponent(checked(value, FIELD_VALUE, slot))
     case 'cookie':
@@ -89,7 +118,7 @@ function render(value: string, slot: Slot): string {
     case 'subprotocol':
       return checked(`${slot.prefix}${value}`, TOKEN, slot)
     default:
-      return slot satisfies never
+      throw unplaceable(slot)
   }
 }
 
@@ -118,7 +147,7 @@ function put(text: string, slot: Slot, outbound: Outbound): Outbound {
     case 'subprotocol':
       return { ...outbound, headers: withSubprotocol(outbound.headers, text) }
     default:
-      return slot satisfies never
+      throw unplaceable(slot)
   }
 }
 

@@ -38,6 +38,9 @@ export const secretReference = z.union([envReference, fileReference, execReferen
 
 export type SecretReference = z.infer<typeof secretReference>
 
+/** What a reference of this gateway's settings names, read anew. @throws as `readSecret` does. */
+export type ReadSecret = (reference: SecretReference, signal?: AbortSignal) => Promise<Secret>
+
 /**
  * Read the secret that a reference names. One trailing newline is cut, nothing else is changed.
  * @param baseDir directory that relative paths and commands start from: where the settings file is.

@@ -7,42 +7,40 @@ import type { Clock } from '../protocol/clock.ts'
 import { clientCredentialsSchema } from './client-credentials-schema.ts'
 import { createClientCredentials } from './oauth-client-credentials.ts'
 import { createPlacement, type Placement } from './placement.ts'
-import type { GuardedFetch, Provider } from './provider.ts'
+import type { Assertions, FetchFor, Provider } from './provider.ts'
+import type { ReadSecret } from './reference.ts'
 import { createStatic, staticSchema } from './static.ts'
 
 /** What a provider is built with. */
 export interface ProviderTools {
-  /** `fetch` through the guarded dial; `addresses` are CIDR ranges it may reach besides public ones. */
-  readonly fetchFor: (addresses: readonly string[]) => GuardedFetch
+  /** `fetch` through the guarded dial. */
+  readonly fetchFor: FetchFor
   readonly clock: Clock
-  /** Directory that relative file references start from: where the settings file is. */
-  readonly baseDir: string
+  readonly readSecret: ReadSecret
+  readonly assertions: Assertions
 }
 
-type Built = ProviderTools & { readonly placement: Placement }
+/** The same with what every provider shares. */
+export type BuiltTools = ProviderTools & { readonly placement: Placement }
 
 /** name in settings → settings schema (strict) and factory */
 export const providerKinds = {
-  static: { schema: staticSchema, create: createStatic },
   oauth_client_credentials: { schema: clientCredentialsSchema, create: createClientCredentials },
+  static: { schema: staticSchema, create: createStatic },
 } as const
+
+type Kind = (typeof providerKinds)[keyof typeof providerKinds]
+type KindSchema = Kind['schema']
 
 export const credentialSchema = z.discriminatedUnion(
   'provider',
-  [providerKinds.static.schema, providerKinds.oauth_client_credentials.schema],
+  Object.values(providerKinds).map(({ schema }) => schema) as [KindSchema, ...KindSchema[]],
   { error: `provider is one of ${Object.keys(providerKinds).join(', ')}` },
 )
 
 export type CredentialConfig = z.output<typeof credentialSchema>
 
 export function createProvider(config: CredentialConfig, tools: ProviderTools): Provider {
-  const built: Built = { ...tools, placement: createPlacement() }
-  switch (config.provider) {
-    case 'static':
-      return providerKinds.static.create(config, built)
-    case 'oauth_client_credentials':
-      return providerKinds.oauth_client_credentials.create(config, built)
-    default:
-      return config satisfies never
-  }
+  const create = providerKinds[config.provider].create as (config: CredentialConfig, tools: BuiltTools) => Provider
+  return create(config, { ...tools, placement: createPlacement() })
 }

@@ -1,9 +1,9 @@
 /**
- * One request on one upstream connection, whichever protocol carries it: how far the exchange got, and a 401 held back
+ * One request on one upstream connection, whichever protocol carries it: how far the exchange got, and an answer that does not take the credential held back
  * until it is clear whether a better credential exists.
  */
 import type { BodyHash } from '../protocol/keyed-hash.ts'
-import type { Outbound } from '../protocol/message.ts'
+import type { AnswerHead, Outbound } from '../protocol/message.ts'
 import { GatewayError } from '../protocol/problem.ts'
 import type { Answer, Source } from './answer.ts'
 import type { Upload } from './upload.ts'
@@ -12,12 +12,17 @@ export type Body = Buffer | Upload | null
 
 /** What an attempt tells the exchange it belongs to. */
 export interface AttemptOwner {
-  /** A 401 came. @returns whether a better credential is being asked for; `proceed` follows if there is none. */
-  challenged(attempt: Attempt): boolean
+  /** A 4xx came. @returns whether a better credential is being asked for; `proceed` follows if there is none. */
+  challenged(attempt: Attempt, answer: AnswerHead): boolean
   delivered(attempt: Attempt): void
   failed(attempt: Attempt, cause: unknown): void
   /** For the body of one attempt. */
   newHash(): BodyHash
+}
+
+/** Whether this answer says that the credential in the request is not taken. */
+export function isRejected({ isRejection }: Outbound, answer: AnswerHead): boolean {
+  return isRejection === undefined ? answer.status === 401 : isRejection(answer)
 }
 
 interface Held {
@@ -119,7 +124,7 @@ export abstract class Attempt implements Source {
       return
     }
     this.#status = status
-    if (status === 401 && this.#owner.challenged(this)) {
+    if (status >= 400 && status < 500 && this.#owner.challenged(this, { status, raw })) {
       this.pause()
       this.#held = { status, statusText, raw, chunks: [], trailers: undefined, failure: undefined }
       return

@@ -4,11 +4,11 @@
  */
 import type { Grant } from '../protocol/grant.ts'
 import { BodyHash } from '../protocol/keyed-hash.ts'
-import type { Outbound, Outcome, Reply } from '../protocol/message.ts'
+import type { AnswerHead, Outbound, Outcome, Reply } from '../protocol/message.ts'
 import type { GatewayError } from '../protocol/problem.ts'
 import type { Answer } from './answer.ts'
 import { answering, type BodyHashes } from './answering.ts'
-import type { Attempt, AttemptOwner, Body } from './attempt.ts'
+import { type Attempt, type AttemptOwner, type Body, isRejected } from './attempt.ts'
 import { Http1Attempt } from './attempt-http1.ts'
 import { Http2Attempt } from './attempt-http2.ts'
 import { asFailure, isConnectionLoss, withLeaks } from './failure.ts'
@@ -29,8 +29,8 @@ export interface ExchangeParts {
 export interface Call {
   readonly outbound: Outbound
   readonly reply: Reply
-  /** A better credential for the same request, after a 401; null if there is none. */
-  readonly reissue: () => Promise<Outbound | null>
+  /** A better credential for the same request, after one that was not taken; null if there is none. */
+  readonly reissue: (answer: AnswerHead) => Promise<Outbound | null>
   /** A credential came back, and was overwritten. Perhaps more than once. */
   readonly leaked: () => void
   readonly resolve: (outcome: Outcome) => void
@@ -94,10 +94,10 @@ export class Exchange implements AttemptOwner, Lasting {
     return new BodyHash(this.#parts.hashes.requests, this.grant.tenant)
   }
 
-  challenged(attempt: Attempt): boolean {
-    if (!this.#mayReissue || this.#isOver) return false
+  challenged(attempt: Attempt, answer: AnswerHead): boolean {
+    if (!this.#mayReissue || this.#isOver || !isRejected(this.#outbound, answer)) return false
     this.#mayReissue = false
-    this.#call.reissue().then(
+    this.#call.reissue(answer).then(
       (better) => this.#reissued(attempt, better),
       (cause) => this.#fail(attempt, cause),
     )

@@ -4,10 +4,10 @@
  */
 import type { Grant } from '../protocol/grant.ts'
 import { BodyHash } from '../protocol/keyed-hash.ts'
-import type { Outbound, Outcome, Upgrade } from '../protocol/message.ts'
+import type { AnswerHead, Outbound, Outcome, Upgrade } from '../protocol/message.ts'
 import { GatewayError } from '../protocol/problem.ts'
 import { answering } from './answering.ts'
-import type { Attempt } from './attempt.ts'
+import { type Attempt, isRejected } from './attempt.ts'
 import { type Switched, UpgradeAttempt, type UpgradeOwner } from './attempt-upgrade.ts'
 import type { Call, ExchangeParts } from './exchange.ts'
 import { asFailure, withLeaks } from './failure.ts'
@@ -102,10 +102,10 @@ class UpgradeCall implements UpgradeOwner, Lasting {
     return new BodyHash(undefined, '')
   }
 
-  challenged(): boolean {
-    if (!this.#mayReissue || this.#isOver) return false
+  challenged(_attempt: Attempt, answer: AnswerHead): boolean {
+    if (!this.#mayReissue || this.#isOver || !isRejected(this.#outbound, answer)) return false
     this.#mayReissue = false
-    this.#call.reissue().then(
+    this.#call.reissue(answer).then(
       (better) => this.#reissued(better),
       (cause) => this.#fail(cause),
     )

@@ -26,7 +26,9 @@ export interface ProviderVariant {
   secrets(): readonly string[]
 }
 
-const slots: readonly Slot[] = [
+type ValueSlot = Extract<Slot, { in: 'header' | 'basic' | 'query' | 'cookie' }>
+
+const valueSlots: readonly ValueSlot[] = [
   { in: 'header', name: 'Authorization', prefix: 'Bearer ' },
   { in: 'header', name: 'x-api-key' },
   { in: 'basic', username: 'x-access-token' },
@@ -34,7 +36,12 @@ const slots: readonly Slot[] = [
   { in: 'cookie', name: 'session' },
 ]
 
-const ask = (to: Service = service(), on: Grant = grant()): IssueRequest => ({ service: to, grant: on, ttlS: 300 })
+const ask = (to: Service = service(), on: Grant = grant()): IssueRequest => ({
+  service: to,
+  grant: on,
+  ttlS: 300,
+  role: undefined,
+})
 const patient = (): AbortSignal => new AbortController().signal
 
 /** Everything that printing a value could reveal. */
@@ -48,7 +55,12 @@ function printed(value: unknown): string {
   return shown.join('\n')
 }
 
-export function providerConformance(name: string, variant: () => ProviderVariant): void {
+/** @param slots where its credentials can be attached; none for those that sign or are shown in TLS. */
+export function providerConformance(
+  name: string,
+  variant: () => ProviderVariant,
+  slots: readonly ValueSlot[] = valueSlots,
+): void {
   describe(`provider: ${name}`, () => {
     test('issues a credential with a secret and an expiry, and says whether it is ephemeral', async () => {
       const beforeS = Math.floor(Date.now() / 1000)
@@ -103,7 +115,6 @@ export function providerConformance(name: string, variant: () => ProviderVariant
         basic: ['Basic '],
         query: ['?key='],
         cookie: ['session='],
-        subprotocol: ['Sec-WebSocket-Protocol', 'prefix' in slot ? (slot.prefix ?? '') : ''],
       }
       for (const text of ['/v1', 'Authorization', 'x-api-key', 'Cookie', ...fixed[slot.in]])
         rest = rest.replace(text, '')
@@ -184,10 +195,10 @@ function occurrences(outbound: Outbound, value: string): number {
 }
 
 /** The request as it must have been before, with the credential's own field, parameter or cookie taken out. */
-function withoutCredential(outbound: Outbound, slot: Slot): { path: string; headers: readonly string[] } {
+function withoutCredential(outbound: Outbound, slot: ValueSlot): { path: string; headers: readonly string[] } {
   const { path, headers } = outbound
   if (slot.in === 'query') return { path: path.replace(/&key=[^&]*$/, ''), headers }
   if (slot.in === 'cookie') return { path, headers: headers.map((text) => text.replace(/; session=[^;]*$/, '')) }
-  const name = slot.in === 'basic' ? 'Authorization' : slot.in === 'subprotocol' ? 'Sec-WebSocket-Protocol' : slot.name
+  const name = slot.in === 'basic' ? 'Authorization' : slot.name
   return { path, headers: headers.filter((_, i) => headers[i - (i % 2)] !== name) }
 }

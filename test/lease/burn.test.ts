@@ -15,6 +15,7 @@ import {
   plain,
   receipt,
   sealKey,
+  unauthorized,
 } from './lease.fixture.ts'
 
 const settled = () => new Promise((resolve) => setImmediate(resolve))
@@ -66,7 +67,7 @@ describe('a credential that came back', () => {
     const { leases, provider } = leaseRig()
     const lease = await leases.acquire(permit(), receipt)
     const request = plain()
-    await lease.reissue(request)
+    await lease.reissue(request, unauthorized)
     lease.burn(request)
     await settled()
     expect(provider.revoked).toHaveLength(2)

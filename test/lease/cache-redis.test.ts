@@ -16,6 +16,7 @@ import {
   receipt,
   sealKey,
   service,
+  unauthorized,
 } from './lease.fixture.ts'
 import { connect, fragileLink, type RedisServer, startRedis } from './redis.fixture.ts'
 
@@ -118,7 +119,7 @@ describe('leases over Redis', () => {
     const same = permit({ service: billing, grant: grant({ expiresAt: Math.floor(clock.nowMs() / 1000) + 900 }) })
     const held = [await one.leases.acquire(same, receipt), await two.leases.acquire(same, receipt)]
     const replayed = []
-    for (const lease of held) replayed.push(await lease.reissue(plain()))
+    for (const lease of held) replayed.push(await lease.reissue(plain(), unauthorized))
     expect(replayed[0]?.headers).toEqual(replayed[1]?.headers)
     expect(provider.requests).toHaveLength(2)
     await one.leases.close()

@@ -23,6 +23,7 @@ const authority: fc.Arbitrary<LeaseAuthority> = fc.record({
   credential: text,
   provider: text,
   identity: text,
+  role: fc.option(text, { nil: undefined }),
   grant: text,
   lineageHash: text,
   ttlS: fc.option(fc.oneof(fc.nat(), fc.double({ noNaN: true })), { nil: undefined }),

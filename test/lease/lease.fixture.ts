@@ -130,6 +130,9 @@ export function plain(o: Partial<Outbound> = {}): Outbound {
   }
 }
 
+/** An upstream that does not take the credential. */
+export const unauthorized = { status: 401, raw: [] } as const
+
 export interface CountingProvider extends Provider {
   readonly requests: IssueRequest[]
   readonly revoked: string[]
@@ -155,8 +158,8 @@ export function countingProvider(clock: Clock, o: { lifeS?: number; revocable?: 
       provider.requests.push(request)
       return provider.next(request, signal)
     },
-    attach: (credential, outbound) => placement.place(credential.secret, outbound),
-    derived: (credential, to) => placement.derived(credential.secret, to),
+    attach: (credential, outbound) => placement.place(credential, outbound),
+    derived: (credential, to) => placement.derived(credential, to),
     ...(o.revocable !== false && {
       revoke: async (credential: Credential) => void provider.revoked.push(credential.secret.reveal()),
     }),

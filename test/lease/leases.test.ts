@@ -17,6 +17,7 @@ import {
   sealKey,
   service,
   T0,
+  unauthorized,
 } from './lease.fixture.ts'
 
 const billing = service()
@@ -138,7 +139,7 @@ describe('acquiring', () => {
     const lease = leases.acquire(permit({ service: unmanaged }), receipt) as Lease
     const request = plain({ service: unmanaged })
     expect(lease.attach(request)).toBe(request)
-    expect(await lease.reissue(request)).toBeNull()
+    expect(await lease.reissue(request, unauthorized)).toBeNull()
     expect(lease.facts).toMatchObject({ provider: 'none', credential: 'none', credentialId: '', ephemeral: true })
     expect(provider.requests).toHaveLength(0)
   })
@@ -300,7 +301,7 @@ describe('after an upstream 401', () => {
     const lease = await leases.acquire(same, receipt)
     const request = plain()
     const first = await lease.attach(request)
-    const second = await lease.reissue(request)
+    const second = await lease.reissue(request, unauthorized)
     expect(second).not.toBeNull()
     expect(field(second ?? plain(), 'authorization')).not.toBe(field(first, 'authorization'))
     const hidden = second?.secrets.map((secret) => `Bearer ${secret.reveal()}`) ?? []
@@ -308,7 +309,7 @@ describe('after an upstream 401', () => {
     expect(hidden).toContain(field(second ?? plain(), 'authorization'))
     expect(provider.requests).toHaveLength(2)
     expect(entries[1]?.fields.cause).toBe('rejected')
-    expect(await lease.reissue(request)).toBeNull()
+    expect(await lease.reissue(request, unauthorized)).toBeNull()
     const next = leases.acquire(same, receipt) as Lease
     expect(field(await next.attach(plain()), 'authorization')).toBe(field(second ?? plain(), 'authorization'))
   })
@@ -317,7 +318,7 @@ describe('after an upstream 401', () => {
     const { leases, provider } = leaseRig()
     const same = permit({ service: billing })
     const held = await leases.acquire(same, receipt)
-    const replayed = await Promise.all(Array.from({ length: 50 }, () => held.reissue(plain())))
+    const replayed = await Promise.all(Array.from({ length: 50 }, () => held.reissue(plain(), unauthorized)))
     expect(new Set(replayed.map((outbound) => field(outbound ?? plain(), 'authorization'))).size).toBe(1)
     expect(provider.requests).toHaveLength(2)
   })
@@ -327,8 +328,8 @@ describe('after an upstream 401', () => {
     const same = permit({ service: billing })
     const slow = await leases.acquire(same, receipt)
     const quick = leases.acquire(same, receipt) as Lease
-    const replaced = await quick.reissue(plain())
-    const late = await slow.reissue(plain())
+    const replaced = await quick.reissue(plain(), unauthorized)
+    const late = await slow.reissue(plain(), unauthorized)
     expect(field(late ?? plain(), 'authorization')).toBe(field(replaced ?? plain(), 'authorization'))
     expect(provider.requests).toHaveLength(2)
   })
@@ -336,11 +337,11 @@ describe('after an upstream 401', () => {
   test('does not storm the issuer when the new credential is rejected too', async () => {
     const { leases, clock, provider } = leaseRig()
     const same = permit({ service: billing })
-    await (await leases.acquire(same, receipt)).reissue(plain())
-    expect(await (leases.acquire(same, receipt) as Lease).reissue(plain())).toBeNull()
+    await (await leases.acquire(same, receipt)).reissue(plain(), unauthorized)
+    expect(await (leases.acquire(same, receipt) as Lease).reissue(plain(), unauthorized)).toBeNull()
     expect(provider.requests).toHaveLength(2)
     clock.advance(30_000)
-    expect(await (leases.acquire(same, receipt) as Lease).reissue(plain())).not.toBeNull()
+    expect(await (leases.acquire(same, receipt) as Lease).reissue(plain(), unauthorized)).not.toBeNull()
     expect(provider.requests).toHaveLength(3)
   })
 
@@ -352,10 +353,10 @@ describe('after an upstream 401', () => {
     const lease = await leases.acquire(same, receipt)
     expect(lease.facts.ephemeral).toBe(false)
     expect(Number.isFinite(lease.facts.expiresAt)).toBe(true)
-    expect(await lease.reissue(plain())).toBeNull()
+    expect(await lease.reissue(plain(), unauthorized)).toBeNull()
     key = 'standing-2'
     clock.advance(30_000)
-    const rotated = await (leases.acquire(same, receipt) as Lease).reissue(plain())
+    const rotated = await (leases.acquire(same, receipt) as Lease).reissue(plain(), unauthorized)
     expect(field(rotated ?? plain(), 'authorization')).toBe('Bearer standing-2')
   })
 
@@ -365,7 +366,7 @@ describe('after an upstream 401', () => {
     provider.next = async () => {
       throw new GatewayError('credential_rejected', 'no')
     }
-    expect(await lease.reissue(plain())).toBeNull()
+    expect(await lease.reissue(plain(), unauthorized)).toBeNull()
   })
 })
 
@@ -392,8 +393,8 @@ describe('single use', () => {
     const { leases, provider } = leaseRig()
     const lease = await leases.acquire(permit({ service: billing, singleUse: true }), receipt)
     const request = plain()
-    expect(await lease.reissue(request)).not.toBeNull()
-    expect(await lease.reissue(plain())).toBeNull()
+    expect(await lease.reissue(request, unauthorized)).not.toBeNull()
+    expect(await lease.reissue(plain(), unauthorized)).toBeNull()
     lease[Symbol.dispose]()
     await leases.close()
     expect(provider.revoked).toHaveLength(2)
@@ -419,7 +420,7 @@ describe('the end of a grant', () => {
     const lease = await leases.acquire(permit({ service: billing, grant: ended }), receipt)
     const request = plain()
     const first = await lease.attach(request)
-    const second = await lease.reissue(request)
+    const second = await lease.reissue(request, unauthorized)
     const kept = await leases.acquire(permit({ service: billing, grant: other }), receipt)
     await leases.purge(ended)
     expect(provider.revoked.map((token) => `Bearer ${token}`).sort()).toEqual(
@@ -571,7 +572,7 @@ describe('the shared cache', () => {
     const same = permit({ service: billing, grant: ended })
     const lease = await leases.acquire(same, receipt)
     expect(leases.acquire(same, receipt)).not.toBeInstanceOf(Promise)
-    expect(await lease.reissue(plain())).not.toBeNull()
+    expect(await lease.reissue(plain(), unauthorized)).not.toBeNull()
     await leases.purge(ended)
     expect(provider.revoked).toHaveLength(2)
     await failure(attempt(() => leases.acquire(same, receipt)))

@@ -17,6 +17,7 @@ import {
   startAuthorizationServer,
   TOKEN_LIFE_S,
 } from '../provider/authorization-server.fixture.ts'
+import { providerTools } from '../provider/tools.fixture.ts'
 import { type Entry, field, grant, permit, plain, receipt, sealKey, service } from './lease.fixture.ts'
 import { connect, type RedisServer, startRedis } from './redis.fixture.ts'
 
@@ -54,7 +55,7 @@ function provider(o: Record<string, unknown> = {}): Provider {
     addresses: ['127.0.0.1/32'],
     ...o,
   })
-  return createProvider(config, { fetchFor: () => server.fetch, clock: systemClock, baseDir: dir })
+  return createProvider(config, providerTools(dir, { fetchFor: () => server.fetch }))
 }
 
 function room(o: { redis?: Redis; provider?: Provider; clock?: Clock } = {}): Leases {

@@ -15,11 +15,23 @@ const sealable: fc.Arbitrary<Sealable> = fc.record({
   expiresAt: fc.oneof(fc.nat(), fc.constant(Number.POSITIVE_INFINITY)),
   ephemeral: fc.boolean(),
   scope: fc.option(fc.string(), { nil: undefined }),
+  parts: fc.option(
+    fc.dictionary(
+      fc.string(),
+      fc.string().map((value) => new Secret(value)),
+    ),
+    { nil: undefined },
+  ),
   untilMs: fc.nat(),
   renewAtMs: fc.oneof(fc.nat(), fc.constant(Number.POSITIVE_INFINITY)),
 })
 
-const open = (one: Sealable | undefined): unknown => one && { ...one, secret: one.secret.reveal() }
+const open = (one: Sealable | undefined): unknown =>
+  one && {
+    ...one,
+    secret: one.secret.reveal(),
+    parts: one.parts && Object.entries(one.parts).map(([part, secret]) => [part, secret.reveal()]),
+  }
 
 test('opens to exactly what was sealed, under the same key only', () => {
   fc.assert(
@@ -62,6 +74,7 @@ test('never seals to the same bytes twice, and the bytes hold no secret', () => 
     expiresAt: 1,
     ephemeral: true,
     scope: undefined,
+    parts: { id: new Secret('canary-part-5678') },
     untilMs: 1,
     renewAtMs: 1,
   }

@@ -4,7 +4,6 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { decodeJwt, decodeProtectedHeader } from 'jose'
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
-import { systemClock } from '../../gateway/protocol/clock.ts'
 import { GatewayError } from '../../gateway/protocol/problem.ts'
 import type { Credential, GuardedFetch, Provider } from '../../gateway/provider/provider.ts'
 import { createProvider, credentialSchema } from '../../gateway/provider/registry.ts'
@@ -20,6 +19,7 @@ import {
   startFalseServer,
   TOKEN_LIFE_S,
 } from './authorization-server.fixture.ts'
+import { providerTools } from './tools.fixture.ts'
 
 const dir = mkdtempSync(join(tmpdir(), 'keyless-oauth-'))
 const LOOPBACK = ['127.0.0.1/32']
@@ -55,7 +55,7 @@ function provider(settings: Record<string, unknown>, fetch: GuardedFetch = serve
     scope: 'invoices:read',
     ...settings,
   })
-  return createProvider(config, { fetchFor: () => fetch, clock: systemClock, baseDir: dir })
+  return createProvider(config, providerTools(dir, { fetchFor: () => fetch }))
 }
 
 const basic = (o: Record<string, unknown> = {}): Provider =>
@@ -66,7 +66,7 @@ const jwt = (o: Record<string, unknown> = {}): Provider =>
   provider({ client_id: 'jwt-ES256', client_auth: 'private_key_jwt', key: { file: 'ES256.pem' }, ...o })
 
 const issue = (from: Provider, signal = new AbortController().signal): Promise<Credential> =>
-  from.issue({ service: service(), grant: grant(), ttlS: 300 }, signal)
+  from.issue({ service: service(), grant: grant(), ttlS: 300, role: undefined }, signal)
 
 async function failure(from: Provider): Promise<GatewayError> {
   const error = await issue(from).catch((cause: unknown) => cause)
@@ -348,7 +348,7 @@ describe('what a server can answer', () => {
       resource: RESOURCE,
       scope: 'invoices:read',
     })
-    const made = createProvider(config, { fetchFor, clock: systemClock, baseDir: dir })
+    const made = createProvider(config, providerTools(dir, { fetchFor }))
     await issue(made)
     await issue(made)
     expect(asked).toEqual([LOOPBACK]) // each further one would hold connections until the gateway stops

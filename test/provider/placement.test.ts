@@ -20,7 +20,7 @@ const units = fc
   .map((codes) => String.fromCharCode(...codes))
 
 const place = (value: string, slot: Slot, o: Parameters<typeof plain>[0] = {}) =>
-  createPlacement().place(new Secret(value), plain({ service: service({ slots: [slot] }), ...o }))
+  createPlacement().place({ secret: new Secret(value) }, plain({ service: service({ slots: [slot] }), ...o }))
 
 test('no value whatever adds a second field, line or parameter', () => {
   const nasty = fc.oneof(
@@ -78,8 +78,10 @@ describe('a query', () => {
   test('names the encoded form when it differs', () => {
     const placement = createPlacement()
     const to = service({ slots: [slot] })
-    expect(placement.derived(new Secret('plain'), to)).toEqual([])
-    expect(placement.derived(new Secret('a/b c'), to).map((secret) => secret.reveal())).toEqual(['a%2Fb%20c'])
+    expect(placement.derived({ secret: new Secret('plain') }, to)).toEqual([])
+    expect(placement.derived({ secret: new Secret('a/b c') }, to).map((secret) => secret.reveal())).toEqual([
+      'a%2Fb%20c',
+    ])
   })
 })
 
@@ -88,14 +90,14 @@ test('the same placement tells services with different slots apart', () => {
   const secret = new Secret('secret')
   const [one, two] = [service({ slots: [slots[0] as Slot] }), service({ slots: [slots[1] as Slot] })]
   for (let i = 0; i < 3; i += 1) {
-    expect(placement.place(secret, plain({ service: one })).headers[3]).toBe('Bearer secret')
-    expect(placement.place(secret, plain({ service: two })).headers[3]).toMatch(/^Basic /)
+    expect(placement.place({ secret }, plain({ service: one })).headers[3]).toBe('Bearer secret')
+    expect(placement.place({ secret }, plain({ service: two })).headers[3]).toMatch(/^Basic /)
   }
 })
 
 test('a service without slots gets nothing', () => {
   const request = plain({ service: service({ slots: [] }) })
-  expect(createPlacement().place(new Secret('secret'), request)).toBe(request)
+  expect(createPlacement().place({ secret: new Secret('secret') }, request)).toBe(request)
 })
 
 test('a user name with a colon is refused: it would move the border to the password', () => {

@@ -60,7 +60,7 @@ describe('refuses, saying what to write', () => {
     ],
     ['two places at once', { provider: 'static', value: { env: 'A', file: 'b' } }, 'value', 'not a reference'],
     ['an empty command', { provider: 'static', value: { exec: [] } }, 'value.exec', ''],
-    ['an unknown kind', { provider: 'vaultt', value: { env: 'A' } }, 'provider', 'static, oauth_client_credentials'],
+    ['an unknown kind', { provider: 'vaultt', value: { env: 'A' } }, 'provider', 'provider is one of '],
     ['an unknown key', { provider: 'static', value: { env: 'A' }, vallue: 1 }, '', 'vallue'],
     ['an unknown way to authenticate', { ...oauth, client_auth: 'none' }, 'client_auth', 'private_key_jwt'],
     ['cleartext', { ...oauth, token_url: 'http://id.acme.test/token' }, 'token_url', 'https'],

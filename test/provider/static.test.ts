@@ -2,11 +2,11 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, expect, test } from 'vitest'
-import { systemClock } from '../../gateway/protocol/clock.ts'
 import type { Provider } from '../../gateway/provider/provider.ts'
 import { createProvider, credentialSchema } from '../../gateway/provider/registry.ts'
 import { providerConformance } from '../conformance/provider.ts'
 import { grant, service } from '../lease/lease.fixture.ts'
+import { providerTools } from './tools.fixture.ts'
 
 const dir = mkdtempSync(join(tmpdir(), 'keyless-static-'))
 afterAll(() => rmSync(dir, { recursive: true, force: true }))
@@ -18,10 +18,7 @@ writeFileSync(join(dir, 'empty'), '\n')
 
 function provider(value: unknown): Provider {
   const config = credentialSchema.parse({ provider: 'static', value })
-  const fetchFor = (): never => {
-    throw new Error('a standing key needs no network')
-  }
-  return createProvider(config, { fetchFor, clock: systemClock, baseDir: dir })
+  return createProvider(config, providerTools(dir))
 }
 
 providerConformance('static', () => ({
@@ -51,7 +48,7 @@ providerConformance('static', () => ({
 
 test('reads the key again at every issue, so that a rotated one is used', async () => {
   const one = provider({ file: 'rotating' })
-  const ask = { service: service(), grant: grant(), ttlS: 60 }
+  const ask = { service: service(), grant: grant(), ttlS: 60, role: undefined }
   const signal = new AbortController().signal
   const seen: string[] = []
   for (const value of ['first', 'second']) {

@@ -1,0 +1,20 @@
+/** What providers under test are built with: the real clock, secrets from a directory, and a network that is not there. */
+import { systemClock } from '../../gateway/protocol/clock.ts'
+import { readSecret } from '../../gateway/provider/reference.ts'
+import type { ProviderTools } from '../../gateway/provider/registry.ts'
+
+/** @param dir where relative references start. */
+export function providerTools(dir: string, o: Partial<ProviderTools> = {}): ProviderTools {
+  return {
+    fetchFor: () => async () => {
+      throw new Error('this provider needs no network')
+    },
+    clock: systemClock,
+    readSecret: (reference, signal) => readSecret(reference, dir, signal),
+    assertions: {
+      issuer: 'https://keyless.test/assertions',
+      sign: () => Promise.reject(new Error('no assertions here')),
+    },
+    ...o,
+  }
+}
