@@ -118,6 +118,9 @@ function compose(inbound: Inbound, refusal: GatewayError, dialect: Dialect) {
   if (rendered.headers === undefined) headers.push('Content-Length', String(Buffer.byteLength(rendered.text)))
   else headers.push(...rendered.headers) // without content: gRPC's
   if (remedy !== 'retry') headers.push('x-should-retry', 'false')
+  // RFC 9110 §10.2.3
+  else if (refusal.retryAfterMs !== undefined)
+    headers.push('Retry-After', String(Math.ceil(refusal.retryAfterMs / 1000)))
   if (rendered.status === 407) headers.push('Proxy-Authenticate', proofChallenge(inbound, code) ?? PROXY_CHALLENGE)
   if (rendered.status === 401) headers.push('WWW-Authenticate', proofChallenge(inbound, code) ?? SLOT_CHALLENGE)
   // RFC 9110 §15.5.22, RFC 6455 §4.4: what there is to upgrade to, where it may be asked for.

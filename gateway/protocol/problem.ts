@@ -161,6 +161,8 @@ export class GatewayError extends Error {
   grant?: string
   /** Where in an answer that is not passed on a credential stood, and how often: for the record, never for the answer. */
   leaks?: Readonly<Partial<Record<'head' | 'body' | 'trailer' | 'frame', number>>>
+  /** Milliseconds after which trying again is worth it, where that is known: `Retry-After` of the refusal. */
+  retryAfterMs?: number
   /** Where in the request a credential stands that is not ours to send: for the record, which names no value either. */
   sightings?: readonly { readonly rule: string; readonly where: string }[]
 

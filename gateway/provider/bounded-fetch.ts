@@ -1,7 +1,8 @@
 /**
- * `fetch` for answers of an issuer: at most 256 KiB, no header but the content type, the status remembered. An authorization
- * server is configured, not trusted: it may be slow (the signal), huge (the bound) or someone else's error page.
+ * `fetch` for answers of an issuer: at most 256 KiB, no header but the content type, status and `Retry-After` remembered. An
+ * authorization server is configured, not trusted: it may be slow (the signal), huge (the bound) or someone else's error page.
  */
+import { retryAfterMs } from '../protocol/retry-after.ts'
 import type { GuardedFetch } from './provider.ts'
 
 /** Bytes; the largest token answers seen in the field are below 16 KiB. */
@@ -14,6 +15,8 @@ export interface BoundedFetch {
   readonly fetch: GuardedFetch
   /** Status of the last answer; undefined while none came. */
   status(): number | undefined
+  /** Milliseconds that the last answer asked to wait; undefined where it said nothing of it. */
+  retryAfterMs(): number | undefined
 }
 
 /** The answer was larger than 256 KiB. */
@@ -23,10 +26,12 @@ export class AnswerTooLarge extends Error {
 
 export function boundedFetch(fetch: GuardedFetch): BoundedFetch {
   let status: number | undefined
+  let waitMs: number | undefined
   return {
     async fetch(input, init) {
       const response = await fetch(input, init)
       status = response.status
+      waitMs = retryAfterMs(response.headers)
       const body = await readBounded(response)
       // WWW-Authenticate is left out on purpose: with it, `oauth4webapi` would not read the error code in the body.
       const type = response.headers.get('content-type')
@@ -34,6 +39,7 @@ export function boundedFetch(fetch: GuardedFetch): BoundedFetch {
       return new Response(WITHOUT_BODY.has(response.status) ? null : body, { status: response.status, headers })
     },
     status: () => status,
+    retryAfterMs: () => waitMs,
   }
 }
 

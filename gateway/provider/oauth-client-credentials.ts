@@ -99,7 +99,13 @@ async function requestToken(far: FarSide, signal: AbortSignal): Promise<Credenti
     )
     answer = await oauth.processClientCredentialsResponse(far.server, far.client, response)
   } catch (cause) {
-    throw tokenFailure(cause, { host: far.host, clientId: far.config.client_id, status: exchange.status(), signal })
+    throw tokenFailure(cause, {
+      host: far.host,
+      clientId: far.config.client_id,
+      status: exchange.status(),
+      retryAfterMs: exchange.retryAfterMs(),
+      signal,
+    })
   }
   if (answer.token_type !== 'bearer') throw unusable(far, 'its token_type is not Bearer')
   const lifeS = answer.expires_in ?? ASSUMED_LIFE_S
@@ -125,7 +131,13 @@ async function revoke(far: FarSide, token: Secret, signal: AbortSignal): Promise
     const response = await oauth.revocationRequest(far.server, far.client, authentication, token.reveal(), options)
     await oauth.processRevocationResponse(response)
   } catch (cause) {
-    throw tokenFailure(cause, { host: far.host, clientId: far.config.client_id, status: exchange.status(), signal })
+    throw tokenFailure(cause, {
+      host: far.host,
+      clientId: far.config.client_id,
+      status: exchange.status(),
+      retryAfterMs: exchange.retryAfterMs(),
+      signal,
+    })
   }
 }
 

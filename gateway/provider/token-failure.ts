@@ -23,6 +23,8 @@ interface Exchange {
   readonly clientId: string
   /** Status of the answer, if one came. */
   readonly status: number | undefined
+  /** Milliseconds that the answer asked to wait. */
+  readonly retryAfterMs?: number | undefined
   readonly signal: AbortSignal
 }
 
@@ -70,7 +72,9 @@ function networkCode(cause: unknown): string {
 }
 
 function unavailable(exchange: Exchange, what: string): GatewayError {
-  return new GatewayError('credential_unavailable', `The authorization server at ${exchange.host} ${what}.`)
+  const failure = new GatewayError('credential_unavailable', `The authorization server at ${exchange.host} ${what}.`)
+  if (exchange.retryAfterMs !== undefined) failure.retryAfterMs = exchange.retryAfterMs
+  return failure
 }
 
 function rejected(exchange: Exchange, what: string): GatewayError {

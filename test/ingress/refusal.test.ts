@@ -27,6 +27,7 @@ function write(
     userAgent?: string
     rawHeaders?: readonly string[]
     detail?: string
+    retryAfterMs?: number
     state?: object
   } = {},
 ): Written {
@@ -61,7 +62,9 @@ function write(
     reply,
   } as unknown as Inbound
   const endpoint = options.dialect && ({ service: { dialect: options.dialect } } as Endpoint)
-  writeRefusal(inbound, new GatewayError(code, options.detail ?? 'Because.'), endpoint)
+  const refusal = new GatewayError(code, options.detail ?? 'Because.')
+  if (options.retryAfterMs !== undefined) refusal.retryAfterMs = options.retryAfterMs
+  writeRefusal(inbound, refusal, endpoint)
   return written
 }
 
@@ -96,6 +99,12 @@ test('every code, mode and dialect carries its code, Proxy-Status and remedy, an
       },
     ),
   )
+})
+
+test('what is worth trying again says after how many seconds, where that is known', () => {
+  expect(write('credential_unavailable', { retryAfterMs: 1_001 }).headers.get('retry-after')).toBe('2')
+  expect(write('credential_unavailable').headers.get('retry-after')).toBeUndefined()
+  expect(write('credential_rejected', { retryAfterMs: 1_001 }).headers.get('retry-after')).toBeUndefined() // no time heals that
 })
 
 test('any detail survives as itself in every JSON dialect, and never reaches a header', () => {

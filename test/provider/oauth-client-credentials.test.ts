@@ -274,6 +274,24 @@ describe('what a server can answer', () => {
     expect(error.cause).toBeUndefined()
   })
 
+  test.each([
+    ['seconds', { 'retry-after': '7' }, 7_000],
+    ['a date', { 'retry-after': 'Thu, 01 Jan 2026 00:00:09 GMT', date: 'Thu, 01 Jan 2026 00:00:00 GMT' }, 9_000],
+    [
+      'a date that is over',
+      { 'retry-after': 'Thu, 01 Jan 2026 00:00:00 GMT', date: 'Thu, 01 Jan 2026 00:00:09 GMT' },
+      0,
+    ],
+    ['more than an hour', { 'retry-after': '999999' }, 3_600_000],
+    ['nonsense', { 'retry-after': 'soon' }, undefined],
+  ])('how long to wait is taken over from a busy server: %s', async (_what, headers, waitMs) => {
+    other.answer = (_request, response) => {
+      response.sendDate = false
+      response.writeHead(503, headers).end()
+    }
+    expect((await failure(basic({ token_url: other.tokenUrl }))).retryAfterMs).toBe(waitMs)
+  })
+
   test('an unbounded life is no life', async () => {
     other.answer = (_request, response) =>
       response
