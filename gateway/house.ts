@@ -218,7 +218,7 @@ function buildIdentities({ trust, publicUrl, tenant }: Settings, { upstream, sto
 /** Every credential in settings, as its provider. Providers reach the network only through the guarded dial. */
 function buildProviders(settings: Settings, { upstream, keys, clock }: LeaseParts): ReadonlyMap<string, Provider> {
   const tools = {
-    fetchFor: (addresses: readonly string[]) => upstream.fetchFor(addresses),
+    fetchFor: upstream.fetchFor,
     clock,
     readSecret: (reference: SecretReference, signal?: AbortSignal) => readSecret(reference, settings.baseDir, signal),
     assertions: createAssertions(keys.assertions, `${settings.publicUrl}/assertions`, clock),

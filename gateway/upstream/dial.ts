@@ -3,13 +3,15 @@
  * exactly the judged addresses are dialled; a second lookup could answer differently (DNS rebinding, standards.md H2).
  */
 import { connect as connectTcp, isIP, type Socket } from 'node:net'
-import { connect as connectTls, createSecureContext, getCACertificates, type SecureContext } from 'node:tls'
+import { connect as connectTls } from 'node:tls'
 import type { Clock } from '../protocol/clock.ts'
+import type { ClientCertificate } from '../protocol/message.ts'
 import { GatewayError } from '../protocol/problem.ts'
 import { classifyAddress, isDialable, isDisguisedAddress, isMetadataName, isNeverDialled } from './address.ts'
 import { describeTlsFailure } from './failure.ts'
 import { type Resolve, resolveBySystem, together } from './lookup.ts'
 import { codeOf, opened, TimeoutError } from './opened.ts'
+import { type ContextFor, createContexts } from './secure-contexts.ts'
 import { askProxy, goesDirect, proxyFailure, type UpstreamProxy } from './via-proxy.ts'
 
 export interface DialOptions {
@@ -36,7 +38,9 @@ export interface DialTarget {
   readonly allowed: readonly string[]
   /** Protocols to offer in TLS, best first. Default HTTP/1.1 alone. */
   readonly alpn?: readonly string[]
-  /** TLS session to resume; sessions are never shared between isolation keys. */
+  /** Shown in TLS, to the upstream and never to a proxy on the way. Default: none. */
+  readonly certificate?: ClientCertificate | undefined
+  /** TLS session to resume; sessions are never shared between isolation keys, nor between certificates. */
   readonly session?: Buffer | undefined
   readonly onSession?: (session: Buffer) => void
 }
@@ -60,16 +64,16 @@ const HTTP_1 = ['http/1.1']
 export function createDial(given: DialOptions): Dial {
   const { connectTimeoutMs, clock, proxy } = given
   const options = { ...given, resolve: together(given.resolve ?? resolveBySystem, connectTimeoutMs) }
-  const secureContext = contextOf(options.ca)
-  const viaContext = proxy === undefined ? secureContext : contextOf(proxy.ca)
+  const contextFor = createContexts(options.ca)
+  const viaContext = proxy === undefined ? contextFor : createContexts(proxy.ca)
 
   return async (target, signal) => {
     const startMs = clock.elapsedMs()
     const leftMs = () => connectTimeoutMs - (clock.elapsedMs() - startMs)
     const way = { ...target, leftMs, signal }
-    if (proxy === undefined || goesDirect(target.host, proxy.noProxy)) return connect(way, options, secureContext)
+    if (proxy === undefined || goesDirect(target.host, proxy.noProxy)) return connect(way, options, contextFor)
     const plain = await reachVia(proxy, way, options, viaContext)
-    return target.scheme === 'http' ? plain : secure(plain, way, secureContext)
+    return target.scheme === 'http' ? plain : secure(plain, way, contextFor)
   }
 }
 
@@ -78,11 +82,6 @@ type Ready = DialOptions & { readonly resolve: Resolve }
 interface Way extends DialTarget {
   leftMs(): number
   readonly signal: AbortSignal
-}
-
-function contextOf(ca: readonly string[]): SecureContext {
-  const roots = ca.length === 0 ? {} : { ca: [...getCACertificates('default'), ...ca] }
-  return createSecureContext({ minVersion: 'TLSv1.2', ...roots })
 }
 
 async function reach(way: Way, options: Ready): Promise<Dialled> {
@@ -98,14 +97,14 @@ async function reach(way: Way, options: Ready): Promise<Dialled> {
 const EVERYWHERE = ['0.0.0.0/0', '::/0']
 
 /** Names are left to the proxy; what can be judged without resolving them is judged. */
-async function reachVia(proxy: UpstreamProxy, way: Way, options: Ready, context: SecureContext): Promise<Dialled> {
+async function reachVia(proxy: UpstreamProxy, way: Way, options: Ready, contextFor: ContextFor): Promise<Dialled> {
   refuseName(way.host)
   const host = options.hosts.get(way.host) ?? way.host
   if (isIP(host) !== 0) judge(way, [host])
   refuseClosed(way, [host], options.isClosed)
   const { signal, leftMs } = way
   const toProxy = { scheme: proxy.scheme, host: proxy.host, port: proxy.port, allowed: EVERYWHERE, leftMs, signal }
-  const open = await connect(toProxy, { ...options, isClosed: () => false }, context).catch((cause) => {
+  const open = await connect(toProxy, { ...options, isClosed: () => false }, contextFor).catch((cause) => {
     throw proxyFailure(cause)
   })
   await askProxy(open.socket, proxy, { host, port: way.port }, { timeoutMs: leftMs(), signal }).catch((cause) => {
@@ -115,18 +114,18 @@ async function reachVia(proxy: UpstreamProxy, way: Way, options: Ready, context:
 }
 
 /** Up to where HTTP can be spoken. */
-async function connect(way: Way, options: Ready, context: SecureContext): Promise<Dialled> {
+async function connect(way: Way, options: Ready, contextFor: ContextFor): Promise<Dialled> {
   const plain = await reach(way, options)
-  return way.scheme === 'http' ? plain : secure(plain, way, context)
+  return way.scheme === 'http' ? plain : secure(plain, way, contextFor)
 }
 
-async function secure(plain: Dialled, way: Way, secureContext: SecureContext): Promise<Dialled> {
+async function secure(plain: Dialled, way: Way, contextFor: ContextFor): Promise<Dialled> {
   const tls = connectTls({
     socket: plain.socket,
     host: way.host,
     ...(isIP(way.host) === 0 ? { servername: way.host } : {}), // RFC 6066 §3: no SNI for addresses
     ...(way.session === undefined ? {} : { session: way.session }),
-    secureContext,
+    secureContext: contextFor(way.certificate),
     ALPNProtocols: [...(way.alpn ?? HTTP_1)],
   })
   if (way.onSession !== undefined) tls.on('session', way.onSession)

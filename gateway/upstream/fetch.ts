@@ -3,6 +3,7 @@
  * answer with small documents; anything else is refused before it fills memory.
  */
 import { Agent, fetch as undiciFetch } from 'undici'
+import type { ClientCertificate } from '../protocol/message.ts'
 import { GatewayError } from '../protocol/problem.ts'
 import { DEFAULT_PORTS } from '../protocol/target.ts'
 import type { Dial } from './dial.ts'
@@ -19,8 +20,52 @@ export interface BoundedFetch {
 const MAX_BYTES = 512 * 1024
 const TIMEOUT_MS = 30_000
 
-/** @param addresses CIDR ranges that may be dialled besides public addresses */
-export function createFetch(dial: Dial, addresses: readonly string[]): BoundedFetch {
+/** Certificates are renewed all day; with so many at once, the one unused for longest is closed. */
+const MAX_CERTIFICATES = 200
+
+/** Each with connections of its own. */
+export class Fetches {
+  readonly #dial: Dial
+  readonly #plain: BoundedFetch[] = []
+  /** certificate id and ranges → what shows that certificate, unused for longest first */
+  readonly #shown = new Map<string, BoundedFetch>()
+
+  constructor(dial: Dial) {
+    this.#dial = dial
+  }
+
+  for(addresses: readonly string[], certificate?: ClientCertificate): Fetch {
+    if (certificate === undefined) {
+      const made = createFetch(this.#dial, addresses)
+      this.#plain.push(made)
+      return made.fetch
+    }
+    const key = JSON.stringify([certificate.id, ...addresses])
+    const made = this.#shown.get(key) ?? createFetch(this.#dial, addresses, certificate)
+    this.#shown.delete(key)
+    this.#shown.set(key, made)
+    if (this.#shown.size > MAX_CERTIFICATES) this.#closeOldest()
+    return made.fetch
+  }
+
+  async close(): Promise<void> {
+    await Promise.all([...this.#plain, ...this.#shown.values()].map((made) => made.close()))
+  }
+
+  #closeOldest(): void {
+    for (const [key, made] of this.#shown) {
+      this.#shown.delete(key)
+      void made.close() // after what is under way
+      return
+    }
+  }
+}
+
+/**
+ * @param addresses CIDR ranges that may be dialled besides public addresses
+ * @param certificate shown in TLS, on connections that nobody else uses
+ */
+export function createFetch(dial: Dial, addresses: readonly string[], certificate?: ClientCertificate): BoundedFetch {
   const agent = new Agent({
     allowH2: false,
     keepAliveTimeout: 4_000,
@@ -32,7 +77,13 @@ export function createFetch(dial: Dial, addresses: readonly string[]): BoundedFe
         host: bare(hostname),
         port: Number(port) || DEFAULT_PORTS[scheme],
         allowed: addresses,
+        certificate,
       } as const
+      // Whoever wants a certificate shown wants to be known by it: a bare request would go out as somebody else.
+      if (certificate !== undefined && scheme === 'http') {
+        callback(new GatewayError('target_mismatch', 'A client certificate is shown over https alone.'), null)
+        return
+      }
       dial(target, new AbortController().signal).then(
         ({ socket }) => callback(null, socket),
         (cause) => callback(cause, null),

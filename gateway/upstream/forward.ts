@@ -1,13 +1,13 @@
 /** The far side of the gateway: sends requests that carry a credential, and brings back answers that do not. */
 import type { Clock } from '../protocol/clock.ts'
 import type { Obligations } from '../protocol/decision.ts'
-import type { Inbound, Outbound, Outcome, Reply } from '../protocol/message.ts'
+import type { ClientCertificate, Inbound, Outbound, Outcome, Reply } from '../protocol/message.ts'
 import type { Endpoint } from '../protocol/service.ts'
 import type { Answer } from './answer.ts'
 import type { BodyHashes } from './answering.ts'
 import { createDial, type DialOptions } from './dial.ts'
 import { type Call, Exchange } from './exchange.ts'
-import { type BoundedFetch, createFetch, type Fetch } from './fetch.ts'
+import { type Fetch, Fetches } from './fetch.ts'
 import { type Inspection, inspect } from './inspection.ts'
 import { LastingCalls, type WatchGrant } from './lasting.ts'
 import { Pool } from './pool.ts'
@@ -61,8 +61,11 @@ export interface Upstream {
   forward(outbound: Outbound, reply: Reply, reissue: Call['reissue'], leaked: Call['leaked']): Promise<Outcome>
   /** Look for credentials that are not ours (`inspection.ts`). @throws {GatewayError} `foreign_credential`. */
   inspect(inbound: Inbound, endpoint: Endpoint, obligations: Obligations): Inspection | undefined
-  /** `fetch` through the same dial, for providers. `addresses`: CIDR ranges it may reach besides public addresses. */
-  fetchFor(addresses: readonly string[]): Fetch
+  /**
+   * `fetch` through the same dial, for providers. `addresses`: CIDR ranges it may reach besides public addresses. With a
+   * `certificate`, asked for anew at every use: the same comes back for the same id, and the oldest are closed.
+   */
+  fetchFor(addresses: readonly string[], certificate?: ClientCertificate): Fetch
   /** The gateway is shutting down: WebSockets, which may last for as long as their grant, are closed with 1001. */
   goAway(): void
   /** Close idle connections now, the others after their exchange. */
@@ -84,20 +87,16 @@ export function createUpstream(options: UpstreamOptions): Upstream {
     if (call.outbound.upgrade === undefined) new Exchange(parts, call).start()
     else upgrades.serve(call)
   }
-  const fetches: BoundedFetch[] = []
+  const fetches = new Fetches(dial)
   return {
     forward: (outbound, reply, reissue, leaked) =>
       new Promise((resolve, reject) => serve({ outbound, reply, reissue, leaked, resolve, reject })),
     inspect: (inbound, endpoint, obligations) => inspect(inbound, endpoint, obligations, options.secretRules),
     goAway: () => upgrades.goAway(),
-    fetchFor(addresses) {
-      const made = createFetch(dial, addresses)
-      fetches.push(made)
-      return made.fetch
-    },
+    fetchFor: (addresses, certificate) => fetches.for(addresses, certificate),
     async close() {
       pool.close()
-      await Promise.all(fetches.map((made) => made.close()))
+      await fetches.close()
     },
   }
 }

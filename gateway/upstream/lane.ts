@@ -24,12 +24,13 @@ export interface Tickets {
 }
 
 /** Where and how a connection of a lane is dialled. */
-export function dialTarget({ scheme, host, port, service }: Outbound, lane: Tickets): DialTarget {
+export function dialTarget({ scheme, host, port, service, certificate }: Outbound, lane: Tickets): DialTarget {
   return {
     scheme,
     host,
     port,
     allowed: service.addresses,
+    certificate,
     session: lane.ticket,
     onSession: (session) => {
       lane.ticket = session

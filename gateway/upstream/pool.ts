@@ -1,7 +1,7 @@
 /**
- * Upstream connections, kept for the isolation key and place they were opened for and for no other (standards.md H4). Over
- * HTTP/1.1 one connection serves one exchange at a time, so an upstream that answers twice reaches nobody; over HTTP/2
- * the exchanges of one grant share sessions.
+ * Upstream connections, kept for the isolation key, client certificate and place they were opened for and for no other
+ * (standards.md H4). Over HTTP/1.1 one connection serves one exchange at a time, so an upstream that answers twice reaches
+ * nobody; over HTTP/2 the exchanges of one grant share sessions.
  */
 import type { EventEmitter } from 'node:events'
 import type { Outbound } from '../protocol/message.ts'
@@ -153,8 +153,10 @@ export class Pool {
     for (const resting of this.#idle) this.#forget(resting)
   }
 
-  #lane({ scheme, host, port, isolation }: Outbound): Lane {
-    const key = `${scheme}://${host}:${port}\n${isolation}`
+  #lane({ scheme, host, port, isolation, certificate }: Outbound): Lane {
+    // An upstream takes whoever shows a certificate for the one who sends every request of that connection.
+    const shown = certificate === undefined ? '' : `\n${certificate.id}`
+    const key = `${scheme}://${host}:${port}\n${isolation}${shown}`
     const known = this.#lanes.get(key)
     if (known !== undefined) return known
     const lane: Lane = {
