@@ -58,6 +58,10 @@ const operation = z
      */
     attach: z.union([slot, z.literal('none')]).optional(),
     dialect: dialect.optional(),
+    /** What it needs in the upstream's own words, for providers that narrow by it: `{ contents: read }` at GitHub. */
+    permissions: z
+      .record(z.string().regex(/^[a-z][a-z0-9_]*$/), z.string().regex(/^[A-Za-z][A-Za-z0-9_./-]*$/))
+      .optional(),
   })
   .refine((one) => one.captures.length === 0 || one.returns_secret, {
     path: ['captures'],

@@ -53,6 +53,7 @@ export function assembleService(description: ServiceDescription, faults: Fault[]
       irreversible: entry.irreversible,
       websocket: entry.websocket,
       captures: entry.captures,
+      ...(entry.permissions && { permissions: entry.permissions }),
     }),
   )
   refuseLooseEnds(description, faults)

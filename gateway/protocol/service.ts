@@ -46,6 +46,11 @@ export interface Operation {
   readonly websocket: boolean
   /** JSON pointers (RFC 6901, `*` for any member) to the credentials in its answer, where `returnsSecret`. */
   readonly captures: readonly string[]
+  /**
+   * What it needs, as the upstream's own authorization calls it, for providers that narrow by it: GitHub's `{ contents: 'read' }`.
+   * Absent: nobody has said, and such a provider gives nothing for it.
+   */
+  readonly permissions?: Readonly<Record<string, string>>
 }
 
 /** How refusals are shaped so that the service's clients display them. */
