@@ -55,14 +55,14 @@ function answeredError(code: string, exchange: Exchange): GatewayError {
 }
 
 /** What the guarded dial says is more precise than "unreachable", when the operator has to change something. */
-function guardedRefusal(cause: unknown): GatewayError | undefined {
+export function guardedRefusal(cause: unknown): GatewayError | undefined {
   for (let error = cause; error instanceof Error; error = error.cause) {
     if (error instanceof GatewayError) return problems[error.code].remedy === 'fix_configuration' ? error : undefined
   }
   return undefined
 }
 
-function networkCode(cause: unknown): string {
+export function networkCode(cause: unknown): string {
   for (let error = cause; error instanceof Error; error = error.cause) {
     if (error instanceof GatewayError) return error.code
     const code = (error as Error & { code?: unknown }).code
