@@ -133,6 +133,8 @@ async function secure(plain: Dialled, way: Way, contextFor: ContextFor): Promise
     plain.socket.destroy()
     throw explainTls(way, cause)
   })
+  // Node reports an alert and then an end, and who reads until the end would know of that alone.
+  tls.once('error', (cause) => tls.destroy(cause))
   return { socket: tls, address: plain.address, protocol: tls.alpnProtocol || undefined }
 }
 

@@ -28,6 +28,9 @@ export function asFailure(cause: unknown, place: string): GatewayError {
     case 'UND_ERR_RES_CONTENT_LENGTH_MISMATCH':
       return new GatewayError('upstream_broken', `The answer from ${place} is not as long as it says.`, { cause })
     default:
+      // In TLS 1.3 an upstream judges our certificate when the connection is open already.
+      if (OURS_REFUSED.test(code))
+        return new GatewayError('upstream_tls', `TLS with ${place} failed: ${describeTlsFailure(code)}`, { cause })
       return new GatewayError('upstream_broken', describeBreak(code, place), { cause })
   }
 }
@@ -47,6 +50,12 @@ export function isConnectionLoss(cause: unknown): boolean {
   const code = cause instanceof Error ? (cause as NodeJS.ErrnoException).code : undefined
   return code === 'UND_ERR_SOCKET' || code === 'ECONNRESET' || code === 'EPIPE' || code === 'ERR_HTTP2_SESSION_ERROR'
 }
+
+/** Alerts by which an upstream says that it wants a client certificate, or another one (RFC 8446 §6.2). */
+const OURS_REFUSED =
+  /ALERT_(?:HANDSHAKE_FAILURE|(?:BAD|UNSUPPORTED)_CERTIFICATE|CERTIFICATE_(?:REVOKED|EXPIRED|UNKNOWN|REQUIRED)|UNKNOWN_CA|ACCESS_DENIED|DECRYPT_ERROR)$/
+const OURS_ADVICE =
+  'It wants a client certificate that it trusts: give the service the slot `{ in: certificate }` and a credential of provider mtls, and have the upstream trust its authority.'
 
 /** What an OpenSSL or Node TLS code means and what to do about it. */
 export function describeTlsFailure(code: string): string {
@@ -72,7 +81,7 @@ export function describeTlsFailure(code: string): string {
     case 'ERR_SSL_PACKET_LENGTH_TOO_LONG':
       return 'it does not speak TLS on this port.'
     default:
-      return `${code}.`
+      return OURS_REFUSED.test(code) ? `${code}. ${OURS_ADVICE}` : `${code}.`
   }
 }
 
