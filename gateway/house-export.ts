@@ -4,6 +4,7 @@ import { join } from 'node:path'
 import type { Keys } from './keys.ts'
 import type { Clock } from './protocol/clock.ts'
 import { createReceiver, readDatabaseUrl } from './provider/receiver.ts'
+import type { ReadSecret } from './provider/reference.ts'
 import { type ExportJob, type Exports, openExports } from './records/export/exports.ts'
 import type { Send } from './records/export/sink-http.ts'
 import type { Settings } from './settings.ts'
@@ -13,6 +14,7 @@ interface ExportParts {
   readonly keys: Keys
   readonly upstream: Pick<Upstream, 'fetchFor'>
   readonly clock: Clock
+  readonly readSecret: ReadSecret
 }
 
 /** Without exports in the settings nothing runs. @throws {Error} naming the export whose secret cannot be read. */
@@ -20,7 +22,7 @@ export async function openHouseExports(settings: Settings, parts: ExportParts): 
   const { exports, origin } = settings.audit
   const prepared = await Promise.all(
     Object.entries(exports).map(([name, one]) =>
-      prepare(settings, parts.upstream, { name, ...one }).catch((cause: Error) => {
+      prepare(parts, { name, ...one }).catch((cause: Error) => {
         throw new Error(`audit.export.${name}: ${cause.message}`, { cause })
       }),
     ),
@@ -41,14 +43,13 @@ export async function openHouseExports(settings: Settings, parts: ExportParts): 
 type Written = Settings['audit']['exports'][string] & { readonly name: string }
 
 async function prepare(
-  { baseDir }: Settings,
-  upstream: ExportParts['upstream'],
+  { upstream, readSecret }: Pick<ExportParts, 'upstream' | 'readSecret'>,
   { name, format, to, mask, kinds }: Written,
 ): Promise<{ readonly job: ExportJob; readonly send?: Send }> {
   const job = { name, format, mask: mask ?? [], kinds }
   if ('file' in to) return { job: { ...job, to } }
   if ('postgres' in to) {
-    const url = await readDatabaseUrl(to.postgres, baseDir)
+    const url = await readDatabaseUrl(to.postgres, readSecret)
     return { job: { ...job, to: { postgres: url, table: to.table ?? DEFAULT_TABLE } } }
   }
   const { url, headers = {}, addresses = [] } = to
@@ -56,7 +57,7 @@ async function prepare(
     warn(`export ${name}: its headers go to ${url} in the clear`)
   return {
     job: { ...job, to: { url } },
-    send: await createReceiver({ fetch: upstream.fetchFor(addresses), headers, baseDir }),
+    send: await createReceiver({ fetch: upstream.fetchFor(addresses), headers, readSecret }),
   }
 }
 

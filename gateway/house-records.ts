@@ -3,6 +3,7 @@ import { join } from 'node:path'
 import type { Audit } from './audit/audit.ts'
 import { personalDirIn } from './data-directory.ts'
 import type { Keys } from './keys.ts'
+import type { ReadSecret } from './provider/reference.ts'
 import { readTokenDigest } from './provider/token-digest.ts'
 import type { Reading } from './records/query.ts'
 import { openRecordsThread, type RecordsThread } from './records/records-thread.ts'
@@ -20,12 +21,16 @@ export interface HouseRecords {
 interface RecordsParts {
   readonly keys: Keys
   readonly audit: Pick<Audit, 'administer'>
+  readonly readSecret: ReadSecret
 }
 
 /** @throws {Error} naming the reader whose token cannot be read. */
-export async function openHouseRecords(settings: Settings, { keys, audit }: RecordsParts): Promise<HouseRecords> {
+export async function openHouseRecords(
+  settings: Settings,
+  { keys, audit, readSecret }: RecordsParts,
+): Promise<HouseRecords> {
   const { origin, index, personal } = settings.audit
-  const readers = await readersIn(settings)
+  const readers = await readersIn(settings, readSecret)
   const records = index ? openRecordsThread({ ...planOf(settings, keys), warn }) : undefined
   return {
     records,
@@ -48,10 +53,10 @@ function planOf({ audit, dataDir, keysDir, postgres }: Settings, keys: Keys) {
   }
 }
 
-async function readersIn({ audit, baseDir }: Settings): Promise<ReadonlyMap<string, Buffer>> {
+async function readersIn({ audit }: Settings, readSecret: ReadSecret): Promise<ReadonlyMap<string, Buffer>> {
   const digests = Object.entries(audit.readers).map(async ([name, { token }]) => {
     try {
-      return [name, await readTokenDigest(token, baseDir)] as const
+      return [name, await readTokenDigest(token, readSecret)] as const
     } catch (cause) {
       throw new Error(`audit.readers.${name}: ${(cause as Error).message}`, { cause })
     }

@@ -5,18 +5,18 @@
 
 import { GatewayError } from './protocol/problem.ts'
 import type { Service } from './protocol/service.ts'
-import { readSecret, type SecretReference, secretReference } from './provider/reference.ts'
+import { type ReadSecret, type SecretReference, secretReference } from './provider/reference.ts'
 import { nearest } from './settings-nearest.ts'
 
 /**
  * Why a configured credential cannot be used as things are, one sentence; undefined if nothing is known against it. Variables
  * and files are read; a command is not run, because running it may have effects of its own.
  */
-export async function credentialProblem(config: unknown, baseDir: string): Promise<string | undefined> {
+export async function credentialProblem(config: unknown, readSecret: ReadSecret): Promise<string | undefined> {
   for (const reference of referencesIn(config)) {
     if ('exec' in reference) continue
     try {
-      await readSecret(reference, baseDir)
+      await readSecret(reference)
     } catch (cause) {
       if (cause instanceof GatewayError) return cause.detail
       throw cause

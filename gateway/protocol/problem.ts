@@ -96,6 +96,7 @@ export const problems = {
     'fix_configuration',
     'The service has no usable credential',
   ),
+  reauthorize: row(403, 'http_request_denied', 'reauthorize', 'The human has to connect the service'),
   credential_too_wide: row(502, 'http_request_error', 'fix_configuration', 'The issuer granted more than was asked'),
 
   audit_unavailable: row(503, 'proxy_internal_error', 'retry', 'The call cannot be recorded, so it is not made'),

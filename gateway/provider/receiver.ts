@@ -4,13 +4,13 @@
  */
 import type { Secret } from '../protocol/secret.ts'
 import type { GuardedFetch } from './provider.ts'
-import { readSecret, type SecretReference } from './reference.ts'
+import type { ReadSecret, SecretReference } from './reference.ts'
 
 export interface ReceiverOptions {
   readonly fetch: GuardedFetch
   /** Header → where its value is read. */
   readonly headers: Readonly<Record<string, SecretReference>>
-  readonly baseDir: string
+  readonly readSecret: ReadSecret
 }
 
 interface Pushed {
@@ -29,9 +29,9 @@ const CONTROLS = /\p{Cc}+/gu
  * What sends a body to a receiver. Headers are read at the start, and again after the receiver did not accept them.
  * @throws {GatewayError} when a reference cannot be read.
  */
-export async function createReceiver({ fetch, headers, baseDir }: ReceiverOptions) {
+export async function createReceiver({ fetch, headers, readSecret }: ReceiverOptions) {
   const read = async () =>
-    Promise.all(Object.entries(headers).map(async ([name, place]) => [name, await readSecret(place, baseDir)] as const))
+    Promise.all(Object.entries(headers).map(async ([name, place]) => [name, await readSecret(place)] as const))
   let secrets = await read()
   return async (push: {
     readonly url: string
@@ -62,8 +62,8 @@ function withoutSecrets(text: string, secrets: readonly (readonly [string, Secre
 }
 
 /** URL of a database, whose driver wants it as text. @throws {Error} when it is not one; the message does not repeat it. */
-export async function readDatabaseUrl(place: SecretReference, baseDir: string): Promise<string> {
-  const url = (await readSecret(place, baseDir)).reveal()
+export async function readDatabaseUrl(place: SecretReference, readSecret: ReadSecret): Promise<string> {
+  const url = (await readSecret(place)).reveal()
   if (!/^postgres(?:ql)?:\/\//.test(url))
     throw new Error(
       'The secret that names a Postgres database is not one: write postgres://user:password@host:port/database.',

@@ -16,20 +16,28 @@ const EXEC_TIMEOUT_MS = 10_000
 /** Bytes; a PEM key or a JWK is a few kilobytes, anything larger is the wrong file. */
 const MAX_SECRET_BYTES = 65_536
 
-const FORMS = 'write { env: NAME }, { file: path } or { exec: [command, argument, …] }'
+const FORMS = 'write { env: NAME }, { file: path }, { sealed: NAME } or { exec: [command, argument, …] }'
+
+/** Names in the sealed store that people give. No slash: what the gateway keeps there itself has one. */
+export const SEALED_NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$/
 
 const envReference = z.strictObject({
   env: z.string().regex(/^[A-Za-z_][A-Za-z0-9_]*$/, { error: 'is not the name of an environment variable' }),
 })
 const fileReference = z.strictObject({ file: z.string().min(1) })
 const execReference = z.strictObject({ exec: z.array(z.string()).min(1) })
+const sealedReference = z.strictObject({
+  sealed: z
+    .string()
+    .regex(SEALED_NAME, { error: 'is not the name of a sealed secret: A-Z a-z 0-9 . _ -, at most 128' }),
+})
 
 /**
- * Where a secret is read from: `{ env: NAME }`, `{ file: path }` (relative to the settings file) or
- * `{ exec: [command, argument, …] }` (no shell, 10 s, standard output). A bare string is refused with what to write
+ * Where a secret is read from: `{ env: NAME }`, `{ file: path }` (relative to the settings file), `{ sealed: NAME }` (of
+ * `keyless secret set`) or `{ exec: [command, argument, …] }` (no shell, 10 s, standard output). A bare string is refused with what to write
  * instead; the message never repeats the value, because it may be a secret.
  */
-export const secretReference = z.union([envReference, fileReference, execReference], {
+export const secretReference = z.union([envReference, fileReference, sealedReference, execReference], {
   error: (issue) =>
     typeof issue.input === 'string'
       ? `a secret is never written into settings: put it into a file or an environment variable and ${FORMS}`
@@ -41,14 +49,22 @@ export type SecretReference = z.infer<typeof secretReference>
 /** What a reference of this gateway's settings names, read anew. @throws as `readSecret` does. */
 export type ReadSecret = (reference: SecretReference, signal?: AbortSignal) => Promise<Secret>
 
+/** What references lead to, besides variables. */
+export interface Places {
+  /** Directory that relative paths and commands start from: where the settings file is. */
+  readonly baseDir: string
+  /** A value of the sealed store; undefined when there is none of this name. Absent: there is no store. */
+  sealed?(name: string): Promise<Secret | undefined>
+}
+
 /**
  * Read the secret that a reference names. One trailing newline is cut, nothing else is changed.
- * @param baseDir directory that relative paths and commands start from: where the settings file is.
  * @throws {GatewayError} `credential_unconfigured` when the place does not exist or is empty, `credential_unavailable` when
- *   a command fails or takes longer than 10 s. No message holds a value or what a command printed.
+ *   a command fails or takes longer than 10 s, `store_unavailable`. No message holds a value or what a command printed.
  */
-export async function readSecret(reference: SecretReference, baseDir: string, signal?: AbortSignal): Promise<Secret> {
-  const text = withoutTrailingNewline(await readText(reference, baseDir, signal))
+export async function readSecret(reference: SecretReference, places: Places, signal?: AbortSignal): Promise<Secret> {
+  if ('sealed' in reference) return readSealed(reference.sealed, places)
+  const text = withoutTrailingNewline(await readText(reference, places.baseDir, signal))
   if (text === '') throw unconfigured(`${place(reference)} holds no value`)
   return new Secret(text)
 }
@@ -57,10 +73,19 @@ export async function readSecret(reference: SecretReference, baseDir: string, si
 export function referenceIdentity(reference: SecretReference): readonly [kind: string, place: string] {
   if ('env' in reference) return ['env', reference.env]
   if ('file' in reference) return ['file', reference.file]
+  if ('sealed' in reference) return ['sealed', reference.sealed]
   return ['exec', hash('sha256', JSON.stringify(reference.exec), 'base64url')]
 }
 
-function readText(reference: SecretReference, baseDir: string, signal: AbortSignal | undefined): Promise<string> {
+async function readSealed(name: string, { sealed }: Places): Promise<Secret> {
+  const secret = await sealed?.(name)
+  if (secret !== undefined) return secret
+  throw unconfigured(`nothing is sealed under the name ${name}: store it with \`keyless secret set ${name}\``)
+}
+
+type LocalReference = Exclude<SecretReference, { readonly sealed: string }>
+
+function readText(reference: LocalReference, baseDir: string, signal: AbortSignal | undefined): Promise<string> {
   if ('env' in reference) return readEnvironment(reference.env)
   if ('file' in reference) return readBoundedFile(resolve(baseDir, reference.file), reference)
   return readCommand(reference, baseDir, signal)
@@ -72,7 +97,7 @@ async function readEnvironment(name: string): Promise<string> {
   return value
 }
 
-async function readBoundedFile(path: string, reference: SecretReference): Promise<string> {
+async function readBoundedFile(path: string, reference: LocalReference): Promise<string> {
   let file: Awaited<ReturnType<typeof open>> | undefined
   try {
     file = await open(path, 'r')
@@ -107,7 +132,7 @@ function readCommand(
   })
 }
 
-function commandFailure(reference: SecretReference, error: Error & { killed?: boolean }): GatewayError {
+function commandFailure(reference: LocalReference, error: Error & { killed?: boolean }): GatewayError {
   const code = errorCode(error)
   if (code === 'ENOENT' || code === 'EACCES') return unconfigured(`${place(reference)} cannot be started (${code})`)
   const why = error.killed === true ? 'was stopped: it took longer than 10 s or printed too much' : `failed (${code})`
@@ -115,7 +140,7 @@ function commandFailure(reference: SecretReference, error: Error & { killed?: bo
 }
 
 /** How a message names the place. The agent reads it too, so it tells no path of the gateway's machine. */
-function place(reference: SecretReference): string {
+function place(reference: LocalReference): string {
   if ('env' in reference) return `environment variable ${reference.env}`
   return 'file' in reference ? 'the file that settings name' : 'the command that settings name'
 }

@@ -22,19 +22,23 @@ test.each([
   [' value ', ' value '],
   ['-----BEGIN\nabc\n-----END\n', '-----BEGIN\nabc\n-----END'],
 ])('cuts one trailing newline and nothing else: %j', async (text, expected) => {
-  expect((await readSecret(file(text), dir)).reveal()).toBe(expected)
+  expect((await readSecret(file(text), { baseDir: dir })).reveal()).toBe(expected)
 })
 
 test('reads from the environment, from a file and from a command without a shell', async () => {
   process.env.KEYLESS_TEST_SECRET = 'from env'
-  expect((await readSecret({ env: 'KEYLESS_TEST_SECRET' }, dir)).reveal()).toBe('from env')
-  expect((await readSecret(file('from file'), dir)).reveal()).toBe('from file')
-  expect((await readSecret({ exec: ['cat', 'secret'] }, dir)).reveal()).toBe('from file')
-  expect((await readSecret({ exec: ['printf', '%s', '$HOME; echo x'] }, dir)).reveal()).toBe('$HOME; echo x')
+  expect((await readSecret({ env: 'KEYLESS_TEST_SECRET' }, { baseDir: dir })).reveal()).toBe('from env')
+  expect((await readSecret(file('from file'), { baseDir: dir })).reveal()).toBe('from file')
+  expect((await readSecret({ exec: ['cat', 'secret'] }, { baseDir: dir })).reveal()).toBe('from file')
+  expect((await readSecret({ exec: ['printf', '%s', '$HOME; echo x'] }, { baseDir: dir })).reveal()).toBe(
+    '$HOME; echo x',
+  )
 })
 
 test('a command reads nothing from us and so cannot wait for it', async () => {
-  await expect(readSecret({ exec: ['cat'] }, dir)).rejects.toMatchObject({ code: 'credential_unconfigured' })
+  await expect(readSecret({ exec: ['cat'] }, { baseDir: dir })).rejects.toMatchObject({
+    code: 'credential_unconfigured',
+  })
 })
 
 test.each([
@@ -43,7 +47,7 @@ test.each([
   ['an endless command', { exec: ['yes', 'canary'] }, 'the command that settings name'],
 ])('%s is refused', async (_what, reference, words) => {
   process.env.KEYLESS_TEST_SECRET = ''
-  const error = await readSecret(reference, dir).catch((cause: Error) => cause)
+  const error = await readSecret(reference, { baseDir: dir }).catch((cause: Error) => cause)
   expect(error).toBeInstanceOf(Error)
   expect(String(error)).toContain(words)
   expect(String(error)).not.toContain('canary')

@@ -10,7 +10,7 @@ export function providerTools(dir: string, o: Partial<ProviderTools> = {}): Prov
       throw new Error('this provider needs no network')
     },
     clock: systemClock,
-    readSecret: (reference, signal) => readSecret(reference, dir, signal),
+    readSecret: (reference, signal) => readSecret(reference, { baseDir: dir }, signal),
     assertions: {
       issuer: 'https://keyless.test/assertions',
       sign: () => Promise.reject(new Error('no assertions here')),

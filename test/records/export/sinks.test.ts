@@ -9,6 +9,7 @@ import pg from 'pg'
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
 import { FORMATS } from '../../../gateway/protocol/exporting.ts'
 import { createReceiver, readDatabaseUrl } from '../../../gateway/provider/receiver.ts'
+import { readSecret } from '../../../gateway/provider/reference.ts'
 import { formats } from '../../../gateway/records/export/format.ts'
 import type { Item } from '../../../gateway/records/export/item.ts'
 import { Refusal, Unavailable } from '../../../gateway/records/export/sink.ts'
@@ -97,7 +98,11 @@ describe('a receiver behind HTTP', () => {
   const sink = async (format: (typeof FORMATS)[number], path = '') => {
     const dir = await mkdtemp(join(tmpdir(), 'keyless-export-'))
     await writeFile(join(dir, 'token'), `Bearer ${canary}\n`)
-    const send = await createReceiver({ fetch, headers: { authorization: { file: 'token' } }, baseDir: dir })
+    const send = await createReceiver({
+      fetch,
+      headers: { authorization: { file: 'token' } },
+      readSecret: (place) => readSecret(place, { baseDir: dir }),
+    })
     return createHttpSink({ url: url + path, format: formats[format], send, nowMs: Date.now })
   }
 
@@ -184,7 +189,11 @@ describe('a receiver behind HTTP', () => {
   it('gets a rotated secret after it refused the old one', async () => {
     const dir = await mkdtemp(join(tmpdir(), 'keyless-export-'))
     await writeFile(join(dir, 'token'), 'old')
-    const send = await createReceiver({ fetch, headers: { authorization: { file: 'token' } }, baseDir: dir })
+    const send = await createReceiver({
+      fetch,
+      headers: { authorization: { file: 'token' } },
+      readSecret: (place) => readSecret(place, { baseDir: dir }),
+    })
     const one = createHttpSink({ url, format: formats.jsonl, send, nowMs: Date.now })
     answer = (request, response) => void response.writeHead(request.headers.authorization === 'new' ? 200 : 401).end()
     await writeFile(join(dir, 'token'), 'new')
@@ -278,7 +287,9 @@ it('the address of a database is not repeated when it is none', async () => {
   const dir = await mkdtemp(join(tmpdir(), 'keyless-export-'))
   const canary = newCanary()
   await writeFile(join(dir, 'url'), canary)
-  const cause = (await readDatabaseUrl({ file: 'url' }, dir).catch((one: Error) => one)) as Error
+  const cause = (await readDatabaseUrl({ file: 'url' }, (place) => readSecret(place, { baseDir: dir })).catch(
+    (one: Error) => one,
+  )) as Error
   expect(cause.message).toMatch(/is not one/)
   expect(findCanary(cause.message, canary)).toEqual([])
 })
