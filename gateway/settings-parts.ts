@@ -6,6 +6,7 @@ import { X509Certificate } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import { homedir, userInfo } from 'node:os'
 import { isAbsolute, join, resolve } from 'node:path'
+import type { Selection } from './policy/selection.ts'
 import type { Agent } from './protocol/grant.ts'
 import type { SettingsProblem } from './settings-explain.ts'
 import { HARD_TTL_S, type WrittenSettings } from './settings-schema.ts'
@@ -22,8 +23,13 @@ export function absolutePath(path: string, around: Surroundings): string {
 }
 
 /** A path says so: a slash, a leading dot or the ending. Anything else is a shipped name. */
-export function isServicePath(entry: string): boolean {
+function isServicePath(entry: string): boolean {
   return isAbsolute(entry) || entry.includes('/') || entry.startsWith('.') || /\.ya?ml$/.test(entry)
+}
+
+export function placedService(entry: string | Selection, absolute: (path: string) => string): string | Selection {
+  if (typeof entry === 'string') return isServicePath(entry) ? absolute(entry) : entry
+  return isServicePath(entry.use) ? { ...entry, use: absolute(entry.use) } : entry
 }
 
 export function agentsOf(written: WrittenSettings, around: Surroundings): [Agent, ...Agent[]] {

@@ -6,6 +6,7 @@ import { isIP } from 'node:net'
 import { z } from 'zod'
 import { trustSchema } from './identity/trust.ts'
 import { regionsSchema } from './policy/regions.ts'
+import { selectionSchema } from './policy/selection.ts'
 import { credentialSchema } from './provider/registry.ts'
 import { read } from './settings-advice.ts'
 import { auditSchema, postgresSchema } from './settings-audit.ts'
@@ -189,10 +190,10 @@ export const settingsSchema = z.strictObject({
       'Control door as others see it: issuer of grants. Default http://<listen.control>, https:// with listen.control_tls. The same on all replicas.',
     ),
   services: z
-    .array(path())
+    .array(z.union([path(), selectionSchema]))
     .optional()
     .describe(
-      'Upstream APIs: a shipped name (github), or a path to a .yaml of your own. Hosts of no service are refused.',
+      'Upstream APIs: a shipped name (github), a path to a .yaml of your own, or { use: jira, hosts: [acme.atlassian.net] }. Hosts of no service are refused.',
     ),
   policies: z
     .array(path())

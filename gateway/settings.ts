@@ -9,6 +9,7 @@ import { fileURLToPath } from 'node:url'
 import { isMap, LineCounter, parseDocument } from 'yaml'
 import { defaultDataDir } from './data-directory.ts'
 import type { TrustSettings } from './identity/trust.ts'
+import type { Selection } from './policy/selection.ts'
 import type { Agent } from './protocol/grant.ts'
 import { formatAuthority } from './protocol/target.ts'
 import { type AuditSettings, auditOf } from './settings-audit.ts'
@@ -21,8 +22,8 @@ import {
   agentsOf,
   envNames,
   grantsOf,
-  isServicePath,
   limitsOf,
+  placedService,
   redisOf,
   rootsOf,
   type Surroundings,
@@ -53,8 +54,8 @@ export interface Settings {
   readonly listen: Doors
   /** Issuer of grants, no trailing slash. Default `http://<listen.control>`, `https://` with `controlTls`. */
   readonly publicUrl: string
-  /** Shipped names as written, own files as absolute paths. Default none: every host is unmanaged. */
-  readonly services: readonly string[]
+  /** Shipped names as written, own files as absolute paths, with what settings add to them. Default none: every host is unmanaged. */
+  readonly services: readonly (string | Selection)[]
   /** Absolute files or directories. Default: the shipped `policies/`. */
   readonly policies: readonly string[]
   /** Where the shipped names of `services` are found. Not a setting: it goes with the program. */
@@ -204,7 +205,7 @@ function normalise(written: WrittenSettings, around: Surroundings): Omit<Setting
     ca: caOf(written.ca),
     listen,
     publicUrl,
-    services: (written.services ?? []).map((entry) => (isServicePath(entry) ? absolute(entry) : entry)),
+    services: (written.services ?? []).map((entry) => placedService(entry, absolute)),
     policies: (written.policies ?? ['shipped']).map((entry) =>
       entry === 'shipped' ? shippedPolicies : absolute(entry),
     ),

@@ -8,6 +8,7 @@ import { request } from 'node:http'
 import type { Socket } from 'node:net'
 import { connect as connectTls } from 'node:tls'
 import type { OpenedTask, StatusView } from '../protocol/control.ts'
+import { plainHost } from '../protocol/service.ts'
 import type { ControlClient } from './control-client.ts'
 import { type Check, failed, ok, skipped } from './doctor-check.ts'
 import { openForwarder } from './forwarder.ts'
@@ -58,9 +59,9 @@ export async function checkProxy(proxy: string): Promise<Check> {
 /** The CA, with this process and with the clients on PATH, over one short task. */
 export async function checkTrust(control: ControlClient, status: StatusView): Promise<Check[]> {
   const name = 'CA trusted'
-  const service = status.services.find(({ hosts }) => hosts.length > 0)
-  const host = service?.hosts[0]
-  if (service === undefined || host === undefined) return [skipped(name, 'no service with a host is configured')]
+  const service = status.services.find((one) => plainHost(one) !== undefined)
+  const host = service && plainHost(service)
+  if (service === undefined || host === undefined) return [skipped(name, 'no service with a fixed host is configured')]
   let task: OpenedTask
   try {
     task = await control.openTask({

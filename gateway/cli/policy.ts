@@ -4,7 +4,7 @@ import { resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { Command } from 'commander'
 import type { Bundle } from '../policy/bundle.ts'
-import type { Catalogue } from '../policy/catalogue.ts'
+import type { Catalogue, CatalogueSource } from '../policy/catalogue.ts'
 
 interface CheckOptions {
   readonly config?: string
@@ -13,9 +13,11 @@ interface CheckOptions {
 }
 
 interface Sources {
-  readonly services: readonly string[]
+  readonly services: CatalogueSource['services']
   readonly policies: readonly string[]
   readonly baseDir: string
+  /** Services were named here, where nobody can say where they are. */
+  readonly atExamples: boolean
 }
 
 const SHIPPED_POLICIES = fileURLToPath(new URL('../../policies', import.meta.url))
@@ -39,11 +41,7 @@ async function runCheck(options: CheckOptions): Promise<number> {
   const { loadBundle } = await import('../policy/bundle.ts')
   try {
     const sources = await sourcesOf(options)
-    const catalogue = await loadCatalogue({
-      services: sources.services,
-      shippedDir: SHIPPED_SERVICES,
-      baseDir: sources.baseDir,
-    })
+    const catalogue = await loadCatalogue({ ...sources, shippedDir: SHIPPED_SERVICES })
     const bundle = await loadBundle({ paths: sources.policies, catalogue })
     process.stdout.write(summary(catalogue, bundle))
     return 0
@@ -58,12 +56,13 @@ async function sourcesOf(options: CheckOptions): Promise<Sources> {
   const config = options.config ?? (existsSync('keyless.yaml') ? 'keyless.yaml' : undefined)
   if (config === undefined) {
     const services = named.services ?? (await shippedServices())
-    return { services, policies: named.policies ?? [SHIPPED_POLICIES], baseDir: process.cwd() }
+    return { services, policies: named.policies ?? [SHIPPED_POLICIES], baseDir: process.cwd(), atExamples: true }
   }
   const { loadSettings } = await import('../settings.ts')
   const settings = await loadSettings(config)
   const baseDir = named.services === undefined ? settings.baseDir : process.cwd()
-  return { services: named.services ?? settings.services, policies: named.policies ?? settings.policies, baseDir }
+  const services = named.services ?? settings.services
+  return { services, policies: named.policies ?? settings.policies, baseDir, atExamples: named.services !== undefined }
 }
 
 async function shippedServices(): Promise<string[]> {

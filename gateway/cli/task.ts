@@ -1,6 +1,7 @@
 /** `keyless task`: the life of a task by hand, for agents that are not started with `keyless run`. */
 import { Command } from 'commander'
 import type { IssuedView, OpenedTask, OpenTaskBody, ServiceView, StatusView, TaskView } from '../protocol/control.ts'
+import { plainHost } from '../protocol/service.ts'
 import { atGateway, onGateway, parseTtl, timeOf } from './at-gateway.ts'
 import type { ControlClient } from './control-client.ts'
 import type { WhichGateway } from './find-socket.ts'
@@ -144,7 +145,9 @@ function describe(opened: OpenedTask, proxyUrl: string, status: StatusView, ca: 
     '',
     'or set HTTPS_PROXY and HTTP_PROXY to that URL. An SDK can do without proxy and CA: its base URL, and the handle as its key:',
     '',
-    ...status.services.filter(({ name }) => covers(opened.scope, name)).map((service) => baseUrlOf(service, status)),
+    ...status.services
+      .filter(({ name }) => covers(opened.scope, name))
+      .flatMap((service) => baseUrlOf(service, status)),
     '',
     'End the task with:',
     '',
@@ -157,9 +160,10 @@ function covers(scope: string, service: string): boolean {
   return scope.split(' ').some((pattern) => pattern.startsWith(`${service}:`))
 }
 
-/** Only the origin is replaced: a base URL that ends in `/v1` still does. */
-function baseUrlOf({ name, hosts }: ServiceView, status: StatusView): string {
-  return `  ${status.proxy}/${name}   in place of https://${hosts[0]}`
+/** Only the origin is replaced: a base URL that ends in `/v1` still does. A service whose hosts are all patterns has no route. */
+function baseUrlOf(service: ServiceView, status: StatusView): string[] {
+  const host = plainHost(service)
+  return host === undefined ? [] : [`  ${status.proxy}/${service.name}   in place of https://${host}`]
 }
 
 function intentOf({ task, scope, ttl }: IntentOptions) {

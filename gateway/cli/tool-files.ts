@@ -6,6 +6,7 @@ import { mkdir, readdir, readFile, symlink, writeFile } from 'node:fs/promises'
 import { homedir } from 'node:os'
 import { join } from 'node:path'
 import type { ServiceView } from '../protocol/control.ts'
+import { isHostPattern } from '../protocol/host-pattern.ts'
 import type { Tool } from '../protocol/service.ts'
 
 /** Of no use to anybody; ASCII, because some clients check. */
@@ -58,9 +59,11 @@ function placesOf({ services }: ToolsOptions, tool: Tool): Place[] {
   return services
     .filter((service) => service.credential_configured && service.tools.includes(tool))
     .flatMap(({ name, hosts, ports }) =>
-      hosts.flatMap((host) =>
-        ports.map((port) => ({ service: name, authority: port === 443 ? host : `${host}:${port}` })),
-      ),
+      hosts
+        .filter((host) => !isHostPattern(host))
+        .flatMap((host) =>
+          ports.map((port) => ({ service: name, authority: port === 443 ? host : `${host}:${port}` })),
+        ),
     )
 }
 

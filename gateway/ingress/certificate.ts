@@ -5,6 +5,8 @@
  */
 import { makePrivate } from '../private-file.ts'
 import type { Clock } from '../protocol/clock.ts'
+import { fixedEnd } from '../protocol/host-pattern.ts'
+import { servesHost } from '../protocol/service.ts'
 import { createLeafKey } from './leaf.ts'
 import { BACKDATE_MS, makeRoot, type Root, readRoot } from './root.ts'
 import { addRoot, publish, type RootFiles, readFiles, removeRoot, rootsIn } from './root-files.ts'
@@ -36,11 +38,11 @@ export interface CertificateAuthority {
 }
 
 export interface AuthorityTerms {
-  /** Hosts that the roots on disk must sign for, and no others; undefined: any. */
+  /** Hosts that the roots on disk must sign for, with the names below them, and no others; undefined: any. */
   readonly hosts: Wanted
   /** How long a root lives, days, 1 to 365. */
   readonly days: number
-  /** Hosts of the services. Default: `hosts`. */
+  /** Hosts of the services, patterns included. Default: `hosts`. */
   readonly served?: readonly string[]
 }
 
@@ -50,7 +52,7 @@ export function authorityTerms(
   services: readonly { readonly hosts: readonly string[] }[],
 ): AuthorityTerms {
   const served = [...new Set(services.flatMap(({ hosts }) => hosts))]
-  return { hosts: names === 'any' ? undefined : served, days, served }
+  return { hosts: names === 'any' ? undefined : [...new Set(served.map(fixedEnd))], days, served }
 }
 
 const HOUR_MS = 3_600_000
@@ -67,7 +69,7 @@ export async function loadAuthority(dir: string, clock: Clock, terms: AuthorityT
   const leafKey = createLeafKey()
   let stored = await settle(dir, clock, terms)
   let own = await renewOwn([], stored, terms, clock)
-  const served = new Set(terms.served ?? terms.hosts)
+  const hosts = terms.served ?? terms.hosts ?? []
   let generation = 0
   let trouble = stored.trouble // these four are written only here and by `refresh`
 
@@ -81,7 +83,7 @@ export async function loadAuthority(dir: string, clock: Clock, terms: AuthorityT
     get trouble() {
       return trouble
     },
-    serves: (host) => served.has(host),
+    serves: (host) => servesHost({ hosts }, host),
     issueLeaf(host) {
       const nowMs = clock.nowMs()
       const issuer = succession(stored.roots, nowMs).signerOf(host) ?? succession(own, nowMs).signerOf(host)

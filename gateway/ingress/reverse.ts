@@ -5,7 +5,7 @@
 import type { IncomingMessage } from 'node:http'
 import type { Presented, RawHeaders } from '../protocol/message.ts'
 import { GatewayError } from '../protocol/problem.ts'
-import type { Service, Slot } from '../protocol/service.ts'
+import { plainHost, type Service, type Slot } from '../protocol/service.ts'
 import { DEFAULT_PORTS } from '../protocol/target.ts'
 import { fieldValue, parseCredentials } from './fields.ts'
 import type { Door } from './line.ts'
@@ -20,11 +20,13 @@ export function reverseTarget(door: Door, req: IncomingMessage, path: string, pr
   const end = routeEnd(path)
   const name = path.slice(1, end)
   const service = door.route(name)
-  const host = service?.hosts[0]
+  const host = service && plainHost(service)
   if (service === undefined || host === undefined) {
     throw new GatewayError(
       'route_unknown',
-      'No service has this reverse route. Use /<service>/<path> with a configured service, or send the request through the proxy setting.',
+      service
+        ? `${service.name} has no fixed host that a route could lead to (${service.hosts.join(', ')}). Send the request through the proxy setting.`
+        : 'No service has this reverse route. Use /<service>/<path> with a configured service, or send the request through the proxy setting.',
     )
   }
   const rest = path.slice(end)

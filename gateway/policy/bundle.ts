@@ -12,6 +12,7 @@ import type { GrantAction } from './attributes.ts'
 import type { Catalogue } from './catalogue.ts'
 import { type Fault, throwFaults } from './fault.ts'
 import { lineAt, type Policy, readPolicies } from './policy-file.ts'
+import { UNMANAGED } from './site.ts'
 import { appliesTo, namesServices, plainUid, readingsOfAll, type Slice, type Subject } from './slice.ts'
 import { groupsOf, namedOperations, schemaText } from './vocabulary.ts'
 
@@ -38,21 +39,22 @@ export async function loadBundle(source: BundleSource): Promise<Bundle> {
   const faults: Fault[] = []
   const base = await readFile(SCHEMA_FILE, 'utf8')
   const policies = await readPolicies(source.paths, faults)
-  const { vocabulary } = source.catalogue
+  const { shipped } = source.catalogue
+  const texts = policies.map(({ text }) => text).join('\n')
+  const spoken = await source.catalogue.spokenOf(texts, faults)
   faults.push(
-    ...schemaFaults(policies, base, source.catalogue),
-    ...policies.flatMap((policy) => foreignNames(policy, vocabulary)),
+    ...schemaFaults(policies, base, spoken),
+    ...policies.flatMap((policy) => foreignNames(policy, spoken, shipped)),
   )
   throwFaults(faults)
   return cut(policies, base, source.catalogue)
 }
 
 /** Validation time grows with every action of the schema, so each policy meets those of the services that it speaks of. */
-function schemaFaults(policies: readonly Policy[], base: string, catalogue: Catalogue): Fault[] {
-  const general = spokenOf(policies, catalogue)
+function schemaFaults(policies: readonly Policy[], base: string, general: readonly Service[]): Fault[] {
   const groups = new Map<string, { services: readonly Service[]; members: Policy[] }>()
   for (const policy of policies) {
-    const own = namesServices(policy) ? mentioned(policy.text, catalogue.vocabulary) : []
+    const own = namesServices(policy) ? mentioned(policy.text, general) : []
     const services = own.length > 0 ? own : general // of none that exists: Cedar says which name comes closest
     const key = services.map((service) => service.name).join()
     const group = groups.get(key) ?? { services, members: [] }
@@ -60,12 +62,6 @@ function schemaFaults(policies: readonly Policy[], base: string, catalogue: Cata
     group.members.push(policy)
   }
   return [...groups.values()].flatMap(({ services, members }) => groupFaults(members, schemaText(base, services)))
-}
-
-/** Selected services, and of the others only those that a policy names. */
-function spokenOf(policies: readonly Policy[], { services, vocabulary }: Catalogue): Service[] {
-  const named = mentioned(policies.map((policy) => policy.text).join('\n'), vocabulary)
-  return vocabulary.filter((service) => services.includes(service) || named.includes(service))
 }
 
 function mentioned(text: string, vocabulary: readonly Service[]): Service[] {
@@ -105,10 +101,10 @@ function validationFault({ policyId, error }: ValidationError, policy: Policy | 
 }
 
 /** Cedar can't know which services exist: a misspelt `Service::"githbu"` would be a policy that never applies. */
-function foreignNames(policy: Policy, vocabulary: readonly Service[]): Fault[] {
+function foreignNames(policy: Policy, spoken: readonly Service[], shipped: readonly string[]): Fault[] {
   const known: Record<string, ReadonlySet<string>> = {
-    Service: new Set(vocabulary.map((service) => service.name)),
-    Endpoint: new Set(vocabulary.flatMap((service) => namedOperations(service).map((operation) => operation.name))),
+    Service: new Set([...spoken.map((service) => service.name), ...shipped]),
+    Endpoint: new Set(spoken.flatMap((service) => namedOperations(service).map((operation) => operation.name))),
   }
   return entitiesIn(policy.json)
     .filter(({ type, id }) => known[type] !== undefined && !known[type].has(id))
@@ -141,7 +137,7 @@ function cut(policies: readonly Policy[], base: string, catalogue: Catalogue): B
   const grantSlices = { mint: new Map<string, Slice>(), delegate: new Map<string, Slice>() }
   /** ids of the policies in it → id of the preparsed set */
   const preparsed = new Map<string, string>()
-  for (const service of [...catalogue.services, ...catalogue.vocabulary.filter(({ name }) => name === 'unmanaged')]) {
+  for (const service of [...catalogue.services, UNMANAGED]) {
     const schema = `${digest}/${service.name}`
     requireSuccess(preparseSchema(schema, schemaText(base, [service])))
     const sliceOf = (subject: Subject): Slice => {

@@ -8,10 +8,13 @@ import { readdir, readFile } from 'node:fs/promises'
 import { basename, isAbsolute, join } from 'node:path'
 import canonicalize from 'canonicalize'
 import { isOperationPattern, patternCovers } from '../protocol/authority.ts'
+import { isHostPattern, overlap, parseHostPattern } from '../protocol/host-pattern.ts'
 import type { Inbound } from '../protocol/message.ts'
 import type { Endpoint, Service } from '../protocol/service.ts'
 import { type Fault, throwFaults } from './fault.ts'
+import { instanceOf } from './instance.ts'
 import { createLocator } from './locate.ts'
+import type { Selection } from './selection.ts'
 import { readService, readServiceText, type ServiceDescription, type ServiceFile } from './service-file.ts'
 import { assembleService, type Site, UNMANAGED } from './site.ts'
 
@@ -22,8 +25,14 @@ export interface Catalogue {
   readonly services: readonly Service[]
   /** SHA-256 over the selected descriptions in canonical form: what requests are taken for is part of what is decided. */
   readonly digest: string
-  /** Every service that policies may name: the selected ones, the shipped ones, and `unmanaged`. */
-  readonly vocabulary: readonly Service[]
+  /** Names of the shipped service files. */
+  readonly shipped: readonly string[]
+  /**
+   * The services that a schema for these policies needs: the selected ones, `unmanaged`, and of the shipped ones those whose
+   * operations stand in the text. The others are not even read: that would be most of the time to start.
+   * @param faults gets what is wrong with a file that is read.
+   */
+  spokenOf(policies: string, faults: Fault[]): Promise<readonly Service[]>
   service(name: string): Service | undefined
   /**
    * Where a request goes and as which operation.
@@ -36,11 +45,13 @@ export interface Catalogue {
 }
 
 export interface CatalogueSource {
-  /** Shipped names (`github`), paths of service files relative to `baseDir`, or descriptions in memory. */
-  readonly services: readonly (string | ServiceFile)[]
+  /** Shipped names (`github`), paths of service files relative to `baseDir`, either with more about it, or descriptions in memory. */
+  readonly services: readonly (string | Selection | ServiceFile)[]
   /** Directory of the shipped service files. */
   readonly shippedDir: string
   readonly baseDir: string
+  /** Take a service without hosts to be at its example: enough to check it by. Default: settings have to say where. */
+  readonly atExamples?: boolean
 }
 
 /** @throws {PolicyFaults} listing every problem in every service file. */
@@ -49,22 +60,18 @@ export async function loadCatalogue(source: CatalogueSource): Promise<Catalogue>
   const shipped = await shippedNames(source.shippedDir)
   const descriptions: ServiceDescription[] = []
   for (const entry of source.services) {
-    const description = await describe(entry, source, shipped)
+    const described = await describe(entry, source, shipped)
+    const description = Array.isArray(described)
+      ? described
+      : instanceOf(source.atExamples ? atExample(described) : described, selectionIn(entry))
     if (Array.isArray(description)) faults.push(...description)
     else descriptions.push(description)
   }
   const selected = descriptions.map((description) => assembleService(description, faults))
   faults.push(...collisions(selected))
   throwFaults(faults)
-  const taken = new Set(selected.map((site) => site.service.name))
-  const dormant: Service[] = []
-  for (const name of shipped.filter((candidate) => !taken.has(candidate))) {
-    const description = await describe(name, source, shipped)
-    if (Array.isArray(description)) faults.push(...description)
-    else dormant.push(assembleService(description, faults).service)
-  }
-  throwFaults(faults)
-  return assembleCatalogue(selected, dormant, hash('sha256', canonicalize(descriptions) ?? ''))
+  const digest = hash('sha256', canonicalize(descriptions) ?? '')
+  return assembleCatalogue(selected, digest, { source, shipped })
 }
 
 async function shippedNames(dir: string): Promise<string[]> {
@@ -80,12 +87,18 @@ async function shippedNames(dir: string): Promise<string[]> {
   }
 }
 
+function selectionIn(entry: string | Selection | ServiceFile): Selection {
+  if (typeof entry === 'string') return { use: entry }
+  return 'use' in entry ? entry : { use: entry.name }
+}
+
 async function describe(
-  entry: string | ServiceFile,
+  written: string | Selection | ServiceFile,
   source: CatalogueSource,
   shipped: readonly string[],
 ): Promise<ServiceDescription | Fault[]> {
-  if (typeof entry !== 'string') return readService(entry, `service ${entry.name}`)
+  if (typeof written !== 'string' && !('use' in written)) return readService(written, `service ${written.name}`)
+  const entry = typeof written === 'string' ? written : written.use
   const isName = !entry.includes('/') && !/\.ya?ml$/.test(entry)
   if (isName && !shipped.includes(entry)) {
     return [
@@ -135,10 +148,36 @@ function collisions(sites: readonly Site[]): Fault[] {
         })
     }
   }
-  return faults
+  return [...faults, ...overlaps(sites)]
 }
 
-function assembleCatalogue(sites: readonly Site[], dormant: readonly Service[], digest: string): Catalogue {
+/** A host that two patterns match could be taken for either. */
+function overlaps(sites: readonly Site[]): Fault[] {
+  const patterns = sites.flatMap(({ service }) =>
+    service.hosts.flatMap((host) => {
+      const pattern = isHostPattern(host) ? parseHostPattern(host) : undefined
+      return pattern === undefined ? [] : [{ pattern, service }]
+    }),
+  )
+  return patterns.flatMap(({ pattern, service }, i) =>
+    patterns
+      .slice(0, i)
+      .filter((other) => overlap(other.pattern, pattern))
+      .map((other) => ({
+        where: `service ${service.name}: hosts`,
+        got: `${pattern.text}, which a host of ${other.pattern.text} (service ${other.service.name}) can match too`,
+        allowed: 'patterns of which no host matches two',
+        fix: 'write more fixed labels into one of them, or name its hosts one by one',
+      })),
+  )
+}
+
+interface Shelf {
+  readonly source: CatalogueSource
+  readonly shipped: readonly string[]
+}
+
+function assembleCatalogue(sites: readonly Site[], digest: string, { source, shipped }: Shelf): Catalogue {
   const services = sites.map((site) => site.service)
   const byName = new Map([...services, UNMANAGED].map((service) => [service.name, service]))
   const names = [...services, UNMANAGED].flatMap((service) => service.operations.map((operation) => operation.name))
@@ -146,9 +185,25 @@ function assembleCatalogue(sites: readonly Site[], dormant: readonly Service[], 
   return {
     services,
     digest,
-    vocabulary: [...services, ...dormant, UNMANAGED],
+    shipped,
+    async spokenOf(policies, faults) {
+      const others = shipped.filter((name) => !byName.has(name) && policies.includes(`"${name}:`))
+      const described = await Promise.all(others.map((name) => describe(name, source, shipped)))
+      const dormant = described.flatMap((one) => {
+        if (!Array.isArray(one)) return [assembleService(atExample(one), faults).service]
+        faults.push(...one)
+        return []
+      })
+      return [...services, ...dormant, UNMANAGED]
+    },
     service: (name) => byName.get(name),
     locate: createLocator(sites),
     knows: (pattern) => isOperationPattern(pattern) && names.some((name) => patternCovers(pattern, name)),
   }
+}
+
+/** Its operations can be named, though nobody knows where it would be. */
+function atExample(description: ServiceDescription): ServiceDescription {
+  const { hosts, instance } = description
+  return hosts.length === 0 && instance !== undefined ? { ...description, hosts: [instance] } : description
 }

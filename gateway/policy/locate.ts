@@ -1,25 +1,40 @@
 /** Finds the place of one request. Everything read here is controlled by the agent until this has run (H7, H30). */
+import { HostTable, isHostPattern, parseHostPattern } from '../protocol/host-pattern.ts'
 import type { Inbound } from '../protocol/message.ts'
 import { GatewayError } from '../protocol/problem.ts'
-import type { Endpoint, Operation, Service } from '../protocol/service.ts'
+import { type Endpoint, type Operation, plainHost, type Service } from '../protocol/service.ts'
 import { canonicalPath, DEFAULT_PORTS, formatAuthority, parseAuthority } from '../protocol/target.ts'
 import { type Site, type Spot, UNMANAGED } from './site.ts'
 
 export function createLocator(sites: readonly Site[]): (inbound: Inbound) => Endpoint {
   const byName = new Map(sites.map((site) => [site.service.name, site]))
   const byHost = new Map<string, Site[]>()
+  const patterns = new HostTable<Spread>()
   for (const site of sites) {
-    for (const host of site.service.hosts) byHost.set(host, [...(byHost.get(host) ?? []), site])
+    for (const host of site.service.hosts) {
+      const pattern = isHostPattern(host) ? parseHostPattern(host) : undefined
+      if (pattern === undefined) byHost.set(host, [...(byHost.get(host) ?? []), site])
+      else patterns.add(pattern, { host, sites: [site] })
+    }
   }
   return (inbound) => {
     refuseMethod(inbound.method)
     if (inbound.mode === 'reverse') return locateRoute(inbound, byName)
     if (inbound.hostHeader !== undefined) agreeOnHost(inbound, inbound.hostHeader)
     const candidates = byHost.get(inbound.host)
-    if (candidates === undefined) return unmanagedEndpoint(inbound)
-    const site = siteAt(inbound, candidates)
-    return endpointAt(inbound, site, inbound)
+    if (candidates !== undefined) return endpointAt(inbound, siteAt(inbound, candidates), inbound)
+    const spread = patterns.match(inbound.host)
+    if (spread === undefined) return unmanagedEndpoint(inbound)
+    const { host, sites: owners } = spread.value
+    const found = endpointAt(inbound, siteAt(inbound, owners), inbound, host)
+    return { ...found, params: { ...found.params, ...spread.params } }
   }
+}
+
+/** A pattern of hosts, and the service whose it is. */
+interface Spread {
+  readonly host: string
+  readonly sites: readonly [Site]
 }
 
 /** TRACE and TRACK echo the request, credential included; CONNECT inside a request would be a second tunnel. */
@@ -39,13 +54,15 @@ interface Place {
 
 function locateRoute(inbound: Inbound, byName: ReadonlyMap<string, Site>): Endpoint {
   const site = byName.get(inbound.route ?? '')
-  const host = site?.service.hosts[0]
+  const host = site && plainHost(site.service)
   const port = site?.service.ports[0]
   if (site === undefined || host === undefined || port === undefined) {
-    const known = [...byName.keys()].map((name) => `/${name}/`).join(', ')
+    const known = [...byName.values()]
+      .flatMap(({ service }) => (plainHost(service) ? `/${service.name}/` : []))
+      .join(', ')
     throw new GatewayError(
       'route_unknown',
-      `No service is called ${JSON.stringify((inbound.route ?? '').slice(0, 80))}. Routes: ${known}.`,
+      `No service with a fixed host is called ${JSON.stringify((inbound.route ?? '').slice(0, 80))}. Routes: ${known}.`,
     )
   }
   return endpointAt(inbound, site, { scheme: site.service.scheme, host, port })
@@ -89,12 +106,13 @@ function wrongScheme({ scheme, host }: Inbound, service: Service): GatewayError 
   )
 }
 
-function endpointAt(inbound: Inbound, site: Site, place: Place): Endpoint {
+/** @param host as the service has it: its name, or the pattern that it matches. */
+function endpointAt(inbound: Inbound, site: Site, place: Place, host = place.host): Endpoint {
   const { rawPath, method } = inbound
   const path = canonicalPath(rawPath)
   const mark = rawPath.indexOf('?')
   if (mark !== -1 && OVERRIDE.test(rawPath)) refuseOverride(rawPath.slice(mark + 1))
-  const found = site.tries.get(place.host)?.match(method, path, mark === -1 ? '' : rawPath.slice(mark + 1))
+  const found = site.tries.get(host)?.match(method, path, mark === -1 ? '' : rawPath.slice(mark + 1))
   if (found !== undefined) return endpoint(inbound, place, found.value, path, found.params)
   refuseUnclear(path)
   return endpoint(inbound, place, isSafe(method) ? site.unlisted.read : site.unlisted.write, path, NO_PARAMS)

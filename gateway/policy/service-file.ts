@@ -5,12 +5,12 @@
 import ipaddr from 'ipaddr.js'
 import { LineCounter, parseDocument } from 'yaml'
 import { z } from 'zod'
+import { isExactHost } from '../protocol/host-pattern.ts'
 import { DIALECTS } from '../protocol/service.ts'
-import { parseAuthority } from '../protocol/target.ts'
 import type { Fault } from './fault.ts'
 import { PATTERN_FORM, parsePattern } from './pattern.ts'
+import { hostSchema, rangeSchema, SERVICE_NAME } from './selection.ts'
 
-const NAME = /^[a-z][a-z0-9-]*$/
 const OPERATION_ID = /^[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*$/
 const TOKEN = /^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/
 const POINTER = /^(?:\/(?:[^~/]|~[01])+)+$/
@@ -39,6 +39,8 @@ const slot = z.discriminatedUnion('in', [
   z.strictObject({ in: z.literal('signature'), scheme: z.enum(['aws4', 'hmac']) }),
   z.strictObject({ in: z.literal('certificate') }),
 ])
+
+const SLOT_KINDS = slot.options.map((option) => option.shape.in.value)
 
 const dialect = z.enum(DIALECTS)
 
@@ -72,47 +74,40 @@ const operation = z
     message: 'false beside returns_secret: true, because what comes in frames cannot be captured',
   })
 
-const serviceFile = z.strictObject({
-  name: z
-    .string()
-    .regex(NAME, 'lower-case letters, digits and hyphens')
-    .refine((name) => name !== 'unmanaged', 'any name but the reserved `unmanaged`'),
-  title: z.string().min(1),
-  hosts: z.array(z.string().refine(isHost, 'an exact host name or IP address, lower case, without port')).min(1),
-  ports: z.array(z.int().min(1).max(65535)).min(1).default([443]),
-  unsafe_cleartext: z.boolean().default(false),
-  slots: z.array(slot).default([]),
-  /** What the API sets on whoever shows our credential: a session, which stays here, or nothing that gives access. */
-  cookies: z.enum(['drop', 'pass']).default('drop'),
-  addresses: z
-    .array(z.string().refine((text) => ipaddr.isValidCIDR(text), 'a CIDR range such as 10.0.0.0/8'))
-    .default([]),
-  dialect: dialect.default('problem'),
-  credential: z.string().min(1).optional(),
-  placeholders: z.record(z.string().regex(ENVIRONMENT_NAME), z.string().regex(/^[\x21-\x7e]+$/)).default({}),
-  base_urls: z.array(z.string().regex(ENVIRONMENT_NAME)).default([]),
-  tools: z.array(z.enum(['git', 'kubectl', 'gcloud', 'docker', 'npm', 'pip'])).default([]),
-  operations: z.record(
-    z
-      .string()
-      .regex(OPERATION_ID)
-      .refine((id) => id !== 'unlisted', 'any id but the reserved `unlisted`'),
-    operation,
-  ),
-})
+const HOSTLESS = 'at least 1 entry, or an example as `instance` where each customer has a host of its own'
+
+const serviceFile = z
+  .strictObject({
+    name: SERVICE_NAME,
+    title: z.string().min(1),
+    hosts: z.array(hostSchema),
+    /** An example of a host that each customer has another of: settings name theirs, which takes the place of `hosts`. */
+    instance: z.string().refine(isExactHost, 'an exact host name, as an example').optional(),
+    ports: z.array(z.int().min(1).max(65535)).min(1).default([443]),
+    unsafe_cleartext: z.boolean().default(false),
+    slots: z.array(slot).default([]),
+    /** What the API sets on whoever shows our credential: a session, which stays here, or nothing that gives access. */
+    cookies: z.enum(['drop', 'pass']).default('drop'),
+    addresses: z.array(rangeSchema).default([]),
+    dialect: dialect.default('problem'),
+    credential: z.string().min(1).optional(),
+    placeholders: z.record(z.string().regex(ENVIRONMENT_NAME), z.string().regex(/^[\x21-\x7e]+$/)).default({}),
+    base_urls: z.array(z.string().regex(ENVIRONMENT_NAME)).default([]),
+    tools: z.array(z.enum(['git', 'kubectl', 'gcloud', 'docker', 'npm', 'pip'])).default([]),
+    operations: z.record(
+      z
+        .string()
+        .regex(OPERATION_ID)
+        .refine((id) => id !== 'unlisted', 'any id but the reserved `unlisted`'),
+      operation,
+    ),
+  })
+  .refine(({ hosts, instance }) => hosts.length > 0 || instance !== undefined, { path: ['hosts'], message: HOSTLESS })
 
 /** A service description as written; also accepted in memory by `loadCatalogue`. */
 export type ServiceFile = z.input<typeof serviceFile>
 /** The same with every default filled in. */
 export type ServiceDescription = z.output<typeof serviceFile>
-
-function isHost(text: string): boolean {
-  try {
-    return parseAuthority(text.includes(':') ? `[${text}]` : text, 443).host === text
-  } catch {
-    return false
-  }
-}
 
 /** @returns the description, or the faults found in the YAML text or in the description itself. */
 export function readServiceText(text: string, label: string): ServiceDescription | Fault[] {
@@ -168,7 +163,7 @@ function shown(value: unknown): string {
 function knownKeys(path: readonly PropertyKey[]): string {
   if (path.length === 0) return Object.keys(serviceFile.shape).join(', ')
   if (path[0] === 'operations' && path.length === 2) return Object.keys(operation.shape).join(', ')
-  return 'in; name and prefix for a header, username for basic, name for query and cookie, prefix for subprotocol'
+  return 'in, part; name and prefix for a header, username for basic, name for query, cookie and form, prefix for subprotocol and path, pointer for body, scheme for signature'
 }
 
 /** A type in words. */
@@ -189,7 +184,7 @@ function allowedBy(issue: z.core.$ZodIssue): string {
     case 'invalid_value':
       return issue.values.length === 1 ? String(issue.values[0]) : `one of ${issue.values.map(String).join(', ')}`
     case 'invalid_union':
-      return 'header, basic, query, cookie or subprotocol as `in`'
+      return `${SLOT_KINDS.join(', ')} as \`in\``
     case 'too_small':
       return `at least ${issue.minimum}${issue.origin === 'array' ? ' entry' : ''}`
     case 'too_big':

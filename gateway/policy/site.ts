@@ -1,4 +1,5 @@
 /** A service made ready for locating: its operations in one trie per host, and what stands in for what it does not list. */
+import { isHostPattern, labelNames } from '../protocol/host-pattern.ts'
 import type { Access, Dialect, Operation, Service, Slot } from '../protocol/service.ts'
 import type { Fault } from './fault.ts'
 import { parsePattern, type RequestPattern } from './pattern.ts'
@@ -13,7 +14,7 @@ export interface Spot {
 
 export interface Site {
   readonly service: Service
-  /** host → operations there */
+  /** host or pattern, as written → operations there */
   readonly tries: ReadonlyMap<string, OperationTrie<Spot>>
   /** Same name for both; they differ in access, which follows the method. */
   readonly unlisted: { readonly read: Spot; readonly write: Spot }
@@ -145,6 +146,11 @@ function place(text: string, spot: Spot, { description, tries, faults }: Placing
   if (typeof pattern === 'string') return // the schema has reported it
   const where = `service ${description.name}: operations.${spot.operation.id}.match`
   for (const host of hostsOf(pattern, description)) {
+    if (spokenTwice(pattern, host)) {
+      const fix = 'give one of the two another name'
+      faults.push({ where, got: `${text} at ${host}`, allowed: 'names that the host does not have', fix })
+      continue
+    }
     const trie = tries.get(host)
     if (trie === undefined) {
       faults.push({
@@ -166,7 +172,16 @@ function place(text: string, spot: Spot, { description, tries, faults }: Placing
   }
 }
 
+/** What the path and the host hold is one set of names. */
+function spokenTwice({ segments }: RequestPattern, host: string): boolean {
+  if (!isHostPattern(host)) return false
+  const names = labelNames(host)
+  return segments.some((segment) => segment.kind !== 'literal' && names.includes(segment.name))
+}
+
 function hostsOf(pattern: RequestPattern, description: ServiceDescription): readonly string[] {
-  if (pattern.host === '*') return description.hosts
+  // The hosts of an instance are one API each.
+  if (pattern.host === '*' || (pattern.host === undefined && description.instance !== undefined))
+    return description.hosts
   return [pattern.host ?? description.hosts[0] ?? '']
 }

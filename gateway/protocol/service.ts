@@ -1,5 +1,7 @@
 /** Upstream APIs and what can be done there, as the catalogue (`policies/services/*.yaml`) describes them. */
 
+import { HostTable, isHostPattern, parseHostPattern } from './host-pattern.ts'
+
 /** Where a credential goes, and which slots an agent's own values are removed from first. */
 export type Slot = Place & {
   /**
@@ -24,7 +26,12 @@ type Place =
   /** The first segment of the path, which begins with `prefix`: `/bot<token>/sendMessage`. */
   | { readonly in: 'path'; readonly prefix: string }
   /** No value travels: the request is signed with it. */
-  | { readonly in: 'signature'; readonly scheme: 'aws4' | 'hmac' }
+  | {
+      readonly in: 'signature'
+      readonly scheme: 'aws4' | 'hmac'
+      /** Of `aws4`: what the service is called in signatures (`s3`), the usual name first. */
+      readonly services?: readonly string[]
+    }
   /** No value travels: it is shown in TLS. */
   | { readonly in: 'certificate' }
 
@@ -81,7 +88,7 @@ export interface Service {
   /** Short name: `github`. */
   readonly name: string
   readonly title: string
-  /** Exact host names this service answers on; the first one is where reverse routes lead. */
+  /** Hosts this service answers on, as written: exact names, and patterns (`host-pattern.ts`). `servesHost` tests, `plainHost` gives one. */
   readonly hosts: readonly string[]
   /** Ports allowed on those hosts. Default 443. */
   readonly ports: readonly number[]
@@ -107,6 +114,39 @@ export interface Service {
   readonly credential: string | undefined
 }
 
+/**
+ * Whether a value travels that gives access to whoever reads it. Otherwise an answer holds nothing that is worth hiding, and need not
+ * come whole or plain.
+ */
+export function carriesSecret({ slots }: Pick<Service, 'slots'>): boolean {
+  return slots.some((slot) => slot.in !== 'signature' && slot.in !== 'certificate')
+}
+
+/** Memo of a pure function of the hosts. */
+const tables = new WeakMap<readonly string[], HostTable<true>>()
+
+/** Whether a host belongs to a service. @param host canonical, as `Inbound` and `Outbound` carry it. */
+export function servesHost({ hosts }: Pick<Service, 'hosts'>, host: string): boolean {
+  if (!isHostPattern(host) && hosts.includes(host)) return true
+  const table = tables.get(hosts) ?? tableOf(hosts)
+  return table.match(host) !== undefined
+}
+
+function tableOf(hosts: readonly string[]): HostTable<true> {
+  const table = new HostTable<true>()
+  for (const host of hosts) {
+    const pattern = isHostPattern(host) ? parseHostPattern(host) : undefined
+    if (pattern !== undefined) table.add(pattern, true)
+  }
+  tables.set(hosts, table)
+  return table
+}
+
+/** The first host that is no pattern: where reverse routes lead, and what can be tried. Undefined: there is none. */
+export function plainHost({ hosts }: Pick<Service, 'hosts'>): string | undefined {
+  return hosts.find((host) => !isHostPattern(host))
+}
+
 /** What a request turned out to be: service and operation by canonical path. */
 export interface Endpoint {
   readonly service: Service
@@ -119,6 +159,6 @@ export interface Endpoint {
   readonly path: string
   /** Path and query as received, as sent. */
   readonly rawPath: string
-  /** Values captured by `{name}` in the operation's path pattern. */
+  /** Values captured by `{name}` in the operation's path pattern, and in the pattern of its host. */
   readonly params: Readonly<Record<string, string>>
 }

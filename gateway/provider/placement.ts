@@ -6,7 +6,7 @@
 import type { Outbound, RawHeaders } from '../protocol/message.ts'
 import { GatewayError } from '../protocol/problem.ts'
 import { Secret } from '../protocol/secret.ts'
-import type { Service, Slot } from '../protocol/service.ts'
+import { type Service, type Slot, servesHost } from '../protocol/service.ts'
 import type { Credential } from './provider.ts'
 
 /** RFC 9110 §5.5 field content, kept to what latin1 can carry; no tab, because no credential has one. */
@@ -96,7 +96,7 @@ function valueFor({ secret, parts }: Placeable, { part }: Slot, service: Service
 }
 
 function requireOwnTarget({ service, scheme, host }: Outbound): void {
-  if (scheme === service.scheme && service.hosts.includes(host)) return
+  if (scheme === service.scheme && servesHost(service, host)) return
   throw new GatewayError(
     'target_mismatch',
     `The credential of ${service.name} goes only to ${service.scheme}://${service.hosts.join(', ')}; this request goes to ${scheme}://${host}.`,
