@@ -192,7 +192,7 @@ audit: 7
       'an unknown provider',
       'credentials: { x: { provider: statik, value: { env: A } } }',
       'credentials.x.provider',
-      /static, oauth_client_credentials/,
+      /oauth_client_credentials, .*static/,
     ],
     ['a missing field', 'agents: [{ id: a, owner: b }]', 'agents.0.purpose', /string/],
     [
