@@ -13,6 +13,7 @@ import { openRedisStore } from './grant/store-redis.ts'
 import { openSqliteStore } from './grant/store-sqlite.ts'
 import { auditDir, bodyHashesOf, openAudit, openHumans, recordLoaded } from './house-audit.ts'
 import { keepFresh } from './house-authority.ts'
+import { openHouseCredentials } from './house-credentials.ts'
 import { openHouseExports } from './house-export.ts'
 import { gaugesOf } from './house-metrics.ts'
 import { type HouseRecords, openHouseRecords } from './house-records.ts'
@@ -22,9 +23,7 @@ import { authorityTerms, type CertificateAuthority, loadAuthority } from './ingr
 import { writeRefusal } from './ingress/refusal.ts'
 import { type InstructionRooms, serveInstruction } from './instruction.ts'
 import { type Keys, loadKeys } from './keys.ts'
-import { createMemoryCache } from './lease/cache-memory.ts'
-import { createRedisCache } from './lease/cache-redis.ts'
-import { createLeases, type Leases } from './lease/leases.ts'
+import type { Leases } from './lease/leases.ts'
 import { type Bundle, loadBundle } from './policy/bundle.ts'
 import { type Catalogue, loadCatalogue } from './policy/catalogue.ts'
 import { createPolicy, type Policy } from './policy/evaluation.ts'
@@ -35,10 +34,8 @@ import { uuidv7 } from './protocol/id.ts'
 import type { Identities } from './protocol/identity.ts'
 import type { Inbound } from './protocol/message.ts'
 import type { Endpoint } from './protocol/service.ts'
-import { createAssertions } from './provider/assertions.ts'
-import type { Provider } from './provider/provider.ts'
-import { readSecret, type SecretReference } from './provider/reference.ts'
-import { createProvider } from './provider/registry.ts'
+import type { PublishedAssertions } from './provider/assertions.ts'
+import { type ReadSecret, readSecret } from './provider/reference.ts'
 import type { Exports } from './records/export/exports.ts'
 import type { RequestRooms } from './request.ts'
 import type { Settings } from './settings.ts'
@@ -46,6 +43,7 @@ import { createUpstream, type Upstream } from './upstream/forward.ts'
 import { loadSecretRules, type SecretRules } from './upstream/secret-rules.ts'
 
 export interface House extends RequestRooms, InstructionRooms {
+  readonly assertions: PublishedAssertions
   readonly audit: Audit
   readonly catalogue: Catalogue
   readonly exports: Exports
@@ -97,7 +95,9 @@ export async function buildHouse(settings: Settings, clock: Clock, outlook: Outl
   const upstream = opening.adopt(made, (room) => room.close())
   const reading = opening.adopt(await openHouseRecords(settings, { keys, audit }), (room) => room.close())
   const exports = opening.adopt(await openHouseExports(settings, { keys, upstream, clock }), (room) => room.close())
-  const leases = opening.adopt(buildLeases(settings, { upstream, redis, audit, keys, clock }), (room) => room.close())
+  const read: ReadSecret = (reference, signal) => readSecret(reference, { baseDir }, signal)
+  const credentials = openHouseCredentials(settings, { upstream, redis, audit, keys, clock, readSecret: read })
+  const leases = opening.adopt(credentials.leases, (room) => room.close())
   const identities = buildIdentities(settings, { upstream, store, keys, clock })
   const grants: Grants = createGrants({
     tenant: settings.tenant,
@@ -120,13 +120,13 @@ export async function buildHouse(settings: Settings, clock: Clock, outlook: Outl
   await begin(settings, { ...record, exports, reading, bundle, catalogue })
   const opened = opening.move()
   return {
+    ...credentials,
     authority,
     catalogue,
     exports,
     grants,
     identities,
     keys,
-    leases,
     policy,
     reading,
     redis,
@@ -212,36 +212,6 @@ function buildIdentities({ trust, publicUrl, tenant }: Settings, { upstream, sto
     once: (name, untilMs) => store.once(tenant, name, untilMs),
     clock,
     nonceKey: keys.record,
-  })
-}
-
-/** Every credential in settings, as its provider. Providers reach the network only through the guarded dial. */
-function buildProviders(settings: Settings, { upstream, keys, clock }: LeaseParts): ReadonlyMap<string, Provider> {
-  const tools = {
-    fetchFor: upstream.fetchFor,
-    clock,
-    readSecret: (reference: SecretReference, signal?: AbortSignal) => readSecret(reference, settings.baseDir, signal),
-    assertions: createAssertions(keys.assertions, `${settings.publicUrl}/assertions`, clock),
-  }
-  return new Map(Object.entries(settings.credentials).map(([name, config]) => [name, createProvider(config, tools)]))
-}
-
-interface LeaseParts {
-  readonly upstream: Upstream
-  readonly redis: Redis | undefined
-  readonly audit: Audit
-  readonly keys: Keys
-  readonly clock: Clock
-}
-
-function buildLeases(settings: Settings, parts: LeaseParts): Leases {
-  const { redis, audit, keys, clock } = parts
-  return createLeases({
-    providers: buildProviders(settings, parts),
-    cache: redis ? createRedisCache({ redis }) : createMemoryCache({ clock }),
-    sealKey: keys.lease,
-    clock,
-    record: (kind, grant, fields) => audit.recordUnder(kind, grant, fields),
   })
 }
 

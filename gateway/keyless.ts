@@ -50,15 +50,18 @@ program.addCommand(initCommand())
 program.addCommand(
   keysCommand({
     async make(dir, config) {
-      const { loadKeys } = await import('./keys.ts')
-      await loadKeys(dir)
+      const { makeKeys } = await import('./keys.ts')
+      await makeKeys(dir)
       const isKnown = config !== undefined || existsSync('keyless.yaml')
       if (isKnown) await makeAuthority(dir, config)
       return isKnown
     },
     async rotate(dir) {
-      const { rotateGrantKey } = await import('./keys.ts')
-      return rotateGrantKey(dir, Math.floor(systemClock.nowMs() / 1000))
+      const { rotateAssertionKeys, rotateGrantKey } = await import('./keys.ts')
+      const nowS = Math.floor(systemClock.nowMs() / 1000)
+      const isOurs = await rotateGrantKey(dir, nowS)
+      if (isOurs) await rotateAssertionKeys(dir, nowS)
+      return isOurs
     },
   }),
 )

@@ -55,6 +55,7 @@ export async function openGateway(settings: Settings, clock: Clock = systemClock
       status,
       publicLog: house.witnesses.publicLog,
       witness: house.witnesses.witness,
+      assertions: house.assertions,
       ready: async () => readyOf(house),
       metrics: () => house.metrics.text(),
       ...house.reading,

@@ -19,6 +19,7 @@ const HEIGHTS: Readonly<Record<string, number>> = {
   'house.ts': 7,
   'house-audit.ts': 6,
   'house-authority.ts': 6,
+  'house-credentials.ts': 6,
   'house-export.ts': 6,
   'house-metrics.ts': 6,
   'house-records.ts': 6,
@@ -42,7 +43,7 @@ const HEIGHTS: Readonly<Record<string, number>> = {
   'private-file.ts': 0,
   'version.ts': 0,
 }
-const SETTINGS = /^(?:settings(?:-[a-z-]+)?|keys|data-directory)\.ts$/
+const SETTINGS = /^(?:settings(?:-[a-z-]+)?|keys(?:-[a-z-]+)?|data-directory)\.ts$/
 const FORBIDDEN_NAMES = /^(?:utils?|helpers?|commons?|types?|shared|lib|misc|managers?|handlers?)(?:\.ts)?$/
 const PURE = /\/(?:lease\/key|attenuate|lineage|address|merkle|decision|target)\.ts$/
 const IO = /^node:(?:fs|net|tls|https?|http2|dns|dgram|child_process|worker_threads|timers|sqlite|process|os)(?:\/|$)/

@@ -8,13 +8,15 @@ export interface KeyWork {
    * @returns false when no settings were named or found, so that the CA was left alone.
    */
   make(dir: string, config: string | undefined): Promise<boolean>
-  /** Puts a new key in the place of the one that signs grants. @returns false when another change happened at the same time. */
+  /** Puts new keys in the place of those that sign grants and assertions. @returns false when another change happened at the same time. */
   rotate(dir: string): Promise<boolean>
 }
 
 export function keysCommand({ make, rotate }: KeyWork): Command {
   const makeCommand = new Command('make')
-    .description('make the CA, the grant key, the store key and the lease key that replicas share (setting keys_dir)')
+    .description(
+      'make the CA and the keys that replicas share: of grants, assertions, store and leases (setting keys_dir)',
+    )
     .requiredOption('--dir <directory>', 'where to put them; existing keys are kept')
     .option(
       '-c, --config <file>',
@@ -29,14 +31,15 @@ export function keysCommand({ make, rotate }: KeyWork): Command {
       )
     })
   const rotateCommand = new Command('rotate')
-    .description('sign grants with a new key from now on; gateways that run take it up within a second')
+    .description('sign grants with a new key from now on, and assertions an hour later; gateways that run take them up')
     .requiredOption('--dir <directory>', 'the directory of the keys: <data_dir>/keys, or what keys_dir says')
     .action(async ({ dir }: { dir: string }) => {
       const target = resolve(dir)
       const isOurs = await rotate(target)
       process.stdout.write(
         `${isOurs ? 'Grants are signed with a new key' : 'Another change of the key happened at this moment, and stands'}. ` +
-          'The key before verifies until the last grant under it has expired, and is of no use after that.\n',
+          'The key before verifies until the last grant under it has expired, and is of no use after that. ' +
+          'New keys of assertions are published at once and sign in an hour, when others have read them.\n',
       )
     })
   return new Command('keys')

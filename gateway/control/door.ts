@@ -15,6 +15,7 @@ import { GatewayError } from '../protocol/problem.ts'
 import { valuesOf } from '../protocol/raw-headers.ts'
 import { parseAuthority } from '../protocol/target.ts'
 import { isBoundAddress, isOwnName } from './address.ts'
+import { type AssertionDoor, addAssertionRoutes } from './assertion-routes.ts'
 import { addGrantRoutes } from './grant-routes.ts'
 import { addLifeRoutes } from './life-routes.ts'
 import { addLogRoutes, type LogDoor } from './log-routes.ts'
@@ -42,6 +43,7 @@ export interface ControlDoorOptions
     LogDoor,
     WitnessDoor,
     PersonalDoor,
+    AssertionDoor,
     Omit<RecordsDoor, 'records'> {
   /** Undefined: there is no index, and no routes for it. */
   readonly records: RecordsDoor['records'] | undefined
@@ -155,6 +157,7 @@ async function buildApp(
   await app.register(async (routes) => {
     addLogRoutes(routes, o, side.mayRead)
     addWitnessRoutes(routes, o)
+    addAssertionRoutes(routes, o)
   })
   await app.register(async (routes) => {
     side.addOwn(routes) // hooks first: they guard only the routes added after them

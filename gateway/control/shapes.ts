@@ -265,6 +265,19 @@ export const answers = {
     description: 'Whether calls can be served',
     ...closed({ ready: flag, checks: { type: 'object', additionalProperties: flag } }),
   },
+  assertionMetadata: {
+    description: 'Metadata of an OpenID provider',
+    ...closed({
+      issuer: text,
+      jwks_uri: text,
+      ...Object.fromEntries(
+        ['response_types', 'subject_types', 'id_token_signing_alg_values', 'claims'].map((what) => [
+          `${what}_supported`,
+          { type: 'array', items: text },
+        ]),
+      ),
+    }),
+  },
   jwks: {
     description: 'RFC 7517 key set',
     ...closed({ keys: { type: 'array', items: { type: 'object', additionalProperties: text } } }),

@@ -90,6 +90,7 @@ export async function openRig(changes: RigChanges = {}): Promise<Rig> {
     origin: 'keyless.local/acme',
     publicLog: { checkpoint: async () => undefined, tile: async () => undefined },
     witness: undefined,
+    assertions: { metadata: {}, jwks: unasked },
     forget: unasked,
     clock,
     report: (cause) => void reported.push(cause),

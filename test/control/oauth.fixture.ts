@@ -104,6 +104,7 @@ export async function openOauthRig(changes: Partial<ControlDoorOptions> = {}): P
     origin: 'keyless.local/acme',
     publicLog: { checkpoint: async () => undefined, tile: async () => undefined },
     witness: undefined,
+    assertions: { metadata: {}, jwks: async () => ({ keys: [] }) },
     forget: async () => ({ seq: 0, keys: [] }),
     grants: {
       defaults: { agent: undefined, ttlS: 900, heartbeatS: 15 },

@@ -1,0 +1,47 @@
+/** The part of the composition root that gets credentials: the providers of the settings, the leases around them, and what is published for both. */
+import type { Redis } from 'ioredis'
+import type { Audit } from './audit/audit.ts'
+import type { Keys } from './keys.ts'
+import { createMemoryCache } from './lease/cache-memory.ts'
+import { createRedisCache } from './lease/cache-redis.ts'
+import { createLeases, type Leases } from './lease/leases.ts'
+import type { Clock } from './protocol/clock.ts'
+import { createAssertions, type PublishedAssertions } from './provider/assertions.ts'
+import type { Provider } from './provider/provider.ts'
+import type { ReadSecret } from './provider/reference.ts'
+import { createProvider, type ProviderTools } from './provider/registry.ts'
+import type { Settings } from './settings.ts'
+import type { Upstream } from './upstream/forward.ts'
+
+export interface HouseCredentials {
+  readonly leases: Leases
+  readonly assertions: PublishedAssertions
+}
+
+export interface CredentialParts {
+  readonly upstream: Upstream
+  readonly redis: Redis | undefined
+  readonly audit: Audit
+  readonly keys: Keys
+  readonly clock: Clock
+  readonly readSecret: ReadSecret
+}
+
+export function openHouseCredentials(settings: Settings, parts: CredentialParts): HouseCredentials {
+  const { upstream, redis, audit, keys, clock, readSecret } = parts
+  const assertions = createAssertions(keys.assertions, `${settings.publicUrl}/assertions`, clock)
+  const tools = { fetchFor: upstream.fetchFor, clock, readSecret, assertions }
+  const leases = createLeases({
+    providers: buildProviders(settings, tools),
+    cache: redis ? createRedisCache({ redis }) : createMemoryCache({ clock }),
+    sealKey: keys.lease,
+    clock,
+    record: (kind, grant, fields) => audit.recordUnder(kind, grant, fields),
+  })
+  return { leases, assertions }
+}
+
+/** Every credential in settings, as its provider. Providers reach the network only through the guarded dial. */
+function buildProviders({ credentials }: Settings, tools: ProviderTools): ReadonlyMap<string, Provider> {
+  return new Map(Object.entries(credentials).map(([name, config]) => [name, createProvider(config, tools)]))
+}
