@@ -5,6 +5,7 @@ import { fileURLToPath } from 'node:url'
 import { Command } from 'commander'
 import { caCommand } from './cli/ca.ts'
 import { doctorCommand } from './cli/doctor.ts'
+import type { WhichGateway } from './cli/find-socket.ts'
 import { grantCommand } from './cli/grant.ts'
 import { initCommand } from './cli/init.ts'
 import { keysCommand } from './cli/keys.ts'
@@ -12,10 +13,12 @@ import { logCommand } from './cli/log.ts'
 import { policyCommand } from './cli/policy.ts'
 import { reportCommand } from './cli/report.ts'
 import { runCommand } from './cli/run.ts'
+import { secretCommand } from './cli/secret.ts'
 import { startCommand } from './cli/start.ts'
 import { taskCommand } from './cli/task.ts'
 import { witnessCommand } from './cli/witness.ts'
 import { systemClock } from './protocol/clock.ts'
+import type { Settings } from './settings.ts'
 import { VERSION } from './version.ts'
 
 // The launcher's word to this runtime alone (bin/keyless.mjs): no command that is started here may keep its code beside ours.
@@ -34,12 +37,23 @@ program.addCommand(runCommand())
 program.addCommand(taskCommand())
 program.addCommand(grantCommand())
 program.addCommand(
-  logCommand(async ({ data, config }, human) => {
-    const [{ forgetHuman }, { loadSettings }] = await Promise.all([import('./house-audit.ts'), import('./settings.ts')])
-    const settings = await loadSettings(config)
-    if (data === undefined) return forgetHuman(settings, human)
-    const dataDir = resolve(data)
-    return forgetHuman({ ...settings, dataDir, keysDir: join(dataDir, 'keys') }, human)
+  logCommand(async (which, human) => {
+    const { forgetHuman } = await import('./house-audit.ts')
+    return forgetHuman(await settingsAt(which), human)
+  }),
+)
+program.addCommand(
+  secretCommand(async (which, work) => {
+    const { withSecretWork } = await import('./house-secrets.ts')
+    return withSecretWork(await settingsAt(which), (secrets, by) =>
+      work({
+        secrets: () => secrets.list(),
+        setSecret: (name, value) => secrets.set(name, value, by),
+        rotateSecret: (name, value) => secrets.rotate(name, value, by),
+        removeSecret: (name) => secrets.remove(name, by),
+        reseal: () => secrets.reseal(by),
+      }),
+    )
   }),
 )
 program.addCommand(witnessCommand())
@@ -80,6 +94,15 @@ program.addCommand(
 )
 
 pointAtHelp(program, 'keyless')
+
+/** Settings of a gateway that does not run, for work on its data directory. */
+async function settingsAt({ data, config }: WhichGateway): Promise<Settings> {
+  const { loadSettings } = await import('./settings.ts')
+  const settings = await loadSettings(config)
+  if (data === undefined) return settings
+  const dataDir = resolve(data)
+  return { ...settings, dataDir, keysDir: join(dataDir, 'keys') }
+}
 
 /** Whoever mistypes a command or an option is told where the right ones are. */
 function pointAtHelp(command: Command, path: string): void {

@@ -4,6 +4,7 @@ import { forget } from './audit/forgetting.ts'
 import { type ControlDoor, openControlDoor } from './control/door.ts'
 import { buildHouse, type House } from './house.ts'
 import { operator } from './house-audit.ts'
+import { createSecretWork } from './house-secrets.ts'
 import { openProxyDoor, type ProxyDoor } from './ingress/listener.ts'
 import { serveInstruction } from './instruction.ts'
 import { type Clock, systemClock } from './protocol/clock.ts'
@@ -61,6 +62,7 @@ export async function openGateway(settings: Settings, clock: Clock = systemClock
       ...house.reading,
       origin: settings.audit.origin,
       forget: (named, by) => forget({ ...house, tenant: settings.tenant, by }, named),
+      secrets: createSecretWork(settings, { ...house.secrets, audit: house.audit }),
       publicUrl: settings.publicUrl,
       takesChains: settings.trust.chains.length > 0,
       clock,
@@ -153,7 +155,7 @@ async function statusOf(settings: Settings, house: House, ports: Ports, clock: C
     audit_dir: join(settings.dataDir, 'audit'),
     ca_pem: house.authority.caPem,
     now: Math.floor(clock.nowMs() / 1000),
-    services: await Promise.all(house.catalogue.services.map((service) => viewOf(service, settings))),
+    services: await Promise.all(house.catalogue.services.map((service) => viewOf(service, settings, house))),
     secret_env: settings.secretEnv,
     agents: settings.agents.map((agent) => agent.id),
     default_agent: settings.agents[0].id,
@@ -187,12 +189,12 @@ function controlUrl({ listen }: Settings, port: number): string {
   return `${listen.controlTls ? 'https' : 'http'}://${formatAuthority({ host: listen.control.host, port })}`
 }
 
-async function viewOf(service: Service, { credentials, baseDir }: Settings): Promise<ServiceView> {
+async function viewOf(service: Service, { credentials }: Settings, { secrets }: House): Promise<ServiceView> {
   const config =
     service.credential !== undefined && Object.hasOwn(credentials, service.credential)
       ? credentials[service.credential]
       : undefined
-  const problem = config && (await credentialProblem(config, baseDir))
+  const problem = config && (await credentialProblem(config, secrets.readSecret))
   return {
     name: service.name,
     hosts: service.hosts,

@@ -10,11 +10,11 @@ import { nearest } from './settings-nearest.ts'
 
 /**
  * Why a configured credential cannot be used as things are, one sentence; undefined if nothing is known against it. Variables
- * and files are read; a command is not run, because running it may have effects of its own.
+ * and files are read; a command is not run, because running it may have effects of its own, and Vault is not asked: it keeps a log.
  */
 export async function credentialProblem(config: unknown, readSecret: ReadSecret): Promise<string | undefined> {
   for (const reference of referencesIn(config)) {
-    if ('exec' in reference) continue
+    if ('exec' in reference || 'vault' in reference) continue
     try {
       await readSecret(reference)
     } catch (cause) {
@@ -25,7 +25,8 @@ export async function credentialProblem(config: unknown, readSecret: ReadSecret)
   return undefined
 }
 
-function referencesIn(value: unknown): SecretReference[] {
+/** Every reference to a secret somewhere in it. */
+export function referencesIn(value: unknown): SecretReference[] {
   if (typeof value !== 'object' || value === null) return []
   const { data } = secretReference.safeParse(value)
   return data === undefined ? Object.values(value).flatMap(referencesIn) : [data]

@@ -11,6 +11,8 @@ export interface Kind {
 const own = { gw, tenant }
 const itself = <S extends z.ZodRawShape>(members: S) => ({ facts: facts(members) })
 
+const connection = facts({ credential: text('Name in the settings.') })
+
 export const ownKinds: Readonly<Record<string, Kind>> = {
   'settings.loaded': {
     written: 'at start',
@@ -55,6 +57,34 @@ export const ownKinds: Readonly<Record<string, Kind>> = {
         found: count('Entries that were shown.'),
       }),
     },
+  },
+  'admin.secret_set': {
+    written: 'before a secret of a new name is sealed',
+    members: { ...own, human: perhapsBehind.human, facts: facts({ name: text('Of the secret.') }) },
+  },
+  'admin.secret_rotated': {
+    written: 'before another value takes the place of a sealed secret',
+    members: { ...own, human: perhapsBehind.human, facts: facts({ name: text('Of the secret.') }) },
+  },
+  'admin.secret_removed': {
+    written: 'before a sealed secret is removed',
+    members: { ...own, human: perhapsBehind.human, facts: facts({ name: text('Of the secret.') }) },
+  },
+  'admin.secrets_resealed': {
+    written: 'before all sealed values are sealed anew under a new key',
+    members: { ...own, human: perhapsBehind.human, facts: facts({}) },
+  },
+  'admin.connected': {
+    written: 'before the connection of a human to a service can be used; `human` is whose it is',
+    members: { ...own, human: perhapsBehind.human, facts: connection },
+  },
+  'admin.connection_lost': {
+    written: 'when the server of a connection does not take its refresh token any more: the human has to connect again',
+    members: { ...own, human: perhapsBehind.human, facts: connection },
+  },
+  'admin.disconnected': {
+    written: 'before a connection is removed, and revoked where its server offers that',
+    members: { ...own, human: perhapsBehind.human, facts: connection },
   },
   'admin.ca_rotated': {
     written: 'when the CA of the gateway is another one',

@@ -13,6 +13,7 @@ import type {
   IssuedView,
   OpenedTask,
   OpenTaskBody,
+  SecretsView,
   StatusView,
   TaskDetail,
   TaskView,
@@ -68,6 +69,12 @@ export interface ControlClient {
   bundle(id: string): Promise<GrantBundle>
   /** @throws {GatewayError} `instruction_invalid` when the log knows no such human, or several. */
   forgetHuman(human: { readonly sub: string; readonly iss?: string }): Promise<{ seq: number; keys: string[] }>
+  secrets(): Promise<SecretsView>
+  /** @throws {GatewayError} `instruction_invalid` when there is one of this name; the next two, when there is none. */
+  setSecret(name: string, value: string): Promise<void>
+  rotateSecret(name: string, value: string): Promise<void>
+  removeSecret(name: string): Promise<void>
+  reseal(): Promise<{ readonly values: number }>
   status(): Promise<StatusView>
   /** Public keys that verify signed grants (RFC 7517). */
   jwks(): Promise<object>
@@ -100,6 +107,11 @@ export function controlClient(socketPath: string): ControlClient {
     bundle: async (id) => (await call('GET', `/grants/${part(id)}/bundle`)) as GrantBundle,
     tasks: async () => ((await call('GET', '/tasks')) as { tasks: TaskView[] }).tasks,
     forgetHuman: async (human) => (await call('POST', '/log/forget', human)) as { seq: number; keys: string[] },
+    secrets: async () => (await call('GET', '/secrets')) as SecretsView,
+    setSecret: async (name, value) => void (await call('POST', `/secrets/${part(name)}`, { value })),
+    rotateSecret: async (name, value) => void (await call('PUT', `/secrets/${part(name)}`, { value })),
+    removeSecret: async (name) => void (await call('DELETE', `/secrets/${part(name)}`)),
+    reseal: async () => (await call('POST', '/reseal', {})) as { values: number },
     status: async () => (await call('GET', '/status')) as StatusView,
     jwks: async () => (await call('GET', '/.well-known/jwks.json')) as object,
   }

@@ -26,6 +26,7 @@ import { addPublicRoutes, type PublicDoor } from './public-routes.ts'
 import { createReaders } from './reader.ts'
 import { addRecordsRoutes, type RecordsDoor } from './records-routes.ts'
 import { recordThrown } from './refused.ts'
+import { addSecretRoutes, type SecretDoor } from './secret-routes.ts'
 import { clearSocketPath, listenOnSocket } from './socket.ts'
 import { addTaskRoutes, type TaskDoor } from './task-routes.ts'
 import { addWitnessRoutes, type WitnessDoor } from './witness-routes.ts'
@@ -43,6 +44,7 @@ export interface ControlDoorOptions
     LogDoor,
     WitnessDoor,
     PersonalDoor,
+    SecretDoor,
     AssertionDoor,
     Omit<RecordsDoor, 'records'> {
   /** Undefined: there is no index, and no routes for it. */
@@ -91,6 +93,7 @@ export async function openControlDoor(o: ControlDoorOptions): Promise<ControlDoo
     addGrantRoutes(app, o)
     addOauthRoutes(app, o, o.human)
     addPersonalRoutes(app, o)
+    addSecretRoutes(app, o)
     if (records) addRecordsRoutes(app, { ...o, records }, undefined)
   }
   const local = await buildApp(o, isDraining, { addOwn: addLocal, mayRead: () => undefined })

@@ -246,3 +246,11 @@ export interface ReadyView {
   readonly ready: boolean
   readonly checks: Readonly<Record<string, boolean>>
 }
+
+/** 200 of `GET /secrets`, on the unix socket only: names, never values. */
+export interface SecretsView {
+  /** `used`: settings refer to it. */
+  readonly secrets: readonly { readonly name: string; readonly used: boolean }[]
+  /** Names that settings refer to, and nothing is sealed under. */
+  readonly missing: readonly string[]
+}

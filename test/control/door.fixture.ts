@@ -92,6 +92,7 @@ export async function openRig(changes: RigChanges = {}): Promise<Rig> {
     witness: undefined,
     assertions: { metadata: {}, jwks: unasked },
     forget: unasked,
+    secrets: { list: unasked, set: unasked, rotate: unasked, remove: unasked, reseal: unasked },
     clock,
     report: (cause) => void reported.push(cause),
     ...options,

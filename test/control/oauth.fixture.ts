@@ -106,6 +106,7 @@ export async function openOauthRig(changes: Partial<ControlDoorOptions> = {}): P
     witness: undefined,
     assertions: { metadata: {}, jwks: async () => ({ keys: [] }) },
     forget: async () => ({ seq: 0, keys: [] }),
+    secrets: { list: unasked, set: unasked, rotate: unasked, remove: unasked, reseal: unasked },
     grants: {
       defaults: { agent: undefined, ttlS: 900, heartbeatS: 15 },
       heartbeat: async () => ({ expiresAt: 0 }),
@@ -193,4 +194,8 @@ function playedRooms(rig: Pick<OauthRig, 'served' | 'refused' | 'next'>) {
       }),
     },
   }
+}
+
+const unasked = async (): Promise<never> => {
+  throw new Error('no test of this file asks for that')
 }

@@ -1,0 +1,139 @@
+/** `keyless secret`: the sealed store, at the running gateway or without one. A value comes from standard input or a prompt that shows nothing. */
+import { Command } from 'commander'
+import type { SecretsView } from '../protocol/control.ts'
+import { atGateway, onGateway, refused } from './at-gateway.ts'
+import type { ControlClient } from './control-client.ts'
+import type { WhichGateway } from './find-socket.ts'
+
+type SecretClient = Pick<ControlClient, 'secrets' | 'setSecret' | 'rotateSecret' | 'removeSecret' | 'reseal'>
+
+/** The same work on the store itself, while no gateway has its log. */
+export type SecretsAlone = <T>(which: WhichGateway, work: (secrets: SecretClient) => Promise<T>) => Promise<T>
+
+export function secretCommand(alone: SecretsAlone): Command {
+  const command = new Command('secret').description(
+    'secrets that the gateway keeps sealed; settings refer to them as { sealed: NAME }',
+  )
+  const about = (verb: string, says: string) =>
+    onGateway(new Command(verb).argument('<name>', 'name of the secret')).description(says)
+  command.addCommand(
+    about('set', 'seal a secret under a new name; the value is read from standard input').action(
+      async (name: string, which: WhichGateway) => {
+        const value = await readValue(name)
+        await atStore(which, alone, async (secrets) => {
+          await secrets.setSecret(name, value)
+          return `Sealed. Refer to it in settings as { sealed: ${name} }.`
+        })
+      },
+    ),
+  )
+  command.addCommand(
+    about('rotate', 'put another value in the place of the one there is').action(
+      async (name: string, which: WhichGateway) => {
+        const value = await readValue(name)
+        await atStore(which, alone, async (secrets) => {
+          await secrets.rotateSecret(name, value)
+          return 'Sealed. The value before is used until the leases that hold it end.'
+        })
+      },
+    ),
+  )
+  command.addCommand(
+    about('rm', 'remove a secret').action((name: string, which: WhichGateway) =>
+      atStore(which, alone, async (secrets) => {
+        await secrets.removeSecret(name)
+        return 'Removed. Leases that hold the value go on until they end.'
+      }),
+    ),
+  )
+  command.addCommand(
+    onGateway(new Command('list'))
+      .description('names of the secrets, and those that settings miss')
+      .action((which: WhichGateway) => atStore(which, alone, async (secrets) => inWords(await secrets.secrets()))),
+  )
+  command.addCommand(
+    onGateway(new Command('reseal'))
+      .description('seal everything anew under a new key; the one before is of no use after the next time')
+      .action((which: WhichGateway) =>
+        atStore(which, alone, async (secrets) => {
+          const { values } = await secrets.reseal()
+          return `${values} sealed anew, connections included.`
+        }),
+      ),
+  )
+  return command
+}
+
+async function atStore(
+  which: WhichGateway,
+  alone: SecretsAlone,
+  work: (secrets: SecretClient) => Promise<string>,
+): Promise<void> {
+  const [{ controlClient, ControlUnreachable }, { findSocket }, { GatewayError }] = await Promise.all([
+    import('./control-client.ts'),
+    import('./find-socket.ts'),
+    import('../protocol/problem.ts'),
+  ])
+  const socket = await findSocket(which)
+  const isThere = await controlClient(socket)
+    .secrets()
+    .then(() => true)
+    .catch((cause: unknown) => {
+      if (cause instanceof ControlUnreachable) return false
+      throw cause
+    })
+  if (isThere) return atGateway(which, work)
+  try {
+    process.stdout.write(`${await alone(which, work)}\n`)
+  } catch (cause) {
+    if (!(cause instanceof GatewayError)) throw cause
+    process.exitCode = refused(cause)
+  }
+}
+
+/** One trailing newline is cut, as where any reference is read. Nothing of it is shown, and nothing of it stands in a list of processes. */
+async function readValue(name: string): Promise<string> {
+  const text = process.stdin.isTTY ? await prompt(`${name}: `) : await readAll()
+  return text.replace(/\r?\n$/, '')
+}
+
+async function readAll(): Promise<string> {
+  const chunks: Buffer[] = []
+  for await (const chunk of process.stdin) chunks.push(chunk as Buffer)
+  return Buffer.concat(chunks).toString('utf8')
+}
+
+const ENTER = new Set(['\r', '\n', '\u0004'])
+const ERASE = new Set(['\u007f', '\b'])
+const INTERRUPT = '\u0003'
+
+function prompt(words: string): Promise<string> {
+  const { stdin, stderr } = process
+  stderr.write(words)
+  stdin.setRawMode(true)
+  stdin.setEncoding('utf8').resume()
+  return new Promise((done, fail) => {
+    let typed = ''
+    const end = (settle: () => void) => {
+      stdin.setRawMode(false)
+      stdin.pause().removeAllListeners('data')
+      stderr.write('\n')
+      settle()
+    }
+    stdin.on('data', (keys: string) => {
+      for (const key of keys) {
+        if (key === INTERRUPT) return end(() => fail(new Error('Nothing was stored.')))
+        if (ENTER.has(key)) return end(() => done(typed))
+        typed = ERASE.has(key) ? typed.slice(0, -1) : typed + key
+      }
+    })
+  })
+}
+
+function inWords({ secrets, missing }: SecretsView): string {
+  const lines = [
+    ...secrets.map(({ name, used }) => (used ? name : `${name}   (settings do not refer to it)`)),
+    ...missing.map((name) => `${name}   MISSING: settings refer to it. keyless secret set ${name}`),
+  ]
+  return lines.length === 0 ? 'No secrets are sealed.' : lines.join('\n')
+}
