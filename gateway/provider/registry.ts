@@ -5,6 +5,8 @@
 import { z } from 'zod'
 import type { Clock } from '../protocol/clock.ts'
 import { clientCredentialsSchema } from './client-credentials-schema.ts'
+import { createGithubApp } from './github-app.ts'
+import { githubAppSchema } from './github-schema.ts'
 import { createClientCredentials } from './oauth-client-credentials.ts'
 import { createPlacement, type Placement } from './placement.ts'
 import type { Assertions, FetchFor, Provider } from './provider.ts'
@@ -25,6 +27,7 @@ export type BuiltTools = ProviderTools & { readonly placement: Placement }
 
 /** name in settings → settings schema (strict) and factory */
 export const providerKinds = {
+  github_app: { schema: githubAppSchema, create: createGithubApp },
   oauth_client_credentials: { schema: clientCredentialsSchema, create: createClientCredentials },
   static: { schema: staticSchema, create: createStatic },
 } as const
