@@ -8,6 +8,7 @@ import { trustSchema } from './identity/trust.ts'
 import { regionsSchema } from './policy/regions.ts'
 import { selectionSchema } from './policy/selection.ts'
 import { credentialSchema } from './provider/registry.ts'
+import { vaultConnectionSchema } from './provider/vault-schema.ts'
 import { read } from './settings-advice.ts'
 import { auditSchema, postgresSchema } from './settings-audit.ts'
 import { caSchema } from './settings-ca.ts'
@@ -206,6 +207,11 @@ export const settingsSchema = z.strictObject({
     .optional()
     .describe(
       'Credential per service name. Secrets only by reference: { env: NAME }, { file: PATH } or { exec: [COMMAND, ARG] }.',
+    ),
+  vault: vaultConnectionSchema
+    .optional()
+    .describe(
+      'Vault or OpenBao: what credentials of provider vault and references { vault: PATH, field: NAME } ask. Default: none.',
     ),
   agents: z
     .array(agent)

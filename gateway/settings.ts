@@ -12,6 +12,7 @@ import type { TrustSettings } from './identity/trust.ts'
 import type { Selection } from './policy/selection.ts'
 import type { Agent } from './protocol/grant.ts'
 import { formatAuthority } from './protocol/target.ts'
+import type { VaultConnectionConfig } from './provider/vault-schema.ts'
 import { type AuditSettings, auditOf } from './settings-audit.ts'
 import { type CaSettings, caOf } from './settings-ca.ts'
 import { type WrittenDown, writtenDown } from './settings-digest.ts'
@@ -31,6 +32,7 @@ import {
 import { postgresOf } from './settings-postgres.ts'
 import { settingsJsonSchema, settingsSchema, type WrittenSettings } from './settings-schema.ts'
 import { trustOf } from './settings-trust.ts'
+import { vaultOf } from './settings-vault.ts'
 import { upstreamProxyOf } from './settings-way-out.ts'
 import type { UpstreamProxy } from './upstream/via-proxy.ts'
 
@@ -62,6 +64,8 @@ export interface Settings {
   readonly shippedServicesDir: string
   /** Service's credential name → checked provider configuration. Paths in it are relative to `baseDir`. */
   readonly credentials: Readonly<Credentials>
+  /** Undefined: no credential asks one. */
+  readonly vault: VaultConnectionConfig | undefined
   /** At least one; the first is the default. */
   readonly agents: readonly [Agent, ...Agent[]]
   /** Who may say who somebody is; files absolute, audiences complete. Default nobody. */
@@ -212,6 +216,7 @@ function normalise(written: WrittenSettings, around: Surroundings): Omit<Setting
     credentials: written.credentials ?? {},
     shippedServicesDir,
     agents,
+    vault: vaultOf(written, around),
     trust: trustOf(written.trust, { publicUrl, agents }, around),
     regions: written.regions ?? {},
     redis: redisOf(written, around),
@@ -222,9 +227,14 @@ function normalise(written: WrittenSettings, around: Surroundings): Omit<Setting
     upstream: upstreamOf(written.upstream ?? {}, around),
     secretEnv: [
       ...new Set(
-        [written.credentials, written.redis, written.postgres, written.audit, written.upstream?.proxy].flatMap(
-          envNames,
-        ),
+        [
+          written.credentials,
+          written.vault,
+          written.redis,
+          written.postgres,
+          written.audit,
+          written.upstream?.proxy,
+        ].flatMap(envNames),
       ),
     ].sort(),
     warnings: warningsOf(written, listen),

@@ -16,7 +16,8 @@ const EXEC_TIMEOUT_MS = 10_000
 /** Bytes; a PEM key or a JWK is a few kilobytes, anything larger is the wrong file. */
 const MAX_SECRET_BYTES = 65_536
 
-const FORMS = 'write { env: NAME }, { file: path }, { sealed: NAME } or { exec: [command, argument, …] }'
+const FORMS =
+  'write { env: NAME }, { file: path }, { sealed: NAME }, { vault: path, field: name } or { exec: [command, argument, …] }'
 
 /** Names in the sealed store that people give. No slash: what the gateway keeps there itself has one. */
 export const SEALED_NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$/
@@ -31,13 +32,24 @@ const sealedReference = z.strictObject({
     .string()
     .regex(SEALED_NAME, { error: 'is not the name of a sealed secret: A-Z a-z 0-9 . _ -, at most 128' }),
 })
+const vaultReference = z.strictObject({
+  /** As its API has it: version 2 of the key-value engine has `data/` behind the mount. */
+  vault: z.string().regex(/^(?!.*(?:^|\/)\.{1,2}(?:\/|$))[A-Za-z0-9_.-]+(?:\/[A-Za-z0-9_.-]+)+$/, {
+    error: 'is not a path of a secret in Vault, such as secret/data/billing',
+  }),
+  /** Default `value`. */
+  field: z.string().min(1).optional(),
+})
+
+export type VaultReference = z.infer<typeof vaultReference>
 
 /**
  * Where a secret is read from: `{ env: NAME }`, `{ file: path }` (relative to the settings file), `{ sealed: NAME }` (of
- * `keyless secret set`) or `{ exec: [command, argument, …] }` (no shell, 10 s, standard output). A bare string is refused with what to write
- * instead; the message never repeats the value, because it may be a secret.
+ * `keyless secret set`), `{ vault: path, field: name }` (of the server that settings name, for credentials alone) or
+ * `{ exec: [command, argument, …] }` (no shell, 10 s, standard output). A bare string is refused with what to write instead; the
+ * message never repeats the value, because it may be a secret.
  */
-export const secretReference = z.union([envReference, fileReference, sealedReference, execReference], {
+export const secretReference = z.union([envReference, fileReference, sealedReference, vaultReference, execReference], {
   error: (issue) =>
     typeof issue.input === 'string'
       ? `a secret is never written into settings: put it into a file or an environment variable and ${FORMS}`
@@ -64,6 +76,9 @@ export interface Places {
  */
 export async function readSecret(reference: SecretReference, places: Places, signal?: AbortSignal): Promise<Secret> {
   if ('sealed' in reference) return readSealed(reference.sealed, places)
+  // Where there is a server, `vault-kv.ts` has read it.
+  if ('vault' in reference)
+    throw unconfigured('only credentials can refer to Vault, and only with `vault:` in the settings')
   const text = withoutTrailingNewline(await readText(reference, places.baseDir, signal))
   if (text === '') throw unconfigured(`${place(reference)} holds no value`)
   return new Secret(text)
@@ -74,6 +89,7 @@ export function referenceIdentity(reference: SecretReference): readonly [kind: s
   if ('env' in reference) return ['env', reference.env]
   if ('file' in reference) return ['file', reference.file]
   if ('sealed' in reference) return ['sealed', reference.sealed]
+  if ('vault' in reference) return ['vault', `${reference.vault}#${reference.field ?? 'value'}`]
   return ['exec', hash('sha256', JSON.stringify(reference.exec), 'base64url')]
 }
 
@@ -83,7 +99,7 @@ async function readSealed(name: string, { sealed }: Places): Promise<Secret> {
   throw unconfigured(`nothing is sealed under the name ${name}: store it with \`keyless secret set ${name}\``)
 }
 
-type LocalReference = Exclude<SecretReference, { readonly sealed: string }>
+type LocalReference = Exclude<SecretReference, { readonly sealed: string } | VaultReference>
 
 function readText(reference: LocalReference, baseDir: string, signal: AbortSignal | undefined): Promise<string> {
   if ('env' in reference) return readEnvironment(reference.env)

@@ -12,6 +12,8 @@ import { createPlacement, type Placement } from './placement.ts'
 import type { Assertions, FetchFor, Provider } from './provider.ts'
 import type { ReadSecret } from './reference.ts'
 import { createStatic, staticSchema } from './static.ts'
+import { createVault, vaultSchema } from './vault.ts'
+import type { VaultConnection } from './vault-connection.ts'
 
 /** What a provider is built with. */
 export interface ProviderTools {
@@ -20,6 +22,8 @@ export interface ProviderTools {
   readonly clock: Clock
   readonly readSecret: ReadSecret
   readonly assertions: Assertions
+  /** The server that `vault` of the settings names; undefined: they name none. */
+  readonly vault?: VaultConnection | undefined
 }
 
 /** The same with what every provider shares. */
@@ -30,6 +34,7 @@ export const providerKinds = {
   github_app: { schema: githubAppSchema, create: createGithubApp },
   oauth_client_credentials: { schema: clientCredentialsSchema, create: createClientCredentials },
   static: { schema: staticSchema, create: createStatic },
+  vault: { schema: vaultSchema, create: createVault },
 } as const
 
 type Kind = (typeof providerKinds)[keyof typeof providerKinds]
