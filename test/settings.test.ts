@@ -93,6 +93,16 @@ credentials:
     ])
   })
 
+  it('reads what it says of a service beside its name', () => {
+    const written =
+      'services: [github, { use: jira, as: acme-jira, hosts: [acme.atlassian.net] }, { use: ./own.yaml, credential: x }]'
+    expect(parseSettings(written, '/base').services).toEqual([
+      'github',
+      { use: 'jira', as: 'acme-jira', hosts: ['acme.atlassian.net'] },
+      { use: '/base/own.yaml', credential: 'x' },
+    ])
+  })
+
   it('warns of doors that other machines reach, of relaxed durability, and of no services', () => {
     const { warnings } = parseSettings(
       'listen: { proxy: "0.0.0.0:8080", control: "localhost:1" }\naudit: { durability: relaxed }',
@@ -211,6 +221,14 @@ audit: 7
     ],
     ['a variable that is not set', 'redis: { url: { env: KEYLESS_TEST_UNSET } }', 'redis.url', /redis:\/\//],
     ['a root file that is not there', 'upstream: { ca: [none.pem] }', 'upstream.ca.0', /PEM/],
+    [
+      'a host with a scheme',
+      'services: [{ use: jira, hosts: ["https://x.test"] }]',
+      'services.0.hosts.0',
+      /exact host/,
+    ],
+    ['a wildcard', 'services: [{ use: jira, hosts: ["*.x.test"] }]', 'services.0.hosts.0', /exact host/],
+    ['a misspelt key of a service', 'services: [{ use: jira, host: [x.test] }]', 'services.0.host', /use, as, hosts/],
     ['a public URL with a user', 'public_url: https://u@h', 'public_url', /without user/],
   ])('name %s', (_what, text, path, allowed) => {
     expect(problemsOf(text)).toEqual([expect.objectContaining({ path, allowed: expect.stringMatching(allowed) })])

@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { afterEach, beforeEach, expect, test } from 'vitest'
-import { loadAuthority } from '../../gateway/ingress/certificate.ts'
+import { authorityTerms, loadAuthority } from '../../gateway/ingress/certificate.ts'
 
 const run = promisify(execFile)
 const DAY_MS = 24 * 3_600_000
@@ -136,4 +136,21 @@ test('an operator may bring their own authority as two plain files', async () =>
   await writeFile(join(dir, 'ca.key'), pair.slice(0, pair.indexOf('-----BEGIN CERTIFICATE')))
   await writeFile(join(dir, 'ca.pem'), made.caPem)
   expect((await loadAuthority(dir, clock, terms)).caPem).toBe(made.caPem)
+})
+
+test('hosts of a pattern are signed for by the root on disk, which may not sign outside the fixed end of the pattern', async () => {
+  const hosts = ['{bucket}.s3.{region}.amazonaws.com', 'api.github.com']
+  const authority = await loadAuthority(dir, clock, authorityTerms({ names: 'services', days: 90 }, [{ hosts }]))
+  expect(authority.serves('photos.s3.eu-west-1.amazonaws.com')).toBe(true)
+  expect(authority.serves('photos.s3.eu-west-1.amazonaws.com.attacker.test')).toBe(false)
+  const byDisk = async (host: string) => {
+    await writeFile(join(dir, 'leaf.pem'), authority.issueLeaf(host).cert)
+    const options = ['-x509_strict', '-CAfile', join(dir, 'ca.pem'), '-untrusted', join(dir, 'leaf.pem')]
+    return run('openssl', ['verify', ...options, '-verify_hostname', host, join(dir, 'leaf.pem')]).then(
+      () => true,
+      () => false,
+    )
+  }
+  expect(await byDisk('photos.s3.eu-west-1.amazonaws.com')).toBe(true)
+  expect(await byDisk('photos.s3.eu-west-1.amazonaws.com.attacker.test')).toBe(false)
 })

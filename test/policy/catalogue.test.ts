@@ -1,7 +1,8 @@
 import { describe, expect, it } from 'vitest'
-import type { ServiceFile } from '../../gateway/policy/catalogue.ts'
+import { loadCatalogue, type ServiceFile } from '../../gateway/policy/catalogue.ts'
+import type { Fault } from '../../gateway/policy/fault.ts'
 import type { Inbound } from '../../gateway/protocol/message.ts'
-import { allServices, catalogueOf, inbound, notesFile } from './policy.fixture.ts'
+import { allServices, catalogueOf, inbound, notesFile, policyDir, shippedDir } from './policy.fixture.ts'
 
 const notes = await catalogueOf(notesFile())
 const shipped = await catalogueOf(...allServices)
@@ -406,5 +407,141 @@ describe('service files', () => {
   it('may share a host on different ports', async () => {
     const both = await catalogueOf(notesFile({ ports: [443] }), notesFile({ name: 'other', ports: [9443] }))
     expect(both.locate(inbound({ port: 9443 })).service.name).toBe('other')
+  })
+})
+
+const S3 = '{bucket}.s3.{region}.amazonaws.com'
+
+describe('patterns of hosts', () => {
+  const bucketFile = (change: Partial<ServiceFile> = {}) =>
+    notesFile({
+      name: 'store',
+      hosts: [S3, 's3.amazonaws.com'],
+      operations: {
+        'objects.read': { match: [`GET ${S3}/{key**}`], access: 'read' },
+        'buckets.list': { match: ['GET s3.amazonaws.com/'], access: 'read' },
+      },
+      ...change,
+    })
+
+  it('put what the host holds beside what the path holds', async () => {
+    const store = await catalogueOf(bucketFile())
+    expect(store.locate(inbound({ host: 'photos.s3.eu-west-1.amazonaws.com', rawPath: '/2026/a.jpg' }))).toMatchObject({
+      operation: { name: 'store:objects.read' },
+      host: 'photos.s3.eu-west-1.amazonaws.com',
+      params: { bucket: 'photos', region: 'eu-west-1', key: '2026/a.jpg' },
+    })
+    expect(store.locate(inbound({ host: 's3.amazonaws.com', rawPath: '/' })).operation.name).toBe('store:buckets.list')
+    expect(store.locate(inbound({ host: 'photos.s3.eu-west-1.amazonaws.com', method: 'PUT' }))).toMatchObject({
+      operation: { name: 'store:unlisted' },
+      params: { bucket: 'photos' },
+    })
+  })
+
+  it.each(['photos.s3.eu-west-1.amazonaws.com.attacker.test', 'photos.s3.s3.amazonaws.com', 'amazonaws.com'])(
+    'leave %s to nobody',
+    async (host) => {
+      const store = await catalogueOf(bucketFile())
+      expect(store.locate(inbound({ host })).service.name).toBe('unmanaged')
+    },
+  )
+
+  it('give way to an exact host, also of another service and on a port that it does not have', async () => {
+    const both = await catalogueOf(
+      bucketFile(),
+      notesFile({ name: 'own', hosts: ['own.s3.eu-west-1.amazonaws.com'], operations: {} }),
+    )
+    expect(both.locate(inbound({ host: 'own.s3.eu-west-1.amazonaws.com' })).service.name).toBe('own')
+    expect(() => both.locate(inbound({ host: 'own.s3.eu-west-1.amazonaws.com', port: 9 }))).toThrow(
+      expect.objectContaining({ code: 'host_unmanaged' }),
+    )
+  })
+
+  it('may not overlap', async () => {
+    const other = notesFile({ name: 'other', hosts: ['{name}.s3.{area}.amazonaws.com'], operations: {} })
+    await expect(catalogueOf(bucketFile(), other)).rejects.toThrow(
+      /service other: hosts\n.*which a host of \{bucket\}\.s3\.\{region\}\.amazonaws\.com \(service store\) can match too/,
+    )
+    await expect(catalogueOf(bucketFile({ hosts: [S3, '{b+}.s3.{region}.amazonaws.com'] }))).rejects.toThrow(
+      /can match too/,
+    )
+  })
+
+  it('hold other names than the paths there', async () => {
+    const operations = { 'objects.read': { match: [`GET ${S3}/{bucket}`], access: 'read' as const } }
+    await expect(catalogueOf(bucketFile({ operations }))).rejects.toThrow(/allowed: names that the host does not have/)
+  })
+
+  it('have no reverse route unless an exact host stands beside them', async () => {
+    const only = await catalogueOf(bucketFile({ hosts: [S3], operations: {} }))
+    const request = inbound({ mode: 'reverse', route: 'store' })
+    expect(() => only.locate(request)).toThrow(expect.objectContaining({ code: 'route_unknown' }))
+    expect((await catalogueOf(bucketFile())).locate(request).host).toBe('s3.amazonaws.com')
+  })
+})
+
+describe('a service that each customer has at another host', () => {
+  const tracker = notesFile({ name: 'tracker', title: 'Tracker', hosts: [], instance: 'acme.tracker.test' })
+
+  it('is refused without hosts, with what to write', async () => {
+    await expect(catalogueOf(tracker)).rejects.toThrow(
+      /got: tracker without hosts\n.*\n.*write \{ use: tracker, hosts: \[acme\.tracker\.test\] \}/,
+    )
+  })
+
+  it('is at the hosts of the settings, under their name and with their credential', async () => {
+    const dir = await policyDir({ 'tracker.yaml': JSON.stringify(tracker) })
+    const two = await loadCatalogue({
+      services: [
+        { use: './tracker.yaml', hosts: ['eu.tracker.test', 'us.tracker.test'], addresses: ['10.0.0.0/8'] },
+        { use: './tracker.yaml', as: 'tracker-lab', hosts: ['lab.tracker.test'] },
+        { use: './tracker.yaml', as: 'tracker-old', hosts: ['old.tracker.test'], credential: 'shared' },
+      ],
+      shippedDir,
+      baseDir: dir,
+    })
+    expect(two.services).toMatchObject([
+      {
+        name: 'tracker',
+        hosts: ['eu.tracker.test', 'us.tracker.test'],
+        credential: 'tracker',
+        addresses: ['10.0.0.0/8'],
+      },
+      { name: 'tracker-lab', credential: 'tracker-lab', addresses: [] },
+      { name: 'tracker-old', credential: 'shared' },
+    ])
+    for (const host of ['eu.tracker.test', 'us.tracker.test'])
+      expect(two.locate(inbound({ host })).operation.name).toBe('tracker:notes.list')
+    expect(two.locate(inbound({ host: 'lab.tracker.test' })).operation.name).toBe('tracker-lab:notes.list')
+    expect(two.locate(inbound({ host: 'acme.tracker.test' })).service.name).toBe('unmanaged')
+  })
+
+  it('lets the public offering go where the settings name hosts', async () => {
+    const dir = await policyDir({
+      'forge.yaml': JSON.stringify({
+        ...notesFile({ name: 'forge', hosts: ['forge.test', 'registry.forge.test'], instance: 'forge.acme.test' }),
+        operations: {
+          'a.read': { match: ['GET /a', 'GET registry.forge.test/a'], access: 'read' },
+        },
+      }),
+    })
+    const at = (hosts: string[]) =>
+      loadCatalogue({ services: [{ use: './forge.yaml', hosts }], shippedDir, baseDir: dir })
+    const own = await at(['git.acme.test'])
+    expect(own.locate(inbound({ host: 'git.acme.test', rawPath: '/a' })).operation.name).toBe('forge:a.read')
+    expect(own.locate(inbound({ host: 'registry.forge.test', rawPath: '/a' })).service.name).toBe('unmanaged')
+  })
+
+  it('takes no hosts where the API is at one place for everybody', async () => {
+    await expect(catalogueOf({ use: 'openai', hosts: ['attacker.test'] } as never)).rejects.toThrow(
+      /got: hosts for openai/,
+    )
+  })
+
+  it('can be named by policies while it is not selected', async () => {
+    const faults: Fault[] = []
+    const spoken = await notes.spokenOf('Action::"github:issues.read"', faults)
+    expect(spoken.map(({ name }) => name)).toEqual(['notes', 'github', 'unmanaged'])
+    expect(faults).toEqual([])
   })
 })
