@@ -11,7 +11,7 @@ export interface IssuerRequest {
   readonly url: string
   readonly method: 'GET' | 'POST' | 'DELETE'
   readonly headers: Readonly<Record<string, string>>
-  /** Sent as JSON. Absent: no content. */
+  /** Sent as JSON, or as a form if it is `URLSearchParams`. Absent: no content. */
   readonly body?: unknown
   readonly signal: AbortSignal
 }
@@ -36,8 +36,7 @@ export async function exchange(fetch: GuardedFetch, issuer: string, request: Iss
   try {
     const response = await bounded.fetch(url, {
       method,
-      headers: body === undefined ? headers : { ...headers, 'Content-Type': 'application/json' },
-      ...(body !== undefined && { body: JSON.stringify(body) }),
+      ...contentOf(headers, body),
       redirect: 'manual', // a secret never follows a redirect
       signal,
     })
@@ -45,6 +44,13 @@ export async function exchange(fetch: GuardedFetch, issuer: string, request: Iss
   } catch (cause) {
     throw unreached(cause, issuer, signal)
   }
+}
+
+function contentOf(headers: IssuerRequest['headers'], body: unknown): Pick<RequestInit, 'headers' | 'body'> {
+  if (body === undefined) return { headers }
+  // `fetch` names the type of a form itself.
+  if (body instanceof URLSearchParams) return { headers, body }
+  return { headers: { ...headers, 'Content-Type': 'application/json' }, body: JSON.stringify(body) }
 }
 
 /** Statuses by which an issuer says that it may be able to later. */
@@ -59,7 +65,8 @@ export function unavailable(issuer: string, what: string, retryAfterMs?: number)
   return failure
 }
 
-function unreached(cause: unknown, issuer: string, signal: AbortSignal): GatewayError {
+/** No answer, as a refusal. */
+export function unreached(cause: unknown, issuer: string, signal: AbortSignal): GatewayError {
   if (signal.aborted) return unavailable(issuer, 'did not answer in time')
   const refusal = guardedRefusal(cause)
   if (refusal !== undefined) return new GatewayError(refusal.code, `${issuer}: ${refusal.detail}`)

@@ -7,6 +7,8 @@ import type { Clock } from '../protocol/clock.ts'
 import { clientCredentialsSchema } from './client-credentials-schema.ts'
 import { createGithubApp } from './github-app.ts'
 import { githubAppSchema } from './github-schema.ts'
+import { createGitlab } from './gitlab.ts'
+import { gitlabSchema } from './gitlab-schema.ts'
 import { createClientCredentials } from './oauth-client-credentials.ts'
 import { createPlacement, type Placement } from './placement.ts'
 import type { Assertions, FetchFor, Provider } from './provider.ts'
@@ -32,6 +34,7 @@ export type BuiltTools = ProviderTools & { readonly placement: Placement }
 /** name in settings → settings schema (strict) and factory */
 export const providerKinds = {
   github_app: { schema: githubAppSchema, create: createGithubApp },
+  gitlab: { schema: gitlabSchema, create: createGitlab },
   oauth_client_credentials: { schema: clientCredentialsSchema, create: createClientCredentials },
   static: { schema: staticSchema, create: createStatic },
   vault: { schema: vaultSchema, create: createVault },
