@@ -3,7 +3,7 @@
  * than its neighbours' shapes.
  */
 import { join } from 'node:path'
-import { Redis } from 'ioredis'
+import type { Redis } from 'ioredis'
 import type { Audit } from './audit/audit.ts'
 import type { Personal } from './audit/personal.ts'
 import { createMetrics, type Metrics } from './control/metrics.ts'
@@ -17,6 +17,8 @@ import { openHouseCredentials } from './house-credentials.ts'
 import { openHouseExports } from './house-export.ts'
 import { gaugesOf } from './house-metrics.ts'
 import { type HouseRecords, openHouseRecords } from './house-records.ts'
+import { connectRedis } from './house-redis.ts'
+import { type HouseSealed, openHouseSealed } from './house-sealed.ts'
 import { openWitnesses, type Witnesses } from './house-witness.ts'
 import { createIdentities } from './identity/identities.ts'
 import { authorityTerms, type CertificateAuthority, loadAuthority } from './ingress/certificate.ts'
@@ -35,7 +37,6 @@ import type { Identities } from './protocol/identity.ts'
 import type { Inbound } from './protocol/message.ts'
 import type { Endpoint } from './protocol/service.ts'
 import type { PublishedAssertions } from './provider/assertions.ts'
-import { type ReadSecret, readSecret } from './provider/reference.ts'
 import type { Exports } from './records/export/exports.ts'
 import type { RequestRooms } from './request.ts'
 import type { Settings } from './settings.ts'
@@ -59,6 +60,7 @@ export interface House extends RequestRooms, InstructionRooms {
   readonly witnesses: Witnesses
   readonly redis: Redis | undefined
   readonly reading: HouseRecords
+  readonly secrets: HouseSealed
   /** Close in reverse order of opening. */
   close(): Promise<void>
 }
@@ -86,6 +88,8 @@ export async function buildHouse(settings: Settings, clock: Clock, outlook: Outl
   opening.defer(keepFresh(authority, audit, settings.tenant))
   const redis = settings.redis ? await connectRedis(settings.redis.url) : undefined
   opening.defer(() => redis?.disconnect())
+  const secrets = opening.adopt(openHouseSealed(settings, { redis, clock }), (room) => room.close())
+  const { readSecret } = secrets
   const store = opening.adopt(openStore(settings, redis, clock), async (room) => room.close())
   const watch: Grants['watch'] = (grant, cut) => grants.watch(grant, cut) // built below: identities need the upstream first
   const secretRules = await rulesFor(bundle)
@@ -93,10 +97,11 @@ export async function buildHouse(settings: Settings, clock: Clock, outlook: Outl
   const isClosed = outlook.isControlAddress
   const made = createUpstream({ ...settings.upstream, clock, secretRules, hashes, isClosed, watch })
   const upstream = opening.adopt(made, (room) => room.close())
-  const reading = opening.adopt(await openHouseRecords(settings, { keys, audit }), (room) => room.close())
-  const exports = opening.adopt(await openHouseExports(settings, { keys, upstream, clock }), (room) => room.close())
-  const read: ReadSecret = (reference, signal) => readSecret(reference, { baseDir }, signal)
-  const credentials = openHouseCredentials(settings, { upstream, redis, audit, keys, clock, readSecret: read })
+  const reading = opening.adopt(await openHouseRecords(settings, { keys, audit, readSecret }), (room) => room.close())
+  const exports = opening.adopt(await openHouseExports(settings, { keys, upstream, clock, readSecret }), (room) =>
+    room.close(),
+  )
+  const credentials = openHouseCredentials(settings, { upstream, redis, audit, keys, clock, readSecret })
   const leases = opening.adopt(credentials.leases, (room) => room.close())
   const identities = buildIdentities(settings, { upstream, store, keys, clock })
   const grants: Grants = createGrants({
@@ -130,6 +135,7 @@ export async function buildHouse(settings: Settings, clock: Clock, outlook: Outl
     policy,
     reading,
     redis,
+    secrets,
     upstream,
     ...record,
     refusals: refusalsIn(catalogue),
@@ -213,32 +219,4 @@ function buildIdentities({ trust, publicUrl, tenant }: Settings, { upstream, sto
     clock,
     nonceKey: keys.record,
   })
-}
-
-/** One connection for leases and grants. A command fails at once while Redis is away: callers fail closed instead of hanging. */
-async function connectRedis(url: string): Promise<Redis> {
-  const redis = new Redis(url, {
-    lazyConnect: true,
-    enableOfflineQueue: false,
-    maxRetriesPerRequest: 0,
-    connectTimeout: 2_000,
-    commandTimeout: 1_000,
-    enableAutoPipelining: true,
-  })
-  let why = ''
-  // Later ones are reported where a command fails; without a listener they would end the process.
-  redis.on('error', (cause: NodeJS.ErrnoException) => {
-    why = cause.code ?? cause.name
-  })
-  try {
-    await redis.connect()
-    return redis
-  } catch (cause) {
-    redis.disconnect()
-    const { host, port } = redis.options
-    throw new Error(
-      `Redis at ${host}:${port} cannot be used (${why || (cause as Error).name}). Start it, or correct redis.url in the settings.`,
-      { cause },
-    )
-  }
 }
