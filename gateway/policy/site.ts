@@ -55,6 +55,7 @@ export function assembleService(description: ServiceDescription, faults: Fault[]
       websocket: entry.websocket,
       captures: entry.captures,
       ...(entry.permissions && { permissions: entry.permissions }),
+      ...(entry.iam && { iam: entry.iam, match: entry.match }),
     }),
   )
   refuseLooseEnds(description, faults)

@@ -4,6 +4,8 @@
  */
 import { z } from 'zod'
 import type { Clock } from '../protocol/clock.ts'
+import { createAws } from './aws.ts'
+import { awsSchema } from './aws-schema.ts'
 import { clientCredentialsSchema } from './client-credentials-schema.ts'
 import { createGithubApp } from './github-app.ts'
 import { githubAppSchema } from './github-schema.ts'
@@ -33,6 +35,7 @@ export type BuiltTools = ProviderTools & { readonly placement: Placement }
 
 /** name in settings → settings schema (strict) and factory */
 export const providerKinds = {
+  aws: { schema: awsSchema, create: createAws },
   github_app: { schema: githubAppSchema, create: createGithubApp },
   gitlab: { schema: gitlabSchema, create: createGitlab },
   oauth_client_credentials: { schema: clientCredentialsSchema, create: createClientCredentials },

@@ -1,6 +1,7 @@
 /** The answer that a request gets, whichever attempt brings it and whatever protocol that speaks. */
 import { BodyHash, type StartHash } from '../protocol/keyed-hash.ts'
 import type { Outbound } from '../protocol/message.ts'
+import { carriesSecret } from '../protocol/service.ts'
 import { Answer, type AnswerParts, type Source } from './answer.ts'
 import type { Searchers } from './searcher.ts'
 
@@ -26,6 +27,7 @@ export function answering(
     leaked,
     searcher: searchers.for(secrets),
     isCredentialed: secrets.length > 0,
+    isSearched: carriesSecret(service),
     isHead: method === 'HEAD',
     slots: service.slots,
     passesCookies: service.passesCookies,

@@ -69,7 +69,8 @@ export class UpgradeAttempt extends Http1Attempt {
     const { texts: fields, found } = readFields(controller.rawHeaders as readonly Buffer[], this.#searcher)
     if (found > 0) this.#owner.repeated(found)
     checkSwitch(fields, this.#key, offered(sent)) // what is thrown here comes back as onResponseError
-    const terms = { slots: service.slots, isCredentialed: secrets.length > 0, searcher: this.#searcher }
+    const isCredentialed = secrets.length > 0
+    const terms = { slots: service.slots, isCredentialed, isSearched: true, searcher: this.#searcher }
     const { headers } = readHead({ status: 101, statusText: '', fields, hasBody: false }, terms)
     this.#owner.upgraded(this, { socket, headers: without(headers, NOT_FOR_AGENT) })
   }

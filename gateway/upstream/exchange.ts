@@ -180,6 +180,7 @@ export class Exchange implements AttemptOwner, Lasting {
     attempt.abandon()
     this.#attempt = undefined
     this.#outbound = better
+    if (Buffer.isBuffer(better.body)) this.#body = better.body // what signs or fills in a body made another one
     this.#send()
   }
 

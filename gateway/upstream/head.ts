@@ -39,6 +39,8 @@ export interface HeadSource {
 /** What was asked with, and what may be in the answer. The same for every answer to a request. */
 export interface HeadTerms {
   readonly isCredentialed: boolean
+  /** A credential is in the request as a value, so no answer may come in which it could not be found (`carriesSecret`). */
+  readonly isSearched: boolean
   /** Null when there is no credential to search for. */
   readonly searcher: Searcher | null
   /** Where the service takes credentials. */
@@ -69,7 +71,7 @@ interface Draft {
 export function readHead(source: HeadSource, terms: HeadTerms): Head {
   const { fields: names, hasBody } = source
   const { searcher, capture, acceptEncoding } = terms
-  const isRead = searcher !== null || capture !== undefined
+  const isRead = mustBeRead(terms)
   if (source.status === 206) requireWhole(terms)
   const coding = isRead && hasBody ? codingOf(names) : undefined
   const isCodedAgain = coding !== undefined && capture === undefined && isAccepted(acceptEncoding, coding)
@@ -118,7 +120,7 @@ function apply(action: Exclude<Action, 'keep' | 'drop'>, name: string, value: st
       requireChunked(value)
       return
     case 'content-type':
-      if (terms.searcher !== null && source.hasBody) requireSearchable(value)
+      if (mustSearch(terms) && source.hasBody) requireSearchable(value)
       headers.push(name, value)
       return
     case 'part':
@@ -126,7 +128,7 @@ function apply(action: Exclude<Action, 'keep' | 'drop'>, name: string, value: st
       headers.push(name, value)
       return
     case 'message-coding':
-      if (terms.searcher !== null && source.hasBody) requirePlainMessages(value)
+      if (mustSearch(terms) && source.hasBody) requirePlainMessages(value)
       headers.push(name, value)
       return
     case 'content-length':
@@ -168,9 +170,17 @@ function isPassed(
   }
 }
 
+function mustSearch({ searcher, isSearched }: HeadTerms): boolean {
+  return searcher !== null && isSearched
+}
+
+function mustBeRead(terms: HeadTerms): boolean {
+  return mustSearch(terms) || terms.capture !== undefined
+}
+
 /** Nobody asked for a part (`Range` does not leave the gateway), and in parts of a credential nothing is found. */
-function requireWhole({ searcher, capture }: HeadTerms): void {
-  if (searcher === null && capture === undefined) return
+function requireWhole(terms: HeadTerms): void {
+  if (!mustBeRead(terms)) return
   throw new GatewayError('upstream_encoding', 'The answer is a part, in which a credential could not be found.')
 }
 

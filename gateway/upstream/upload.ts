@@ -1,7 +1,7 @@
 /** The agent's body on its way up: small ones as one buffer that can be sent again, large ones as a stream with back-pressure. */
 import { Readable } from 'node:stream'
 import type { Outbound, RawHeaders } from '../protocol/message.ts'
-import type { GatewayError } from '../protocol/problem.ts'
+import { GatewayError } from '../protocol/problem.ts'
 
 /** A body up to this size is collected before it is sent, so that it can be sent again. */
 export const MAX_REPLAY_BYTES = 64 * 1024
@@ -59,7 +59,12 @@ export class Upload extends Readable {
     this.#source.off('close', this.#fail)
     this.push(null)
   }
-  readonly #fail = () => {
+  readonly #fail = (cause?: unknown) => {
+    // Whoever rewrites it found that it is not what its head announces: a refusal, not a client that left.
+    if (cause instanceof GatewayError) {
+      this.destroy(cause)
+      return
+    }
     this.#isBroken = true
     this.destroy(new Error('the body broke off'))
   }

@@ -1,0 +1,145 @@
+/**
+ * The session policy of a grant: what its operations need in IAM, at the places that the grant names, and nothing else. An operation
+ * whose service file names no IAM action is in no policy, so AWS denies it. IAM's `*` crosses slashes, so a place can come out wider
+ * than the grant says, never narrower; the gateway decides on each request besides. Pure.
+ */
+import { patternCovers } from '../protocol/authority.ts'
+import type { Authority, Grant, ParameterRule } from '../protocol/grant.ts'
+import { parsePathPattern } from '../protocol/path-pattern.ts'
+import { GatewayError } from '../protocol/problem.ts'
+import type { Operation, Service } from '../protocol/service.ts'
+import type { AwsConfig } from './aws-schema.ts'
+
+/** Characters that STS takes of a policy. */
+const MAX_LENGTH = 2048
+
+type Terms = Pick<AwsConfig, 'session_policy' | 'role_arn'>
+
+/** name → IAM patterns that it may stand for */
+type Bindings = ReadonlyMap<string, string>
+
+/** @throws {GatewayError} `credential_unconfigured` when nothing can be expressed, or not in so few characters. */
+export function sessionPolicy(service: Service, grant: Pick<Grant, 'authority'>, terms: Terms): string {
+  const partition = (terms.role_arn ?? '').split(':')[1] ?? 'aws'
+  /** resource → actions */
+  const allowed = new Map<string, Set<string>>()
+  for (const authority of grant.authority) {
+    for (const operation of service.operations.filter((one) => isCovered(authority, one))) {
+      for (const need of operation.iam ?? []) {
+        const [action = '', template = '*'] = need.split(' ')
+        const resources = terms.session_policy === 'grant' ? placesOf(template, operation, authority) : ['*']
+        for (const resource of resources) add(allowed, resource.replace('{partition}', partition), action)
+      }
+    }
+  }
+  const text = JSON.stringify({ Version: '2012-10-17', Statement: statements(allowed) })
+  if (allowed.size === 0)
+    throw unexpressed(`no operation of the grant at ${service.name} names the IAM actions it needs. Add \`iam\` to the operations in the service file, or set session_policy: none`)
+  if (text.length > MAX_LENGTH)
+    throw unexpressed(`it takes ${text.length} characters, and AWS takes ${MAX_LENGTH}. Let the grant name fewer operations or places, or set session_policy: ${terms.session_policy === 'grant' ? 'operations' : 'none'}`)
+  return text
+}
+
+function isCovered(authority: Authority, operation: Operation): boolean {
+  return authority.operations.some((pattern) => patternCovers(pattern, operation.name))
+}
+
+function add(allowed: Map<string, Set<string>>, resource: string, action: string): void {
+  const actions = allowed.get(resource) ?? new Set()
+  allowed.set(resource, actions.add(action))
+}
+
+/** Resources with the same actions share a statement: that is shortest. */
+function statements(allowed: ReadonlyMap<string, ReadonlySet<string>>): unknown[] {
+  const byActions = new Map<string, string[]>()
+  for (const [resource, actions] of [...allowed].sort(([a], [b]) => (a < b ? -1 : 1))) {
+    const key = [...actions].sort().join(' ')
+    byActions.set(key, [...(byActions.get(key) ?? []), resource])
+  }
+  return [...byActions].map(([actions, resources]) => ({ Effect: 'Allow', Action: actions.split(' '), Resource: resources }))
+}
+
+/** @param template `arn:{partition}:s3:::{bucket}/{key}`, with names of the operation's patterns, `query.NAME` or `body./POINTER`. */
+function placesOf(template: string, operation: Operation, authority: Authority): readonly string[] {
+  const found = new Set<string>()
+  for (const bindings of bindingsOf(operation, authority)) {
+    for (const place of filled(template, bindings, authority.constraints?.params ?? {})) found.add(place)
+  }
+  return [...found].filter((place) => ![...found].some((other) => other !== place && includes(other, place)))
+}
+
+/** Whether a pattern whose only wildcard is at its end matches all that another one does. */
+function includes(outer: string, inner: string): boolean {
+  return outer.indexOf('*') === outer.length - 1 && inner.startsWith(outer.slice(0, -1))
+}
+
+/** Every way in which a pattern of the operation meets a place of the grant. Without places: one way, in which nothing is bound. */
+function bindingsOf(operation: Operation, { paths, locations }: Authority): readonly Bindings[] {
+  const patterns = (operation.match ?? []).map((text) => /^\S+ ([^/\s]*)(\/[^\s?]*)/.exec(text)).filter((shape) => shape !== null)
+  const ways = patterns.flatMap(([, host = '', path = '']) => {
+    const atHosts = locations === undefined ? [NONE] : locations.flatMap((location) => hostBindings(host, location))
+    const atPaths = paths === undefined ? [NONE] : paths.flatMap((pattern) => pathBindings(path, pattern))
+    return atHosts.flatMap((one) => atPaths.map((other) => new Map([...one, ...other])))
+  })
+  return patterns.length === 0 ? [NONE] : ways
+}
+
+const NONE: Bindings = new Map()
+
+/** `{bucket}.s3.{region}.amazonaws.com` at `https://reports.s3.eu-west-1.amazonaws.com`. Not a pattern: nothing is bound. */
+function hostBindings(host: string, location: string): Bindings[] {
+  if (!host.includes('{')) return [NONE]
+  const name = URL.parse(location)?.hostname ?? ''
+  const names = [...host.matchAll(/\{([a-z0-9_]+)\+?\}/g)].map(([, label = '']) => label)
+  const shape = host.replace(/[.]/g, '\\.').replace(/\{[a-z0-9_]+\+\}/, '([a-z0-9.-]+)').replace(/\{[a-z0-9_]+\}/g, '([a-z0-9-]+)')
+  const values = new RegExp(`^${shape}$`).exec(name)?.slice(1)
+  return values === undefined ? [] : [new Map(names.map((label, i) => [label, values[i] ?? '*']))]
+}
+
+/** `/{bucket}/{key**+}` under `/reports/2026/**`. */
+function pathBindings(template: string, text: string): Bindings[] {
+  const pattern = parsePathPattern(text)
+  if (pattern === undefined) return []
+  const bound = new Map<string, string>()
+  const parts = template === '/' ? [] : template.slice(1).split('/')
+  const wanted = pattern.segments.map((segment) => (segment === '*' ? '*' : literal(segment)))
+  for (const [i, part] of parts.entries()) {
+    const [, name = '', rest] = /^\{([a-z0-9_]+)(\*\*)?\+?\}/.exec(part) ?? []
+    if (rest !== undefined) {
+      const tail = [...wanted.slice(i), ...(pattern.hasTail ? ['*'] : [])]
+      return tail.length === 0 ? [] : [bound.set(name, tail.join('/'))]
+    }
+    const here = wanted[i]
+    if (here === undefined && !pattern.hasTail) return []
+    if (name !== '') bound.set(name, here ?? '*')
+    else if (here !== undefined && here !== '*' && here !== literal(part)) return []
+  }
+  return pattern.segments.length > parts.length ? [] : [bound]
+}
+
+/** IAM user guide, "Policy variables": `${*}`, `${?}` and `${$}` stand for the characters themselves. */
+function literal(text: string): string {
+  return text.replace(/[*?$]/g, (character) => `\${${character}}`)
+}
+
+function filled(template: string, bindings: Bindings, params: Readonly<Record<string, ParameterRule>>): readonly string[] {
+  let texts: readonly string[] = [template]
+  for (const [whole, name = ''] of template.matchAll(/\{([^{}]+)\}/g)) {
+    if (name === 'partition') continue
+    const values = name.includes('.') ? valuesOf(params[name]) : [bindings.get(name) ?? '*']
+    // A client may name a resource by its ARN instead of its name.
+    texts = texts.flatMap((text) => values.map((value) => (value.startsWith('arn:') ? value : text.replace(whole, () => value))))
+  }
+  return texts
+}
+
+function valuesOf(rule: ParameterRule | undefined): readonly string[] {
+  if (rule?.equals !== undefined) return [literal(String(rule.equals))]
+  if (rule?.one_of !== undefined) return rule.one_of.map((value) => literal(String(value)))
+  if (rule?.prefix !== undefined) return [`${literal(rule.prefix)}*`]
+  return rule?.glob === undefined ? ['*'] : [rule.glob.split('*').map(literal).join('*')]
+}
+
+function unexpressed(why: string): GatewayError {
+  return new GatewayError('credential_unconfigured', `The session policy of this grant cannot be written: ${why}.`)
+}
