@@ -13,7 +13,7 @@ import { asGatewayError, type GatewayError } from './protocol/problem.ts'
 import { needsBody } from './protocol/reach.ts'
 import type { Endpoint } from './protocol/service.ts'
 import { traceIdOf } from './protocol/trace.ts'
-import { readContent } from './upstream/content.ts'
+import { needsContent, readContent } from './upstream/content.ts'
 import { cleanse } from './upstream/headers.ts'
 import type { Inspection } from './upstream/inspection.ts'
 
@@ -24,7 +24,11 @@ export interface RequestRooms {
     /** Default: nobody counts what never became a request. */
     turnedAway?(why: TurnedAway): void
   }
-  readonly catalogue: { locate(inbound: Inbound): Endpoint }
+  readonly catalogue: {
+    locate(inbound: Inbound): Endpoint
+    /** The same without what an agent put into the path in place of a credential. */
+    veiled(inbound: Inbound): Inbound
+  }
   readonly grants: {
     authenticate(inbound: Inbound): Grant | Promise<Grant>
     /** One of the agent's seats, or a refusal when too many of its calls are under way. */
@@ -56,12 +60,12 @@ interface Allowance {
 }
 
 export async function serveRequest(inbound: Inbound, house: RequestRooms): Promise<void> {
-  const event = house.audit.openCall(inbound) // first: a refusal is an event too
+  const event = house.audit.openCall(house.catalogue.veiled(inbound)) // first: a refusal is an event too
   try {
     const grant = event.authenticated(await house.grants.authenticate(inbound)) // 1 who, for whom, for which task
     using _seat = await house.grants.seat(grant, inbound.reply) // 2 when it is its turn
     const endpoint = event.located(house.catalogue.locate(inbound)) // 3 where to, as which operation
-    const whole = needsBody(grant, endpoint.operation.name) ? await readWhole(inbound, house) : inbound // 4 saying what, if that counts
+    const whole = await said(inbound, grant, endpoint, house) // 4 saying what, if that counts
     const decision = event.decided(house.policy.evaluate(ask(whole, grant, endpoint, house))) // 5 may it
     const permit = requirePermit(grant, endpoint, decision) // 6 or a refusal
     const inspection = event.inspected(house.upstream.inspect(whole, endpoint, decision.obligations)) // 7 no credential but ours
@@ -83,10 +87,12 @@ export async function serveRequest(inbound: Inbound, house: RequestRooms): Promi
   }
 }
 
-/** The agent took its time to send all of it, and its grant may have ended meanwhile. */
-async function readWhole(inbound: Inbound, house: RequestRooms): Promise<Inbound> {
-  const whole = await readContent(inbound)
-  await house.grants.authenticate(inbound)
+/** With its body where a grant looks into it, or the service takes credentials there or signs it. */
+async function said(inbound: Inbound, grant: Grant, { service, operation }: Endpoint, house: RequestRooms) {
+  const isJudged = needsBody(grant, operation.name)
+  if (!isJudged && !needsContent(service, inbound)) return inbound
+  const whole = await readContent(inbound, service, isJudged)
+  await house.grants.authenticate(inbound) // the agent took its time to send all of it, and its grant may have ended meanwhile
   return whole
 }
 
@@ -126,7 +132,7 @@ export async function admitTunnel(inbound: Inbound, house: RequestRooms): Promis
     await house.grants.authenticate(inbound)
     return true
   } catch (cause) {
-    const event = house.audit.openCall(inbound)
+    const event = house.audit.openCall(house.catalogue.veiled(inbound))
     house.refusals.write(inbound, await event.refused(asGatewayError(cause)), undefined)
     return false
   }

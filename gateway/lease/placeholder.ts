@@ -4,6 +4,7 @@
  */
 import { randomBytes } from 'node:crypto'
 import type { Inbound } from '../protocol/message.ts'
+import { credentialInPath } from '../protocol/path-slot.ts'
 import type { Service, Slot } from '../protocol/service.ts'
 
 const MARK = 'klp_'
@@ -32,14 +33,23 @@ export function isPlaceholder(text: string): boolean {
 }
 
 /** The placeholder in a credential slot of the service, or in Authorization; undefined where none stands. Cheap if there is none. */
-export function standingIn({ rawHeaders, rawPath }: Inbound, service: Service): Standing | undefined {
+export function standingIn({ rawHeaders, rawPath, content }: Inbound, service: Service): Standing | undefined {
   for (let i = 0; i + 1 < rawHeaders.length; i += 2) {
     const value = rawHeaders[i + 1] as string
     if (value.length < SHORTEST) continue
     const standing = inField(rawHeaders[i] as string, value, service)
     if (standing !== undefined) return standing
   }
-  return rawPath.includes(MARK) ? inQuery(rawPath, service) : undefined
+  for (const { slot, value } of content?.taken ?? []) {
+    const found = standing(value, slot)
+    if (found !== undefined) return found
+  }
+  return rawPath.includes(MARK) ? (inQuery(rawPath, service) ?? inPath(rawPath, service)) : undefined
+}
+
+function inPath(rawPath: string, { slots }: Service): Standing | undefined {
+  const found = credentialInPath(rawPath, slots)
+  return found && standing(found.text, found.slot)
 }
 
 function inField(field: string, value: string, { slots }: Service): Standing | undefined {
@@ -83,5 +93,7 @@ function inQuery(rawPath: string, { slots }: Service): Standing | undefined {
 }
 
 function standing(text: string, slot: Slot): Standing | undefined {
-  return isPlaceholder(text) ? { id: text.slice(-ID_LENGTH), slot } : undefined
+  if (!isPlaceholder(text)) return undefined
+  const { part: _, ...whole } = slot // what was captured has no parts
+  return { id: text.slice(-ID_LENGTH), slot: whole }
 }

@@ -17,6 +17,7 @@ import { createLocator } from './locate.ts'
 import type { Selection } from './selection.ts'
 import { readService, readServiceText, type ServiceDescription, type ServiceFile } from './service-file.ts'
 import { assembleService, type Site, UNMANAGED } from './site.ts'
+import { createVeil } from './veil.ts'
 
 export type { ServiceFile } from './service-file.ts'
 
@@ -40,6 +41,8 @@ export interface Catalogue {
    *   not have), `route_unknown`, `request_malformed`.
    */
   locate(inbound: Inbound): Endpoint
+  /** The request as it may be recorded (`veil.ts`). */
+  veiled(inbound: Inbound): Inbound
   /** Whether at least one operation matches the pattern: `github:*`, `github:issues.*`, `github:issues.read`. */
   knows(pattern: string): boolean
 }
@@ -198,6 +201,7 @@ function assembleCatalogue(sites: readonly Site[], digest: string, { source, shi
     },
     service: (name) => byName.get(name),
     locate: createLocator(sites),
+    veiled: createVeil(sites.map((site) => site.service)),
     knows: (pattern) => isOperationPattern(pattern) && names.some((name) => patternCovers(pattern, name)),
   }
 }

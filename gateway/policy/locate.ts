@@ -1,6 +1,7 @@
 /** Finds the place of one request. Everything read here is controlled by the agent until this has run (H7, H30). */
 import { HostTable, isHostPattern, parseHostPattern } from '../protocol/host-pattern.ts'
 import type { Inbound } from '../protocol/message.ts'
+import { credentialInMergedPath, credentialInPath } from '../protocol/path-slot.ts'
 import { GatewayError } from '../protocol/problem.ts'
 import { type Endpoint, type Operation, plainHost, type Service } from '../protocol/service.ts'
 import { canonicalPath, DEFAULT_PORTS, formatAuthority, parseAuthority } from '../protocol/target.ts'
@@ -108,14 +109,26 @@ function wrongScheme({ scheme, host }: Inbound, service: Service): GatewayError 
 
 /** @param host as the service has it: its name, or the pattern that it matches. */
 function endpointAt(inbound: Inbound, site: Site, place: Place, host = place.host): Endpoint {
-  const { rawPath, method } = inbound
+  const { method } = inbound
+  const rawPath = withoutCredential(inbound.rawPath, site.service)
   const path = canonicalPath(rawPath)
   const mark = rawPath.indexOf('?')
   if (mark !== -1 && OVERRIDE.test(rawPath)) refuseOverride(rawPath.slice(mark + 1))
   const found = site.tries.get(host)?.match(method, path, mark === -1 ? '' : rawPath.slice(mark + 1))
-  if (found !== undefined) return endpoint(inbound, place, found.value, path, found.params)
+  if (found !== undefined) return endpoint(rawPath, place, found.value, path, found.params)
   refuseUnclear(path)
-  return endpoint(inbound, place, isSafe(method) ? site.unlisted.read : site.unlisted.write, path, NO_PARAMS)
+  return endpoint(rawPath, place, isSafe(method) ? site.unlisted.read : site.unlisted.write, path, NO_PARAMS)
+}
+
+/** What the agent put into the path in place of a credential is for nobody to see, and for nothing to match. */
+function withoutCredential(rawPath: string, { slots }: Service): string {
+  const found = credentialInPath(rawPath, slots)
+  if (found !== undefined) return found.rest
+  if (credentialInMergedPath(rawPath, slots) === undefined) return rawPath
+  throw new GatewayError(
+    'path_ambiguous',
+    'The path holds an empty segment (//) or an encoded slash before a credential, where servers differ on what it means. Send a plain path.',
+  )
 }
 
 /** Without either, `refuseOverride` finds nothing: most queries need no second look. */
@@ -153,7 +166,7 @@ function refuseUnclear(path: string): void {
 
 const NO_PARAMS: Readonly<Record<string, string>> = Object.freeze({})
 
-function endpoint(inbound: Inbound, place: Place, spot: Spot, path: string, params: Endpoint['params']): Endpoint {
+function endpoint(rawPath: string, place: Place, spot: Spot, path: string, params: Endpoint['params']): Endpoint {
   const { scheme, host, port } = place
   return {
     service: spot.service,
@@ -162,7 +175,7 @@ function endpoint(inbound: Inbound, place: Place, spot: Spot, path: string, para
     host,
     port,
     path,
-    rawPath: inbound.rawPath,
+    rawPath,
     params,
   }
 }
@@ -171,7 +184,13 @@ const [UNMANAGED_READ, UNMANAGED_WRITE] = UNMANAGED.operations as readonly [Oper
 
 function unmanagedEndpoint(inbound: Inbound): Endpoint {
   const operation = isSafe(inbound.method) ? UNMANAGED_READ : UNMANAGED_WRITE
-  return endpoint(inbound, inbound, { service: UNMANAGED, operation }, canonicalPath(inbound.rawPath), NO_PARAMS)
+  return endpoint(
+    inbound.rawPath,
+    inbound,
+    { service: UNMANAGED, operation },
+    canonicalPath(inbound.rawPath),
+    NO_PARAMS,
+  )
 }
 
 /** RFC 9110 §9.2.1, without TRACE. */

@@ -4,11 +4,12 @@
  */
 import type { Duplex, Readable } from 'node:stream'
 import type { SecureContext, SecureContextOptions } from 'node:tls'
+import type { AwsClaim } from './aws-claim.ts'
 import type { Confirmation, Grant } from './grant.ts'
 import type { Meter } from './meter.ts'
 import type { GatewayError } from './problem.ts'
 import type { Secret } from './secret.ts'
-import type { Service } from './service.ts'
+import type { Service, Slot } from './service.ts'
 
 /** Flat header list: even indexes are names, odd indexes values (latin1). */
 export type RawHeaders = readonly string[]
@@ -87,7 +88,10 @@ export interface Inbound {
   readonly body: Readable | null
   /** It came over HTTP/2, and goes on over HTTP/2 where the upstream offers that. */
   readonly isHttp2?: boolean
-  /** Only where a grant looks into bodies: `body`, read whole before the decision. Exactly these bytes are sent. */
+  /**
+   * Only where a grant looks into bodies, or where a service takes credentials there or signs them: `body`, read whole before the
+   * decision, without what stood in slots. Exactly these bytes are sent, but for a credential of ours.
+   */
   readonly content?: Content
   readonly upgrade?: Upgrade
   readonly reply: Reply
@@ -95,8 +99,16 @@ export interface Inbound {
 
 export interface Content {
   readonly bytes: Buffer
-  /** What the bytes say, read in the one way that every reader agrees on. */
-  readonly json: unknown
+  /** What the bytes say, read in the one way that every reader agrees on. Undefined: they are no JSON. */
+  readonly json?: unknown
+  /** What the agent had put into slots. */
+  readonly taken: readonly SlotValue[]
+}
+
+/** What stood where a service takes a credential. */
+export interface SlotValue {
+  readonly slot: Slot
+  readonly value: string
 }
 
 /** Head of an upstream's answer. */
@@ -139,6 +151,8 @@ export interface Outbound {
   readonly secrets: readonly Secret[]
   /** Shown in TLS. Default: none. */
   readonly certificate?: ClientCertificate
+  /** What the agent's own AWS signature claimed, where the service is signed that way; the signature itself is gone. */
+  readonly signed?: AwsClaim
   /** Whether an answer of 4xx says that the credential is not taken. Default: status 401. */
   readonly isRejection?: ((answer: AnswerHead) => boolean) | undefined
   /** Codings that the agent can undo, as it said; the upstream is asked for `identity`. Absent: it said nothing. */

@@ -60,6 +60,12 @@ function readQuery(name: string, request: Readable): Found {
   return value === undefined ? UNREADABLE : { value }
 }
 
+/** Whether some common reader of queries and forms takes a parameter of this name for the one that is wanted. Both decoded. */
+export function isReadAs(name: string, wanted: string): boolean {
+  const [own] = name.split('\0', 1)
+  return isOneVariable(fold(own ?? ''), fold(wanted))
+}
+
 /** `filter` and `filter[state]` are one variable to PHP, Rails and qs; the later one replaces or joins the earlier. */
 function isOneVariable(a: string, b: string): boolean {
   return a === b || a.startsWith(`${b}[`) || b.startsWith(`${a}[`)
@@ -96,7 +102,7 @@ function fold(name: string): string {
 }
 
 /** Over upper case, so that `ſ` and `K` (Kelvin), which Go folds, become `s` and `k`. */
-function foldCase(name: string): string {
+export function foldCase(name: string): string {
   return name.toUpperCase().toLowerCase()
 }
 

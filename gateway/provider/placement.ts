@@ -7,6 +7,8 @@ import type { Outbound, RawHeaders } from '../protocol/message.ts'
 import { GatewayError } from '../protocol/problem.ts'
 import { Secret } from '../protocol/secret.ts'
 import { type Service, type Slot, servesHost } from '../protocol/service.ts'
+import { withFormField, withMember } from './placement-body.ts'
+import { certificateOf } from './placement-certificate.ts'
 import type { Credential } from './provider.ts'
 
 /** RFC 9110 §5.5 field content, kept to what latin1 can carry; no tab, because no credential has one. */
@@ -17,6 +19,9 @@ const COOKIE_VALUE = /^[\x21\x23-\x2b\x2d-\x3a\x3c-\x5b\x5d-\x7e]+$/
 
 /** RFC 6455 §4.1: a subprotocol is a token (RFC 9110 §5.6.2). */
 const TOKEN = /^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/
+
+/** RFC 3986 §3.3, without what some servers cut off, decode or split at. */
+const PATH_CHARACTERS = /^[A-Za-z0-9._~!$&'()*+,=:@-]+$/
 
 /** A credential as far as placing it goes. */
 export type Placeable = Pick<Credential, 'secret' | 'parts'>
@@ -59,15 +64,23 @@ export function createPlacement(): Placement {
       const filled = slotsToFill(service)
       if (filled.length === 0) return outbound
       requireOwnTarget(outbound)
-      return filled.reduce((next, slot) => put(rendered(credential, slot, service), slot, next), outbound)
+      return filled.reduce(
+        (next, slot) =>
+          slot.in === 'certificate'
+            ? withCertificate(next, credential)
+            : put(rendered(credential, slot, service), slot, next),
+        outbound,
+      )
     },
     derived(credential, service) {
       return slotsToFill(service).flatMap((slot) => {
+        if (slot.in === 'certificate') return []
         const secret = valueFor(credential, slot, service)
         const text = rendered(credential, slot, service)
         if (slot.in === 'basic') return [new Secret(text.slice('Basic '.length))]
         const other = slot.part === undefined || slot.part === 'username' ? [] : [secret]
-        return slot.in === 'query' && text !== secret.reveal() ? [...other, new Secret(text)] : other
+        const isEncoded = (slot.in === 'query' || slot.in === 'form') && text !== secret.reveal()
+        return isEncoded ? [...other, new Secret(text)] : other
       })
     },
   }
@@ -79,8 +92,10 @@ const filledSlots = new WeakMap<Service, readonly Slot[]>()
 function slotsToFill(service: Service): readonly Slot[] {
   const known = filledSlots.get(service)
   if (known !== undefined) return known
-  const parts = service.slots.filter((slot) => slot.part !== undefined)
-  const filled = parts.length > 0 ? parts : service.slots.slice(0, 1)
+  const isPart = (slot: Slot) => slot.part !== undefined || slot.in === 'certificate'
+  const filled = service.slots.some((slot) => slot.part !== undefined)
+    ? service.slots.filter(isPart)
+    : service.slots.slice(0, 1)
   filledSlots.set(service, filled)
   return filled
 }
@@ -95,7 +110,8 @@ function valueFor({ secret, parts }: Placeable, { part }: Slot, service: Service
   )
 }
 
-function requireOwnTarget({ service, scheme, host }: Outbound): void {
+/** @throws {GatewayError} `target_mismatch` */
+export function requireOwnTarget({ service, scheme, host }: Outbound): void {
   if (scheme === service.scheme && servesHost(service, host)) return
   throw new GatewayError(
     'target_mismatch',
@@ -117,9 +133,28 @@ function render(value: string, slot: Slot, username?: Secret): string {
       return checked(value, COOKIE_VALUE, slot)
     case 'subprotocol':
       return checked(`${slot.prefix}${value}`, TOKEN, slot)
+    case 'body':
+      return value
+    case 'form':
+      return formEncoded(checked(value, FIELD_VALUE, slot))
+    case 'path':
+      return checked(value, PATH_CHARACTERS, slot)
+    case 'signature':
+    case 'certificate':
+      throw new GatewayError(
+        'credential_unconfigured',
+        `The service takes no value but a ${slot.in}. Give it a credential of provider ${PROVIDERS[slot.in === 'signature' ? slot.scheme : 'certificate']}.`,
+      )
     default:
-      throw unplaceable(slot)
+      return slot satisfies never
   }
+}
+
+const PROVIDERS = { aws4: 'aws', hmac: 'hmac', certificate: 'mtls' } as const
+
+/** WHATWG URL §5.2. */
+function formEncoded(text: string): string {
+  return new URLSearchParams([['', text]]).toString().slice(1)
 }
 
 function checked(value: string, allowed: RegExp, slot: Slot): string {
@@ -134,6 +169,10 @@ function unplaceable(slot: Slot): GatewayError {
   )
 }
 
+function withCertificate(outbound: Outbound, credential: Placeable): Outbound {
+  return { ...outbound, certificate: certificateOf(credential) }
+}
+
 function put(text: string, slot: Slot, outbound: Outbound): Outbound {
   switch (slot.in) {
     case 'header':
@@ -146,9 +185,29 @@ function put(text: string, slot: Slot, outbound: Outbound): Outbound {
       return { ...outbound, headers: withCookie(outbound.headers, slot.name, text) }
     case 'subprotocol':
       return { ...outbound, headers: withSubprotocol(outbound.headers, text) }
+    case 'body':
+      return withMember(outbound, slot, text)
+    case 'form':
+      return withFormField(outbound, slot, `${formEncoded(slot.name)}=${text}`)
+    case 'path':
+      return { ...outbound, path: withPathCredential(outbound, slot.prefix, text) }
     default:
       throw unplaceable(slot)
   }
+}
+
+/** Nothing stands behind the prefix any more: `/bot/sendMessage` (`protocol/path-slot.ts`). */
+function withPathCredential({ path, service }: Outbound, prefix: string, text: string): string {
+  const end = prefix.length + 1
+  const next = path.charAt(end)
+  if (path.startsWith(`/${prefix}`)) {
+    if (next === '' || next === '/' || next === '?') return `${path.slice(0, end)}${text}${path.slice(end)}`
+    throw new Error(`the path was not cleansed before a credential is attached`)
+  }
+  throw new GatewayError(
+    'request_malformed',
+    `${service.name} takes its credential in paths that begin with /${prefix}, and this one does not. Send the call as its API describes it.`,
+  )
 }
 
 function withField(headers: RawHeaders, name: string, value: string): RawHeaders {

@@ -3,12 +3,15 @@
  * the service takes a credential, and what would defeat the scrub of the answer. Attaching comes later, elsewhere: nothing
  * here knows a credential.
  */
+import { readAwsClaim, withoutAwsSignature } from '../protocol/aws-claim.ts'
 import type { Grant } from '../protocol/grant.ts'
 import type { Censor, Inbound, Outbound } from '../protocol/message.ts'
 import type { Meter } from '../protocol/meter.ts'
 import { GatewayError } from '../protocol/problem.ts'
+import { forBody } from '../protocol/raw-headers.ts'
 import type { Endpoint } from '../protocol/service.ts'
 import { DEFAULT_PORTS, formatAuthority } from '../protocol/target.ts'
+import { bodySlotsOf } from './body-slots.ts'
 import { requireNoGrant } from './grant-in.ts'
 import { type Action, actionOn, type Plan, planFor } from './request-fields.ts'
 import { withoutCookie, withoutParameter, withoutSubprotocol } from './slots.ts'
@@ -55,9 +58,15 @@ export function cleanse(inbound: Inbound, { grant, endpoint }: Permitted, meter?
     throw new GatewayError('method_refused', `${method} is never forwarded: its answer would repeat the request.`)
   }
   const plan = planFor(service, inbound)
+  const signed = plan.isAwsSigned ? { signed: readAwsClaim(inbound.rawHeaders, endpoint.rawPath) } : {}
   const path = cleansePath(endpoint.rawPath, plan)
-  const { headers, acceptEncoding } = cleanseHeaders(inbound, endpoint, plan)
+  const { headers: fields, acceptEncoding } = cleanseHeaders(inbound, endpoint, plan)
+  const headers = content === undefined || content.taken.length === 0 ? fields : forBody(fields, content.bytes.length)
   requireNoGrant(path, headers)
+  // A credential of ours may come into such a body: what is foreign in it has to be seen before.
+  const isLooked = content !== undefined && bodySlotsOf(service).length > 0
+  const refusal = isLooked ? censor?.look(content.bytes, true) : undefined
+  if (refusal !== undefined) throw refusal
   return {
     method,
     service,
@@ -67,12 +76,13 @@ export function cleanse(inbound: Inbound, { grant, endpoint }: Permitted, meter?
     path,
     headers,
     acceptEncoding,
+    ...signed,
     body: content?.bytes ?? body,
     isHttp2: inbound.isHttp2 === true,
     upgrade: inbound.upgrade,
     grant,
     meter,
-    censor,
+    censor: isLooked ? undefined : censor,
     isolation: `${grant.tenant}\n${grant.id}`,
     secrets: [],
   }
@@ -80,7 +90,8 @@ export function cleanse(inbound: Inbound, { grant, endpoint }: Permitted, meter?
 
 function cleansePath(rawPath: string, plan: Plan): string {
   if (rawPath.charCodeAt(0) !== 0x2f) throw malformed('the path does not start with a slash')
-  return plan.parameters.reduce(withoutParameter, rawPath)
+  const plain = plan.isAwsSigned ? withoutAwsSignature(rawPath) : rawPath
+  return plan.parameters.reduce(withoutParameter, plain)
 }
 
 function cleanseHeaders(

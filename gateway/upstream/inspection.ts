@@ -5,6 +5,7 @@
 import { gunzipSync } from 'node:zlib'
 import type { Obligations } from '../protocol/decision.ts'
 import type { Censor, Inbound, RawHeaders, Sighting } from '../protocol/message.ts'
+import { credentialInPath } from '../protocol/path-slot.ts'
 import { GatewayError } from '../protocol/problem.ts'
 import { valuesOf } from '../protocol/raw-headers.ts'
 import type { Endpoint, Service } from '../protocol/service.ts'
@@ -164,7 +165,8 @@ function placesOf({ rawHeaders, rawPath }: Inbound, service: Service): [where: s
     const stays = name === 'authorization' || name.startsWith('proxy-') || slots.has(name)
     if (!stays && value.length >= SHORTEST) places.push([`header ${name}`, `${name}: ${value}`])
   }
-  if (rawPath.length >= SHORTEST) places.push(['path or query', rawPath])
+  if (rawPath.length >= SHORTEST)
+    places.push(['path or query', credentialInPath(rawPath, service.slots)?.rest ?? rawPath])
   return places
 }
 

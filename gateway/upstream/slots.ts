@@ -1,21 +1,24 @@
 /** Removes a credential that the agent put into a query, a cookie or a subprotocol, and leaves every other byte as it was. Pure. */
 import type { Inbound } from '../protocol/message.ts'
+import { isReadAs } from '../protocol/parameter.ts'
+import { credentialInPath } from '../protocol/path-slot.ts'
 import type { Service, Slot } from '../protocol/service.ts'
+import { withoutFields } from './body-slots.ts'
 
-/** The path without parameters of this name, however the name is percent-encoded. */
+/** The path without parameters that some server would read under this name, however it is spelt. */
 export function withoutParameter(rawPath: string, name: string): string {
   const start = rawPath.indexOf('?')
   if (start === -1) return rawPath
-  const parts = rawPath.slice(start + 1).split('&')
-  const kept = parts.filter((part) => parameterName(part) !== name)
-  if (kept.length === parts.length) return rawPath
-  return kept.length === 0 ? rawPath.slice(0, start) : `${rawPath.slice(0, start)}?${kept.join('&')}`
+  const query = rawPath.slice(start + 1)
+  const kept = withoutFields(query, (found) => isReadAs(found, name))
+  if (kept === query) return rawPath
+  return kept === '' ? rawPath.slice(0, start) : `${rawPath.slice(0, start)}?${kept}`
 }
 
 /** The value of a Cookie field without cookies of this name; empty when none is left. */
 export function withoutCookie(value: string, name: string): string {
   const parts = value.split(';')
-  const kept = parts.filter((part) => part.split('=', 1)[0]?.trim() !== name)
+  const kept = parts.filter((part) => !isCookie(part, name))
   return kept.length === parts.length ? value : kept.join(';').trimStart()
 }
 
@@ -26,20 +29,23 @@ export function withoutSubprotocol(value: string, prefix: string): string {
   return kept.length === parts.length ? value : kept.join(',').trim()
 }
 
-function parameterName(part: string): string {
-  const end = part.indexOf('=')
-  const raw = end === -1 ? part : part.slice(0, end)
-  if (!raw.includes('%') && !raw.includes('+')) return raw
+/** RFC 6265 §5.2; some servers decode the name, or ignore its case. */
+function isCookie(part: string, name: string): boolean {
+  const own = part.split('=', 1)[0]?.trim() ?? ''
+  return own === name || isReadAs(own.includes('%') ? decodeLoosely(own) : own, name)
+}
+
+function decodeLoosely(text: string): string {
   try {
-    return decodeURIComponent(raw.replaceAll('+', ' '))
+    return decodeURIComponent(text)
   } catch {
-    return raw // not UTF-8: no parameter of ours
+    return text
   }
 }
 
 /** What an agent put where the service takes credentials: the value alone, without scheme, prefix and user name. */
 export function valuesInSlots(
-  { rawHeaders, rawPath }: Pick<Inbound, 'rawHeaders' | 'rawPath'>,
+  { rawHeaders, rawPath, content }: Pick<Inbound, 'rawHeaders' | 'rawPath' | 'content'>,
   { slots }: Pick<Service, 'slots'>,
 ): { readonly name: string; readonly value: string }[] {
   const found: { name: string; value: string }[] = []
@@ -58,7 +64,14 @@ export function valuesInSlots(
   for (const slot of slots) {
     if (slot.in === 'query') found.push(...query.getAll(slot.name).map((value) => ({ name: `?${slot.name}`, value })))
   }
+  const inPath = credentialInPath(rawPath, slots)
+  if (inPath !== undefined) found.push({ name: `path /${inPath.slot.prefix}`, value: inPath.text })
+  for (const { slot, value } of content?.taken ?? []) found.push({ name: nameOf(slot), value })
   return found
+}
+
+function nameOf(slot: Slot): string {
+  return slot.in === 'body' ? `body ${slot.pointer}` : slot.in === 'form' ? `form ${slot.name}` : slot.in
 }
 
 /** Of Basic the password, of any other scheme what follows it. */
@@ -76,7 +89,7 @@ function tokenOf(authorization: string): string {
 function cookiesIn(value: string, slots: readonly Slot[]): { name: string; value: string }[] {
   return value.split(';').flatMap((part) => {
     const [name = '', ...rest] = part.trim().split('=')
-    const isSlot = slots.some((slot) => slot.in === 'cookie' && slot.name === name)
+    const isSlot = slots.some((slot) => slot.in === 'cookie' && isCookie(name, slot.name))
     return isSlot ? [{ name: `cookie ${name}`, value: rest.join('=') }] : []
   })
 }

@@ -143,7 +143,7 @@ function rooms({ calls, refused, upstream, state, clock }: Backing): RequestRoom
         return callEvent(inbound, refused)
       },
     },
-    catalogue: { locate },
+    catalogue: { locate, veiled: (inbound) => inbound },
     grants: {
       async authenticate({ presented }) {
         await Promise.resolve()

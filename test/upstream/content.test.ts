@@ -6,7 +6,7 @@ import fc from 'fast-check'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { GatewayError } from '../../gateway/protocol/problem.ts'
 import { readContent } from '../../gateway/upstream/content.ts'
-import { exchange, inbound, listen, shut } from './upstream.fixture.ts'
+import { exchange, inbound, listen, service, shut } from './upstream.fixture.ts'
 
 interface Reading {
   readonly json?: unknown
@@ -16,7 +16,7 @@ interface Reading {
 
 const readings: Reading[] = []
 const server = createServer((request, response) => {
-  readContent(inbound({ method: request.method ?? '', rawHeaders: request.rawHeaders, body: request }))
+  readContent(inbound({ method: request.method ?? '', rawHeaders: request.rawHeaders, body: request }), service(), true)
     .then(
       ({ content }) => readings.push({ ...content }),
       (refused: GatewayError) => readings.push({ refused }),
@@ -130,5 +130,5 @@ describe('content that two readers could take for two things', () => {
 
 it('leaves a request without a body alone', async () => {
   const call = inbound()
-  expect(await readContent(call)).toBe(call)
+  expect(await readContent(call, service(), true)).toBe(call)
 })
