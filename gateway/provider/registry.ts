@@ -7,10 +7,15 @@ import type { Clock } from '../protocol/clock.ts'
 import { createAws } from './aws.ts'
 import { awsSchema } from './aws-schema.ts'
 import { clientCredentialsSchema } from './client-credentials-schema.ts'
+import { createElasticsearch, elasticsearchSchema } from './elasticsearch.ts'
 import { createGithubApp } from './github-app.ts'
 import { githubAppSchema } from './github-schema.ts'
 import { createGitlab } from './gitlab.ts'
 import { gitlabSchema } from './gitlab-schema.ts'
+import { createGoogle } from './google.ts'
+import { googleSchema } from './google-schema.ts'
+import { createKubernetes } from './kubernetes.ts'
+import { kubernetesSchema } from './kubernetes-schema.ts'
 import { createClientCredentials } from './oauth-client-credentials.ts'
 import { createPlacement, type Placement } from './placement.ts'
 import type { Assertions, FetchFor, Provider } from './provider.ts'
@@ -36,8 +41,11 @@ export type BuiltTools = ProviderTools & { readonly placement: Placement }
 /** name in settings → settings schema (strict) and factory */
 export const providerKinds = {
   aws: { schema: awsSchema, create: createAws },
+  elasticsearch: { schema: elasticsearchSchema, create: createElasticsearch },
   github_app: { schema: githubAppSchema, create: createGithubApp },
   gitlab: { schema: gitlabSchema, create: createGitlab },
+  google: { schema: googleSchema, create: createGoogle },
+  kubernetes: { schema: kubernetesSchema, create: createKubernetes },
   oauth_client_credentials: { schema: clientCredentialsSchema, create: createClientCredentials },
   static: { schema: staticSchema, create: createStatic },
   vault: { schema: vaultSchema, create: createVault },

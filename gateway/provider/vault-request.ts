@@ -2,6 +2,7 @@
 import type { Grant } from '../protocol/grant.ts'
 import { GatewayError } from '../protocol/problem.ts'
 import type { Endpoint } from '../protocol/service.ts'
+import { type Roles, roleKey } from './roles.ts'
 
 export type Parameters = Readonly<Record<string, string | number | boolean>>
 
@@ -9,8 +10,7 @@ export interface VaultTemplate {
   /** Below `/v1/`. */
   readonly path: string
   readonly parameters: Parameters
-  /** Operation (`invoices.read`) or access (`read`) → role at the server. */
-  readonly roles: Readonly<Record<string, string>>
+  readonly roles: Roles<string>
 }
 
 export type Filled = Pick<VaultTemplate, 'path' | 'parameters'>
@@ -53,11 +53,8 @@ export function fill(template: VaultTemplate, endpoint: Endpoint, grant: Grant):
 
 function nameFor(name: string, { roles }: VaultTemplate, { operation, params }: Endpoint, grant: Grant): string {
   switch (name) {
-    case 'role': {
-      const key = [operation.id, operation.access].find((key) => Object.hasOwn(roles, key))
-      if (key !== undefined) return roles[key] ?? ''
-      throw unconfigured(`no role is meant for ${operation.name}, which is ${operation.access}: add it to roles`)
-    }
+    case 'role':
+      return roles[roleKey(roles, operation)] ?? ''
     case 'task':
       return grant.task.id
     case 'agent':
