@@ -1,4 +1,5 @@
 /** The part of the composition root that gets credentials: the providers of the settings, the leases around them, and what is published for both. */
+import { join } from 'node:path'
 import type { Redis } from 'ioredis'
 import type { Audit } from './audit/audit.ts'
 import type { Keys } from './keys.ts'
@@ -10,6 +11,8 @@ import { createAssertions, type PublishedAssertions } from './provider/assertion
 import type { Provider } from './provider/provider.ts'
 import type { ReadSecret } from './provider/reference.ts'
 import { createProvider, type ProviderTools } from './provider/registry.ts'
+import { createVaultConnection } from './provider/vault-connection.ts'
+import { readingVault } from './provider/vault-kv.ts'
 import type { Settings } from './settings.ts'
 import type { Upstream } from './upstream/forward.ts'
 
@@ -30,9 +33,15 @@ export interface CredentialParts {
 export function openHouseCredentials(settings: Settings, parts: CredentialParts): HouseCredentials {
   const { upstream, redis, audit, keys, clock, readSecret } = parts
   const assertions = createAssertions(keys.assertions, `${settings.publicUrl}/assertions`, clock)
-  const tools = { fetchFor: upstream.fetchFor, clock, readSecret, assertions }
+  const outside = { fetchFor: upstream.fetchFor, clock, readSecret, assertions }
+  const vault = settings.vault && createVaultConnection(settings.vault, outside)
+  const tools = { ...outside, readSecret: readingVault(readSecret, vault), vault }
   const leases = createLeases({
     providers: buildProviders(settings, tools),
+    fallbacks: new Map(
+      Object.entries(settings.credentials).flatMap(([name, { fallback }]) => (fallback ? [[name, fallback]] : [])),
+    ),
+    custodyFile: join(settings.dataDir, 'credentials.sqlite'),
     cache: redis ? createRedisCache({ redis }) : createMemoryCache({ clock }),
     sealKey: keys.lease,
     clock,

@@ -80,6 +80,15 @@ export const kinds: Readonly<Record<string, Kind>> = {
     written: 'when the issuer gave none',
     members: under({ ...lease, cause, code: text('Why: a code of docs/errors.md.'), ms: millis('That it took.') }),
   },
+  'lease.warmed': {
+    written: 'before a credential is fetched ahead of the call that it is for',
+    members: under({
+      service: lease.service,
+      operation: text('Operation that policy was asked about.'),
+      grant: lease.grant,
+      policy_ids: z.array(z.string()).describe('Policies that decided.'),
+    }),
+  },
   'lease.captured': {
     written: 'before an answer goes on without the credential that it held',
     members: under({ ...lease, ...held, operation: text('Operation that was answered.') }),
@@ -93,10 +102,14 @@ export const kinds: Readonly<Record<string, Kind>> = {
       expires: held.expires
         .nullable()
         .describe('When the credential itself ends, epoch seconds: a little after its lease.'),
-      reason: z.enum(['grant_ended', 'single_use', 'unusable', 'unrecorded', 'leaked']),
+      reason: z
+        .enum(['grant_ended', 'single_use', 'unusable', 'unrecorded', 'leaked', 'ordered', 'abandoned'])
+        .describe('`ordered`: somebody said so. `abandoned`: the process that held it was killed.'),
       outcome: z
-        .enum(['revoked', 'failed', 'expires'])
-        .describe('`expires`: its issuer cannot end it, so it ends by itself.'),
+        .enum(['revoked', 'failed', 'expires', 'expired'])
+        .describe(
+          '`failed`: it is tried again until it succeeds (`revoked`) or the credential has ended by itself (`expired`), which is another entry. `expires`: its issuer cannot end it, so it ends by itself.',
+        ),
       ms: millis('That it took.'),
     }),
   },

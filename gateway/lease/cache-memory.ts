@@ -29,6 +29,7 @@ export function createMemoryCache(o: {
 }
 
 class MemoryCache implements LeaseCache {
+  readonly isShared = false
   readonly #clock: Pick<Clock, 'elapsedMs'>
   readonly #maxEntries: number
   /** grant id → its values and locks, oldest grant first */
@@ -86,15 +87,26 @@ class MemoryCache implements LeaseCache {
     return this.#lastFence
   }
 
+  async extend(key: LeaseKey, fence: number, ttlMs: number): Promise<void> {
+    const lock = this.#shelves.get(key.grant)?.locks.get(key.id)
+    const nowMs = this.#clock.elapsedMs()
+    if (lock?.fence === fence && lock.untilMs > nowMs)
+      this.#shelf(key.grant).locks.set(key.id, { fence, untilMs: nowMs + ttlMs })
+  }
+
   async unlock(key: LeaseKey, fence: number): Promise<void> {
     const locks = this.#shelves.get(key.grant)?.locks
     // The token stays behind, expired: a holder that was late must still find itself superseded.
     if (locks?.get(key.id)?.fence === fence) locks.set(key.id, { fence, untilMs: 0 })
   }
 
+  async list(grant: string): Promise<readonly Stored[]> {
+    return this.#valuesOf(grant)
+  }
+
   async purge(grant: string): Promise<readonly Stored[]> {
     const nowMs = this.#clock.elapsedMs()
-    const removed = [...(this.#shelves.get(grant)?.values.values() ?? [])].filter((kept) => kept.untilMs > nowMs)
+    const removed = this.#valuesOf(grant)
     this.#drop(grant)
     if (this.#ended.size >= this.#maxEntries) this.#forgetEnded(nowMs)
     this.#ended.set(grant, nowMs + ENDED_MS)
@@ -117,6 +129,11 @@ class MemoryCache implements LeaseCache {
     const shelf: Shelf = { values: new Map(), locks: new Map() }
     this.#shelves.set(grant, shelf)
     return shelf
+  }
+
+  #valuesOf(grant: string): readonly Kept[] {
+    const nowMs = this.#clock.elapsedMs()
+    return [...(this.#shelves.get(grant)?.values.values() ?? [])].filter((kept) => kept.untilMs > nowMs)
   }
 
   #valid(key: LeaseKey): Kept | undefined {

@@ -29,10 +29,27 @@ redis.call('PEXPIRE', KEYS[2], ARGV[2])
 redis.call('SET', KEYS[1], fence, 'NX', 'PX', ARGV[1])
 return fence`
 
+/** KEYS lock; ARGV fence, lock ms. */
+export const EXTEND = `
+if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('PEXPIRE', KEYS[1], ARGV[2]) end
+return 0`
+
 /** KEYS lock; ARGV fence. */
 export const UNLOCK = `
 if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end
 return 0`
+
+/** KEYS index; ARGV prefix of values. */
+export const LIST = `
+local found = {}
+for _, id in ipairs(redis.call('SMEMBERS', KEYS[1])) do
+  local value = redis.call('GET', ARGV[1] .. id)
+  if value then
+    found[#found + 1] = id
+    found[#found + 1] = value
+  end
+end
+return found`
 
 /** KEYS index, ended; ARGV prefix of values, ended ms, channel, grant. Values share the hash tag of the declared keys. */
 export const PURGE = `

@@ -7,7 +7,7 @@ import { hash } from 'node:crypto'
 import { Command, type Redis } from 'ioredis'
 import { GatewayError } from '../protocol/problem.ts'
 import { ENDED_MS, type LeaseCache, type LeaseKey, type StoreOutcome } from './cache.ts'
-import { PURGE, REMOVE, SET, TAKE_LOCK, UNLOCK } from './cache-redis-scripts.ts'
+import { EXTEND, LIST, PURGE, REMOVE, SET, TAKE_LOCK, UNLOCK } from './cache-redis-scripts.ts'
 
 /** Milliseconds for one command; on one network a command takes less than one. */
 const COMMAND_TIMEOUT_MS = 250
@@ -24,9 +24,13 @@ export function createRedisCache(o: { readonly redis: Redis; readonly prefix?: s
   const channel = `${prefix}purged`
   const burnt = `${prefix}burnt`
   const ask = bounded(o.redis)
+  // As a command object: the answer is needed as bytes, and `callBuffer` breaks under automatic pipelining.
+  const bytesOf = (args: (string | number)[]) => () =>
+    o.redis.sendCommand(new Command('eval', args, { replyEncoding: null })) as Promise<Buffer[]>
   let subscriber: Redis | undefined
 
   return {
+    isShared: true,
     async get(key) {
       return (await ask(() => o.redis.getBuffer(names(prefix, key).value))) ?? undefined
     },
@@ -54,17 +58,20 @@ export function createRedisCache(o: { readonly redis: Redis; readonly prefix?: s
       const at = names(prefix, key)
       return (await ask(() => o.redis.eval(TAKE_LOCK, 2, at.lock, at.fence, ttlMs, ENDED_MS))) as number | null
     },
+    async extend(key, fence, ttlMs) {
+      await ask(() => o.redis.eval(EXTEND, 1, names(prefix, key).lock, fence, ttlMs))
+    },
     async unlock(key, fence) {
       await ask(() => o.redis.eval(UNLOCK, 1, names(prefix, key).lock, fence))
+    },
+    async list(grant) {
+      const group = groupOf(prefix, grant)
+      return pairs(await ask(bytesOf([LIST, 1, `${group}:index`, `${group}:value:`])), grant)
     },
     async purge(grant) {
       const group = groupOf(prefix, grant)
       const args = [PURGE, 2, `${group}:index`, `${group}:ended`, `${group}:value:`, ENDED_MS, channel, grant]
-      // As a command object: the answer is needed as bytes, and `callBuffer` breaks under automatic pipelining.
-      const command = (): Promise<unknown> =>
-        o.redis.sendCommand(new Command('eval', args, { replyEncoding: null })) as Promise<unknown>
-      const flat = (await ask(command)) as Buffer[]
-      return pairs(flat, grant)
+      return pairs(await ask(bytesOf(args)), grant)
     },
     onPurge(listener) {
       subscriber ??= subscribe(o.redis, [channel, burnt])

@@ -30,6 +30,8 @@ export interface StoreTerms {
 
 /** Every method rejects with `store_unavailable` within a bounded time when the store cannot be reached. */
 export interface LeaseCache {
+  /** Whether what is in it is still there when this process has ended, and other replicas see it. */
+  readonly isShared: boolean
   get(key: LeaseKey): Promise<Buffer | undefined>
   set(key: LeaseKey, value: Buffer, terms: StoreTerms): Promise<StoreOutcome>
   /** Compare and delete: removes the value only if it is still exactly this one. */
@@ -40,8 +42,12 @@ export interface LeaseCache {
   onBurn(listener: (grant: string, credentialId: string) => void): void
   /** @returns a fencing token that grows with every holder, or null while somebody else holds the lock. */
   lock(key: LeaseKey, ttlMs: number): Promise<number | null>
+  /** Keeps the lock for as long again, if this token still holds it. */
+  extend(key: LeaseKey, fence: number, ttlMs: number): Promise<void>
   /** Gives the lock back if this token still holds it. */
   unlock(key: LeaseKey, fence: number): Promise<void>
+  /** Everything of a grant, left where it is. */
+  list(grant: string): Promise<readonly Stored[]>
   /** Removes everything of a grant and refuses new values for it for an hour, the ceiling of a grant's life. */
   purge(grant: string): Promise<readonly Stored[]>
   /** Called with the grant id when any replica, this one included, purges a grant. */

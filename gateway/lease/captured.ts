@@ -14,11 +14,11 @@ import type { Service, Slot } from '../protocol/service.ts'
 import { createPlacement } from '../provider/placement.ts'
 import type { LeaseCache, LeaseKey } from './cache.ts'
 import type { Ended } from './ended.ts'
-import type { RecordLease } from './issue.ts'
 import { leaseKey } from './key.ts'
 import type { Lease } from './lease.ts'
 import { newPlaceholder, type Standing } from './placeholder.ts'
-import { CAPTURED, revokeUnused } from './revoke.ts'
+import type { RecordLease } from './record.ts'
+import { CAPTURED, recordRevocation } from './revoke.ts'
 import type { Seal } from './seal.ts'
 
 export interface CaptiveRooms {
@@ -110,7 +110,8 @@ export class Captives {
     this.#rooms.cache.burn(key, sealed, credentialId).catch(() => undefined)
     const credential = { secret, ephemeral: true, expiresAt: untilMs / 1000 }
     const claim = { name: '', provider: CAPTURED, service, grant }
-    void revokeUnused({ claim, credential, credentialId, reason: 'leaked' }, this.#rooms)
+    const burnt = { claim, credential, credentialId, reason: 'leaked' } as const
+    void recordRevocation(burnt, 'expires', { ...this.#rooms, startedMs: this.#rooms.clock.elapsedMs() })
   }
 
   /** The grant has ended, or one credential of it may not be used any more. */
@@ -154,6 +155,8 @@ export class Captives {
       ...{
         tenant: grant.tenant,
         name: '',
+        identity: '',
+        service: endpoint.service.name,
         secret: captive.secret,
         parts: undefined,
         ephemeral: true,

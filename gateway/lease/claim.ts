@@ -22,11 +22,28 @@ export interface Claim {
   readonly role: string | undefined
 }
 
-/** @throws {GatewayError} `credential_unconfigured` when settings have no credential of the service's name; what `Provider.role` throws. */
-export function claimOf(permit: Permit, providers: ReadonlyMap<string, Provider>, macKey: KeyObject): Claim {
+/** What claims are made with. */
+export interface Sources {
+  /** By name in settings. */
+  readonly providers: ReadonlyMap<string, Provider>
+  /** Name → name of the credential that is asked for while its issuer is away. Without a cycle. */
+  readonly fallbacks: ReadonlyMap<string, string>
+  readonly macKey: KeyObject
+}
+
+/**
+ * The claim on the service's credential, then on those that stand in for it while its issuer is away, each made when it is wanted.
+ * @throws {GatewayError} `credential_unconfigured` when settings have no credential of the service's name; what `Provider.role` throws.
+ */
+export function* claimsOf(permit: Permit, sources: Sources): Generator<Claim, void> {
+  const { credential } = permit.endpoint.service
+  for (let name = credential; name !== undefined; name = sources.fallbacks.get(name))
+    yield claimOn(name, permit, sources)
+}
+
+function claimOn(name: string, permit: Permit, { providers, macKey }: Sources): Claim {
   const { grant, endpoint, decision } = permit
   const { service } = endpoint
-  const name = service.credential ?? ''
   const provider = providers.get(name)
   if (provider === undefined) throw unconfigured(service, name)
   const { ttlS } = decision.obligations

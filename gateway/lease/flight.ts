@@ -3,52 +3,24 @@
  * ends nothing. Across replicas a lock with a fencing token in the shared cache lets one issue while the others wait briefly.
  */
 import { setTimeout as pause } from 'node:timers/promises'
-import type { Clock } from '../protocol/clock.ts'
-import { GatewayError, type ProblemCode } from '../protocol/problem.ts'
+import { GatewayError } from '../protocol/problem.ts'
 import type { LeaseCache, LeaseKey } from './cache.ts'
-
-/**
- * Failures of an issuer, and for how many milliseconds the next call is refused with the same one, so that a broken issuer
- * is not stormed. Anything else (shutdown, an ended grant, a log that cannot be written) is not the issuer's and is not kept.
- */
-const KEPT_MS: Partial<Record<ProblemCode, number>> = {
-  credential_rejected: 5_000,
-  credential_too_wide: 5_000,
-  credential_unconfigured: 5_000,
-  credential_unavailable: 2_000,
-}
+import type { Failures } from './failures.ts'
 
 export interface Flight<T> {
   /** The work under way for this id, or else this work. Shared failures are the same error for everyone who waits. */
   run(id: string, work: () => Promise<T>): Promise<T>
 }
 
-export function createFlight<T>(clock: Clock): Flight<T> {
+export function createFlight<T>(failures: Pick<Failures, 'requireNone'>): Flight<T> {
   /** id → issue under way */
   const underway = new Map<string, Promise<T>>()
-  /** id → last failure of the issuer; at most a few seconds old */
-  const failures = new Map<string, { readonly error: GatewayError; readonly untilMs: number }>()
-
-  function keep(id: string, error: unknown): void {
-    const keptMs = error instanceof GatewayError ? KEPT_MS[error.code] : undefined
-    if (keptMs === undefined) return
-    const nowMs = clock.elapsedMs()
-    for (const [other, failure] of failures) if (failure.untilMs <= nowMs) failures.delete(other)
-    failures.set(id, { error: error as GatewayError, untilMs: nowMs + keptMs })
-  }
-
   return {
-    run(id, work) {
+    async run(id, work) {
       const known = underway.get(id)
       if (known !== undefined) return known
-      const failure = failures.get(id)
-      if (failure !== undefined && failure.untilMs > clock.elapsedMs()) return Promise.reject(failure.error)
-      const started = work()
-        .catch((error: unknown) => {
-          keep(id, error)
-          throw error
-        })
-        .finally(() => underway.delete(id))
+      failures.requireNone(id)
+      const started = work().finally(() => underway.delete(id))
       underway.set(id, started)
       return started
     },
@@ -56,11 +28,11 @@ export function createFlight<T>(clock: Clock): Flight<T> {
 }
 
 export interface SharedIssue<T> {
-  readonly cache: Pick<LeaseCache, 'lock' | 'unlock'>
+  readonly cache: Pick<LeaseCache, 'lock' | 'extend' | 'unlock'>
   readonly key: LeaseKey
-  /** Longest time one issue takes, in milliseconds: a lock older than this belongs to a replica that died. */
+  /** Milliseconds after which the lock of a replica that died is free; one that lives keeps it for as long as it issues. */
   readonly lockMs: number
-  /** How long to wait for another replica before issuing as well, in milliseconds. */
+  /** How long to wait for other replicas, in milliseconds. */
   readonly patienceMs: number
   readonly signal: AbortSignal
   /** The credential another replica has left in the cache, if it will do. */
@@ -70,8 +42,9 @@ export interface SharedIssue<T> {
 }
 
 /**
- * Take what is in the cache, or issue under the lock, or wait for whoever holds it. A replica that hangs or died delays the
- * others by `patienceMs` at most; a store that cannot be reached delays nobody beyond its own timeout.
+ * Take what is in the cache, or issue under the lock, or wait for whoever holds it. A replica that died delays the others by `lockMs`
+ * at most; a store that cannot be reached delays nobody beyond its own timeout.
+ * @throws {GatewayError} `credential_unavailable` when another replica issues for longer than `patienceMs`.
  */
 export async function issueOnce<T>(o: SharedIssue<T>): Promise<T> {
   let waitedMs = 0
@@ -79,10 +52,19 @@ export async function issueOnce<T>(o: SharedIssue<T>): Promise<T> {
     const fence = await attempt(o)
     if (typeof fence !== 'number' && fence !== 'taken') return fence.value
     if (typeof fence === 'number') return issueLocked(o, fence)
-    if (waitedMs >= o.patienceMs) return o.issue(null)
+    if (waitedMs >= o.patienceMs) throw tooSlow()
     await waitOrDrain(pauseMs, o.signal)
     waitedMs += pauseMs
   }
+}
+
+function tooSlow(): GatewayError {
+  const refusal = new GatewayError(
+    'credential_unavailable',
+    'Another replica has been asking for this credential for too long. Try again.',
+  )
+  refusal.retryAfterMs = 1_000
+  return refusal
 }
 
 async function waitOrDrain(pauseMs: number, signal: AbortSignal): Promise<void> {
@@ -107,11 +89,14 @@ async function attempt<T>(o: SharedIssue<T>): Promise<{ readonly value: T } | nu
 }
 
 async function issueLocked<T>(o: SharedIssue<T>, fence: number): Promise<T> {
+  // A crash from here on leaves a lock that nobody extends: another replica has it within `lockMs`.
+  const keeping = setInterval(() => o.cache.extend(o.key, fence, o.lockMs).catch(() => undefined), o.lockMs / 3)
   try {
     // The last holder may have stored its credential between our read and our lock.
     const found = await o.read().catch(requireStoreFailure)
     return found ?? (await o.issue(fence))
   } finally {
+    clearInterval(keeping)
     await o.cache.unlock(o.key, fence).catch(() => undefined)
   }
 }

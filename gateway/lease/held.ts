@@ -26,6 +26,8 @@ export interface Held {
   readonly untilElapsedMs: number
   /** Milliseconds since the epoch. Moved forward by `leases.ts` alone, when a renewal starts. */
   renewAtMs: number
+  /** Renewals that failed in a row. The same. */
+  failedRenewals: number
   /** As it is in the shared cache; undefined when it is not there. */
   readonly sealed: Buffer | undefined
   readonly cause: Cause
@@ -49,7 +51,7 @@ export interface LeaseEnd {
   release(held: Bare): void
 }
 
-export function hold(known: Omit<Bare, 'secrets'>, end: LeaseEnd): Held {
+export function hold(known: Omit<Bare, 'secrets' | 'failedRenewals'>, end: LeaseEnd): Held {
   const { claim, credential, credentialId } = known
   const derived = claim.provider.derived?.(credential, claim.service) ?? []
   const facts = {
@@ -60,7 +62,7 @@ export function hold(known: Omit<Bare, 'secrets'>, end: LeaseEnd): Held {
     // Of the lease, not of the credential: a standing key has no end, its lease does.
     expiresAt: Math.floor(known.untilMs / 1000),
   }
-  const held = { ...known, secrets: [credential.secret, ...derived] }
+  const held = { ...known, failedRenewals: 0, secrets: [credential.secret, ...derived] }
   return Object.assign(held, {
     hit: leaseOf(held, { ...facts, cache: 'hit' }, end),
     miss: leaseOf(held, { ...facts, cache: 'miss' }, end),

@@ -7,22 +7,25 @@ import type { Permit } from '../policy/decision.ts'
 import { isSingleUse } from '../protocol/decision.ts'
 import type { Grant } from '../protocol/grant.ts'
 import type { AnswerHead, Inbound, Outbound } from '../protocol/message.ts'
-import { GatewayError } from '../protocol/problem.ts'
+import { asGatewayError } from '../protocol/problem.ts'
 import { Burns, fateOf } from './burn.ts'
-import type { Stored } from './cache.ts'
 import { Captives } from './captured.ts'
-import { type Claim, claimOf } from './claim.ts'
+import { type Claim, claimsOf, type Sources } from './claim.ts'
+import { openCustody } from './custody.ts'
 import { Ended } from './ended.ts'
-import { createFlight, type Flight, issueOnce } from './flight.ts'
-import { attachHeld, type Bare, type Cause, emptyLease, type Held, type LeaseEnd, resend } from './held.ts'
-import { type IssueRooms, issueShared, readShared, type Unused } from './issue.ts'
+import { Endings, type RevocationOrder } from './endings.ts'
+import { Failures } from './failures.ts'
+import { attachHeld, type Bare, emptyLease, type Held, type LeaseEnd, resend } from './held.ts'
+import type { IssueRooms } from './issue.ts'
+import { type IssuerState, Issuers } from './issuers.ts'
 import type { Fate, Lease } from './lease.ts'
 import { Near } from './near.ts'
 import { acquireOnce } from './once.ts'
 import { standingIn } from './placeholder.ts'
-import { openPurged, revokeUnused } from './revoke.ts'
+import { type PendingRevocation, Revocations } from './revocations.ts'
 import type { LeaseRooms } from './rooms.ts'
 import { createSeal, type Seal } from './seal.ts'
+import { Supply } from './supply.ts'
 
 export interface Leases {
   /**
@@ -34,12 +37,25 @@ export interface Leases {
   acquire(permit: Permit, receipt: Receipt, inbound?: Inbound): Lease | Promise<Lease>
   /** The grant has ended: drop its credentials everywhere and revoke them where their issuer offers it. Never rejects. */
   purge(grant: Grant): Promise<void>
+  /**
+   * Drop and revoke credentials of living grants, which may go on and get others. Never rejects.
+   * @returns how many.
+   */
+  revoke(order: RevocationOrder): Promise<number>
+  /** What was to be revoked and is not yet; it is not used any more, and lives until it ends. */
+  readonly pending: readonly PendingRevocation[]
+  readonly state: LeasesState
   /** Stop issuing, wait for revocations under way (at most 5 s), forget every credential. */
   close(): Promise<void>
 }
 
-/** Milliseconds between two attempts to renew, and between two sweeps of what has ended. */
-const RENEWAL_PAUSE_MS = 5_000
+export interface LeasesState {
+  readonly issuers: readonly IssuerState[]
+  readonly pendingRevocations: number
+  /** Credentials that were found in the shared cache since the start. */
+  readonly found: number
+}
+
 const SWEEP_MS = 30_000
 
 /** A credential this young that replaced a rejected one is not replaced again: the fault is not its age. */
@@ -54,40 +70,62 @@ export function createLeases(rooms: LeaseRooms): Leases {
 class CachedLeases implements Leases, LeaseEnd {
   readonly #rooms: LeaseRooms
   readonly #seal: Seal
+  readonly #sources: Sources
   readonly #near: Near
-  readonly #flight: Flight<Held>
   readonly #issue: IssueRooms
+  readonly #issuers: Issuers
+  readonly #supply: Supply
+  readonly #failures: Failures
+  readonly #revocations: Revocations
   readonly #closing = new AbortController()
   /** Requests that were already sent twice, and with what the second time. */
   readonly #replayed = new WeakMap<Outbound, Held | null>()
   readonly #burns: Burns
   readonly #captives: Captives
   readonly #ended: Ended
-  /** Revocations under way. */
-  readonly #revocations = new Set<Promise<void>>()
+  readonly #endings: Endings
   readonly #sweeper: NodeJS.Timeout
 
   constructor(rooms: LeaseRooms) {
+    const { clock, cache, record, providers, random = Math.random, timing } = rooms
+    const timeoutMs = timing?.issueTimeoutMs ?? 10_000
+    const lockMs = timing?.lockMs ?? 2_000
     this.#rooms = rooms
     this.#seal = createSeal(rooms.sealKey)
-    this.#near = new Near(rooms.clock, MAX_GRANTS)
-    this.#flight = createFlight(rooms.clock)
-    this.#burns = new Burns(rooms.clock)
-    this.#ended = new Ended(rooms.clock)
-    this.#captives = new Captives({ ...rooms, seal: this.#seal, ended: this.#ended })
+    const seal = this.#seal
+    this.#sources = { providers, fallbacks: rooms.fallbacks ?? new Map(), macKey: seal.macKey }
+    this.#near = new Near(clock, MAX_GRANTS)
+    this.#burns = new Burns(clock)
+    this.#ended = new Ended(clock)
+    this.#captives = new Captives({ ...rooms, seal, ended: this.#ended })
+    this.#failures = new Failures(clock)
+    const custody = openCustody(rooms.custodyFile)
+    this.#revocations = new Revocations({ custody, seal, clock, record, providers, random })
+    const failures = this.#failures
+    this.#issuers = new Issuers({ clock, random, failures, limits: rooms.limits, patienceMs: timeoutMs })
     this.#issue = {
-      cache: rooms.cache,
-      seal: this.#seal,
-      clock: rooms.clock,
-      record: rooms.record,
-      timeoutMs: rooms.timing?.issueTimeoutMs ?? 10_000,
+      ...{ cache, seal, clock, record, failures, timeoutMs },
+      issuers: this.#issuers,
+      revocations: this.#revocations,
       closing: this.#closing.signal,
       isEnded: (grant) => this.#ended.has(grant),
-      discard: (unused) => this.#revoke(unused),
+      discard: (unused) => void this.#revocations.order(unused),
     }
-    rooms.cache.onPurge((grant) => this.#purgedElsewhere(grant))
-    rooms.cache.onBurn((grant, credentialId) => this.#near.forget(grant, credentialId))
+    // Whoever holds the lock may wait for its turn, and then for the issuer.
+    const patienceMs = 2 * timeoutMs + lockMs
+    const parts = { issue: this.#issue, near: this.#near, burns: this.#burns, clock, end: this }
+    this.#supply = new Supply({ ...parts, lockMs, patienceMs })
+    const known = { near: this.#near, captives: this.#captives, ended: this.#ended, revocations: this.#revocations }
+    this.#endings = new Endings({ cache, seal, providers, ...known })
     this.#sweeper = setInterval(() => this.#sweep(), SWEEP_MS).unref()
+  }
+
+  get pending(): readonly PendingRevocation[] {
+    return this.#revocations.pending
+  }
+
+  get state(): LeasesState {
+    return { issuers: this.#issuers.states(), pendingRevocations: this.pending.length, found: this.#supply.found }
   }
 
   acquire(permit: Permit, _receipt: Receipt, inbound?: Inbound): Lease | Promise<Lease> {
@@ -96,25 +134,18 @@ class CachedLeases implements Leases, LeaseEnd {
     return permit.endpoint.operation.returnsSecret ? this.#capturing(lease, permit) : lease
   }
 
-  async purge(grant: Grant): Promise<void> {
-    this.#ended.add(grant.id)
-    this.#captives.forget(grant.id)
-    const near = this.#near.take(grant.id)
-    // A store that is away keeps sealed values until they expire; no call reaches them, because grants are checked first.
-    const far = await this.#rooms.cache.purge(grant.id).catch((): readonly Stored[] => [])
-    const unused = new Map<string, Unused>()
-    for (const stored of far) {
-      const opened = openPurged(stored, grant, { seal: this.#seal, providers: this.#rooms.providers })
-      if (opened !== undefined) unused.set(opened.credentialId, opened)
-    }
-    for (const held of near) unused.set(held.credentialId, { ...held, reason: 'grant_ended' }) // it knows the service too
-    await Promise.all([...unused.values()].map((one) => this.#revoke(one)))
+  purge(grant: Grant): Promise<void> {
+    return this.#endings.purge(grant)
+  }
+
+  revoke(order: RevocationOrder): Promise<number> {
+    return this.#endings.revoke(order)
   }
 
   async close(): Promise<void> {
     clearInterval(this.#sweeper)
     this.#closing.abort()
-    await Promise.allSettled(this.#revocations)
+    await this.#revocations.close()
     this.#near.clear()
     await this.#rooms.cache.close()
   }
@@ -134,7 +165,7 @@ class CachedLeases implements Leases, LeaseEnd {
   /** LeaseEnd: it came back in the answer. A standing key can only be reported. */
   burn(held: Bare, plain: Outbound): Fate {
     for (const one of [held, this.#replayed.get(plain)]) {
-      if (one != null && fateOf(one) !== 'standing' && this.#burns.note(one)) this.#drop(one)
+      if (one != null && fateOf(one) !== 'standing' && this.#burns.note(one)) this.#endings.leaked(one)
     }
     return fateOf(held)
   }
@@ -147,11 +178,11 @@ class CachedLeases implements Leases, LeaseEnd {
     const { service } = endpoint
     if (service.credential === undefined || service.slots.length === 0) return emptyLease(grant)
     const { ttlS } = decision.obligations
-    if (isSingleUse(decision)) return acquireOnce(this.#issue, this.#claim(permit))
+    if (isSingleUse(decision)) return this.#acquireFar(permit, (claim) => acquireOnce(this.#issue, claim))
     const role = this.#rooms.providers.get(service.credential)?.role?.(endpoint, grant)
     const held = this.#near.find(grant, service, ttlS, role)
-    if (held === undefined) return this.#acquireFar(this.#claim(permit))
-    if (this.#rooms.clock.nowMs() >= held.renewAtMs) this.#renew(held, grant)
+    if (held === undefined) return this.#acquireFar(permit, (claim) => this.#acquireShared(claim))
+    if (this.#rooms.clock.nowMs() >= held.renewAtMs) this.#supply.renew(held, grant)
     return held.hit
   }
 
@@ -159,87 +190,37 @@ class CachedLeases implements Leases, LeaseEnd {
     return this.#captives.capturing(await lease, permit)
   }
 
-  #claim(permit: Permit): Claim {
-    const claim = claimOf(permit, this.#rooms.providers, this.#seal.macKey)
-    this.#ended.requireLiving(claim.grant)
-    return claim
-  }
-
-  async #acquireFar(claim: Claim): Promise<Lease> {
-    this.#burns.requireCalm(claim)
-    const held = await this.#obtain(claim, 'needed')
-    return held.isFresh ? held.miss : held.hit
-  }
-
-  /** One issue per key at a time; never the credential `instead` of which another one is wanted, unless the issuer gives it again. */
-  #obtain(claim: Claim, cause: Cause, instead?: Bare): Promise<Held> {
-    const issue = this.#issue
-    const read = async (): Promise<Held | undefined> => {
-      const held = await readShared(issue, claim, this)
-      if (held === undefined || this.#burns.isBurnt(held.credentialId)) return undefined
-      return held.credentialId === instead?.credentialId ? undefined : held
+  /** From the issuer of first choice, or while that is away from whoever stands in for it. */
+  async #acquireFar(permit: Permit, acquire: (claim: Claim) => Promise<Lease>): Promise<Lease> {
+    let away: unknown
+    for (const claim of claimsOf(permit, this.#sources)) {
+      this.#ended.requireLiving(claim.grant)
+      try {
+        return await acquire(claim)
+      } catch (cause) {
+        if (asGatewayError(cause).code !== 'credential_unavailable') throw away ?? cause
+        away ??= cause // what the operator has to look at first
+      }
     }
-    return this.#flight.run(claim.key.id, async () => {
-      // Inside the flight: whoever asks meanwhile joins it and cannot take the rejected credential from the cache again.
-      if (cause === 'rejected' && instead?.sealed !== undefined) {
-        await issue.cache.remove(claim.key, instead.sealed).catch(() => undefined)
-      }
-      const held = await issueOnce({
-        cache: issue.cache,
-        key: claim.key,
-        lockMs: issue.timeoutMs + 2_000,
-        patienceMs: this.#rooms.timing?.patienceMs ?? 2_000,
-        signal: issue.closing,
-        read,
-        issue: (fence) => issueShared(issue, claim, { cause, end: this, fence }),
-      })
-      if (this.#ended.has(claim.grant.id)) {
-        // Purged between storing and here: the purge has seen the shared value, so nothing more than refusing is left to do.
-        if (held.sealed === undefined) this.#revoke({ ...held, reason: 'grant_ended' })
-        throw new GatewayError('grant_revoked', 'The task ended while a credential was being issued for it.')
-      }
-      this.#near.put(held)
-      return held
-    })
+    throw away
   }
 
-  /** Refresh ahead: the current credential serves until the new one is there; a failure is tried again until it ends. */
-  #renew(held: Held, grant: Grant): void {
-    held.renewAtMs = this.#rooms.clock.nowMs() + RENEWAL_PAUSE_MS
-    this.#obtain({ ...held.claim, grant }, 'renewal', held).catch(() => undefined)
+  async #acquireShared(claim: Claim): Promise<Lease> {
+    this.#burns.requireCalm(claim)
+    const standIn = claim.name === claim.service.credential ? undefined : this.#near.at(claim)
+    if (standIn !== undefined) return standIn.hit
+    const held = await this.#supply.obtain(claim, 'needed')
+    return held.isFresh ? held.miss : held.hit
   }
 
   async #replace(held: Bare): Promise<Held | null> {
     const { claim } = held
-    const current = this.#near.find(claim.grant, claim.service, claim.ttlS, claim.role)
+    const current = this.#near.at(claim)
     if (current !== undefined && current.credentialId !== held.credentialId) return current
     const ageMs = this.#rooms.clock.elapsedMs() - held.sinceElapsedMs
     if (held.cause === 'rejected' && ageMs < REPLACED_RECENTLY_MS) return null
     if (current !== undefined) this.#near.remove(current)
-    return this.#obtain(claim, 'rejected', held)
-  }
-
-  #drop(held: Bare): void {
-    const { claim, credentialId, sealed } = held
-    this.#near.forget(claim.grant.id, credentialId)
-    // A store that is away keeps it until it expires; `isBurnt` keeps this replica from reading it again.
-    this.#rooms.cache.burn(claim.key, sealed, credentialId).catch(() => undefined)
-    void this.#revoke({ ...held, reason: 'leaked' })
-  }
-
-  #revoke(unused: Unused): Promise<void> {
-    const revocation = revokeUnused(unused, this.#rooms)
-    this.#revocations.add(revocation)
-    return revocation.finally(() => this.#revocations.delete(revocation))
-  }
-
-  /** Another replica ended the grant and revoked what was shared; what only this one knew is left to this one. */
-  #purgedElsewhere(grant: string): void {
-    this.#ended.add(grant)
-    this.#captives.forget(grant)
-    for (const held of this.#near.take(grant)) {
-      if (held.sealed === undefined) this.#revoke({ ...held, reason: 'grant_ended' })
-    }
+    return this.#supply.obtain(claim, 'rejected', held)
   }
 
   #sweep(): void {
@@ -247,5 +228,7 @@ class CachedLeases implements Leases, LeaseEnd {
     this.#burns.sweep()
     this.#captives.sweep()
     this.#ended.sweep()
+    this.#failures.sweep()
+    this.#revocations.sweep()
   }
 }

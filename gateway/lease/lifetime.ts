@@ -6,6 +6,10 @@ const MAX_SKEW_MS = 60_000
 /** A credential with less than this left, in milliseconds, would die on its way to the upstream. */
 const LEAST_USEFUL_MS = 5_000
 
+/** Renewal begins when this part of the life is over, or by its place in the spread up to so much earlier; never later. */
+const RENEW_AFTER = 0.75
+const RENEWAL_SPREAD = 0.15
+
 export interface Bounds {
   readonly nowMs: number
   /** Seconds from now, from the policy's obligation; undefined: policy says nothing. */
@@ -14,6 +18,8 @@ export interface Bounds {
   readonly grantExpiresAt: number
   /** Epoch seconds; Infinity for a standing key. */
   readonly credentialExpiresAt: number
+  /** In [0, 1), of the lease key (`backoff.ts`): what ends at one time is not renewed at one time. */
+  readonly spread: number
 }
 
 export interface Lifetime {
@@ -33,14 +39,17 @@ export function lifetimeOf(bounds: Bounds): Lifetime {
     bounds.policyTtlS === undefined ? Number.POSITIVE_INFINITY : bounds.nowMs + bounds.policyTtlS * 1000
   const grantUntilMs = bounds.grantExpiresAt * 1000
   const untilMs = Math.min(grantUntilMs, policyUntilMs, credentialUntilMs)
-  // The last fifth of life is for renewing, unless the grant itself ends then.
-  const renewAtMs = untilMs < grantUntilMs ? untilMs - (untilMs - bounds.nowMs) / 5 : Number.POSITIVE_INFINITY
+  const renewAfter = RENEW_AFTER - RENEWAL_SPREAD * bounds.spread
+  // Nothing is renewed that the grant ends anyway.
+  const isWorthIt = untilMs < grantUntilMs
+  const renewAtMs = isWorthIt ? bounds.nowMs + (untilMs - bounds.nowMs) * renewAfter : Number.POSITIVE_INFINITY
   return { untilMs, renewAtMs }
 }
 
 /** Whether the issuer gave too little: less than 5 s would remain after allowing for clocks that differ. */
 export function isTooShort(bounds: Bounds): boolean {
-  return trustedUntilMs(bounds) - bounds.nowMs < LEAST_USEFUL_MS
+  // Not a number is no life either.
+  return !(trustedUntilMs(bounds) - bounds.nowMs >= LEAST_USEFUL_MS)
 }
 
 function trustedUntilMs({ nowMs, credentialExpiresAt }: Bounds): number {

@@ -5,6 +5,7 @@
 import type { Clock } from '../protocol/clock.ts'
 import type { Grant } from '../protocol/grant.ts'
 import type { Service } from '../protocol/service.ts'
+import type { Claim } from './claim.ts'
 import type { Held } from './held.ts'
 
 export class Near {
@@ -22,7 +23,7 @@ export class Near {
   }
 
   /**
-   * What may be used now under exactly this authority. Provider, credential and slot follow from the service, which is
+   * What may be used now under exactly this authority, from the issuer of first choice. Provider, credential and slot follow from the service, which is
    * compared by identity: a catalogue that was loaded again finds nothing here.
    */
   find(grant: Grant, service: Service, ttlS: number | undefined, role: string | undefined): Held | undefined {
@@ -31,11 +32,22 @@ export class Near {
     for (let i = 0; i < list.length; i += 1) {
       const held = list[i]
       if (held === undefined || held.claim.service !== service || held.claim.ttlS !== ttlS) continue
-      if (held.claim.role !== role) continue
+      if (held.claim.role !== role || held.claim.name !== service.credential) continue
       if (held.claim.grant !== grant && !isSameAuthority(held.claim.grant, grant)) continue
       return this.isUsable(held, grant) ? held : undefined
     }
     return undefined
+  }
+
+  /** The same by lease key, whoever issued it. */
+  at({ key, grant }: Claim): Held | undefined {
+    const held = this.#grants.get(grant.id)?.find((one) => one.claim.key.id === key.id)
+    return held !== undefined && this.isUsable(held, grant) ? held : undefined
+  }
+
+  /** Everything of a grant. */
+  of(grant: string): readonly Held[] {
+    return [...(this.#grants.get(grant) ?? []), ...(this.#replaced.get(grant) ?? [])]
   }
 
   /** A lease ends at the earlier of its two clocks, and with the grant it is used under. */
@@ -77,7 +89,7 @@ export class Near {
 
   /** Everything of a grant, removed. */
   take(grant: string): readonly Held[] {
-    const list = [...(this.#grants.get(grant) ?? []), ...(this.#replaced.get(grant) ?? [])]
+    const list = this.of(grant)
     this.#grants.delete(grant)
     this.#replaced.delete(grant)
     return list

@@ -8,7 +8,7 @@
 import { createCipheriv, createDecipheriv, createHmac, createSecretKey, type KeyObject, randomBytes } from 'node:crypto'
 import { Secret } from '../protocol/secret.ts'
 
-const VERSION = 2
+const VERSION = 3
 const NONCE_BYTES = 12
 const TAG_BYTES = 16
 const HEAD_BYTES = 1 + NONCE_BYTES + TAG_BYTES
@@ -18,6 +18,10 @@ export interface Sealable {
   readonly tenant: string
   /** Name of the credential in settings: which provider can revoke it. */
   readonly name: string
+  /** `Provider.identity` of whoever issued it: it is shown to no other for revocation. */
+  readonly identity: string
+  /** Name of the service that it is for. */
+  readonly service: string
   readonly secret: Secret
   readonly parts: Readonly<Record<string, Secret>> | undefined
   /** Epoch seconds; Infinity for a standing key. */
@@ -33,6 +37,9 @@ export interface Seal {
   seal(key: string, value: Sealable): Buffer
   /** @returns undefined for anything that was not sealed by this key for exactly this place: it counts as absent. */
   open(key: string, sealed: Buffer): Sealable | undefined
+  /** The same of a text that is no credential and is nobody's business either. */
+  sealText(place: string, text: string): Buffer
+  openText(place: string, sealed: Buffer): string | undefined
   /** 16 bytes of HMAC-SHA-256, base64url: equal credentials can be found in the record, none can be guessed from it. */
   credentialId(secret: Secret): string
   /** Key for lease keys (key.ts). */
@@ -48,33 +55,42 @@ export function createSeal(sealKey: KeyObject): Seal {
   return {
     macKey: derive(sealKey, 'keyless lease key v1'),
     seal(key, value) {
-      const nonce = randomBytes(NONCE_BYTES)
-      const cipher = createCipheriv('aes-256-gcm', cipherKey, nonce)
-      cipher.setAAD(associated(key))
       const plain = encode(value)
-      const body = cipher.update(plain)
+      const sealed = wrap(cipherKey, key, plain)
       plain.fill(0)
-      cipher.final()
-      return Buffer.concat([Buffer.of(VERSION), nonce, cipher.getAuthTag(), body])
+      return sealed
     },
-    open(key, sealed) {
-      if (sealed.length <= HEAD_BYTES || sealed[0] !== VERSION) return undefined
-      const nonce = sealed.subarray(1, 1 + NONCE_BYTES)
-      const decipher = createDecipheriv('aes-256-gcm', cipherKey, nonce, { authTagLength: TAG_BYTES })
-      decipher.setAuthTag(sealed.subarray(1 + NONCE_BYTES, HEAD_BYTES))
-      decipher.setAAD(associated(key))
-      const plain = decipher.update(sealed.subarray(HEAD_BYTES))
-      try {
-        decipher.final()
-        return decode(plain)
-      } catch {
-        return undefined
-      } finally {
-        plain.fill(0)
-      }
-    },
+    open: (key, sealed) => unwrap(cipherKey, key, sealed, decode),
+    sealText: (place, text) => wrap(cipherKey, `text ${place}`, Buffer.from(text, 'utf8')),
+    openText: (place, sealed) => unwrap(cipherKey, `text ${place}`, sealed, String),
     credentialId: (secret) =>
       createHmac('sha256', idKey).update(secret.reveal(), 'utf8').digest().subarray(0, 16).toString('base64url'),
+  }
+}
+
+function wrap(cipherKey: KeyObject, place: string, plain: Buffer): Buffer {
+  const nonce = randomBytes(NONCE_BYTES)
+  const cipher = createCipheriv('aes-256-gcm', cipherKey, nonce)
+  cipher.setAAD(associated(place))
+  const body = cipher.update(plain)
+  cipher.final()
+  return Buffer.concat([Buffer.of(VERSION), nonce, cipher.getAuthTag(), body])
+}
+
+function unwrap<T>(cipherKey: KeyObject, place: string, sealed: Buffer, read: (plain: Buffer) => T): T | undefined {
+  if (sealed.length <= HEAD_BYTES || sealed[0] !== VERSION) return undefined
+  const nonce = sealed.subarray(1, 1 + NONCE_BYTES)
+  const decipher = createDecipheriv('aes-256-gcm', cipherKey, nonce, { authTagLength: TAG_BYTES })
+  decipher.setAuthTag(sealed.subarray(1 + NONCE_BYTES, HEAD_BYTES))
+  decipher.setAAD(associated(place))
+  const plain = decipher.update(sealed.subarray(HEAD_BYTES))
+  try {
+    decipher.final()
+    return read(plain)
+  } catch {
+    return undefined
+  } finally {
+    plain.fill(0)
   }
 }
 
@@ -99,6 +115,8 @@ function encode(value: Sealable): Buffer {
   const fields = [
     value.tenant,
     value.name,
+    value.identity,
+    value.service,
     value.secret.reveal(),
     Number.isFinite(value.expiresAt) ? value.expiresAt : null,
     value.ephemeral,
@@ -110,14 +128,22 @@ function encode(value: Sealable): Buffer {
   return Buffer.from(JSON.stringify(fields), 'utf8')
 }
 
+type SealedFields = [
+  ...[tenant: string, name: string, identity: string, service: string, secret: string],
+  ...[expiresAt: number | null, ephemeral: boolean, scope: string | null],
+  ...[untilMs: number, renewAtMs: number | null, parts: Pairs | null],
+]
+
 /** Only what `encode` wrote under our key comes here: GCM has authenticated it. */
 function decode(plain: Buffer): Sealable {
-  const [tenant, name, secret, expiresAt, ephemeral, scope, untilMs, renewAtMs, parts] = JSON.parse(
+  const [tenant, name, identity, service, secret, expiresAt, ephemeral, scope, untilMs, renewAtMs, parts] = JSON.parse(
     plain.toString('utf8'),
-  ) as [string, string, string, number | null, boolean, string | null, number, number | null, Pairs | null]
+  ) as SealedFields
   return {
     tenant,
     name,
+    identity,
+    service,
     secret: new Secret(secret),
     expiresAt: expiresAt ?? Number.POSITIVE_INFINITY,
     ephemeral,

@@ -86,6 +86,24 @@ export function cacheConformance(name: string, variant: () => CacheVariant): voi
       expect(await cache.lock(key, 60_000)).toBeGreaterThan(second ?? 0)
     })
 
+    test('keeps the lock of a holder that says it is alive, and of nobody else', async () => {
+      const cache = open()
+      const key = place()
+      const holder = (await cache.lock(key, 60)) ?? 0
+      await cache.extend(key, holder, 60_000)
+      await variant().pass(60)
+      expect(await cache.lock(key, 60_000)).toBeNull()
+      await cache.unlock(key, holder)
+      const late = (await cache.lock(key, 40)) ?? 0
+      await variant().pass(40)
+      await cache.extend(key, late, 60_000)
+      const next = await cache.lock(key, 40)
+      expect(next).toBeGreaterThan(late)
+      await cache.extend(key, late, 60_000)
+      await variant().pass(40)
+      expect(await cache.lock(key, 60_000)).toBeGreaterThan(next ?? 0)
+    })
+
     test('ignores a lock given back by somebody who holds it no more', async () => {
       const cache = open()
       const key = place()
@@ -118,6 +136,8 @@ export function cacheConformance(name: string, variant: () => CacheVariant): voi
       await cache.set(one, values[0], { ttlMs: 60_000, fence: null })
       await cache.set(two, values[1], { ttlMs: 60_000, fence: null })
       await cache.set(other, values[2], { ttlMs: 60_000, fence: null })
+      const listed = await cache.list(grant)
+      expect(listed.map((stored) => stored.key.id).sort()).toEqual([one.id, two.id].sort())
       const purged = await cache.purge(grant)
       expect(new Map(purged.map((stored) => [stored.key.id, stored.value.toString('hex')]))).toEqual(
         new Map([

@@ -5,6 +5,7 @@ import { createMemoryCache } from '../../gateway/lease/cache-memory.ts'
 import type { Lease } from '../../gateway/lease/lease.ts'
 import { GatewayError } from '../../gateway/protocol/problem.ts'
 import { Secret } from '../../gateway/protocol/secret.ts'
+import type { Credential, Provider } from '../../gateway/provider/provider.ts'
 import {
   countingProvider,
   fakeClock,
@@ -241,15 +242,15 @@ describe('time', () => {
     expect(provider.requests.map((request) => request.ttlS)).toEqual([60, 30])
   })
 
-  test('renews in the last fifth of its life while the old credential serves', async () => {
+  test('renews when three quarters of its life are over, or a little earlier, while the old credential serves', async () => {
     const clock = fakeClock()
     const { leases, provider, entries } = leaseRig({ clock, provider: countingProvider(clock, { lifeS: 100 }) })
     const same = permit({ service: billing })
     const first = await leases.acquire(same, receipt)
-    clock.advance(71_999)
+    clock.advance(0.6 * 90_000 - 1)
     expect((leases.acquire(same, receipt) as Lease).facts).toMatchObject({ credentialId: first.facts.credentialId })
     expect(provider.requests).toHaveLength(1)
-    clock.advance(1)
+    clock.advance(0.15 * 90_000 + 1)
     const during = [leases.acquire(same, receipt), leases.acquire(same, receipt)] as Lease[]
     expect(during.map((lease) => lease.facts.credentialId)).toEqual([
       first.facts.credentialId,
@@ -266,22 +267,75 @@ describe('time', () => {
     ])
   })
 
-  test('keeps the old credential while a renewal fails, and tries again every five seconds', async () => {
+  test('keeps the old credential while a renewal fails, and tries again later each time', async () => {
     const clock = fakeClock()
-    const provider = countingProvider(clock, { lifeS: 100 })
+    const provider = countingProvider(clock, { lifeS: 1_000 })
     const { leases } = leaseRig({ clock, provider })
-    const same = permit({ service: billing })
+    const same = permit({ service: billing, grant: grant({ expiresAt: T0 / 1000 + 3_600 }) })
     const first = await leases.acquire(same, receipt)
     provider.next = async () => {
-      throw new GatewayError('credential_unavailable', 'down')
+      throw new GatewayError('credential_rejected', 'no')
     }
-    clock.advance(72_000)
-    for (let i = 0; i < 3; i += 1) {
+    clock.advance(0.75 * 940_000)
+    const attemptsMs: number[] = []
+    for (let seconds = 0; seconds < 120; seconds += 1) {
+      const before = provider.requests.length
       expect((leases.acquire(same, receipt) as Lease).facts.credentialId).toBe(first.facts.credentialId)
-      await expect.poll(() => provider.requests.length).toBe(2 + i)
       await new Promise((done) => setImmediate(done))
-      clock.advance(5_000)
+      if (provider.requests.length > before) attemptsMs.push(seconds)
+      clock.advance(1_000)
     }
+    const pauses = attemptsMs.slice(1).map((at, i) => at - (attemptsMs[i] ?? 0))
+    expect(pauses.length).toBeGreaterThan(2)
+    expect(pauses.length).toBeLessThan(8)
+    expect(pauses).toEqual(pauses.toSorted((a, b) => a - b))
+  })
+
+  test('a renewal waits for as long as the issuer asks, but for no more than a minute', async () => {
+    const clock = fakeClock()
+    const provider = countingProvider(clock, { lifeS: 1_000 })
+    const { leases } = leaseRig({ clock, provider })
+    const same = permit({ service: billing, grant: grant({ expiresAt: T0 / 1000 + 3_600 }) })
+    await leases.acquire(same, receipt)
+    provider.next = async () => {
+      throw Object.assign(new GatewayError('credential_unavailable', 'busy'), { retryAfterMs: 600_000 })
+    }
+    clock.advance(0.75 * 940_000)
+    const askedAt: number[] = []
+    for (let seconds = 0; seconds < 70; seconds += 1) {
+      const before = provider.requests.length
+      await leases.acquire(same, receipt)
+      await new Promise((done) => setImmediate(done))
+      if (provider.requests.length > before) askedAt.push(seconds)
+      clock.advance(1_000)
+    }
+    expect(askedAt).toEqual([0, 60])
+  })
+
+  test('prolongs what its issuer can prolong, and gets another one when it cannot any more', async () => {
+    const clock = fakeClock()
+    const provider = countingProvider(clock, { lifeS: 100 })
+    const endsAt: number[] = []
+    const { leases, entries } = leaseRig({ clock, provider })
+    Object.assign(provider, {
+      renew: async (credential: Credential) => {
+        endsAt.push(credential.expiresAt)
+        return endsAt.length > 1 ? undefined : { ...credential, expiresAt: clock.nowMs() / 1000 + 100 }
+      },
+    } satisfies Partial<Provider>)
+    const same = permit({ service: billing })
+    const first = await leases.acquire(same, receipt)
+    clock.advance(0.75 * 90_000)
+    leases.acquire(same, receipt)
+    await expect.poll(() => (leases.acquire(same, receipt) as Lease).facts.expiresAt).toBe(T0 / 1000 + 67 + 90)
+    expect((leases.acquire(same, receipt) as Lease).facts.credentialId).toBe(first.facts.credentialId)
+    expect(provider.requests).toHaveLength(1)
+    clock.advance(0.75 * 90_000)
+    leases.acquire(same, receipt)
+    await expect
+      .poll(() => (leases.acquire(same, receipt) as Lease).facts.credentialId)
+      .not.toBe(first.facts.credentialId)
+    expect(entries.map(({ kind }) => kind)).toEqual(['lease.issued', 'lease.renewed', 'lease.renewed'])
   })
 
   test('does not renew what the grant ends anyway', async () => {
@@ -397,7 +451,7 @@ describe('single use', () => {
     expect(await lease.reissue(plain(), unauthorized)).toBeNull()
     lease[Symbol.dispose]()
     await leases.close()
-    expect(provider.revoked).toHaveLength(2)
+    await expect.poll(() => provider.revoked).toHaveLength(2)
   })
 
   test('releasing a shared lease revokes nothing', async () => {
@@ -528,6 +582,7 @@ describe('the shared cache', () => {
     }
     return new Proxy(cache, {
       get(target, name: keyof LeaseCache) {
+        if (name === 'isShared') return target.isShared
         const method = target[name] as (...args: unknown[]) => unknown
         return methods.includes(name) ? down : method.bind(target)
       },
@@ -562,11 +617,11 @@ describe('the shared cache', () => {
     [['get']],
     [['unlock', 'remove', 'purge']],
   ] as const)('is only a cache: with %j down, calls go on and end with their grant', async (methods) => {
-    const clock = fakeClock()
+    const clock = { ...fakeClock(), elapsedMs: () => performance.now() }
     const { leases, provider } = leaseRig({
       clock,
       cache: broken(createMemoryCache({ clock }), methods),
-      timing: { patienceMs: 30 },
+      timing: { lockMs: 30 },
     })
     const ended = grant()
     const same = permit({ service: billing, grant: ended })
@@ -578,10 +633,10 @@ describe('the shared cache', () => {
     await failure(attempt(() => leases.acquire(same, receipt)))
   })
 
-  test('a crash between issue and store costs one more issue, and the dead holder delays by its patience only', async () => {
-    const clock = fakeClock()
+  test('a crash between issue and store costs one more issue, and the dead holder delays by the time of its lock only', async () => {
+    const clock = { ...fakeClock(), elapsedMs: () => performance.now() }
     const cache = createMemoryCache({ clock })
-    const shared = { clock, sealKey: sealKey(), provider: countingProvider(clock), timing: { patienceMs: 30 } }
+    const shared = { clock, sealKey: sealKey(), provider: countingProvider(clock), timing: { lockMs: 30 } }
     const crashed = leaseRig({ ...shared, cache: broken(cache, ['set', 'unlock']) })
     const same = permit({ service: billing })
     await crashed.leases.acquire(same, receipt)

@@ -11,6 +11,8 @@ const seal = createSeal(key())
 const sealable: fc.Arbitrary<Sealable> = fc.record({
   tenant: fc.string(),
   name: fc.string(),
+  identity: fc.string({ unit: 'binary' }),
+  service: fc.string(),
   secret: fc.string({ unit: 'grapheme', minLength: 1 }).map((value) => new Secret(value)),
   expiresAt: fc.oneof(fc.nat(), fc.constant(Number.POSITIVE_INFINITY)),
   ephemeral: fc.boolean(),
@@ -70,6 +72,8 @@ test('never seals to the same bytes twice, and the bytes hold no secret', () => 
   const value: Sealable = {
     tenant: 'default',
     name: 'billing',
+    identity: 'issuer',
+    service: 'billing',
     secret: new Secret('canary-credential-1234'),
     expiresAt: 1,
     ephemeral: true,
@@ -103,4 +107,16 @@ test('credential ids are equal for equal secrets, differ between gateways, and a
 
 test('refuses a key of the wrong size', () => {
   expect(() => createSeal(createSecretKey(randomBytes(16)))).toThrow('32-byte')
+})
+
+test('a text is sealed for its place alike, and is never taken for a credential', () => {
+  fc.assert(
+    fc.property(fc.string({ unit: 'grapheme', minLength: 1 }), fc.string(), fc.string(), (text, place, elsewhere) => {
+      const sealed = seal.sealText(place, text)
+      expect(seal.openText(place, sealed)).toBe(text)
+      if (elsewhere !== place) expect(seal.openText(elsewhere, sealed)).toBeUndefined()
+      expect(seal.open(place, sealed)).toBeUndefined()
+      expect(createSeal(key()).openText(place, sealed)).toBeUndefined()
+    }),
+  )
 })
