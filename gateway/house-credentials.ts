@@ -14,6 +14,7 @@ import { createProvider, type ProviderTools } from './provider/registry.ts'
 import { createVaultConnection } from './provider/vault-connection.ts'
 import { readingVault } from './provider/vault-kv.ts'
 import type { Settings } from './settings.ts'
+import { fallbacksOf } from './settings-fallback.ts'
 import type { Upstream } from './upstream/forward.ts'
 
 export interface HouseCredentials {
@@ -38,9 +39,7 @@ export function openHouseCredentials(settings: Settings, parts: CredentialParts)
   const tools = { ...outside, readSecret: readingVault(readSecret, vault), vault }
   const leases = createLeases({
     providers: buildProviders(settings, tools),
-    fallbacks: new Map(
-      Object.entries(settings.credentials).flatMap(([name, { fallback }]) => (fallback ? [[name, fallback]] : [])),
-    ),
+    fallbacks: fallbacksOf(settings.credentials),
     custodyFile: join(settings.dataDir, 'credentials.sqlite'),
     cache: redis ? createRedisCache({ redis }) : createMemoryCache({ clock }),
     sealKey: keys.lease,

@@ -90,7 +90,7 @@ export async function openGateway(settings: Settings, clock: Clock = systemClock
       warnings: [
         ...settings.warnings,
         ...(house.authority.trouble === undefined ? [] : [house.authority.trouble]),
-        ...unusedCredentials(Object.keys(settings.credentials), house.catalogue.services),
+        ...unusedCredentials(settings.credentials, house.catalogue.services),
       ],
       status,
       stop: once(() => close({ house, control, proxy, reaper })),

@@ -6,6 +6,7 @@
 import { GatewayError } from './protocol/problem.ts'
 import type { Service } from './protocol/service.ts'
 import { type ReadSecret, type SecretReference, secretReference } from './provider/reference.ts'
+import { fallbacksOf } from './settings-fallback.ts'
 import { nearest } from './settings-nearest.ts'
 
 /**
@@ -32,10 +33,16 @@ export function referencesIn(value: unknown): SecretReference[] {
   return data === undefined ? Object.values(value).flatMap(referencesIn) : [data]
 }
 
-/** One sentence for each entry under `credentials` that no service takes: a misspelt name would otherwise show at the first call. */
-export function unusedCredentials(names: readonly string[], services: readonly Service[]): string[] {
-  const wanted = services.flatMap(({ credential }) => credential ?? [])
-  return names
+/**
+ * One sentence for each entry under `credentials` that no service takes, and that stands in for none: a misspelt name would otherwise
+ * show at the first call.
+ */
+export function unusedCredentials(
+  credentials: Parameters<typeof fallbacksOf>[0],
+  services: readonly Service[],
+): string[] {
+  const wanted = [...services.flatMap(({ credential }) => credential ?? []), ...fallbacksOf(credentials).values()]
+  return Object.keys(credentials)
     .filter((name) => !wanted.includes(name))
     .map((name) => {
       const meant = nearest(name, wanted)

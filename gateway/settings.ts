@@ -18,6 +18,7 @@ import { type CaSettings, caOf } from './settings-ca.ts'
 import { type WrittenDown, writtenDown } from './settings-digest.ts'
 import { type Doors, doorsOf, warningsOf } from './settings-doors.ts'
 import { explainIssues, lineOf, SettingsError, type SettingsProblem } from './settings-explain.ts'
+import { checkFallbacks } from './settings-fallback.ts'
 import {
   absolutePath,
   agentsOf,
@@ -200,6 +201,7 @@ function normalise(written: WrittenSettings, around: Surroundings): Omit<Setting
   const listen = doorsOf(written, dataDir, around)
   const publicUrl = written.public_url ?? `${listen.controlTls ? 'https' : 'http'}://${formatAuthority(listen.control)}`
   const agents = agentsOf(written, around)
+  checkFallbacks(written.credentials ?? {}, around)
   return {
     file: around.file,
     baseDir: around.baseDir,

@@ -293,6 +293,35 @@ describe('a listen address', () => {
   )
 })
 
+describe('a credential that stands in for another', () => {
+  const credential = (name: string, fallback?: string) =>
+    `  ${name}: { provider: static, value: { env: A }${fallback === undefined ? '' : `, fallback: ${fallback}`} }\n`
+
+  it('is there, and the chain of those who stand in ends', () => {
+    const chain = credential('one', 'two') + credential('two', 'three') + credential('three')
+    expect(problemsOf(`credentials:\n${chain}`)).toEqual([])
+  })
+
+  it('is looked for at the start, with the name that is probably meant', () => {
+    const [problem] = problemsOf(`credentials:\n${credential('one', 'spere')}${credential('spare')}`)
+    expect(problem).toMatchObject({
+      path: 'credentials.one.fallback',
+      line: 2,
+      got: 'spere',
+      fix: 'write spare, if that is meant',
+    })
+  })
+
+  it.each([
+    ['itself', credential('one', 'one'), 'one → one'],
+    ['the one before', credential('two', 'one') + credential('one', 'two'), 'one → two → one'],
+    ['one in the middle', credential('start', 'b') + credential('b', 'c') + credential('c', 'b'), 'b → c → b'],
+  ])('stands in for %s in no chain', (_what, credentials, told) => {
+    const problems = problemsOf(`credentials:\n${credentials}`)
+    expect(problems.map(({ got }) => got)).toEqual([`${told}, a circle`])
+  })
+})
+
 describe('did you mean', () => {
   it.each([
     ['credential', 'credentials'],
