@@ -13,7 +13,7 @@ import { asGatewayError, type GatewayError } from './protocol/problem.ts'
 import { needsBody } from './protocol/reach.ts'
 import type { Endpoint } from './protocol/service.ts'
 import { traceIdOf } from './protocol/trace.ts'
-import { needsContent, readContent } from './upstream/content.ts'
+import { needsContent, readContent, readForm } from './upstream/content.ts'
 import { cleanse } from './upstream/headers.ts'
 import type { Inspection } from './upstream/inspection.ts'
 
@@ -64,8 +64,10 @@ export async function serveRequest(inbound: Inbound, house: RequestRooms): Promi
   try {
     const grant = event.authenticated(await house.grants.authenticate(inbound)) // 1 who, for whom, for which task
     using _seat = await house.grants.seat(grant, inbound.reply) // 2 when it is its turn
-    const endpoint = event.located(house.catalogue.locate(inbound)) // 3 where to, as which operation
-    const whole = await said(inbound, grant, endpoint, house) // 4 saying what, if that counts
+    const asked = house.catalogue.locate(inbound) // 3 where to, as which operation
+    const told = asked.service.saysInForms === true ? await withForm(inbound, house) : inbound
+    const endpoint = event.located(told === inbound ? asked : house.catalogue.locate(told))
+    const whole = await said(told, grant, endpoint, house) // 4 saying what, if that counts
     const decision = event.decided(house.policy.evaluate(ask(whole, grant, endpoint, house))) // 5 may it
     const permit = requirePermit(grant, endpoint, decision) // 6 or a refusal
     const inspection = event.inspected(house.upstream.inspect(whole, endpoint, decision.obligations)) // 7 no credential but ours
@@ -85,6 +87,13 @@ export async function serveRequest(inbound: Inbound, house: RequestRooms): Promi
   } catch (cause) {
     house.refusals.write(inbound, await event.refused(asGatewayError(cause)), event.endpoint) // 14 one writer of refusals
   }
+}
+
+/** With its form, where that says which operation it is. */
+async function withForm(inbound: Inbound, house: RequestRooms): Promise<Inbound> {
+  const told = await readForm(inbound)
+  if (told !== inbound) await house.grants.authenticate(inbound) // as below
+  return told
 }
 
 /** With its body where a grant looks into it, or the service takes credentials there or signs it. */

@@ -114,7 +114,7 @@ function endpointAt(inbound: Inbound, site: Site, place: Place, host = place.hos
   const path = canonicalPath(rawPath)
   const mark = rawPath.indexOf('?')
   if (mark !== -1 && OVERRIDE.test(rawPath)) refuseOverride(rawPath.slice(mark + 1))
-  const found = site.tries.get(host)?.match(method, path, mark === -1 ? '' : rawPath.slice(mark + 1))
+  const found = site.tries.get(host)?.match(method, path, mark === -1 ? '' : rawPath.slice(mark + 1), inbound)
   if (found !== undefined) return endpoint(rawPath, place, found.value, path, found.params)
   refuseUnclear(path)
   return endpoint(rawPath, place, isSafe(method) ? site.unlisted.read : site.unlisted.write, path, NO_PARAMS)

@@ -15,14 +15,27 @@ export interface RequestPattern {
   /** Host that the pattern names; `*` for every host of the service; undefined for its first one. */
   readonly host: string | undefined
   readonly segments: readonly Segment[]
-  /** Query parameters that must be there exactly once with exactly this value. */
+  /** Query parameters that must be there exactly once with exactly this value; `*`: with any. */
   readonly query: readonly (readonly [name: string, value: string])[]
+  /** What else must be said. */
+  readonly condition: Condition | undefined
+}
+
+/** For APIs whose requests say outside of the path what they ask for: in a field, or in a form. */
+export interface Condition {
+  readonly in: 'header' | 'form'
+  /** Of a header in lower case. */
+  readonly name: string
+  /** Exact; with `*` at its end, how it begins; `*`: whatever it is. */
+  readonly value: string
 }
 
 export const PATTERN_FORM =
-  'METHOD [host]/path, with {name} for a segment, {name+} for one that may hold %2F, {name**} for the rest, ?name=value for the query'
+  'METHOD [host]/path, with {name} for a segment, {name+} for one that may hold %2F, {name**} for the rest, ?name=value for the query (?name=* for any), and behind it: with Field-Name: value, or with Name=value in a form'
 
-const SHAPE = /^([A-Z]+) ([^/\s?]*)(\/[^\s?]*)(?:\?(\S+))?$/
+const SHAPE = /^([A-Z]+) ([^/\s?]*)(\/[^\s?]*)(?:\?(\S+))?(?: with (\S+(?: \S+)?))?$/
+const FIELD = /^([A-Za-z0-9-]+):(?: (\S+))?$/
+const FORM_FIELD = /^([A-Za-z0-9_.-]+)=(\S+)$/
 const VARIABLE = /^\{([a-z][a-z0-9_]*)(\*\*)?(\+)?\}([A-Za-z0-9._:-]*)$/
 const LITERAL = /^[A-Za-z0-9._~!$&'()*+,=:@-]+$/
 
@@ -30,7 +43,10 @@ const LITERAL = /^[A-Za-z0-9._~!$&'()*+,=:@-]+$/
 export function parsePattern(text: string): RequestPattern | string {
   const shape = SHAPE.exec(text)
   if (shape === null) return 'it is not of this form'
-  const [, method = '', host = '', path = '', query] = shape
+  const [, method = '', host = '', path = '', query, told] = shape
+  const condition = told === undefined ? undefined : parseCondition(told)
+  if (told !== undefined && condition === undefined)
+    return `${JSON.stringify(told)} is neither a field nor a form field`
   const segments: Segment[] = []
   const parts = path === '/' ? [] : path.slice(1).split('/')
   for (const [i, part] of parts.entries()) {
@@ -46,7 +62,15 @@ export function parsePattern(text: string): RequestPattern | string {
     host: host === '' ? undefined : host,
     segments,
     query: query === undefined ? [] : [...new URLSearchParams(query)],
+    condition,
   }
+}
+
+function parseCondition(text: string): Condition | undefined {
+  const [, header, is = '*'] = FIELD.exec(text) ?? []
+  if (header !== undefined) return { in: 'header', name: header.toLowerCase(), value: is }
+  const [, name, value = ''] = FORM_FIELD.exec(text) ?? []
+  return name === undefined ? undefined : { in: 'form', name, value }
 }
 
 function parseSegment(part: string): Segment | undefined {

@@ -91,6 +91,11 @@ function refuseLooseEnds({ name, operations }: ServiceDescription, faults: Fault
     })
 }
 
+function saysInForms({ operations }: ServiceDescription): boolean {
+  const patterns = Object.values(operations).flatMap(({ match }) => match.map(parsePattern))
+  return patterns.some((pattern) => typeof pattern === 'object' && pattern.condition?.in === 'form')
+}
+
 function plainService(description: ServiceDescription, operations: readonly Operation[]): Service {
   const { name, title, hosts, ports, addresses, dialect, placeholders } = description
   return {
@@ -102,6 +107,7 @@ function plainService(description: ServiceDescription, operations: readonly Oper
     // zod types an absent prefix as `undefined`; on the wire of this program the two are the same.
     slots: description.slots as readonly Slot[],
     passesCookies: description.cookies === 'pass',
+    ...(saysInForms(description) && { saysInForms: true }),
     operations,
     addresses,
     dialect,
@@ -147,7 +153,9 @@ function place(text: string, spot: Spot, { description, tries, faults }: Placing
   if (typeof pattern === 'string') return // the schema has reported it
   const where = `service ${description.name}: operations.${spot.operation.id}.match`
   for (const host of hostsOf(pattern, description)) {
-    if (spokenTwice(pattern, host)) {
+    const here = withinHost(pattern, host, description)
+    if (here === undefined) continue
+    if (spokenTwice(here, host)) {
       const fix = 'give one of the two another name'
       faults.push({ where, got: `${text} at ${host}`, allowed: 'names that the host does not have', fix })
       continue
@@ -162,7 +170,7 @@ function place(text: string, spot: Spot, { description, tries, faults }: Placing
       })
       continue
     }
-    const owner = trie.add(pattern, spot)
+    const owner = trie.add(here, spot)
     if (owner === undefined) continue
     faults.push({
       where,
@@ -171,6 +179,27 @@ function place(text: string, spot: Spot, { description, tries, faults }: Placing
       fix: `remove it here or at ${owner.operation.id}`,
     })
   }
+}
+
+/**
+ * A pattern for every host as it is at one that holds the name of its first segment: `/{bucket}/{key}` is `/{key}` at
+ * `{bucket}.s3.amazonaws.com`, and what is not in a bucket is not there. Undefined: it is not at this host.
+ */
+function withinHost(
+  pattern: RequestPattern,
+  host: string,
+  { operations }: ServiceDescription,
+): RequestPattern | undefined {
+  if (pattern.host !== '*' || !isHostPattern(host)) return pattern
+  const isHeld = (name: string | undefined) => name !== undefined && labelNames(host).includes(name)
+  if (isHeld(leadingName(pattern))) return { ...pattern, segments: pattern.segments.slice(1) }
+  const others = Object.values(operations).flatMap(({ match }) => match.map(parsePattern))
+  const isInside = others.some((other) => typeof other === 'object' && other.host === '*' && isHeld(leadingName(other)))
+  return isInside ? undefined : pattern
+}
+
+function leadingName({ segments: [first] }: RequestPattern): string | undefined {
+  return first?.kind === 'one' && first.suffix === '' ? first.name : undefined
 }
 
 /** What the path and the host hold is one set of names. */

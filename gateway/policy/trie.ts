@@ -4,12 +4,14 @@
  */
 import { ABSENT, readParameter } from '../protocol/parameter.ts'
 import { GatewayError } from '../protocol/problem.ts'
-import type { RequestPattern, Segment } from './pattern.ts'
+import type { Condition, RequestPattern, Segment } from './pattern.ts'
+import { type Told, told } from './told.ts'
 
 interface Leaf<T> {
   readonly value: T
   readonly names: readonly string[]
   readonly query: RequestPattern['query']
+  readonly condition: RequestPattern['condition']
 }
 
 interface Step<T> {
@@ -43,10 +45,12 @@ export class OperationTrie<T> {
       }
     }
     const siblings = leaves.get(pattern.method) ?? []
-    const owner = siblings.find((leaf) => sameQuery(leaf.query, pattern.query))
+    const owner = siblings.find(
+      (leaf) => sameQuery(leaf.query, pattern.query) && sameCondition(leaf.condition, pattern.condition),
+    )
     if (owner !== undefined) return owner.value
-    siblings.push({ value, names, query: pattern.query })
-    siblings.sort((a, b) => b.query.length - a.query.length)
+    siblings.push({ value, names, query: pattern.query, condition: pattern.condition })
+    siblings.sort((a, b) => rank(b) - rank(a))
     leaves.set(pattern.method, siblings)
     return undefined
   }
@@ -54,11 +58,12 @@ export class OperationTrie<T> {
   /**
    * @param path canonical path, `%2F` standing for a slash inside a segment.
    * @param query what follows the question mark, raw.
+   * @param said what it says besides. Default: nothing.
    * @throws {GatewayError} `request_malformed`
    */
-  match(method: string, path: string, query: string): Match<T> | undefined {
+  match(method: string, path: string, query: string, said: Told = SILENT): Match<T> | undefined {
     const segments = path === '/' ? [] : path.slice(1).split('/')
-    const walk: Walk = { method, query, segments, hasSlash: path.includes('%2F'), captured: [] }
+    const walk: Walk = { method, query, said, segments, hasSlash: path.includes('%2F'), captured: [] }
     return descend(this.#root, 0, walk)
   }
 }
@@ -66,6 +71,7 @@ export class OperationTrie<T> {
 interface Walk {
   readonly method: string
   readonly query: string
+  readonly said: Told
   readonly segments: readonly string[]
   /** Whether some segment holds an encoded slash. */
   readonly hasSlash: boolean
@@ -118,6 +124,7 @@ function settle<T>(leaves: Map<string, Leaf<T>[]>, walk: Walk): Match<T> | undef
   if (candidates === undefined) return undefined
   for (const leaf of candidates) {
     if (leaf.query.length > 0 && !queryAgrees(leaf.query, walk.query)) continue
+    if (leaf.condition !== undefined && !told(leaf.condition, walk.said, walk.query)) continue
     return { value: leaf.value, params: paramsOf(leaf.names, walk.captured) }
   }
   return undefined
@@ -140,7 +147,7 @@ function queryAgrees(wanted: RequestPattern['query'], query: string): boolean {
   const request = { rawPath: `?${query}` }
   return wanted.every(([name, value]) => {
     const found = readParameter({ place: 'query', name }, request)
-    if ('value' in found) return found.value === value
+    if ('value' in found) return value === '*' || found.value === value
     if (found === ABSENT) return false
     throw new GatewayError(
       'request_malformed',
@@ -176,6 +183,23 @@ function restLeaves<T>(step: Step<T>, mayHoldSlash: boolean): Map<string, Leaf<T
 function sameQuery(a: RequestPattern['query'], b: RequestPattern['query']): boolean {
   return JSON.stringify([...a].sort()) === JSON.stringify([...b].sort())
 }
+
+function sameCondition(a: Condition | undefined, b: Condition | undefined): boolean {
+  return a?.in === b?.in && a?.name === b?.name && a?.value === b?.value
+}
+
+/** The more a pattern asks for, the earlier it is tried; of two beginnings, the longer one. */
+function rank({ query, condition }: Pick<Leaf<unknown>, 'query' | 'condition'>): number {
+  const exact = query.filter(([, value]) => value !== '*').length
+  if (condition === undefined) return (query.length * 2 + exact) * 1000
+  return (
+    (query.length * 2 + exact) * 1000 +
+    500 +
+    (condition.value.endsWith('*') ? Math.min(condition.value.length, 400) : 450)
+  )
+}
+
+const SILENT: Told = { rawHeaders: [] }
 
 function emptyStep<T>(): Step<T> {
   return { literals: new Map(), ones: [], here: new Map(), rest: [] }

@@ -101,6 +101,8 @@ export interface Content {
   readonly bytes: Buffer
   /** What the bytes say, read in the one way that every reader agrees on. Undefined: they are no JSON. */
   readonly json?: unknown
+  /** Of a form that says what the request asks for: as it came. */
+  readonly form?: string
   /** What the agent had put into slots. */
   readonly taken: readonly SlotValue[]
 }

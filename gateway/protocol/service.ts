@@ -105,6 +105,8 @@ export interface Service {
   readonly passesOwn?: boolean
   /** Cookies that it sets are no credentials. Default no: a session outlives the lease that opened it. */
   readonly passesCookies?: boolean
+  /** Some operations are told by a form: it has to be read before it is known what a request asks for. */
+  readonly saysInForms?: boolean
   /** CIDR ranges outside the public Internet that this service may resolve to; empty for public APIs. */
   readonly addresses: readonly string[]
   readonly dialect: Dialect

@@ -15,15 +15,24 @@ export interface Session {
 
 /** Code → what the operator has to change; undefined: nothing, it passes. */
 const CODES: ReadonlyMap<string, string | undefined> = new Map([
-  ['AccessDenied', 'Allow the source sts:AssumeRole (and sts:TagSession, sts:SetSourceIdentity) in the trust policy of the role and in its own policies; check external_id; or set lineage_tags or source_identity to false.'],
+  [
+    'AccessDenied',
+    'Allow the source sts:AssumeRole (and sts:TagSession, sts:SetSourceIdentity) in the trust policy of the role and in its own policies; check external_id; or set lineage_tags or source_identity to false.',
+  ],
   ['InvalidClientTokenId', 'The source access key does not exist there: check access_key_id and sts_url.'],
   ['SignatureDoesNotMatch', 'Check secret_access_key, and the clock of the gateway.'],
   ['ExpiredToken', 'The source credential has expired: renew what source names.'],
   ['ExpiredTokenException', 'The source token has expired: renew what source names.'],
-  ['InvalidIdentityToken', 'Register the issuer of the token as identity provider in IAM, with its audience, so that AWS can fetch its keys.'],
+  [
+    'InvalidIdentityToken',
+    'Register the issuer of the token as identity provider in IAM, with its audience, so that AWS can fetch its keys.',
+  ],
   ['IDPRejectedClaim', 'Check the audience, and the conditions on the token in the trust policy of the role.'],
   ['MalformedPolicyDocument', 'AWS does not take the session policy: check `iam` in the service file.'],
-  ['PackedPolicyTooLarge', 'Session policy and tags are too large together: let the grant name fewer places, set session_policy: operations, or lineage_tags: false.'],
+  [
+    'PackedPolicyTooLarge',
+    'Session policy and tags are too large together: let the grant name fewer places, set session_policy: operations, or lineage_tags: false.',
+  ],
   ['RegionDisabledException', 'Activate STS in this region, or name another region.'],
   ['ValidationError', 'Check role_arn, duration_s (at most what the role allows), external_id and tags.'],
   ['OptInRequired', 'The account has not opted in to this region.'],
@@ -59,10 +68,15 @@ export function readSession(text: string, host: string): Session {
 export function stsFailure(status: number, text: string, host: string): GatewayError {
   const code = element(text, 'Code', /^[A-Za-z]{1,64}$/) ?? ''
   const advice = CODES.get(code)
-  if (CODES.has(code) && advice === undefined) return new GatewayError('credential_unavailable', `STS at ${host} answered ${code}.`)
-  if (status >= 500 || status === 429) return new GatewayError('credential_unavailable', `STS at ${host} answered ${status}.`)
+  if (CODES.has(code) && advice === undefined)
+    return new GatewayError('credential_unavailable', `STS at ${host} answered ${code}.`)
+  if (status >= 500 || status === 429)
+    return new GatewayError('credential_unavailable', `STS at ${host} answered ${status}.`)
   if (advice !== undefined) return new GatewayError('credential_rejected', `STS at ${host} refused: ${code}. ${advice}`)
-  return new GatewayError('credential_rejected', `STS at ${host} refused with status ${status} and a code that is not known here. Check sts_url and role_arn.`)
+  return new GatewayError(
+    'credential_rejected',
+    `STS at ${host} refused with status ${status} and a code that is not known here. Check sts_url and role_arn.`,
+  )
 }
 
 /** Content of the only element of this name; undefined if there is none, more than one, or other content than is allowed. */

@@ -27,7 +27,9 @@ export function canonicalRequest(
   const names = [...fields.keys()].sort()
   const lines = names.map((name) => `${name}:${fields.get(name)?.join(',')}\n`).join('')
   const signedHeaders = names.join(';')
-  const text = [method, isS3 ? onceEncoded(rawPath) : twiceEncoded(rawPath), query, lines, signedHeaders, payload].join('\n')
+  const text = [method, isS3 ? onceEncoded(rawPath) : twiceEncoded(rawPath), query, lines, signedHeaders, payload].join(
+    '\n',
+  )
   return { text, signedHeaders }
 }
 

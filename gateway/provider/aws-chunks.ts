@@ -27,7 +27,8 @@ const MAX_TRAILER_BYTES = 16 * 1024
 
 const HEAD = /^([0-9a-fA-F]{1,8});chunk-signature=[0-9a-f]{64}$/
 /** S3 takes both ends of a line: SDKs differ. */
-const TRAILER = /^((?:[A-Za-z0-9-]{1,64}:[\x20-\x7e]*(?:\r\n|\n\r\n)){1,16})x-amz-trailer-signature:[0-9a-f]{64}\r\n\r\n$/
+const TRAILER =
+  /^((?:[A-Za-z0-9-]{1,64}:[\x20-\x7e]*(?:\r\n|\n\r\n)){1,16})x-amz-trailer-signature:[0-9a-f]{64}\r\n\r\n$/
 const CRLF = Buffer.from('\r\n')
 const END = Buffer.from('\r\n\r\n')
 

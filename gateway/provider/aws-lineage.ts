@@ -23,7 +23,11 @@ export function sourceIdentity({ human }: Pick<Grant, 'human'>): string {
   return rewritten(human.sub, JSON.stringify([human.iss, human.sub]), NOT_NAME, 64)
 }
 
-export function lineageTags({ agent, task, lineageHash }: Pick<Grant, 'agent' | 'task' | 'lineageHash'>): Record<string, string> {
+export function lineageTags({
+  agent,
+  task,
+  lineageHash,
+}: Pick<Grant, 'agent' | 'task' | 'lineageHash'>): Record<string, string> {
   return {
     'keyless:agent': tagValue(agent.id),
     'keyless:owner': tagValue(agent.owner),

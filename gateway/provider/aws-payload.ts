@@ -58,7 +58,11 @@ function declaredPayload(outbound: Outbound, scope: AwsScope, declared: string):
 }
 
 /** The body under the signature of its head: small ones whole, so that they can be sent again, large ones as they come. */
-export async function signedBody(outbound: Outbound, body: Outbound['body'], terms: ChunkTerms): Promise<Buffer | Readable> {
+export async function signedBody(
+  outbound: Outbound,
+  body: Outbound['body'],
+  terms: ChunkTerms,
+): Promise<Buffer | Readable> {
   if (body === null) throw malformed('its X-Amz-Content-Sha256 announces chunks, and it has no body')
   if (Buffer.isBuffer(body)) return resignedBytes(body, terms)
   const sent = Number(field(outbound, 'content-length') ?? Number.POSITIVE_INFINITY)

@@ -24,20 +24,29 @@ export function sessionPolicy(service: Service, grant: Pick<Grant, 'authority'>,
   /** resource → actions */
   const allowed = new Map<string, Set<string>>()
   for (const authority of grant.authority) {
-    for (const operation of service.operations.filter((one) => isCovered(authority, one))) {
-      for (const need of operation.iam ?? []) {
-        const [action = '', template = '*'] = need.split(' ')
-        const resources = terms.session_policy === 'grant' ? placesOf(template, operation, authority) : ['*']
-        for (const resource of resources) add(allowed, resource.replace('{partition}', partition), action)
-      }
-    }
+    const operations = service.operations.filter((one) => isCovered(authority, one))
+    for (const [action, resource] of operations.flatMap((one) => needsOf(one, authority, terms)))
+      add(allowed, resource.replace('{partition}', partition), action)
   }
   const text = JSON.stringify({ Version: '2012-10-17', Statement: statements(allowed) })
   if (allowed.size === 0)
-    throw unexpressed(`no operation of the grant at ${service.name} names the IAM actions it needs. Add \`iam\` to the operations in the service file, or set session_policy: none`)
+    throw unexpressed(
+      `no operation of the grant at ${service.name} names the IAM actions it needs. Add \`iam\` to the operations in the service file, or set session_policy: none`,
+    )
   if (text.length > MAX_LENGTH)
-    throw unexpressed(`it takes ${text.length} characters, and AWS takes ${MAX_LENGTH}. Let the grant name fewer operations or places, or set session_policy: ${terms.session_policy === 'grant' ? 'operations' : 'none'}`)
+    throw unexpressed(
+      `it takes ${text.length} characters, and AWS takes ${MAX_LENGTH}. Let the grant name fewer operations or places, or set session_policy: ${terms.session_policy === 'grant' ? 'operations' : 'none'}`,
+    )
   return text
+}
+
+/** Actions and the resources they are about, one pair for each. */
+function needsOf(operation: Operation, authority: Authority, { session_policy }: Terms): [string, string][] {
+  return (operation.iam ?? []).flatMap((need) => {
+    const [action = '', template = '*'] = need.split(' ')
+    const places = session_policy === 'grant' ? placesOf(template, operation, authority) : ['*']
+    return places.map((place): [string, string] => [action, place])
+  })
 }
 
 function isCovered(authority: Authority, operation: Operation): boolean {
@@ -56,7 +65,11 @@ function statements(allowed: ReadonlyMap<string, ReadonlySet<string>>): unknown[
     const key = [...actions].sort().join(' ')
     byActions.set(key, [...(byActions.get(key) ?? []), resource])
   }
-  return [...byActions].map(([actions, resources]) => ({ Effect: 'Allow', Action: actions.split(' '), Resource: resources }))
+  return [...byActions].map(([actions, resources]) => ({
+    Effect: 'Allow',
+    Action: actions.split(' '),
+    Resource: resources,
+  }))
 }
 
 /** @param template `arn:{partition}:s3:::{bucket}/{key}`, with names of the operation's patterns, `query.NAME` or `body./POINTER`. */
@@ -75,7 +88,9 @@ function includes(outer: string, inner: string): boolean {
 
 /** Every way in which a pattern of the operation meets a place of the grant. Without places: one way, in which nothing is bound. */
 function bindingsOf(operation: Operation, { paths, locations }: Authority): readonly Bindings[] {
-  const patterns = (operation.match ?? []).map((text) => /^\S+ ([^/\s]*)(\/[^\s?]*)/.exec(text)).filter((shape) => shape !== null)
+  const patterns = (operation.match ?? [])
+    .map((text) => /^\S+ ([^/\s]*)(\/[^\s?]*)/.exec(text))
+    .filter((shape) => shape !== null)
   const ways = patterns.flatMap(([, host = '', path = '']) => {
     const atHosts = locations === undefined ? [NONE] : locations.flatMap((location) => hostBindings(host, location))
     const atPaths = paths === undefined ? [NONE] : paths.flatMap((pattern) => pathBindings(path, pattern))
@@ -91,7 +106,10 @@ function hostBindings(host: string, location: string): Bindings[] {
   if (!host.includes('{')) return [NONE]
   const name = URL.parse(location)?.hostname ?? ''
   const names = [...host.matchAll(/\{([a-z0-9_]+)\+?\}/g)].map(([, label = '']) => label)
-  const shape = host.replace(/[.]/g, '\\.').replace(/\{[a-z0-9_]+\+\}/, '([a-z0-9.-]+)').replace(/\{[a-z0-9_]+\}/g, '([a-z0-9-]+)')
+  const shape = host
+    .replace(/[.]/g, '\\.')
+    .replace(/\{[a-z0-9_]+\+\}/, '([a-z0-9.-]+)')
+    .replace(/\{[a-z0-9_]+\}/g, '([a-z0-9-]+)')
   const values = new RegExp(`^${shape}$`).exec(name)?.slice(1)
   return values === undefined ? [] : [new Map(names.map((label, i) => [label, values[i] ?? '*']))]
 }
@@ -100,21 +118,20 @@ function hostBindings(host: string, location: string): Bindings[] {
 function pathBindings(template: string, text: string): Bindings[] {
   const pattern = parsePathPattern(text)
   if (pattern === undefined) return []
-  const bound = new Map<string, string>()
   const parts = template === '/' ? [] : template.slice(1).split('/')
   const wanted = pattern.segments.map((segment) => (segment === '*' ? '*' : literal(segment)))
+  const bound = new Map<string, string>()
   for (const [i, part] of parts.entries()) {
     const [, name = '', rest] = /^\{([a-z0-9_]+)(\*\*)?\+?\}/.exec(part) ?? []
     if (rest !== undefined) {
       const tail = [...wanted.slice(i), ...(pattern.hasTail ? ['*'] : [])]
       return tail.length === 0 ? [] : [bound.set(name, tail.join('/'))]
     }
-    const here = wanted[i]
-    if (here === undefined && !pattern.hasTail) return []
-    if (name !== '') bound.set(name, here ?? '*')
-    else if (here !== undefined && here !== '*' && here !== literal(part)) return []
+    const here = wanted[i] ?? (pattern.hasTail ? '*' : undefined)
+    if (here === undefined || (name === '' && here !== '*' && here !== literal(part))) return []
+    if (name !== '') bound.set(name, here)
   }
-  return pattern.segments.length > parts.length ? [] : [bound]
+  return wanted.length > parts.length ? [] : [bound]
 }
 
 /** IAM user guide, "Policy variables": `${*}`, `${?}` and `${$}` stand for the characters themselves. */
@@ -122,13 +139,19 @@ function literal(text: string): string {
   return text.replace(/[*?$]/g, (character) => `\${${character}}`)
 }
 
-function filled(template: string, bindings: Bindings, params: Readonly<Record<string, ParameterRule>>): readonly string[] {
+function filled(
+  template: string,
+  bindings: Bindings,
+  params: Readonly<Record<string, ParameterRule>>,
+): readonly string[] {
   let texts: readonly string[] = [template]
   for (const [whole, name = ''] of template.matchAll(/\{([^{}]+)\}/g)) {
     if (name === 'partition') continue
     const values = name.includes('.') ? valuesOf(params[name]) : [bindings.get(name) ?? '*']
     // A client may name a resource by its ARN instead of its name.
-    texts = texts.flatMap((text) => values.map((value) => (value.startsWith('arn:') ? value : text.replace(whole, () => value))))
+    texts = texts.flatMap((text) =>
+      values.map((value) => (value.startsWith('arn:') ? value : text.replace(whole, () => value))),
+    )
   }
   return texts
 }

@@ -2,13 +2,13 @@
  * A request that an agent signed with a placeholder, signed with a real key: for the region and service that it claimed, if its host
  * and the settings agree, with the time of now, in the place where the client put its own. Everything else stays.
  */
-import { AWS4A, type AwsScope } from '../protocol/aws-claim.ts'
+import { AWS4A } from '../protocol/aws-claim.ts'
 import type { Outbound } from '../protocol/message.ts'
 import { GatewayError } from '../protocol/problem.ts'
 import { canonicalRequest, encode } from './aws-canonical.ts'
 import { isS3, type Payload, payloadOf, signedBody } from './aws-payload.ts'
-import { credentialScope, type Signer, type Stamp, stampOf } from './aws-signer.ts'
 import { requireScope, type ScopeTerms } from './aws-scope.ts'
+import { credentialScope, type Signer, type Stamp, stampOf } from './aws-signer.ts'
 
 export interface ResignTerms extends ScopeTerms {
   readonly signer: Signer
@@ -28,16 +28,24 @@ export async function resigned(outbound: Outbound, terms: ResignTerms): Promise<
   requireCurrent(outbound, terms.nowMs)
   const payload = await payloadOf(outbound, scope)
   const stamp = stampOf(scope, terms.nowMs)
-  const { signature, ...head } = outbound.signed?.place === 'query' ? inQuery(outbound, payload, stamp, terms.signer) : inHeader(outbound, payload, stamp, terms.signer)
+  const { signature, ...head } =
+    outbound.signed?.place === 'query'
+      ? inQuery(outbound, payload, stamp, terms.signer)
+      : inHeader(outbound, payload, stamp, terms.signer)
   const { signer } = terms
-  const body = payload.chunks ? await signedBody(outbound, payload.body, { ...payload.chunks, signer, stamp, seed: signature }) : payload.body
+  const body = payload.chunks
+    ? await signedBody(outbound, payload.body, { ...payload.chunks, signer, stamp, seed: signature })
+    : payload.body
   return { ...outbound, ...head, body }
 }
 
 /** A URL that its maker let end is not given more time. */
 function requireCurrent({ signed }: Outbound, nowMs: number): void {
   if (signed?.endsAt === undefined || nowMs < signed.endsAt * 1000) return
-  throw new GatewayError('request_malformed', 'The presigned URL has ended, as its X-Amz-Date and X-Amz-Expires say. Make another one.')
+  throw new GatewayError(
+    'request_malformed',
+    'The presigned URL has ended, as its X-Amz-Date and X-Amz-Expires say. Make another one.',
+  )
 }
 
 type Head = Pick<Outbound, 'path' | 'headers'> & { readonly signature: string }
@@ -51,14 +59,18 @@ function inHeader(outbound: Outbound, { text }: Payload, stamp: Stamp, signer: S
   const canonical = canonicalRequest({ ...outbound, headers }, text, isS3(scope))
   const signature = signer.signature(canonical, stamp)
   const credential = `${signer.accessKeyId}/${credentialScope(stamp)}`
-  headers.push('Authorization', `${scope.algorithm} Credential=${credential}, SignedHeaders=${canonical.signedHeaders}, Signature=${signature}`)
+  headers.push(
+    'Authorization',
+    `${scope.algorithm} Credential=${credential}, SignedHeaders=${canonical.signedHeaders}, Signature=${signature}`,
+  )
   return { path: outbound.path, headers, signature }
 }
 
 /** Parameters of a presigned URL may stand for fields, which only count in a request whose signature is in the query too. */
 function inQuery(outbound: Outbound, { text }: Payload, stamp: Stamp, signer: Signer): Head {
   const { scope, date } = stamp
-  const headers = outbound.signed?.payload === undefined ? outbound.headers : [...outbound.headers, 'X-Amz-Content-Sha256', text]
+  const headers =
+    outbound.signed?.payload === undefined ? outbound.headers : [...outbound.headers, 'X-Amz-Content-Sha256', text]
   const parameters: [string, string][] = [
     ['X-Amz-Algorithm', scope.algorithm],
     ['X-Amz-Credential', `${signer.accessKeyId}/${credentialScope(stamp)}`],

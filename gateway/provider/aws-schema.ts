@@ -37,13 +37,18 @@ export const awsSchema = z
     /** Of the STS endpoint, and of requests to hosts that name no region. */
     region,
     /** Regions that may be signed for. Default: the one that a host names; elsewhere `region`, and at AWS `us-east-1`. */
-    regions: z.array(z.union([region, z.literal('*')])).min(1).optional(),
+    regions: z
+      .array(z.union([region, z.literal('*')]))
+      .min(1)
+      .optional(),
     source,
     /** `none`: requests are signed with the source keys themselves, for servers without STS. They are no ephemeral credentials. */
     session: z.enum(['role', 'none']).default('role'),
     role_arn: z
       .string()
-      .regex(/^arn:aws[a-z-]*:iam::\d{12}:role\/[\x21-\x7e]{1,512}$/, { error: 'is not arn:aws:iam::<account>:role/<name>' })
+      .regex(/^arn:aws[a-z-]*:iam::\d{12}:role\/[\x21-\x7e]{1,512}$/, {
+        error: 'is not arn:aws:iam::<account>:role/<name>',
+      })
       .optional(),
     /** Most seconds a session may live. STS gives no less than 900; the role's own maximum bounds it. */
     duration_s: z.int().min(900).max(43_200).default(3_600),
@@ -53,8 +58,14 @@ export const awsSchema = z
      */
     session_policy: z.enum(['grant', 'operations', 'none']).default('grant'),
     /** Managed policies that narrow every session further. */
-    policy_arns: z.array(z.string().regex(/^arn:aws[a-z-]*:iam::(?:\d{12}|aws):policy\/[\x21-\x7e]{1,512}$/)).max(10).default([]),
-    external_id: z.string().regex(/^[\w+=,.@:/-]{2,1224}$/).optional(),
+    policy_arns: z
+      .array(z.string().regex(/^arn:aws[a-z-]*:iam::(?:\d{12}|aws):policy\/[\x21-\x7e]{1,512}$/))
+      .max(10)
+      .default([]),
+    external_id: z
+      .string()
+      .regex(/^[\w+=,.@:/-]{2,1224}$/)
+      .optional(),
     /** Whether the human is told as SourceIdentity; the role's trust policy has to allow sts:SetSourceIdentity. */
     source_identity: z.boolean().default(true),
     /** Whether agent, owner, task and lineage are told as session tags; the trust policy has to allow sts:TagSession. */

@@ -19,18 +19,32 @@ const REGION = /^[a-z]{2,4}(?:-[a-z]+)+-\d{1,2}$/
 const GLOBAL = 'us-east-1'
 
 /** @throws {GatewayError} `target_mismatch` */
-export function requireScope({ service, host, signed }: Pick<Outbound, 'service' | 'host' | 'signed'>, terms: ScopeTerms): AwsScope {
-  const names = service.slots.flatMap((slot) => (slot.in === 'signature' && slot.scheme === 'aws4' ? (slot.services ?? []) : []))
+export function requireScope(
+  { service, host, signed }: Pick<Outbound, 'service' | 'host' | 'signed'>,
+  terms: ScopeTerms,
+): AwsScope {
+  const names = service.slots.flatMap((slot) =>
+    slot.in === 'signature' && slot.scheme === 'aws4' ? (slot.services ?? []) : [],
+  )
   const isAws = AWS_HOST.test(host)
   const here = isAws ? host.split('.').findLast((label) => REGION.test(label)) : undefined
-  const scope = signed?.scope ?? { algorithm: AWS4, region: here ?? (isAws ? GLOBAL : terms.region), service: names[0] ?? '' }
+  const scope = signed?.scope ?? {
+    algorithm: AWS4,
+    region: here ?? (isAws ? GLOBAL : terms.region),
+    service: names[0] ?? '',
+  }
   if (!names.includes(scope.service))
-    throw mismatch(`it is signed for the service "${scope.service}", and ${service.name} is signed for ${names.join(' or ')}`)
+    throw mismatch(
+      `it is signed for the service "${scope.service}", and ${service.name} is signed for ${names.join(' or ')}`,
+    )
   const allowed = terms.regions ?? (here ? [here] : isAws ? [terms.region, GLOBAL] : [terms.region])
   for (const region of scope.algorithm === AWS4A ? scope.region.split(',') : [scope.region]) {
-    if (here !== undefined && region !== here) throw mismatch(`it is signed for the region "${region}", and ${host} is in ${here}`)
+    if (here !== undefined && region !== here)
+      throw mismatch(`it is signed for the region "${region}", and ${host} is in ${here}`)
     if (!allowed.includes(region))
-      throw mismatch(`it is signed for the region "${region}", and allowed here is ${allowed.join(', ')}: set the region of the client, or add it to regions of credential ${service.credential}`)
+      throw mismatch(
+        `it is signed for the region "${region}", and allowed here is ${allowed.join(', ')}: set the region of the client, or add it to regions of credential ${service.credential}`,
+      )
   }
   return scope
 }

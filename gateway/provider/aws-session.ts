@@ -2,8 +2,10 @@
  * One session of a role: AssumeRole, signed with the source keys, or AssumeRoleWithWebIdentity, which needs no signature. Parameters
  * as in the STS API reference, version 2011-06-15.
  */
-import type { Clock } from '../protocol/clock.ts'
+
+import { hash } from 'node:crypto'
 import { AWS4 } from '../protocol/aws-claim.ts'
+import type { Clock } from '../protocol/clock.ts'
 import { GatewayError } from '../protocol/problem.ts'
 import type { Secret } from '../protocol/secret.ts'
 import { readSession, stsFailure } from './aws-answer.ts'
@@ -17,7 +19,6 @@ import { boundedFetch } from './bounded-fetch.ts'
 import { unreached } from './issuer-exchange.ts'
 import type { Assertions, Credential, GuardedFetch, IssueRequest } from './provider.ts'
 import type { ReadSecret } from './reference.ts'
-import { hash } from 'node:crypto'
 
 export interface SessionTools {
   readonly fetch: GuardedFetch
@@ -34,7 +35,12 @@ const TOLERANCE_S = 120
 const ASSERTION_LIFE_S = 300
 
 /** @throws {GatewayError} `credential_unavailable`, `credential_rejected`, `credential_too_wide`, `credential_unconfigured` */
-export async function assumeRole(config: AwsConfig, tools: SessionTools, request: IssueRequest, signal: AbortSignal): Promise<Credential> {
+export async function assumeRole(
+  config: AwsConfig,
+  tools: SessionTools,
+  request: IssueRequest,
+  signal: AbortSignal,
+): Promise<Credential> {
   const durationS = Math.max(MIN_LIFE_S, Math.min(config.duration_s, Math.floor(request.ttlS)))
   const url = new URL(stsUrl(config))
   const form = parameters(config, request, durationS)
@@ -49,7 +55,10 @@ export async function assumeRole(config: AwsConfig, tools: SessionTools, request
   // By its own clock, if it says what that shows: ours may differ.
   const lifeS = session.expiresAt - Math.floor((dateMs ?? tools.clock.nowMs()) / 1000)
   if (lifeS > durationS + TOLERANCE_S)
-    throw new GatewayError('credential_too_wide', `STS at ${url.host} gave a session of ${lifeS} s, and ${durationS} s were asked for.`)
+    throw new GatewayError(
+      'credential_too_wide',
+      `STS at ${url.host} gave a session of ${lifeS} s, and ${durationS} s were asked for.`,
+    )
   return {
     secret: session.secretAccessKey,
     parts: { access_key_id: session.accessKeyId, session_token: session.sessionToken },
@@ -81,7 +90,12 @@ interface Asking {
 }
 
 /** Who asks: as parameters, or as what the request is to be signed with. */
-async function authenticate(form: URLSearchParams, config: AwsConfig, tools: SessionTools, { request, signal }: Asking): Promise<Signer | undefined> {
+async function authenticate(
+  form: URLSearchParams,
+  config: AwsConfig,
+  tools: SessionTools,
+  { request, signal }: Asking,
+): Promise<Signer | undefined> {
   const { source } = config
   const { grant } = request
   if ('access_key_id' in source) {
@@ -96,7 +110,10 @@ async function authenticate(form: URLSearchParams, config: AwsConfig, tools: Ses
     return createSigner(await sourceKeys(source, tools.readSecret, signal))
   }
   form.set('Action', 'AssumeRoleWithWebIdentity')
-  const token = 'token' in source ? await tools.readSecret(source.token, signal) : await assertion(config, source.assertion.audience, tools, request)
+  const token =
+    'token' in source
+      ? await tools.readSecret(source.token, signal)
+      : await assertion(config, source.assertion.audience, tools, request)
   form.set('WebIdentityToken', token.reveal())
   return undefined
 }
@@ -107,13 +124,21 @@ export async function sourceKeys(
   readSecret: ReadSecret,
   signal: AbortSignal,
 ): Promise<{ secret: Secret; parts: Record<string, Secret> }> {
-  const [access_key_id, secret] = await Promise.all([readSecret(source.access_key_id, signal), readSecret(source.secret_access_key, signal)])
+  const [access_key_id, secret] = await Promise.all([
+    readSecret(source.access_key_id, signal),
+    readSecret(source.secret_access_key, signal),
+  ])
   const session_token = source.session_token && (await readSecret(source.session_token, signal))
   return { secret, parts: { access_key_id, ...(session_token && { session_token }) } }
 }
 
 /** Tags and source identity of such a session are claims: IAM user guide, "Passing session tags using AssumeRoleWithWebIdentity". */
-function assertion(config: AwsConfig, audience: string, { assertions }: SessionTools, request: IssueRequest): Promise<Secret> {
+function assertion(
+  config: AwsConfig,
+  audience: string,
+  { assertions }: SessionTools,
+  request: IssueRequest,
+): Promise<Secret> {
   const { grant } = request
   const tags = Object.entries(tagsOf(config, request))
   const claims = {
@@ -140,7 +165,12 @@ interface Sending {
   readonly signal: AbortSignal
 }
 
-async function send(url: URL, form: URLSearchParams, config: AwsConfig, { tools, signer, signal }: Sending): Promise<{ status: number; text: string; dateMs: number | undefined }> {
+async function send(
+  url: URL,
+  form: URLSearchParams,
+  config: AwsConfig,
+  { tools, signer, signal }: Sending,
+): Promise<{ status: number; text: string; dateMs: number | undefined }> {
   const body = form.toString()
   const headers = ['Host', url.host, 'Content-Type', 'application/x-www-form-urlencoded; charset=utf-8']
   if (signer !== undefined) sign(url, headers, body, { signer, region: config.region, nowMs: tools.time.nowMs() })
@@ -150,7 +180,9 @@ async function send(url: URL, form: URLSearchParams, config: AwsConfig, { tools,
     dateMs = dateOf(response.headers.get('date'))
     return response
   })
-  const fields = Object.fromEntries(Array.from({ length: headers.length / 2 - 1 }, (_, i) => [headers[2 * i + 2] ?? '', headers[2 * i + 3] ?? '']))
+  const fields = Object.fromEntries(
+    Array.from({ length: headers.length / 2 - 1 }, (_, i) => [headers[2 * i + 2] ?? '', headers[2 * i + 3] ?? '']),
+  )
   try {
     const response = await bounded.fetch(url, { method: 'POST', headers: fields, body, redirect: 'manual', signal })
     return { status: response.status, text: await response.text(), dateMs }
@@ -159,13 +191,25 @@ async function send(url: URL, form: URLSearchParams, config: AwsConfig, { tools,
   }
 }
 
-function sign(url: URL, headers: string[], body: string, { signer, region, nowMs }: { signer: Signer; region: string; nowMs: number }): void {
+function sign(
+  url: URL,
+  headers: string[],
+  body: string,
+  { signer, region, nowMs }: { signer: Signer; region: string; nowMs: number },
+): void {
   const stamp = stampOf({ algorithm: AWS4, region, service: 'sts' }, nowMs)
   headers.push('X-Amz-Date', stamp.date)
   if (signer.sessionToken !== undefined) headers.push('X-Amz-Security-Token', signer.sessionToken)
-  const canonical = canonicalRequest({ method: 'POST', path: url.pathname + url.search, headers }, hash('sha256', body), false)
+  const canonical = canonicalRequest(
+    { method: 'POST', path: url.pathname + url.search, headers },
+    hash('sha256', body),
+    false,
+  )
   const credential = `${signer.accessKeyId}/${credentialScope(stamp)}`
-  headers.push('Authorization', `${AWS4} Credential=${credential}, SignedHeaders=${canonical.signedHeaders}, Signature=${signer.signature(canonical, stamp)}`)
+  headers.push(
+    'Authorization',
+    `${AWS4} Credential=${credential}, SignedHeaders=${canonical.signedHeaders}, Signature=${signer.signature(canonical, stamp)}`,
+  )
 }
 
 function dateOf(text: string | null): number | undefined {

@@ -48,7 +48,10 @@ export function createSigner(credential: Pick<Credential, 'secret' | 'parts'>): 
     const known = keys.get(name)
     if (known !== undefined) return known
     const { region, service } = stamp.scope
-    const key = [day, region, service, 'aws4_request'].reduce<Buffer>(hmac, Buffer.from(`AWS4${credential.secret.reveal()}`))
+    const key = [day, region, service, 'aws4_request'].reduce<Buffer>(
+      hmac,
+      Buffer.from(`AWS4${credential.secret.reveal()}`),
+    )
     if (keys.size < MAX_KEYS) keys.set(name, key)
     return key
   }
@@ -57,7 +60,12 @@ export function createSigner(credential: Pick<Credential, 'secret' | 'parts'>): 
     accessKeyId,
     sessionToken: credential.parts?.session_token?.reveal(),
     signature(canonical, stamp) {
-      const text = [stamp.scope.algorithm, stamp.date, credentialScope(stamp), hash('sha256', Buffer.from(canonical.text, 'latin1'))].join('\n')
+      const text = [
+        stamp.scope.algorithm,
+        stamp.date,
+        credentialScope(stamp),
+        hash('sha256', Buffer.from(canonical.text, 'latin1')),
+      ].join('\n')
       if (stamp.scope.algorithm === AWS4) return hmac(keyFor(stamp), text).toString('hex')
       asymmetric ??= asymmetricKey(credential.secret.reveal(), accessKeyId)
       return sign('sha256', Buffer.from(text), asymmetric).toString('hex')

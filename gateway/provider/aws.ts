@@ -2,8 +2,9 @@
  * AWS: a session of a role for each grant, no wider than the grant, under the names of its lineage; and requests that agents signed
  * with placeholders signed with it. Also for servers that speak S3 and have no STS, with the source keys themselves.
  */
-import type { AnswerHead } from '../protocol/message.ts'
+
 import type { Clock } from '../protocol/clock.ts'
+import type { AnswerHead } from '../protocol/message.ts'
 import type { Secret } from '../protocol/secret.ts'
 import { resigned } from './aws-resign.ts'
 import type { AwsConfig } from './aws-schema.ts'
@@ -15,7 +16,8 @@ import type { Assertions, Credential, FetchFor, Provider } from './provider.ts'
 import { type ReadSecret, referenceIdentity } from './reference.ts'
 
 /** `x-amzn-ErrorType` of REST APIs with JSON: the credential has ended, or the signature was dated wrongly. Others say it in the body alone. */
-const REJECTIONS = /^(?:ExpiredToken(?:Exception)?|RequestExpired|RequestTimeTooSkewed|InvalidClientTokenId|UnrecognizedClientException)(?::|$)/
+const REJECTIONS =
+  /^(?:ExpiredToken(?:Exception)?|RequestExpired|RequestTimeTooSkewed|InvalidClientTokenId|UnrecognizedClientException)(?::|$)/
 
 export interface AwsTools {
   readonly fetchFor: FetchFor
@@ -53,7 +55,8 @@ export function createAws(config: AwsConfig, tools: AwsTools): Provider {
     },
     // The key never travels, and its id is no secret.
     derived: ({ parts }) => (parts?.session_token ? [parts.session_token] : []),
-    isRejection: (answer) => isRejection(answer) || ((answer.status === 403 || answer.status === 400) && time.isOff(dateOf(answer))),
+    isRejection: (answer) =>
+      isRejection(answer) || ((answer.status === 403 || answer.status === 400) && time.isOff(dateOf(answer))),
     accommodates: (_credential, answer) => time.learn(dateOf(answer)),
   }
 }
@@ -70,7 +73,8 @@ function dateOf(answer: AnswerHead): number | undefined {
 function field({ raw }: AnswerHead, name: string): string | undefined {
   for (let i = 0; i + 1 < raw.length; i += 2) {
     const bytes = raw[i] as Buffer
-    if (bytes.length === name.length && bytes.toString('latin1').toLowerCase() === name) return raw[i + 1]?.toString('latin1')
+    if (bytes.length === name.length && bytes.toString('latin1').toLowerCase() === name)
+      return raw[i + 1]?.toString('latin1')
   }
   return undefined
 }
@@ -80,10 +84,28 @@ function identityOf(config: AwsConfig): string {
   const { source, session, role_arn, regions, external_id, session_policy, policy_arns, tags } = config
   const who =
     'access_key_id' in source
-      ? [referenceIdentity(source.access_key_id), referenceIdentity(source.secret_access_key), source.session_token ? referenceIdentity(source.session_token) : null]
+      ? [
+          referenceIdentity(source.access_key_id),
+          referenceIdentity(source.secret_access_key),
+          source.session_token ? referenceIdentity(source.session_token) : null,
+        ]
       : 'token' in source
         ? ['token', referenceIdentity(source.token)]
         : ['assertion', source.assertion.audience]
   const told = [config.source_identity, config.lineage_tags, config.transitive_tags, Object.entries(tags).sort()]
-  return JSON.stringify(['aws', stsUrl(config), config.addresses, who, session, role_arn ?? null, config.region, regions ?? null, external_id ?? null, config.duration_s, session_policy, policy_arns, told])
+  return JSON.stringify([
+    'aws',
+    stsUrl(config),
+    config.addresses,
+    who,
+    session,
+    role_arn ?? null,
+    config.region,
+    regions ?? null,
+    external_id ?? null,
+    config.duration_s,
+    session_policy,
+    policy_arns,
+    told,
+  ])
 }

@@ -53,6 +53,24 @@ const SIGNED: Purpose = {
     ),
 }
 
+const TELLING: Purpose = {
+  maxBytes: MAX_BYTES,
+  refuse: (what) =>
+    new GatewayError('request_malformed', `The form of this call says what it asks for, and cannot be read: ${what}.`),
+}
+
+/**
+ * The request with its form, where it has one: what it asks for is in it (`Service.saysInForms`). At most 1 MiB.
+ * @throws {GatewayError} `request_malformed`
+ */
+export async function readForm(inbound: Inbound): Promise<Inbound> {
+  const types = valuesOf(inbound.rawHeaders, 'content-type')
+  if (inbound.body === null || !types.some((type) => /^application\/x-www-form-urlencoded/i.test(type))) return inbound
+  kindOf(inbound.rawHeaders, TELLING)
+  const bytes = await collect(inbound.body, TELLING)
+  return { ...inbound, content: { bytes, form: bytes.toString('latin1'), taken: [] } }
+}
+
 /** Whether a call of this service has to be whole, whatever grants say. */
 export function needsContent(service: Service, { mode }: Pick<Inbound, 'mode'>): boolean {
   if (service.passesOwn === true && mode !== 'reverse') return false // its client's credential passes
@@ -71,7 +89,8 @@ function isSigned({ slots }: Service): boolean {
  * @throws {GatewayError} `constraint_unmet`, `request_malformed`.
  */
 export async function readContent(inbound: Inbound, service: Service, isJudged: boolean): Promise<Inbound> {
-  if (inbound.body === null) return inbound
+  if (inbound.content?.form !== undefined && isJudged) throw JUDGED.refuse('it is a form')
+  if (inbound.body === null || inbound.content !== undefined) return inbound
   const slots = bodySlotsOf(service)
   const purpose = isJudged ? JUDGED : slots.length > 0 ? TAKING : SIGNED
   const kind = purpose === SIGNED ? 'bytes' : kindOf(inbound.rawHeaders, purpose)

@@ -2,8 +2,9 @@
  * The fields of a request: what becomes of each by its name, as the slots of its service and the safety of its answer want it.
  * Worked out once per service and name.
  */
+import { AWS_SIGNATURE_FIELDS } from '../protocol/aws-claim.ts'
 import type { Inbound } from '../protocol/message.ts'
-import type { Service } from '../protocol/service.ts'
+import { carriesSecret, type Service } from '../protocol/service.ts'
 
 export type Action =
   | 'keep'
@@ -30,6 +31,8 @@ export interface Plan {
   readonly isScrubbed: boolean
   /** What the client brings as its credential passes. */
   readonly isOpen: boolean
+  /** It is signed as AWS does: what the client signed says how. */
+  readonly isAwsSigned: boolean
 }
 
 /** Memo of a pure function of the service; agents choose names, so it is bounded. */
@@ -86,14 +89,17 @@ export function actionOn(name: string, plan: Plan): Action {
 
 function newPlan(service: Service, isOpen: boolean): Plan {
   const slots = isOpen ? [] : service.slots
+  const isAwsSigned = slots.some((slot) => slot.in === 'signature' && slot.scheme === 'aws4')
+  const fields = slots.flatMap((slot) => (slot.in === 'header' ? [slot.name.toLowerCase()] : []))
   const plan: Plan = {
     actions: new Map(),
-    slots: new Set(slots.flatMap((slot) => (slot.in === 'header' ? [slot.name.toLowerCase()] : []))),
+    slots: new Set(isAwsSigned ? [...fields, ...AWS_SIGNATURE_FIELDS] : fields),
     cookies: slots.flatMap((slot) => (slot.in === 'cookie' ? [slot.name] : [])),
     parameters: slots.flatMap((slot) => (slot.in === 'query' ? [slot.name] : [])),
     subprotocols: slots.flatMap((slot) => (slot.in === 'subprotocol' ? [slot.prefix] : [])),
-    isScrubbed: slots.length > 0,
+    isScrubbed: carriesSecret({ slots }),
     isOpen,
+    isAwsSigned,
   }
   const memo = isOpen ? openPlans : plans
   memo.set(service, plan)
