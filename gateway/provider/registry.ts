@@ -6,6 +6,8 @@ import { z } from 'zod'
 import type { Clock } from '../protocol/clock.ts'
 import { createAws } from './aws.ts'
 import { awsSchema } from './aws-schema.ts'
+import { createAzure } from './azure.ts'
+import { azureSchema } from './azure-schema.ts'
 import { clientCredentialsSchema } from './client-credentials-schema.ts'
 import { createElasticsearch, elasticsearchSchema } from './elasticsearch.ts'
 import { createGithubApp } from './github-app.ts'
@@ -41,6 +43,7 @@ export type BuiltTools = ProviderTools & { readonly placement: Placement }
 /** name in settings → settings schema (strict) and factory */
 export const providerKinds = {
   aws: { schema: awsSchema, create: createAws },
+  azure: { schema: azureSchema, create: createAzure },
   elasticsearch: { schema: elasticsearchSchema, create: createElasticsearch },
   github_app: { schema: githubAppSchema, create: createGithubApp },
   gitlab: { schema: gitlabSchema, create: createGitlab },
