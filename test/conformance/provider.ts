@@ -186,7 +186,8 @@ export function providerConformance(
 
 function carried(credential: Credential, slot: Slot): string {
   const secret = credential.secret.reveal()
-  if (slot.in === 'basic') return Buffer.from(`${slot.username}:${secret}`).toString('base64')
+  const username = credential.parts?.username?.reveal()
+  if (slot.in === 'basic') return Buffer.from(`${username ?? slot.username}:${secret}`).toString('base64')
   return slot.in === 'query' ? encodeURIComponent(secret) : secret
 }
 

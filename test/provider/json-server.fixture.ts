@@ -1,0 +1,61 @@
+/** An HTTP server on loopback that answers JSON as a function says; what it was asked is kept. */
+import { once } from 'node:events'
+import { createServer, type IncomingHttpHeaders } from 'node:http'
+import type { AddressInfo } from 'node:net'
+
+export interface Asked {
+  readonly method: string
+  /** Path and query. */
+  readonly path: string
+  readonly headers: IncomingHttpHeaders
+  /** Undefined: no content. */
+  readonly body: unknown
+}
+
+/** `hang`: no answer ever. `reset`: the connection is cut. */
+export type Answered =
+  | 'hang'
+  | 'reset'
+  | {
+      readonly status: number
+      readonly json?: unknown
+      readonly text?: string
+      readonly headers?: Record<string, string>
+    }
+
+export interface JsonServer {
+  readonly url: string
+  readonly asked: Asked[]
+  /** In front of what the server says; undefined: it says it. */
+  interrupt: ((asked: Asked) => Answered | undefined) | undefined
+  stop(): Promise<void>
+}
+
+export async function startJsonServer(answer: (asked: Asked) => Answered): Promise<JsonServer> {
+  const server = createServer(async (request, response) => {
+    const chunks: Buffer[] = []
+    for await (const chunk of request) chunks.push(chunk as Buffer)
+    const text = Buffer.concat(chunks).toString()
+    const { method = '', url = '', headers } = request
+    const asked = { method, path: url, headers, body: text === '' ? undefined : (JSON.parse(text) as unknown) }
+    self.asked.push(asked)
+    const said = self.interrupt?.(asked) ?? answer(asked)
+    if (said === 'hang') return
+    if (said === 'reset') return void response.destroy()
+    response.writeHead(said.status, { 'content-type': 'application/json', ...said.headers })
+    response.end(said.text ?? (said.json === undefined ? undefined : JSON.stringify(said.json)))
+  })
+  server.listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  const self: JsonServer = {
+    url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
+    asked: [],
+    interrupt: undefined,
+    async stop() {
+      server.closeAllConnections()
+      server.close()
+      await once(server, 'close')
+    },
+  }
+  return self
+}
