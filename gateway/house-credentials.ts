@@ -3,11 +3,13 @@ import { join } from 'node:path'
 import type { Redis } from 'ioredis'
 import type { Audit } from './audit/audit.ts'
 import type { Keys } from './keys.ts'
+import { certifyingIn } from './keys-client-ca.ts'
 import { createMemoryCache } from './lease/cache-memory.ts'
 import { createRedisCache } from './lease/cache-redis.ts'
 import { createLeases, type Leases } from './lease/leases.ts'
 import type { Clock } from './protocol/clock.ts'
 import { createAssertions, type PublishedAssertions } from './provider/assertions.ts'
+import type { ConnectionTools } from './provider/oauth-refresh-token.ts'
 import type { Provider } from './provider/provider.ts'
 import type { ReadSecret } from './provider/reference.ts'
 import { createProvider, type ProviderTools } from './provider/registry.ts'
@@ -29,12 +31,14 @@ export interface CredentialParts {
   readonly keys: Keys
   readonly clock: Clock
   readonly readSecret: ReadSecret
+  readonly connections: ConnectionTools
 }
 
 export function openHouseCredentials(settings: Settings, parts: CredentialParts): HouseCredentials {
-  const { upstream, redis, audit, keys, clock, readSecret } = parts
+  const { upstream, redis, audit, keys, clock, readSecret, connections } = parts
   const assertions = createAssertions(keys.assertions, `${settings.publicUrl}/assertions`, clock)
-  const outside = { fetchFor: upstream.fetchFor, clock, readSecret, assertions }
+  const certifyClient = certifyingIn(settings.keysDir, clock)
+  const outside = { fetchFor: upstream.fetchFor, clock, readSecret, assertions, certifyClient }
   const vault = settings.vault && createVaultConnection(settings.vault, outside)
   const tools = { ...outside, readSecret: readingVault(readSecret, vault), vault }
   const leases = createLeases({
@@ -51,5 +55,5 @@ export function openHouseCredentials(settings: Settings, parts: CredentialParts)
 
 /** Every credential in settings, as its provider. Providers reach the network only through the guarded dial. */
 function buildProviders({ credentials }: Settings, tools: ProviderTools): ReadonlyMap<string, Provider> {
-  return new Map(Object.entries(credentials).map(([name, config]) => [name, createProvider(config, tools)]))
+  return new Map(Object.entries(credentials).map(([name, config]) => [name, createProvider(config, tools, name)]))
 }

@@ -1,5 +1,5 @@
 /** A throw-away certificate authority with one leaf, made at start and forgotten at the end. For the demo and tests only. */
-import '../../gateway/ingress/reflect.ts'
+import '../../gateway/protocol/reflect.ts'
 import { randomBytes, webcrypto } from 'node:crypto'
 import { isIP } from 'node:net'
 import {

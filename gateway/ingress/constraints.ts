@@ -2,7 +2,7 @@
  * Name constraints of an authority (RFC 5280 §4.2.1.10): for which hosts the verifiers of agents accept what it signs. Whoever
  * steals a constrained key can impersonate those hosts to agents, and nobody else.
  */
-import './reflect.ts'
+import '../protocol/reflect.ts'
 import { isIP } from 'node:net'
 import { AsnConvert } from '@peculiar/asn1-schema'
 import { GeneralName, GeneralSubtree, GeneralSubtrees, NameConstraints } from '@peculiar/asn1-x509'

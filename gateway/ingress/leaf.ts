@@ -3,7 +3,7 @@
  * makes us sign as many: a general encoder takes twenty times as long. Every field is one that strict verifiers demand
  * (RFC 5280 §4.2): key identifiers, key usage, names only in the subject alternative name.
  */
-import './reflect.ts'
+import '../protocol/reflect.ts'
 import { createHash, generateKeyPairSync, type KeyObject, sign } from 'node:crypto'
 import { isIP } from 'node:net'
 import {

@@ -2,7 +2,7 @@
  * One root certificate and its key: how it is made and read, and what may be known of it. Strict verifiers decide the fields:
  * RFC 5280 key identifiers, a critical path length of 0, a name of its own, a positive minimal serial.
  */
-import './reflect.ts'
+import '../protocol/reflect.ts'
 import {
   createPrivateKey,
   type KeyObject,

@@ -8,6 +8,7 @@ import type { Grant } from '../protocol/grant.ts'
 import type { AnswerHead, ClientCertificate, Outbound } from '../protocol/message.ts'
 import type { Secret } from '../protocol/secret.ts'
 import type { Endpoint, Service } from '../protocol/service.ts'
+import type { Certified, ClientTerms } from './client-authority.ts'
 
 export interface Credential {
   readonly secret: Secret
@@ -103,3 +104,9 @@ export interface AssertionTerms {
   /** Default ES256. RS256 for verifiers that know nothing newer. */
   readonly algorithm?: 'ES256' | 'RS256'
 }
+
+/**
+ * A client certificate of the gateway's own client CA, with a key of its own. Throws `credential_unconfigured` where that CA can be neither
+ * read nor made.
+ */
+export type CertifyClient = (terms: Omit<ClientTerms, 'nowMs'>) => Promise<Certified>

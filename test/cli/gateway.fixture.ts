@@ -10,7 +10,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createSecureContext, type SecureContext, TLSSocket } from 'node:tls'
 // The order matters: @peculiar/x509 expects what reflect.ts provides.
-import '../../gateway/ingress/reflect.ts'
+import '../../gateway/protocol/reflect.ts'
 import * as x509 from '@peculiar/x509'
 import type { StatusView } from '../../gateway/protocol/control.ts'
 

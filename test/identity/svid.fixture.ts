@@ -2,7 +2,7 @@
  * A SPIFFE trust domain that signs X.509-SVIDs field by field as SPIRE's server does by default: subjects, validity, key usages,
  * key identifiers, which extensions are critical. Every field can be made wrong.
  */
-import '../../gateway/ingress/reflect.ts' // before @peculiar/x509
+import '../../gateway/protocol/reflect.ts' // before @peculiar/x509
 import { createHash, KeyObject, randomBytes, type webcrypto as Web, webcrypto } from 'node:crypto'
 import * as x509 from '@peculiar/x509'
 

@@ -1,5 +1,5 @@
 /** Certificates made on the spot. */
-import '../../gateway/ingress/reflect.ts' // before @peculiar/x509
+import '../../gateway/protocol/reflect.ts' // before @peculiar/x509
 
 import { KeyObject, type webcrypto as Web, webcrypto } from 'node:crypto'
 import * as x509 from '@peculiar/x509'
