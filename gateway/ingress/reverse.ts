@@ -80,6 +80,11 @@ function tokenIn(slot: Slot, rawHeaders: RawHeaders, rawPath: string): string | 
       return cookieValue(fieldValue(rawHeaders, 'cookie') ?? '', slot.name)
     case 'subprotocol':
       return subprotocolAfter(slot.prefix, fieldValue(rawHeaders, 'sec-websocket-protocol') ?? '')
+    case 'signature':
+      // AWS_SESSION_TOKEN: SDKs send it beside the signature, in a field, or in the query of a presigned URL.
+      return slot.scheme === 'aws4'
+        ? (fieldValue(rawHeaders, 'x-amz-security-token') ?? queryValue(rawPath, 'X-Amz-Security-Token'))
+        : undefined
     default:
       return undefined // no SDK sends its key there, or none travels at all
   }

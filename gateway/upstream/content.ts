@@ -17,7 +17,7 @@ const MAX_SIGNED_BYTES = 8 * 1024 * 1024
 /** An agent may not hold a decision open for as long as it likes. */
 const READ_MS = 30_000
 
-const JSON_TYPE = /^application\/(?:json|[\w.+-]{1,100}\+json)(?:[ \t]*;[ \t]*charset="?utf-8"?)?$/i
+const JSON_TYPE = /^application\/(?:json|x-amz-json-1\.[01]|[\w.+-]{1,100}\+json)(?:[ \t]*;[ \t]*charset="?utf-8"?)?$/i
 const FORM_TYPE = /^application\/x-www-form-urlencoded(?:[ \t]*;[ \t]*charset="?utf-8"?)?$/i
 
 /** Why a body has to be whole, and what a body is refused with that is not fit for it. */
