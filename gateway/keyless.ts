@@ -9,13 +9,16 @@ import type { WhichGateway } from './cli/find-socket.ts'
 import { grantCommand } from './cli/grant.ts'
 import { initCommand } from './cli/init.ts'
 import { keysCommand } from './cli/keys.ts'
+import { leaseCommand } from './cli/lease.ts'
 import { logCommand } from './cli/log.ts'
 import { policyCommand } from './cli/policy.ts'
 import { reportCommand } from './cli/report.ts'
 import { runCommand } from './cli/run.ts'
 import { secretCommand } from './cli/secret.ts'
+import { serviceCommand } from './cli/service.ts'
 import { startCommand } from './cli/start.ts'
 import { taskCommand } from './cli/task.ts'
+import { warmCommand } from './cli/warm.ts'
 import { witnessCommand } from './cli/witness.ts'
 import { systemClock } from './protocol/clock.ts'
 import type { Settings } from './settings.ts'
@@ -36,6 +39,8 @@ program.addCommand(startCommand(async (settings) => (await import('./main.ts')).
 program.addCommand(runCommand())
 program.addCommand(taskCommand())
 program.addCommand(grantCommand())
+program.addCommand(leaseCommand())
+program.addCommand(warmCommand())
 program.addCommand(
   logCommand(async (which, human) => {
     const { forgetHuman } = await import('./house-audit.ts')
@@ -59,6 +64,7 @@ program.addCommand(
 program.addCommand(witnessCommand())
 program.addCommand(reportCommand())
 program.addCommand(policyCommand())
+program.addCommand(serviceCommand())
 program.addCommand(doctorCommand())
 program.addCommand(initCommand())
 program.addCommand(

@@ -65,7 +65,8 @@ async function sourcesOf(options: CheckOptions): Promise<Sources> {
   return { services, policies: named.policies ?? settings.policies, baseDir, atExamples: named.services !== undefined }
 }
 
-async function shippedServices(): Promise<string[]> {
+/** Names of the shipped services, sorted. */
+export async function shippedServices(): Promise<string[]> {
   const { readdir } = await import('node:fs/promises')
   const files = await readdir(SHIPPED_SERVICES)
   return files

@@ -12,7 +12,7 @@ import { isHostPattern, overlap, parseHostPattern } from '../protocol/host-patte
 import type { Inbound } from '../protocol/message.ts'
 import type { Endpoint, Service } from '../protocol/service.ts'
 import { type Fault, throwFaults } from './fault.ts'
-import { instanceOf } from './instance.ts'
+import { atExample, instanceOf } from './instance.ts'
 import { createLocator } from './locate.ts'
 import type { Selection } from './selection.ts'
 import { readService, readServiceText, type ServiceDescription, type ServiceFile } from './service-file.ts'
@@ -204,10 +204,4 @@ function assembleCatalogue(sites: readonly Site[], digest: string, { source, shi
     veiled: createVeil(sites.map((site) => site.service)),
     knows: (pattern) => isOperationPattern(pattern) && names.some((name) => patternCovers(pattern, name)),
   }
-}
-
-/** Its operations can be named, though nobody knows where it would be. */
-function atExample(description: ServiceDescription): ServiceDescription {
-  const { hosts, instance } = description
-  return hosts.length === 0 && instance !== undefined ? { ...description, hosts: [instance] } : description
 }

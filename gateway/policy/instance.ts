@@ -20,6 +20,12 @@ export function instanceOf(description: ServiceDescription, { use, ...own }: Sel
   }
 }
 
+/** A service without hosts as if it were at its example: enough to name its operations, and to check it by. */
+export function atExample(description: ServiceDescription): ServiceDescription {
+  const { hosts, instance } = description
+  return hosts.length === 0 && instance !== undefined ? { ...description, hosts: [instance] } : description
+}
+
 /** What the public offering has at further hosts, an instance does not have. */
 function withoutHosts(operations: ServiceDescription['operations'], gone: readonly string[]) {
   const isHere = (text: string) => {

@@ -5,7 +5,12 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { onTestFinished } from 'vitest'
 import { type Bundle, loadBundle } from '../../gateway/policy/bundle.ts'
-import { type Catalogue, loadCatalogue, type ServiceFile } from '../../gateway/policy/catalogue.ts'
+import {
+  type Catalogue,
+  type CatalogueSource,
+  loadCatalogue,
+  type ServiceFile,
+} from '../../gateway/policy/catalogue.ts'
 import type { Ask } from '../../gateway/protocol/decision.ts'
 import type { Grant } from '../../gateway/protocol/grant.ts'
 import type { Inbound } from '../../gateway/protocol/message.ts'
@@ -14,7 +19,7 @@ export const policiesDir = fileURLToPath(new URL('../../policies', import.meta.u
 export const shippedDir = join(policiesDir, 'services')
 export const allServices = ['github', 'gitlab', 'openai', 'anthropic', 'slack', 'stripe', 'demo']
 
-export function catalogueOf(...services: (string | ServiceFile)[]): Promise<Catalogue> {
+export function catalogueOf(...services: CatalogueSource['services'][number][]): Promise<Catalogue> {
   return loadCatalogue({ services, shippedDir, baseDir: policiesDir })
 }
 
