@@ -3,6 +3,7 @@ import { stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Audit } from './audit/audit.ts'
 import { files } from './audit/lines.ts'
+import type { Leases } from './lease/leases.ts'
 import type { WitnessView } from './protocol/control.ts'
 import type { Exports } from './records/export/exports.ts'
 import { VERSION } from './version.ts'
@@ -13,6 +14,7 @@ interface Watched {
   readonly audit: Pick<Audit, 'size' | 'kept' | 'failure' | 'open'>
   readonly witnesses: { readonly views: readonly WitnessView[] }
   readonly exports: Pick<Exports, 'lag'>
+  readonly leases: Pick<Leases, 'state'>
   /** Undefined: there is no index, or it has said nothing yet. */
   index(): { readonly entries: number; readonly seconds: number } | undefined
 }
@@ -33,7 +35,7 @@ interface Gauge {
 
 /** As `metrics.add` takes them. */
 export function gaugesOf(watched: Watched): Gauge[] {
-  return [...ofLog(watched), ...ofReaders(watched), ...ofProcess()]
+  return [...ofLog(watched), ...ofLeases(watched), ...ofReaders(watched), ...ofProcess()]
 }
 
 function ofLog({ audit, dir }: Watched): Gauge[] {
@@ -48,6 +50,39 @@ function ofLog({ audit, dir }: Watched): Gauge[] {
       const { mtimeMs } = await stat(join(dir, files.checkpoint))
       return mtimeMs / 1000
     }),
+  ]
+}
+
+const CIRCUITS = { closed: 0, half_open: 1, open: 2 } as const
+
+function ofLeases({ leases }: Watched): Gauge[] {
+  const each = (read: (issuer: Leases['state']['issuers'][number]) => number) => () =>
+    leases.state.issuers.map((issuer) => ({ labels: { credential: issuer.credential }, value: read(issuer) }))
+  return [
+    {
+      ...gauge('keyless_lease_shared_hits_total', 'Credentials found in the shared cache.', () => leases.state.found),
+      isCounter: true,
+    },
+    gauge(
+      'keyless_issuer_circuit',
+      '0: its issuer is asked; 1: one request tries whether it is back; 2: it failed, and nobody asks.',
+      each(({ circuit }) => CIRCUITS[circuit]),
+    ),
+    gauge(
+      'keyless_issuer_requests',
+      'Requests to the issuer under way.',
+      each(({ underway }) => underway),
+    ),
+    gauge(
+      'keyless_issuer_waiting_requests',
+      'Requests that wait for their turn at the issuer.',
+      each(({ waiting }) => waiting),
+    ),
+    gauge(
+      'keyless_pending_revocations',
+      'Credentials that were to be revoked, and whose issuer has not confirmed it: used no more.',
+      () => leases.state.pendingRevocations,
+    ),
   ]
 }
 

@@ -122,7 +122,7 @@ export async function buildHouse(settings: Settings, clock: Clock, outlook: Outl
       serveInstruction({ kind: 'grant.present', id: uuidv7(clock.nowMs()), tenant, token }, { audit, grants, policy }),
     onEnded: (grant) => leases.purge(grant),
   })
-  await begin(settings, { ...record, exports, reading, bundle, catalogue })
+  await begin(settings, { ...record, exports, reading, bundle, catalogue, leases })
   const opened = opening.move()
   return {
     ...credentials,
@@ -164,7 +164,7 @@ async function openRecord(settings: Settings, { opening, keys, clock, outlook }:
   return { audit, metrics, personal, witnesses }
 }
 
-type Begun = Pick<House, 'audit' | 'metrics' | 'witnesses' | 'exports' | 'reading' | 'catalogue'> & {
+type Begun = Pick<House, 'audit' | 'metrics' | 'witnesses' | 'exports' | 'reading' | 'catalogue' | 'leases'> & {
   readonly bundle: Bundle
 }
 

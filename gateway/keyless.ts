@@ -4,6 +4,7 @@ import { join, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { Command } from 'commander'
 import { caCommand } from './cli/ca.ts'
+import { connectCommand, disconnectCommand } from './cli/connect.ts'
 import { doctorCommand } from './cli/doctor.ts'
 import type { WhichGateway } from './cli/find-socket.ts'
 import { grantCommand } from './cli/grant.ts'
@@ -61,6 +62,8 @@ program.addCommand(
     )
   }),
 )
+program.addCommand(connectCommand())
+program.addCommand(disconnectCommand())
 program.addCommand(witnessCommand())
 program.addCommand(reportCommand())
 program.addCommand(policyCommand())

@@ -4,6 +4,7 @@ import { forget } from './audit/forgetting.ts'
 import { type ControlDoor, openControlDoor } from './control/door.ts'
 import { buildHouse, type House } from './house.ts'
 import { operator } from './house-audit.ts'
+import { leaseDoorOf } from './house-leases.ts'
 import { createSecretWork } from './house-secrets.ts'
 import { openProxyDoor, type ProxyDoor } from './ingress/listener.ts'
 import { serveInstruction } from './instruction.ts'
@@ -49,11 +50,12 @@ export async function openGateway(settings: Settings, clock: Clock = systemClock
       ...(settings.listen.controlTls && { tls: settings.listen.controlTls }),
       socketPath: settings.listen.controlSocket,
       tenant: settings.tenant,
-      human,
+      human: operator(),
       rooms: house,
       grants: house.grants,
       identities: house.identities,
       status,
+      leases: leaseDoorOf(house, settings.tenant),
       publicLog: house.witnesses.publicLog,
       witness: house.witnesses.witness,
       assertions: house.assertions,

@@ -86,6 +86,19 @@ export const ownKinds: Readonly<Record<string, Kind>> = {
     written: 'before a connection is removed, and revoked where its server offers that',
     members: { ...own, human: perhapsBehind.human, facts: connection },
   },
+  'admin.leases_revoked': {
+    written: 'before upstream credentials of living grants are dropped and revoked; each has a `lease.revoked`',
+    members: {
+      ...own,
+      human: perhapsBehind.human,
+      facts: facts({
+        task: text('Only those of its living grants.').optional(),
+        grant: text('Only those of this grant.').optional(),
+        credential: text('Only those of this name in the settings.').optional(),
+        service: text('Only those for this service.').optional(),
+      }),
+    },
+  },
   'admin.ca_rotated': {
     written: 'when the CA of the gateway is another one',
     members: { ...own, facts: facts({ before: texts('SHA-256 of each certificate.'), after: texts('The same.') }) },

@@ -4,7 +4,10 @@
  */
 import { type IncomingMessage, request } from 'node:http'
 import type {
+  BegunView,
   CompletionReason,
+  ConnectBody,
+  ConnectionView,
   DelegateBody,
   GrantBundle,
   GrantView,
@@ -13,10 +16,15 @@ import type {
   IssuedView,
   OpenedTask,
   OpenTaskBody,
+  PendingRevocationView,
+  ProgressView,
+  RevokeLeasesBody,
   SecretsView,
   StatusView,
   TaskDetail,
   TaskView,
+  WarmBody,
+  WarmedView,
 } from '../protocol/control.ts'
 import { GatewayError, type ProblemCode, problems } from '../protocol/problem.ts'
 
@@ -76,6 +84,11 @@ export interface ControlClient {
   removeSecret(name: string): Promise<void>
   reseal(): Promise<{ readonly values: number }>
   status(): Promise<StatusView>
+  /** Have credentials lie ready. @throws {GatewayError} `task_unknown`, `grant_invalid`, … */
+  warm(body: WarmBody): Promise<readonly WarmedView[]>
+  /** @returns how many credentials were dropped. */
+  revokeLeases(body: RevokeLeasesBody): Promise<number>
+  pendingRevocations(): Promise<readonly PendingRevocationView[]>
   /** Public keys that verify signed grants (RFC 7517). */
   jwks(): Promise<object>
 }
@@ -112,7 +125,16 @@ export function controlClient(socketPath: string): ControlClient {
     rotateSecret: async (name, value) => void (await call('PUT', `/secrets/${part(name)}`, { value })),
     removeSecret: async (name) => void (await call('DELETE', `/secrets/${part(name)}`)),
     reseal: async () => (await call('POST', '/reseal', {})) as { values: number },
+    beginConnection: async (body) => (await call('POST', '/connections', body)) as BegunView,
+    connectProgress: async (ticket) => (await call('POST', '/connections/progress', { ticket })) as ProgressView,
+    connections: async () => ((await call('GET', '/connections')) as { connections: ConnectionView[] }).connections,
+    disconnect: async (body) =>
+      (await call('POST', '/connections/disconnect', body)) as { readonly revoked: boolean | null },
     status: async () => (await call('GET', '/status')) as StatusView,
+    warm: async (body) => ((await call('POST', '/leases/warm', body)) as { warmed: WarmedView[] }).warmed,
+    revokeLeases: async (body) => ((await call('POST', '/leases/revoke', body)) as { revoked: number }).revoked,
+    pendingRevocations: async () =>
+      ((await call('GET', '/leases/pending')) as { pending: PendingRevocationView[] }).pending,
     jwks: async () => (await call('GET', '/.well-known/jwks.json')) as object,
   }
 }

@@ -13,6 +13,7 @@ interface OpenOptions extends WhichGateway {
   readonly as?: string
   /** Seconds. */
   readonly ttl?: number
+  readonly warm?: boolean
   readonly json?: boolean
 }
 
@@ -99,6 +100,7 @@ function openTaskCommand(): Command {
     .requiredOption('--scope <operations>', 'what it may do, as in "github:issues.read openai:*" (required)')
     .option('--as <agent>', 'registered agent that acts (default: the first one of the settings)')
     .option('--ttl <duration>', 'how long at most: 30s, 15m, 1h (default: the setting grants.ttl_s)', parseTtl)
+    .option('--warm', 'fetch the credentials of its services at once, so that the first calls need not wait')
     .option('--json', 'as JSON')
   return onGateway(command).action((options: OpenOptions) => atGateway(options, (...at) => open(...at, options)))
 }
@@ -109,6 +111,7 @@ async function open(control: ControlClient, socket: string, options: OpenOptions
     scope: options.scope,
     ...(options.as !== undefined && { agent: options.as }),
     ...(options.ttl !== undefined && { ttl_s: options.ttl }),
+    ...(options.warm === true && { warm: true }),
   }
   const status = await control.status()
   const opened = await control.openTask(body)

@@ -18,6 +18,7 @@ import { isBoundAddress, isOwnName } from './address.ts'
 import { type AssertionDoor, addAssertionRoutes } from './assertion-routes.ts'
 import { addGrantRoutes } from './grant-routes.ts'
 import { addLifeRoutes } from './life-routes.ts'
+import { addLeaseRoutes, type LeaseDoor } from './lease-routes.ts'
 import { addLogRoutes, type LogDoor } from './log-routes.ts'
 import { addOauthRoutes, type OauthDoor } from './oauth-routes.ts'
 import { addPersonalRoutes, type PersonalDoor } from './personal-routes.ts'
@@ -49,6 +50,8 @@ export interface ControlDoorOptions
     Omit<RecordsDoor, 'records'> {
   /** Undefined: there is no index, and no routes for it. */
   readonly records: RecordsDoor['records'] | undefined
+  /** Undefined: no routes for credentials. */
+  readonly leases?: LeaseDoor['leases']
   /** Who may read the log over TCP: name → SHA-256 of the token. */
   readonly readers: ReadonlyMap<string, Buffer>
   /** Address of the TCP listener. */
@@ -93,6 +96,7 @@ export async function openControlDoor(o: ControlDoorOptions): Promise<ControlDoo
     addGrantRoutes(app, o)
     addOauthRoutes(app, o, o.human)
     addPersonalRoutes(app, o)
+    if (o.leases) addLeaseRoutes(app, { ...o, leases: o.leases })
     addSecretRoutes(app, o)
     if (records) addRecordsRoutes(app, { ...o, records }, undefined)
   }

@@ -6,7 +6,7 @@ const flag = { type: 'boolean' } as const
 const texts = { type: 'array', items: text } as const
 
 /** A closed object: members that are not named are refused in bodies and left out of answers. */
-function closed(properties: Record<string, object>, required: readonly string[] = Object.keys(properties)) {
+export function closed(properties: Record<string, object>, required: readonly string[] = Object.keys(properties)) {
   return { type: 'object', additionalProperties: false, properties, required } as const
 }
 
@@ -63,7 +63,7 @@ const grantBody = {
 
 export const openTaskBody = {
   description: 'a JSON object',
-  ...closed({ agent, purpose, ...grantBody, heartbeat: trueOrFalse }, ['purpose']),
+  ...closed({ agent, purpose, ...grantBody, heartbeat: trueOrFalse, warm: trueOrFalse }, ['purpose']),
 }
 
 export const intentBody = { description: 'a JSON object', ...closed({ purpose, ...grantBody }, ['purpose']) }

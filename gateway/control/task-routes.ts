@@ -9,6 +9,7 @@ import type { Grant, Human } from '../protocol/grant.ts'
 import type { Instruction, Mandate } from '../protocol/instruction.ts'
 import { GatewayError } from '../protocol/problem.ts'
 import type { HolderDoor } from './holder.ts'
+import type { LeaseDoor } from './lease-routes.ts'
 import { answers, openTaskBody, taskParams } from './shapes.ts'
 import { issuedView, requestOf, taskDetail, taskView } from './task-views.ts'
 
@@ -29,6 +30,8 @@ export interface TaskDoor extends HolderDoor {
   readonly rooms: InstructionRooms
   readonly grants: ControlGrants & HolderDoor['grants']
   status(): Promise<StatusView>
+  /** Undefined: nothing lies ready before its call. */
+  readonly leases?: Pick<LeaseDoor['leases'], 'warmPlan'>
   readonly clock: Clock
 }
 
@@ -85,11 +88,12 @@ export function addTaskRoutes(app: FastifyInstance, door: TaskDoor): void {
 
 async function openTask(id: string, body: OpenTaskBody, door: TaskDoor): Promise<object> {
   const { tenant, human, grants } = door
-  const { purpose, heartbeat = false, agent = grants.defaults.agent } = body
+  const { purpose, heartbeat = false, warm = false, agent = grants.defaults.agent } = body
   if (agent === undefined)
     throw new GatewayError('agent_unknown', 'No agent is registered. Add one to `agents` in the settings.')
   const request = requestOf(body)
   const issued = await issue({ kind: 'task.open', id, tenant, human, agent, purpose, request, heartbeat }, door)
+  if (warm) door.leases?.warmPlan(issued.grant)
   return { ...issued, ...(heartbeat && { heartbeat_s: grants.defaults.heartbeatS }) }
 }
 

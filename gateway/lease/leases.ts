@@ -35,6 +35,8 @@ export interface Leases {
    * @param inbound a placeholder in it is replaced by what it stands for, instead of our own credential.
    */
   acquire(permit: Permit, receipt: Receipt, inbound?: Inbound): Lease | Promise<Lease>
+  /** Whether this process holds the credential for such a call already. */
+  holds(permit: Permit): boolean
   /** The grant has ended: drop its credentials everywhere and revoke them where their issuer offers it. Never rejects. */
   purge(grant: Grant): Promise<void>
   /**
@@ -134,6 +136,11 @@ class CachedLeases implements Leases, LeaseEnd {
     return permit.endpoint.operation.returnsSecret ? this.#capturing(lease, permit) : lease
   }
 
+  holds(permit: Permit): boolean {
+    const { service } = permit.endpoint
+    return service.credential === undefined || service.slots.length === 0 || this.#held(permit) !== undefined
+  }
+
   purge(grant: Grant): Promise<void> {
     return this.#endings.purge(grant)
   }
@@ -177,13 +184,17 @@ class CachedLeases implements Leases, LeaseEnd {
     const { grant, endpoint, decision } = permit
     const { service } = endpoint
     if (service.credential === undefined || service.slots.length === 0) return emptyLease(grant)
-    const { ttlS } = decision.obligations
     if (isSingleUse(decision)) return this.#acquireFar(permit, (claim) => acquireOnce(this.#issue, claim))
-    const role = this.#rooms.providers.get(service.credential)?.role?.(endpoint, grant)
-    const held = this.#near.find(grant, service, ttlS, role)
+    const held = this.#held(permit)
     if (held === undefined) return this.#acquireFar(permit, (claim) => this.#acquireShared(claim))
     if (this.#rooms.clock.nowMs() >= held.renewAtMs) this.#supply.renew(held, grant)
     return held.hit
+  }
+
+  #held({ grant, endpoint, decision }: Permit): Held | undefined {
+    const { service } = endpoint
+    const role = this.#rooms.providers.get(service.credential ?? '')?.role?.(endpoint, grant)
+    return this.#near.find(grant, service, decision.obligations.ttlS, role)
   }
 
   async #capturing(lease: Lease | Promise<Lease>, permit: Permit): Promise<Lease> {

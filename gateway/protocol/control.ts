@@ -32,6 +32,8 @@ export interface OpenTaskBody extends GrantBody {
   readonly purpose: string
   /** The opener promises heartbeats; the task ends when none arrives for 2 × `heartbeat_s`. Default false. */
   readonly heartbeat?: boolean
+  /** Fetch the credentials of the services that the grant names at once, in the background. Default false. */
+  readonly warm?: boolean
 }
 
 /** `POST /tasks/:id/intent`. What is left out stays as it is. */
@@ -253,4 +255,89 @@ export interface SecretsView {
   readonly secrets: readonly { readonly name: string; readonly used: boolean }[]
   /** Names that settings refer to, and nothing is sealed under. */
   readonly missing: readonly string[]
+}
+
+/** `POST /leases/warm`, on the unix socket only. */
+export interface WarmBody {
+  /** Its root grant. */
+  readonly task?: string
+  readonly grant?: string
+  /** `github`, `github:issues.read`, `GET https://api.github.com/repos/acme/site/issues`. */
+  readonly targets: readonly string[]
+}
+
+export interface WarmedView {
+  readonly target: string
+  /** Credentials that lie ready for it, and how many of them were fetched for it. */
+  readonly ready: number
+  readonly fetched: number
+  readonly code?: string
+  readonly detail?: string
+}
+
+/** `POST /leases/revoke`, on the unix socket only. What is left out narrows nothing; something is said. */
+export interface RevokeLeasesBody {
+  readonly task?: string
+  readonly grant?: string
+  /** Name in settings. */
+  readonly credential?: string
+  readonly service?: string
+}
+
+/** One element of `GET /leases/pending` → `{pending: […]}`. */
+export interface PendingRevocationView {
+  readonly credential: string
+  readonly provider: string
+  readonly service: string
+  readonly cred_id: string
+  readonly grant: string
+  readonly task: string
+  readonly reason: string
+  /** Failed ones. */
+  readonly attempts: number
+  /** Epoch seconds. */
+  readonly next_attempt_at: number
+  readonly expires_at: number
+}
+
+/** `POST /connections` and `/connections/disconnect`, on the unix socket only. */
+export interface ConnectBody {
+  /** Name of the credential in settings. */
+  readonly credential: string
+  /** Whose connection. Default: the owner of the socket. */
+  readonly sub?: string
+  /** Who calls them so. */
+  readonly iss?: string
+  /** By a code that is typed elsewhere (RFC 8628). Default: by a browser here. */
+  readonly device?: boolean
+}
+
+/** 200 of `POST /connections`. */
+export interface BegunView {
+  readonly ticket: string
+  /** Where the human goes. */
+  readonly url: string
+  /** What they type there. */
+  readonly user_code?: string
+  /** Seconds between two questions for progress. */
+  readonly interval_s?: number
+}
+
+/** 200 of `POST /connections/progress`. */
+export interface ProgressView {
+  readonly state: 'pending' | 'done' | 'failed'
+  readonly interval_s?: number
+  readonly why?: string
+}
+
+/** One of `GET /connections`. */
+export interface ConnectionView {
+  readonly credential: string
+  /** Null: it serves everybody. */
+  readonly human: { readonly iss: string; readonly sub: string } | null
+  /** `reauthorize`: it has to be connected again. `unused`: settings have no such credential. */
+  readonly state: 'connected' | 'reauthorize' | 'unused'
+  readonly scope: string | null
+  readonly connected_at: number
+  readonly refreshed_at: number | null
 }
