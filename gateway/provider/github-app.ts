@@ -64,7 +64,10 @@ async function issue(issuing: Issuing, request: IssueRequest, signal: AbortSigna
   const role = parseRole(request.role)
   const jwt = await appJwt(config, tools, signal)
   const installation = await installationFor(issuing, role, { bearer: jwt, signal })
-  const permissions = atMost(role.permissions, installation)
+  const permissions = atMost(role.permissions, installation, config.per)
+  // To GitHub no permissions mean all that the installation has.
+  if (Object.keys(permissions).length === 0)
+    throw refused(422, { api, role, permissions: role.permissions, installation })
   const askedAtS = Math.floor(tools.clock.nowMs() / 1000)
   const body = { permissions, ...(role.repository !== undefined && { repositories: [role.repository] }) }
   const path = `/app/installations/${installation.id}/access_tokens`
@@ -123,8 +126,13 @@ function installationFor(
   )
 }
 
-function atMost(permissions: GithubPermissions, { permissions: bound }: Installation): GithubPermissions {
-  return bound === undefined ? permissions : intersection(permissions, bound)
+/** For one call all of it is needed, and GitHub says what is missing. */
+function atMost(
+  permissions: GithubPermissions,
+  { permissions: bound }: Installation,
+  per: GithubAppConfig['per'],
+): GithubPermissions {
+  return bound === undefined || per === 'call' ? permissions : intersection(permissions, bound)
 }
 
 /** RFC 7009 in GitHub's form: "Revokes the installation token you're using to authenticate". */

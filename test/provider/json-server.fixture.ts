@@ -8,7 +8,7 @@ export interface Asked {
   /** Path and query. */
   readonly path: string
   readonly headers: IncomingHttpHeaders
-  /** Undefined: no content. */
+  /** Undefined: no content. A form is an object of its fields. */
   readonly body: unknown
 }
 
@@ -31,15 +31,15 @@ export interface JsonServer {
   stop(): Promise<void>
 }
 
-export async function startJsonServer(answer: (asked: Asked) => Answered): Promise<JsonServer> {
+export async function startJsonServer(answer: (asked: Asked) => Answered | Promise<Answered>): Promise<JsonServer> {
   const server = createServer(async (request, response) => {
     const chunks: Buffer[] = []
     for await (const chunk of request) chunks.push(chunk as Buffer)
     const text = Buffer.concat(chunks).toString()
     const { method = '', url = '', headers } = request
-    const asked = { method, path: url, headers, body: text === '' ? undefined : (JSON.parse(text) as unknown) }
+    const asked = { method, path: url, headers, body: read(text, headers['content-type']) }
     self.asked.push(asked)
-    const said = self.interrupt?.(asked) ?? answer(asked)
+    const said = self.interrupt?.(asked) ?? (await answer(asked))
     if (said === 'hang') return
     if (said === 'reset') return void response.destroy()
     response.writeHead(said.status, { 'content-type': 'application/json', ...said.headers })
@@ -58,4 +58,11 @@ export async function startJsonServer(answer: (asked: Asked) => Answered): Promi
     },
   }
   return self
+}
+
+function read(text: string, type = ''): unknown {
+  if (text === '') return undefined
+  return type.startsWith('application/x-www-form-urlencoded')
+    ? Object.fromEntries(new URLSearchParams(text))
+    : JSON.parse(text)
 }
