@@ -38,7 +38,7 @@ export function openHouseCredentials(settings: Settings, parts: CredentialParts)
   const { upstream, redis, audit, keys, clock, readSecret, connections } = parts
   const assertions = createAssertions(keys.assertions, `${settings.publicUrl}/assertions`, clock)
   const certifyClient = certifyingIn(settings.keysDir, clock)
-  const outside = { fetchFor: upstream.fetchFor, clock, readSecret, assertions, certifyClient }
+  const outside = { fetchFor: upstream.fetchFor, clock, readSecret, assertions, certifyClient, connections }
   const vault = settings.vault && createVaultConnection(settings.vault, outside)
   const tools = { ...outside, readSecret: readingVault(readSecret, vault), vault }
   const leases = createLeases({

@@ -13,6 +13,7 @@ import { openRedisStore } from './grant/store-redis.ts'
 import { openSqliteStore } from './grant/store-sqlite.ts'
 import { auditDir, bodyHashesOf, openAudit, openHumans, recordLoaded } from './house-audit.ts'
 import { keepFresh } from './house-authority.ts'
+import { type HouseConnect, openHouseConnect } from './house-connect.ts'
 import { openHouseCredentials } from './house-credentials.ts'
 import { openHouseExports } from './house-export.ts'
 import { gaugesOf } from './house-metrics.ts'
@@ -61,6 +62,7 @@ export interface House extends RequestRooms, InstructionRooms {
   readonly redis: Redis | undefined
   readonly reading: HouseRecords
   readonly secrets: HouseSealed
+  readonly connect: HouseConnect
   /** Close in reverse order of opening. */
   close(): Promise<void>
 }
@@ -101,23 +103,14 @@ export async function buildHouse(settings: Settings, clock: Clock, outlook: Outl
   const exports = opening.adopt(await openHouseExports(settings, { keys, upstream, clock, readSecret }), (room) =>
     room.close(),
   )
-  const credentials = openHouseCredentials(settings, { upstream, redis, audit, keys, clock, readSecret })
+  const connectParts = { ...secrets, fetchFor: upstream.fetchFor, audit, clock }
+  const connect = opening.adopt(openHouseConnect(settings, connectParts), (room) => room.close())
+  const connections = connect.tools
+  const credentials = openHouseCredentials(settings, { upstream, redis, audit, keys, clock, readSecret, connections })
   const leases = opening.adopt(credentials.leases, (room) => room.close())
   const identities = buildIdentities(settings, { upstream, store, keys, clock })
-  const grants: Grants = createGrants({
-    tenant: settings.tenant,
-    store,
-    identities,
-    chainKey: (root) => identities.chainKey(root),
-    issuer: settings.publicUrl,
-    signing: keys.grantKeys,
-    storeKey: keys.store,
-    agents: settings.agents,
-    knowsOperation: (pattern) => catalogue.knows(pattern),
-    ...settings.grants,
-    limits: settings.limits,
-    policySet: policy.digest,
-    clock,
+  const grants: Grants = buildGrants(settings, {
+    ...{ store, identities, keys, catalogue, policy, clock },
     serveOffline: (token, tenant) =>
       serveInstruction({ kind: 'grant.present', id: uuidv7(clock.nowMs()), tenant, token }, { audit, grants, policy }),
     onEnded: (grant) => leases.purge(grant),
@@ -128,6 +121,7 @@ export async function buildHouse(settings: Settings, clock: Clock, outlook: Outl
     ...credentials,
     authority,
     catalogue,
+    connect,
     exports,
     grants,
     identities,
@@ -218,5 +212,26 @@ function buildIdentities({ trust, publicUrl, tenant }: Settings, { upstream, sto
     once: (name, untilMs) => store.once(tenant, name, untilMs),
     clock,
     nonceKey: keys.record,
+  })
+}
+
+type GrantsOptions = Parameters<typeof createGrants>[0]
+type GrantParts = Pick<GrantsOptions, 'store' | 'clock' | 'serveOffline' | 'onEnded'> &
+  Pick<House, 'identities' | 'keys' | 'catalogue' | 'policy'>
+
+function buildGrants(settings: Settings, { identities, keys, catalogue, policy, ...parts }: GrantParts): Grants {
+  return createGrants({
+    tenant: settings.tenant,
+    identities,
+    chainKey: (root) => identities.chainKey(root),
+    issuer: settings.publicUrl,
+    signing: keys.grantKeys,
+    storeKey: keys.store,
+    agents: settings.agents,
+    knowsOperation: (pattern) => catalogue.knows(pattern),
+    ...settings.grants,
+    limits: settings.limits,
+    policySet: policy.digest,
+    ...parts,
   })
 }

@@ -41,7 +41,6 @@ export async function openGateway(settings: Settings, clock: Clock = systemClock
   let proxy: ProxyDoor | undefined
   const isControlAddress = (address: string, port: number) => control?.isControlAddress(address, port) ?? false
   const house = await buildHouse(settings, clock, { isControlAddress })
-  const human = operator()
   try {
     const views = { proxyPort: () => proxy?.port ?? 0, controlPort: () => control?.port ?? 0 }
     const status = () => statusOf(settings, house, views, clock)
@@ -65,6 +64,7 @@ export async function openGateway(settings: Settings, clock: Clock = systemClock
       origin: settings.audit.origin,
       forget: (named, by) => forget({ ...house, tenant: settings.tenant, by }, named),
       secrets: createSecretWork(settings, { ...house.secrets, audit: house.audit }),
+      ...house.connect,
       publicUrl: settings.publicUrl,
       takesChains: settings.trust.chains.length > 0,
       clock,
@@ -92,6 +92,7 @@ export async function openGateway(settings: Settings, clock: Clock = systemClock
       warnings: [
         ...settings.warnings,
         ...(house.authority.trouble === undefined ? [] : [house.authority.trouble]),
+        ...(await house.connect.warnings()),
         ...unusedCredentials(settings.credentials, house.catalogue.services),
       ],
       status,

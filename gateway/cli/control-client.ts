@@ -83,6 +83,12 @@ export interface ControlClient {
   rotateSecret(name: string, value: string): Promise<void>
   removeSecret(name: string): Promise<void>
   reseal(): Promise<{ readonly values: number }>
+  /** @throws {GatewayError} `instruction_invalid` for a credential that no human connects. */
+  beginConnection(body: ConnectBody): Promise<BegunView>
+  connectProgress(ticket: string): Promise<ProgressView>
+  connections(): Promise<readonly ConnectionView[]>
+  /** `revoked`: at its server; null where that offers nothing. */
+  disconnect(body: ConnectBody): Promise<{ readonly revoked: boolean | null }>
   status(): Promise<StatusView>
   /** Have credentials lie ready. @throws {GatewayError} `task_unknown`, `grant_invalid`, … */
   warm(body: WarmBody): Promise<readonly WarmedView[]>

@@ -16,9 +16,11 @@ import { valuesOf } from '../protocol/raw-headers.ts'
 import { parseAuthority } from '../protocol/target.ts'
 import { isBoundAddress, isOwnName } from './address.ts'
 import { type AssertionDoor, addAssertionRoutes } from './assertion-routes.ts'
+import { addConnectPages, type ConnectPagesDoor, OWN_FORM } from './connect-pages.ts'
+import { addConnectRoutes, type ConnectDoor } from './connect-routes.ts'
 import { addGrantRoutes } from './grant-routes.ts'
-import { addLifeRoutes } from './life-routes.ts'
 import { addLeaseRoutes, type LeaseDoor } from './lease-routes.ts'
+import { addLifeRoutes } from './life-routes.ts'
 import { addLogRoutes, type LogDoor } from './log-routes.ts'
 import { addOauthRoutes, type OauthDoor } from './oauth-routes.ts'
 import { addPersonalRoutes, type PersonalDoor } from './personal-routes.ts'
@@ -46,6 +48,8 @@ export interface ControlDoorOptions
     WitnessDoor,
     PersonalDoor,
     SecretDoor,
+    ConnectDoor,
+    ConnectPagesDoor,
     AssertionDoor,
     Omit<RecordsDoor, 'records'> {
   /** Undefined: there is no index, and no routes for it. */
@@ -98,6 +102,7 @@ export async function openControlDoor(o: ControlDoorOptions): Promise<ControlDoo
     addPersonalRoutes(app, o)
     if (o.leases) addLeaseRoutes(app, { ...o, leases: o.leases })
     addSecretRoutes(app, o)
+    addConnectRoutes(app, o)
     if (records) addRecordsRoutes(app, { ...o, records }, undefined)
   }
   const local = await buildApp(o, isDraining, { addOwn: addLocal, mayRead: () => undefined })
@@ -105,6 +110,7 @@ export async function openControlDoor(o: ControlDoorOptions): Promise<ControlDoo
     guardNames(app, o)
     addLifeRoutes(app, o, undefined)
     addOauthRoutes(app, o, undefined)
+    addConnectPages(app, o)
     if (records) addRecordsRoutes(app, { ...o, records }, readerOf)
   }
   const open = await buildApp(o, isDraining, { addOwn: addOpen, mayRead }, o.tls && tlsOptions(o.tls))
@@ -216,6 +222,7 @@ function createApp(clock: Clock, tls: ServerOptions | undefined): FastifyInstanc
 function refusePages(request: FastifyRequest, { rooms }: ControlDoorOptions): void {
   if (request.method === 'GET' || request.method === 'HEAD') return
   if (request.headers.origin === undefined && request.headers['sec-fetch-site'] === undefined) return
+  if (request.routeOptions.url === OWN_FORM) return // it looks for itself
   rooms.audit.turnedAway?.('web_page')
   throw new GatewayError(
     'policy_denied',

@@ -106,6 +106,9 @@ export async function openOauthRig(changes: Partial<ControlDoorOptions> = {}): P
     witness: undefined,
     assertions: { metadata: {}, jwks: async () => ({ keys: [] }) },
     forget: async () => ({ seq: 0, keys: [] }),
+    connections: { begin: unasked, progress: unasked, list: unasked, disconnect: unasked },
+    flow: { offer: unasked, leave: unasked, callback: unasked },
+    isConnectable: () => false,
     secrets: { list: unasked, set: unasked, rotate: unasked, remove: unasked, reseal: unasked },
     grants: {
       defaults: { agent: undefined, ttlS: 900, heartbeatS: 15 },
