@@ -2,11 +2,12 @@
  * Client authentication with a private key (RFC 7523 §2.2): the key as PEM (PKCS#8) or JWK, the algorithm taken from the key
  * and never from elsewhere (RFC 8725 §3.1), fully specified (RFC 9864).
  */
-import { createPrivateKey, type KeyObject, type webcrypto } from 'node:crypto'
+import type { KeyObject } from 'node:crypto'
 import * as oauth from 'oauth4webapi'
 import type { Clock } from '../protocol/clock.ts'
 import { GatewayError } from '../protocol/problem.ts'
 import type { Secret } from '../protocol/secret.ts'
+import { type PrivateJwk, readSigningKey } from './jwt-key.ts'
 
 /** Seconds an assertion is valid: enough for one request and a clock that is half a minute off. */
 const ASSERTION_LIFE_S = 60
@@ -21,7 +22,7 @@ interface AssertionOptions {
 
 /** @throws {GatewayError} `credential_unconfigured` for a key that is none, or of a kind that cannot sign assertions. */
 export async function clientAssertion({ key, kid, audience, clock }: AssertionOptions): Promise<oauth.ClientAuth> {
-  const { keyObject, jwk } = parseKey(key)
+  const { keyObject, jwk } = readSigningKey(key) ?? missing()
   const algorithm = algorithmOf(keyObject, jwk)
   const signingKey = keyObject.toCryptoKey(algorithm, false, ['sign'])
   const ownKid = kid ?? (typeof jwk?.kid === 'string' ? jwk.kid : undefined)
@@ -36,22 +37,11 @@ export async function clientAssertion({ key, kid, audience, clock }: AssertionOp
   })
 }
 
-/** RFC 7517 §4: `kid` and `alg` describe the key; the DOM type leaves `kid` out. */
-type PrivateJwk = webcrypto.JsonWebKey & { readonly kid?: unknown }
-
-function parseKey(key: Secret): { keyObject: KeyObject; jwk: PrivateJwk | undefined } {
-  const text = key.reveal()
-  try {
-    if (!text.trimStart().startsWith('{')) return { keyObject: createPrivateKey(text), jwk: undefined }
-    const jwk: PrivateJwk = JSON.parse(text)
-    return { keyObject: createPrivateKey({ key: jwk, format: 'jwk' }), jwk }
-  } catch {
-    // Parser errors quote their input, which is a private key: nothing of them is kept.
-    throw unusable('it is neither an unencrypted PEM private key (PKCS#8) nor a private JWK')
-  }
-}
-
 type SigningAlgorithm = Parameters<KeyObject['toCryptoKey']>[0]
+
+function missing(): never {
+  throw unusable('it is neither an unencrypted PEM private key (PKCS#8) nor a private JWK')
+}
 
 function algorithmOf(key: KeyObject, jwk: PrivateJwk | undefined): SigningAlgorithm {
   switch (key.asymmetricKeyType) {

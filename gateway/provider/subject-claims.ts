@@ -10,14 +10,8 @@ export interface Actor {
   readonly act?: Actor
 }
 
-export interface SubjectClaims {
-  /** The human, as whoever vouches for it names it. */
-  readonly sub: string
-  /** Who vouches for the human. `sub` means nothing without it. */
-  readonly sub_iss: string
-  readonly act: Actor
-  /** Registered id of the agent, which is `act.sub`: for verifiers that match top-level claims alone. */
-  readonly agent: string
+/** By which a rule and the log can be brought together. */
+export interface LineageClaims {
   readonly task: string
   /** base64url SHA-256 over the lineage: equals `lineage_hash` of the log's entries. */
   readonly lineage_hash: string
@@ -26,18 +20,40 @@ export interface SubjectClaims {
   readonly tenant: string
 }
 
-export function subjectClaims({ human, agent, task, tenant, id, lineage, lineageHash }: Grant): SubjectClaims {
+export interface SubjectClaims extends LineageClaims {
+  /** The human, as whoever vouches for it names it. */
+  readonly sub: string
+  /** Who vouches for the human. `sub` means nothing without it. */
+  readonly sub_iss: string
+  readonly act: Actor
+  /** Registered id of the agent, which is `act.sub`: for verifiers that match top-level claims alone. */
+  readonly agent: string
+}
+
+/** For one token that says it all. */
+export function subjectClaims(grant: Grant): SubjectClaims {
+  const { human, agent } = grant
+  return { sub: human.sub, sub_iss: human.iss, act: actorOf(grant), agent: agent.id, ...lineageClaims(grant) }
+}
+
+/** For a subject token beside an actor token: the human, and which agent alone may act for it (RFC 8693 §4.4). */
+export function humanClaims(grant: Grant): object {
+  const { human, agent } = grant
+  return { sub: human.sub, sub_iss: human.iss, may_act: { sub: agent.id }, ...lineageClaims(grant) }
+}
+
+/** For an actor token: the agent, and those that delegated to it. */
+export function agentClaims(grant: Grant): object {
+  return { ...actorOf(grant), ...lineageClaims(grant) }
+}
+
+function actorOf({ agent, lineage }: Grant): Actor {
   const before = lineage.filter(({ type }) => type === 'ai_agent').slice(0, -1)
   // RFC 8693 §4.1: "the outermost act claim represents the current actor while nested act claims represent prior actors".
   const prior = before.reduce<Actor | undefined>((act, step) => ({ sub: step.id, ...(act && { act }) }), undefined)
-  return {
-    sub: human.sub,
-    sub_iss: human.iss,
-    act: { sub: agent.id, ...(prior && { act: prior }) },
-    agent: agent.id,
-    task: task.id,
-    lineage_hash: lineageHash,
-    grant: id,
-    tenant,
-  }
+  return { sub: agent.id, ...(prior && { act: prior }) }
+}
+
+function lineageClaims({ task, lineageHash, id, tenant }: Grant): LineageClaims {
+  return { task: task.id, lineage_hash: lineageHash, grant: id, tenant }
 }

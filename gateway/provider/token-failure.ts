@@ -6,21 +6,25 @@ import * as oauth from 'oauth4webapi'
 import { GatewayError, problems } from '../protocol/problem.ts'
 import { AnswerTooLarge } from './bounded-fetch.ts'
 
-/** RFC 6749 §5.2, RFC 8707 §2: what the operator has to change, and where. */
+/** RFC 6749 §5.2, RFC 8707 §2, RFC 9449 §5, RFC 9470 §3: what the operator has to change, and where. */
 const REJECTIONS: Readonly<Record<string, string>> = {
   invalid_client: 'Check client_id, client_auth and the secret or key.',
-  unauthorized_client: 'Allow this client the client_credentials grant.',
-  unsupported_grant_type: 'Allow the client_credentials grant at the server.',
+  unauthorized_client: 'Allow this client the grant type that its provider asks with.',
+  unsupported_grant_type: 'Allow the grant type that the provider asks with at the server.',
   invalid_scope: 'Ask for a scope that this client is registered for.',
   invalid_target: 'Name a resource or audience that the server knows.',
-  invalid_request: 'Check scope, resource, audience and assertion_audience.',
-  invalid_grant: 'Check scope, resource, audience and assertion_audience.',
+  invalid_request: 'Check scope, resource, audience and assertion_audience, and what is presented.',
+  invalid_grant:
+    'Check scope, resource, audience and assertion_audience, and whether the server trusts the issuer of what is presented.',
+  invalid_dpop_proof: 'Check the clocks, and that token_url is the one that the server knows itself by.',
+  insufficient_user_authentication: 'The human has to log in more strongly first.',
   access_denied: 'Allow this client at the server.',
 }
 
 interface Exchange {
   readonly host: string
-  readonly clientId: string
+  /** Undefined: it asked as nobody. */
+  readonly clientId: string | undefined
   /** Status of the answer, if one came. */
   readonly status: number | undefined
   /** Milliseconds that the answer asked to wait. */
@@ -43,14 +47,22 @@ export function tokenFailure(cause: unknown, exchange: Exchange): GatewayError {
   return rejected(exchange, `answered ${exchange.status} without an OAuth error. Check token_url.`)
 }
 
+/** What the operator has to change for an error code of a token endpoint; undefined for one that no standard defines. */
+export function adviceOn(code: unknown): string | undefined {
+  return typeof code === 'string' && Object.hasOwn(REJECTIONS, code) ? REJECTIONS[code] : undefined
+}
+
+/** A nonce comes with the next answer. */
+const PASSING: ReadonlySet<string> = new Set(['temporarily_unavailable', 'server_error', 'slow_down', 'use_dpop_nonce'])
+
 function answeredError(code: string, exchange: Exchange): GatewayError {
-  const advice = Object.hasOwn(REJECTIONS, code) ? REJECTIONS[code] : undefined
-  if (advice !== undefined) return rejected(exchange, `refused client ${exchange.clientId}: ${code}. ${advice}`)
-  if (code === 'temporarily_unavailable' || code === 'server_error' || code === 'slow_down')
-    return unavailable(exchange, `answered ${code}`)
+  const advice = adviceOn(code)
+  const whom = exchange.clientId === undefined ? 'the request' : `client ${exchange.clientId}`
+  if (advice !== undefined) return rejected(exchange, `refused ${whom}: ${code}. ${advice}`)
+  if (PASSING.has(code)) return unavailable(exchange, `answered ${code}`)
   return rejected(
     exchange,
-    `refused client ${exchange.clientId} with status ${exchange.status} and an error code that RFC 6749 does not know.`,
+    `refused ${whom} with status ${exchange.status} and an error code that RFC 6749 does not know.`,
   )
 }
 
