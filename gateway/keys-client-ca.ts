@@ -64,7 +64,6 @@ interface NumberedRoot extends ClientRoot {
 
 async function addRoot(dir: string, number: number, nowMs: number): Promise<void> {
   const { makeClientRoot } = await import('./provider/client-authority.ts')
-  await makePrivate(dir)
   await createOnce(join(dir, fileOf(number)), await makeClientRoot(nowMs))
   await syncDirectory(dir)
   const roots = await readRoots(dir)
@@ -78,6 +77,7 @@ function fileOf(number: number): string {
 
 async function readRoots(dir: string): Promise<readonly NumberedRoot[]> {
   const { readClientRoot } = await import('./provider/client-authority.ts')
+  await makePrivate(dir)
   const names = (await readdir(dir)).map((name) => NAME.exec(name)).filter((match) => match !== null)
   const numbers = names.map(([, number]) => Number(number ?? 0)).sort((a, b) => a - b)
   const roots: NumberedRoot[] = []

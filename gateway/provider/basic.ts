@@ -10,7 +10,7 @@ export const basicSchema = z.strictObject({
   provider: z.literal('basic'),
   ...credentialTerms,
   /** The user name itself, or where it is kept. A colon would move the border to the password (RFC 7617 §2). */
-  username: z.union([z.string().regex(/^[^:\p{Cc}]+$/u), secretReference], {
+  username: z.union([z.string().regex(/^[^:\p{Cc}]+$/u, { error: 'is no user name without colon' }), secretReference], {
     error: 'is neither a user name without colon nor a reference such as { file: path }',
   }),
   /** Where the password is kept. */

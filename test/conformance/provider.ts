@@ -26,7 +26,7 @@ export interface ProviderVariant {
   secrets(): readonly string[]
 }
 
-type ValueSlot = Extract<Slot, { in: 'header' | 'basic' | 'query' | 'cookie' }>
+type ValueSlot = Exclude<Slot, { in: 'signature' | 'certificate' | 'subprotocol' }>
 
 const valueSlots: readonly ValueSlot[] = [
   { in: 'header', name: 'Authorization', prefix: 'Bearer ' },
@@ -34,7 +34,22 @@ const valueSlots: readonly ValueSlot[] = [
   { in: 'basic', username: 'x-access-token' },
   { in: 'query', name: 'key' },
   { in: 'cookie', name: 'session' },
+  { in: 'body', pointer: '/auth/key' },
+  { in: 'form', name: 'token' },
+  { in: 'path', prefix: 'bot' },
 ]
+
+/** A request that can carry a credential there, as it comes out of the cleansing. */
+function requestFor(slot: ValueSlot): Outbound {
+  const to = service({ slots: [slot] })
+  const fields = ['Cookie', 'a=b', 'X-Odd', ' c']
+  if (slot.in === 'path') return plain({ service: to, path: '/bot/v1?a=1', headers: fields })
+  const type = { body: 'application/json', form: 'application/x-www-form-urlencoded' }
+  if (slot.in !== 'body' && slot.in !== 'form') return plain({ service: to, path: '/v1/%2F?a=1', headers: fields })
+  const body = Buffer.from(slot.in === 'body' ? '{"n":1.00,"auth":{"a":"b"}}' : 'a=%2F&b')
+  const headers = [...fields, 'Content-Type', type[slot.in], 'Content-Length', String(body.length)]
+  return plain({ service: to, method: 'POST', headers, body })
+}
 
 const ask = (to: Service = service(), on: Grant = grant()): IssueRequest => ({
   service: to,
@@ -55,11 +70,15 @@ function printed(value: unknown): string {
   return shown.join('\n')
 }
 
-/** @param slots where its credentials can be attached; none for those that sign or are shown in TLS. */
+/**
+ * @param slots where its credentials can be attached; none for those that sign or are shown in TLS.
+ * @param to a service that takes what it issues. Default: one that takes a header.
+ */
 export function providerConformance(
   name: string,
   variant: () => ProviderVariant,
   slots: readonly ValueSlot[] = valueSlots,
+  to: Service = service(),
 ): void {
   describe(`provider: ${name}`, () => {
     test('issues a credential with a secret and an expiry, and says whether it is ephemeral', async () => {
@@ -85,47 +104,35 @@ export function providerConformance(
 
     test.each(slots)('attaches it exactly once as %j, and changes nothing else', async (slot) => {
       const provider = variant().working()
-      const credential = await provider.issue(ask(), patient())
-      const before = plain({
-        service: service({ slots: [slot] }),
-        path: '/v1/%2F?a=1',
-        headers: ['Cookie', 'a=b', 'X-Odd', ' c'],
-      })
-      const untouched = structuredClone({ ...before, body: null, secrets: [] })
+      const credential = await provider.issue(ask(service({ slots: [slot] })), patient())
+      const before = requestFor(slot)
+      const untouched = structuredClone({ ...before, body: String(before.body), secrets: [] })
       const after = await provider.attach(credential, before)
       expect(occurrences(after, carried(credential, slot))).toBe(1)
-      expect({ ...before, body: null, secrets: [] }).toEqual(untouched)
-      expect(withoutCredential(after, slot)).toEqual({ path: before.path, headers: before.headers })
-      const { headers: _headers, path: _path, ...rest } = after
-      const { headers: _before, path: _beforePath, ...restBefore } = before
+      expect({ ...before, body: String(before.body), secrets: [] }).toEqual(untouched)
+      expect(withoutCredential(after, credential, slot)).toEqual(shown(before))
+      if (Buffer.isBuffer(after.body)) expect(after.headers).toContain(String(after.body.length))
+      const { headers: _headers, path: _path, body: _body, ...rest } = after
+      const { headers: _before, path: _beforePath, body: _beforeBody, ...restBefore } = before
       expect(rest).toEqual(restBefore)
     })
 
     test.each(slots)('names every value that travels as %j', async (slot) => {
       const provider = variant().working()
-      const to = service({ slots: [slot] })
-      const credential = await provider.issue(ask(to), patient())
-      const after = await provider.attach(credential, plain({ service: to, headers: [] }))
-      const named: Secret[] = [credential.secret, ...(provider.derived?.(credential, to) ?? [])]
-      let rest = `${after.path}\n${after.headers.join('\n')}`
-      for (const secret of [...named].sort((a, b) => b.reveal().length - a.reveal().length))
-        rest = rest.replaceAll(secret.reveal(), '')
-      const fixed = {
-        header: ['prefix' in slot ? (slot.prefix ?? '') : ''],
-        basic: ['Basic '],
-        query: ['?key='],
-        cookie: ['session='],
-      }
-      for (const text of ['/v1', 'Authorization', 'x-api-key', 'Cookie', ...fixed[slot.in]])
-        rest = rest.replace(text, '')
-      expect(rest.trim()).toBe('')
+      const before = requestFor(slot)
+      const credential = await provider.issue(ask(before.service), patient())
+      const after = await provider.attach(credential, before)
+      const named: Secret[] = [credential.secret, ...(provider.derived?.(credential, before.service) ?? [])]
+      const values = named.map((secret) => secret.reveal()).sort((a, b) => b.length - a.length)
+      const text = values.reduce((left, value) => left.replaceAll(value, ''), textOf(after))
+      expect(text.length - textOf(before).length).toBe(framing(slot) + digits(after) - digits(before))
     })
 
     test('refuses to attach to another host or in the clear', async () => {
       const provider = variant().working()
       const credential = await provider.issue(ask(), patient())
       for (const wrong of [{ host: 'api.evil.test' }, { scheme: 'http' as const }]) {
-        expect(() => provider.attach(credential, plain(wrong))).toThrow(GatewayError)
+        expect(() => provider.attach(credential, plain({ service: to, ...wrong }))).toThrow(GatewayError)
       }
     })
 
@@ -174,7 +181,9 @@ export function providerConformance(
             { minLength: 1, maxLength: 8 },
           ),
           async (paths) => {
-            const all = await Promise.all(paths.map(async (path) => provider.attach(credential, plain({ path }))))
+            const all = await Promise.all(
+              paths.map(async (path) => provider.attach(credential, plain({ service: to, path }))),
+            )
             expect(all.map((outbound) => outbound.path)).toEqual(paths)
           },
         ),
@@ -184,22 +193,76 @@ export function providerConformance(
   })
 }
 
-function carried(credential: Credential, slot: Slot): string {
-  const secret = credential.secret.reveal()
-  const username = credential.parts?.username?.reveal()
-  if (slot.in === 'basic') return Buffer.from(`${username ?? slot.username}:${secret}`).toString('base64')
+/** Characters that carry a value in its slot, without the value: `&key=`, a name and the two lines of a field. */
+function framing(slot: ValueSlot): number {
+  const lines = 2
+  switch (slot.in) {
+    case 'header':
+      return lines + slot.name.length + (slot.prefix ?? '').length
+    case 'basic':
+      return lines + 'Authorization'.length + 'Basic '.length
+    case 'query':
+      return '&='.length + slot.name.length
+    case 'cookie':
+      return '; ='.length + slot.name.length
+    case 'body':
+      return ',"":""'.length + slot.pointer.length - slot.pointer.lastIndexOf('/') - 1
+    case 'form':
+      return '&='.length + slot.name.length
+    case 'path':
+      return 0
+    default:
+      return slot satisfies never
+  }
+}
+
+/** Of the length of its body. */
+function digits({ body }: Outbound): number {
+  return Buffer.isBuffer(body) ? String(body.length).length : 0
+}
+
+function carried(credential: Credential, slot: ValueSlot): string {
+  const secret = (slot.part === undefined ? credential.secret : credential.parts?.[slot.part])?.reveal() ?? ''
+  if (slot.in === 'basic')
+    return Buffer.from(`${credential.parts?.username?.reveal() ?? slot.username}:${secret}`).toString('base64')
+  if (slot.in === 'form') return new URLSearchParams([['', secret]]).toString().slice(1)
+  if (slot.in === 'body') return JSON.stringify(secret).slice(1, -1)
   return slot.in === 'query' ? encodeURIComponent(secret) : secret
 }
 
-function occurrences(outbound: Outbound, value: string): number {
-  return [outbound.path, ...outbound.headers].join('\n').split(value).length - 1
+function textOf({ path, headers, body }: Outbound): string {
+  return [path, ...headers, Buffer.isBuffer(body) ? body.toString() : ''].join('\n')
 }
 
-/** The request as it must have been before, with the credential's own field, parameter or cookie taken out. */
-function withoutCredential(outbound: Outbound, slot: ValueSlot): { path: string; headers: readonly string[] } {
-  const { path, headers } = outbound
-  if (slot.in === 'query') return { path: path.replace(/&key=[^&]*$/, ''), headers }
-  if (slot.in === 'cookie') return { path, headers: headers.map((text) => text.replace(/; session=[^;]*$/, '')) }
-  const name = slot.in === 'basic' ? 'Authorization' : slot.name
-  return { path, headers: headers.filter((_, i) => headers[i - (i % 2)] !== name) }
+function occurrences(outbound: Outbound, value: string): number {
+  return textOf(outbound).split(value).length - 1
+}
+
+/** Path, fields and body; lengths apart, which a test of their own looks at. */
+function shown({ path, headers, body }: Outbound) {
+  const fields = headers.filter((_, i) => headers[i - (i % 2)] !== 'Content-Length')
+  return { path, headers: fields, body: Buffer.isBuffer(body) ? body.toString() : body }
+}
+
+/** The request as it must have been before, with the credential's own field, parameter, cookie or member taken out. */
+function withoutCredential(outbound: Outbound, credential: Credential, slot: ValueSlot): ReturnType<typeof shown> {
+  const { path, headers, body } = shown(outbound)
+  const value = carried(credential, slot)
+  const text = String(body)
+  switch (slot.in) {
+    case 'query':
+      return { path: path.replace(/&key=[^&]*$/, ''), headers, body }
+    case 'cookie':
+      return { path, headers: headers.map((field) => field.replace(/; session=[^;]*$/, '')), body }
+    case 'body':
+      return { path, headers, body: text.replace(`,"key":"${value}"`, '') }
+    case 'form':
+      return { path, headers, body: text.replace(`&token=${value}`, '') }
+    case 'path':
+      return { path: path.replace(value, ''), headers, body }
+    default: {
+      const name = slot.in === 'basic' ? 'Authorization' : slot.name
+      return { path, headers: headers.filter((_, i) => headers[i - (i % 2)] !== name), body }
+    }
+  }
 }
