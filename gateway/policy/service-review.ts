@@ -8,6 +8,7 @@ import { atExample } from './instance.ts'
 import { parsePattern, type RequestPattern } from './pattern.ts'
 import type { ServiceDescription } from './service-file.ts'
 import { assembleService, type Site } from './site.ts'
+import type { Told } from './told.ts'
 
 export interface Remark {
   /** Place in the file: `operations.keys.create`. */
@@ -82,10 +83,11 @@ function unreachable({ id, text, pattern, site, where }: Reach): Remark[] {
   if (/^(?:TRACE|TRACK|CONNECT)$/.test(pattern.method))
     return [{ where, says: `${text} is never reached: the gateway refuses this method`, fix: 'remove it' }]
   const rawPath = `/${pattern.segments.map(sampleOf).join('/')}`
-  const query = new URLSearchParams(pattern.query.map(([name, value]) => [name, value])).toString()
+  const query = new URLSearchParams(pattern.query.map(([name, value]) => [name, sampleValue(value)])).toString()
   const first = site.service.hosts[0] ?? ''
   const host = pattern.host === undefined || pattern.host === '*' ? first : pattern.host
-  const found = site.tries.get(host)?.match(pattern.method, canonicalPath(rawPath), query)?.value.operation.id
+  const found = site.tries.get(host)?.match(pattern.method, canonicalPath(rawPath), query, toldBy(pattern))?.value
+    .operation.id
   if (found === id) return []
   const says = `${text} is never reached: such a request is ${found === undefined ? 'unlisted' : `taken for ${found}`}`
   return [{ where, says, fix: 'correct the pattern, or remove it' }]
@@ -95,6 +97,18 @@ function sampleOf(segment: RequestPattern['segments'][number]): string {
   if (segment.kind === 'literal') return segment.text
   const slash = segment.mayHoldSlash ? 'k7%2Fk8' : 'k7'
   return segment.kind === 'one' ? `${slash}${segment.suffix}` : slash
+}
+
+function sampleValue(value: string): string {
+  return value.endsWith('*') ? `${value.slice(0, -1)}k7` : value
+}
+
+function toldBy({ condition }: RequestPattern): Told {
+  if (condition === undefined) return { rawHeaders: [] }
+  const value = sampleValue(condition.value)
+  return condition.in === 'header'
+    ? { rawHeaders: [condition.name, value] }
+    : { rawHeaders: [], content: { form: new URLSearchParams([[condition.name, value]]).toString() } }
 }
 
 type Parsed = readonly { readonly text: string; readonly pattern: RequestPattern | string }[]
