@@ -55,7 +55,8 @@ export function assembleService(description: ServiceDescription, faults: Fault[]
       websocket: entry.websocket,
       captures: entry.captures,
       ...(entry.permissions && { permissions: entry.permissions }),
-      ...(entry.iam && { iam: entry.iam, match: entry.match }),
+      match: entry.match,
+      ...(entry.iam && { iam: entry.iam }),
     }),
   )
   refuseLooseEnds(description, faults)

@@ -58,10 +58,10 @@ export interface Operation {
    * Absent: nobody has said, and such a provider gives nothing for it.
    */
   readonly permissions?: Readonly<Record<string, string>>
+  /** Its requests, as the service file writes them: `GET /repos/{owner}/{repo}/issues`. Names in braces stand in ARNs of `iam` too. */
+  readonly match?: readonly string[]
   /** What it needs in AWS IAM: an action, and the ARN it is about with names in braces. Absent: nobody has said. */
   readonly iam?: readonly string[]
-  /** Where `iam` is said, the patterns of its requests, whose names stand in the ARNs. */
-  readonly match?: readonly string[]
 }
 
 /** How refusals are shaped so that the service's clients display them. */

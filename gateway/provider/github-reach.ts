@@ -4,7 +4,7 @@
  */
 import { type Entry, entriesFor } from '../protocol/authority.ts'
 import type { Authority, Grant, Sensitivity } from '../protocol/grant.ts'
-import { formatPathPattern, meetPaths, type PathPattern, parsePathPattern } from '../protocol/path-pattern.ts'
+import { formatPathPattern, meetPaths, type PathPattern } from '../protocol/path-pattern.ts'
 import type { Operation, Service } from '../protocol/service.ts'
 import { type GithubPermissions, union } from './github-permissions.ts'
 
@@ -17,11 +17,16 @@ const known = new WeakMap<Grant, Map<string, GithubPermissions>>()
 /** Repositories remembered for one grant. */
 const MAX_KNOWN = 1000
 
-/** @param place `owner/repository`, as the path spells them: path patterns of grants have case. */
-export function permissionsWithin(place: string, service: Service, grant: Grant): GithubPermissions {
+/** A repository as the path spells it: path patterns of grants have case. */
+export interface Place {
+  readonly owner: string
+  readonly repository: string
+}
+
+export function permissionsWithin(place: Place, service: Service, grant: Grant): GithubPermissions {
   const ofGrant = known.get(grant) ?? new Map<string, GithubPermissions>()
   known.set(grant, ofGrant)
-  const key = `${service.name} ${place}`
+  const key = `${service.name} ${place.owner}/${place.repository}`
   const before = ofGrant.get(key)
   if (before !== undefined) return before
   const reached = service.operations.filter((operation) => isReached(operation, place, service, grant))
@@ -30,39 +35,62 @@ export function permissionsWithin(place: string, service: Service, grant: Grant)
   return permissions
 }
 
-/** A place within the repository, and whether only reading methods lead there. */
+/** Requests of one method at one place. */
 interface Ground {
+  readonly method: string
+  /** Of the service's hosts; undefined: any. */
+  readonly host: string | undefined
   readonly path: PathPattern
-  readonly isReadOnly: boolean
 }
 
-function isReached(operation: Operation, place: string, service: Service, grant: Grant): boolean {
-  let grounds = [`/repos/${place}/**`, `/${place}/**`, `/${place}.git/**`].flatMap((text): Ground[] => {
-    const path = parsePathPattern(text)
-    return path === undefined ? [] : [{ path, isReadOnly: false }]
+function isReached(operation: Operation, place: Place, service: Service, grant: Grant): boolean {
+  const levels = [...grant.ancestry.map(({ authority }) => authority), grant.authority]
+  return (operation.match ?? []).some((text) => {
+    const ground = groundOf(text, place, service)
+    return ground !== undefined && isCovered(ground, levels, operation, service)
   })
-  for (const authority of [...grant.ancestry.map((above) => above.authority), grant.authority])
-    grounds = narrowed(grounds, authority, operation, service)
-  return grounds.some(({ isReadOnly }) => !isReadOnly || operation.access === 'read')
 }
 
-function narrowed(
-  grounds: readonly Ground[],
-  authority: readonly Authority[],
+function isCovered(
+  ground: Ground,
+  levels: readonly (readonly Authority[])[],
   operation: Operation,
   service: Service,
-): Ground[] {
-  const next = new Map<string, Ground>()
-  for (const entry of entriesFor(authority, operation.name)) {
-    if (entry.needsApproval || !isMildEnough(operation, entry) || !isAtService(entry, service)) continue
-    for (const ground of grounds) {
-      for (const path of entry.paths?.flatMap((pattern) => meetPaths(ground.path, pattern) ?? []) ?? [ground.path]) {
-        const isReadOnly = ground.isReadOnly || isReading(entry)
-        next.set(`${isReadOnly} ${formatPathPattern(path)}`, { path, isReadOnly })
-      }
+): boolean {
+  let paths = [ground.path]
+  for (const authority of levels) {
+    const next = new Map<string, PathPattern>()
+    for (const entry of entriesFor(authority, operation.name)) {
+      if (!isOpen(entry, ground, operation, service)) continue
+      for (const met of paths.flatMap((path) => meets(path, entry))) next.set(formatPathPattern(met), met)
     }
+    paths = [...next.values()]
   }
-  return [...next.values()]
+  return paths.length > 0
+}
+
+function isOpen(entry: Entry, { method, host }: Ground, operation: Operation, service: Service): boolean {
+  if (entry.needsApproval || (entry.actions !== undefined && !entry.actions.has(method))) return false
+  return isMildEnough(operation, entry) && isAt(entry, service, host)
+}
+
+function meets(path: PathPattern, { paths }: Entry): PathPattern[] {
+  return paths === undefined ? [path] : paths.flatMap((pattern) => meetPaths(path, pattern) ?? [])
+}
+
+const FORM = /^([A-Z]+) ([^/\s?]*)(\/[^\s?]*)/
+
+/** Where the requests of a `match` are once they are in the repository; undefined for those that are in none. */
+function groundOf(text: string, { owner, repository }: Place, service: Service): Ground | undefined {
+  const [, method = '', host = '', path = ''] = FORM.exec(text) ?? []
+  if (!path.includes('/{owner}/{repo}')) return undefined
+  const segments = path
+    .replace('/{owner}/{repo}', `/${owner}/${repository}`)
+    .slice(1)
+    .split('/')
+    .map((segment) => (segment.startsWith('{') ? '*' : segment))
+  const known = host === '' ? service.hosts[0] : host === '*' ? undefined : host
+  return { method, host: known, path: { segments, hasTail: path.includes('**') } }
 }
 
 function isMildEnough({ sensitivity }: Operation, { constraints }: Entry): boolean {
@@ -70,15 +98,11 @@ function isMildEnough({ sensitivity }: Operation, { constraints }: Entry): boole
   return most === undefined || SENSITIVITIES.indexOf(sensitivity) <= SENSITIVITIES.indexOf(most)
 }
 
-function isAtService({ origins }: Entry, { scheme, hosts }: Service): boolean {
-  return origins === undefined || hosts.some((host) => [...origins].some((origin) => isAtHost(origin, scheme, host)))
-}
-
-function isAtHost(origin: string, scheme: string, host: string): boolean {
-  const url = new URL(origin)
-  return url.protocol === `${scheme}:` && url.hostname === host
-}
-
-function isReading({ actions }: Entry): boolean {
-  return actions !== undefined && ['POST', 'PUT', 'PATCH', 'DELETE'].every((method) => !actions.has(method))
+function isAt({ origins }: Entry, { scheme, hosts }: Service, host: string | undefined): boolean {
+  if (origins === undefined) return true
+  const allowed = host === undefined ? hosts : [host]
+  return [...origins].some((origin) => {
+    const url = new URL(origin)
+    return url.protocol === `${scheme}:` && allowed.includes(url.hostname)
+  })
 }

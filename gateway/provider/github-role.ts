@@ -35,8 +35,8 @@ export function githubRole(endpoint: Endpoint, grant: Grant, terms: RoleTerms): 
   if (repository !== undefined && !isRepository(repository)) throw strange('repository')
   const own = permissionsOf(operation, terms)
   const permissions =
-    terms.per === 'grant' && repository !== undefined
-      ? union(own, permissionsWithin(`${owner}/${repository}`, endpoint.service, grant))
+    terms.per === 'grant' && owner !== undefined && repository !== undefined
+      ? union(own, permissionsWithin({ owner, repository }, endpoint.service, grant))
       : own
   return formatRole({
     ...(owner !== undefined && { owner: owner.toLowerCase() }),
