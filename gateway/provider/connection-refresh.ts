@@ -22,7 +22,11 @@ export interface TokenAnswer {
 }
 
 /** Asks the token endpoint once. @throws {GatewayError} when the answer says nothing about the refresh token. */
-export type Refresh = (token: Secret, signal: AbortSignal) => Promise<TokenAnswer | 'invalid_grant'>
+export type Refresh = (
+  token: Secret,
+  connection: Connection,
+  signal: AbortSignal,
+) => Promise<TokenAnswer | 'invalid_grant'>
 
 interface RefreshRooms {
   readonly rows: ConnectionRows
@@ -118,7 +122,7 @@ export class Refreshes {
     const { refreshToken, previous } = claimed.connection
     try {
       for (const used of [refreshToken, ...(previous ? [previous] : [])]) {
-        const answer = await refresh(used, AbortSignal.timeout(EXCHANGE_MS))
+        const answer = await refresh(used, claimed.connection, AbortSignal.timeout(EXCHANGE_MS))
         if (answer !== 'invalid_grant') return { used, answer }
       }
     } catch (cause) {

@@ -34,7 +34,8 @@ export interface ConnectionServer {
   readonly host: string
   /** Server and client in one canonical text: a refresh token is sent nowhere else than where it came from. */
   readonly issuedTo: string
-  refresh(token: Secret, signal: AbortSignal): Promise<TokenAnswer | 'invalid_grant'>
+  /** @param granted scope of the connection: no more than that can be asked for (RFC 6749 §6). */
+  refresh(token: Secret, granted: string | undefined, signal: AbortSignal): Promise<TokenAnswer | 'invalid_grant'>
   /** RFC 7009. @returns false where the server offers none. */
   revoke(token: Secret, hint: 'access_token' | 'refresh_token', signal: AbortSignal): Promise<boolean>
   authorizationUrl(request: CodeRequest, signal: AbortSignal): Promise<string>
@@ -57,8 +58,11 @@ export function createConnectionServer(config: OauthRefreshConfig, tools: Server
   return {
     host: far.host,
     issuedTo: JSON.stringify([config.token_url ?? config.issuer, config.client_id]),
-    async refresh(token, signal) {
-      const asked = parameters(config)
+    async refresh(token, granted, signal) {
+      const asked = parameters({
+        ...config,
+        scope: config.answers === 'slack' ? undefined : common(config.scope, granted),
+      })
       try {
         return await tokenRequest(far, signal, async ({ server, auth, options }) => {
           const response = await oauth.refreshTokenGrantRequest(server, far.client, auth, token.reveal(), {
@@ -192,7 +196,7 @@ async function pollDevice(
   })
 }
 
-function parameters({ scope, resource }: OauthRefreshConfig): URLSearchParams {
+function parameters({ scope, resource }: Pick<OauthRefreshConfig, 'scope' | 'resource'>): URLSearchParams {
   return new URLSearchParams({ ...(scope !== undefined && { scope }), ...(resource !== undefined && { resource }) })
 }
 
@@ -205,6 +209,18 @@ function missing(setting: string): GatewayError {
 
 function invalid(detail: string): GatewayError {
   return new GatewayError('instruction_invalid', detail)
+}
+
+/** What of the wanted scope the human has granted; undefined: the server decides. */
+function common(wanted: string | undefined, granted: string | undefined): string | undefined {
+  if (wanted === undefined || granted === undefined) return wanted
+  const given = new Set(granted.split(/[ ,]/))
+  return (
+    wanted
+      .split(' ')
+      .filter((scope) => given.has(scope))
+      .join(' ') || undefined
+  )
 }
 
 /** Scope that was granted but not asked for. Nothing asked: the client's registered scope is what settings chose. */

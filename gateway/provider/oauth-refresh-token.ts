@@ -43,7 +43,7 @@ export function createOauthRefresh(config: OauthRefreshConfig, tools: OauthRefre
     async issue(request, signal) {
       const connector = connectorOf(request)
       const answer = await connections.refreshes
-        .run(connector, server.issuedTo, (token, until) => server.refresh(token, until), signal)
+        .run(connector, server.issuedTo, (token, { scope }, until) => server.refresh(token, scope, until), signal)
         .catch((cause: unknown) => {
           throw cause instanceof GatewayError && cause.code === 'reauthorize'
             ? reauthorize(connector, connections)
