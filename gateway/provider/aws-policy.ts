@@ -120,18 +120,22 @@ function pathBindings(template: string, text: string): Bindings[] {
   if (pattern === undefined) return []
   const parts = template === '/' ? [] : template.slice(1).split('/')
   const wanted = pattern.segments.map((segment) => (segment === '*' ? '*' : literal(segment)))
+  const tail = pattern.hasTail ? ['*'] : []
   const bound = new Map<string, string>()
   for (const [i, part] of parts.entries()) {
-    const [, name = '', rest] = /^\{([a-z0-9_]+)(\*\*)?\+?\}/.exec(part) ?? []
-    if (rest !== undefined) {
-      const tail = [...wanted.slice(i), ...(pattern.hasTail ? ['*'] : [])]
-      return tail.length === 0 ? [] : [bound.set(name, tail.join('/'))]
-    }
-    const here = wanted[i] ?? (pattern.hasTail ? '*' : undefined)
-    if (here === undefined || (name === '' && here !== '*' && here !== literal(part))) return []
-    if (name !== '') bound.set(name, here)
+    const [, name, rest] = /^\{([a-z0-9_]+)(\*\*)?\+?\}/.exec(part) ?? []
+    const here = rest === undefined ? (wanted[i] ?? tail[0]) : [...wanted.slice(i), ...tail].join('/')
+    if (!isMet(here, name, part)) return []
+    if (name !== undefined) bound.set(name, here)
+    if (rest !== undefined) return [bound]
   }
   return wanted.length > parts.length ? [] : [bound]
+}
+
+/** Whether a segment of the grant can be this one of the operation. */
+function isMet(here: string | undefined, name: string | undefined, part: string): here is string {
+  if (here === undefined || here === '') return false
+  return name !== undefined || here === '*' || here === literal(part)
 }
 
 /** IAM user guide, "Policy variables": `${*}`, `${?}` and `${$}` stand for the characters themselves. */

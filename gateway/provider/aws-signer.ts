@@ -2,8 +2,9 @@
  * Signs canonical requests with one key pair: version 4 with a key derived for day, region and service, version 4a with an elliptic
  * curve key derived from the pair. What is derived is kept for the last day only. Holds the secret; prints nothing.
  */
-import { createECDH, createHmac, createPrivateKey, hash, type KeyObject, sign } from 'node:crypto'
+import { createHmac, hash, type KeyObject, sign } from 'node:crypto'
 import { AWS4, AWS4A, type AwsScope } from '../protocol/aws-claim.ts'
+import { asymmetricKey } from './aws-asymmetric.ts'
 import { type Canonical, canonicalRequest } from './aws-canonical.ts'
 import type { Credential } from './provider.ts'
 
@@ -80,33 +81,4 @@ const MAX_KEYS = 64
 
 function hmac(key: Buffer, text: string): Buffer {
   return createHmac('sha256', key).update(text).digest()
-}
-
-/** Order of P-256, less two. */
-const LAST = 0xffffffff00000000ffffffffffffffffbce6faada7179e84f3b9cac2fc632551n - 2n
-
-/** NIST SP 800-108 in counter mode, as AWS derives the key of version 4a: the first candidate in range counts. */
-function asymmetricKey(secret: string, accessKeyId: string): KeyObject {
-  for (let counter = 1; counter < 255; counter++) {
-    const label = Buffer.concat([
-      Buffer.from([0, 0, 0, 1]),
-      Buffer.from(AWS4A),
-      Buffer.from([0]),
-      Buffer.from(accessKeyId),
-      Buffer.from([counter, 0, 0, 1, 0]),
-    ])
-    const candidate = createHmac('sha256', `AWS4A${secret}`).update(label).digest('hex')
-    const scalar = BigInt(`0x${candidate}`)
-    if (scalar <= LAST) return privateKey((scalar + 1n).toString(16).padStart(64, '0'))
-  }
-  throw new Error('no key of version 4a can be derived')
-}
-
-function privateKey(hex: string): KeyObject {
-  const pair = createECDH('prime256v1')
-  pair.setPrivateKey(hex, 'hex')
-  const point = pair.getPublicKey()
-  const [x, y] = [point.subarray(1, 33), point.subarray(33)].map((bytes) => bytes.toString('base64url'))
-  const d = Buffer.from(hex, 'hex').toString('base64url')
-  return createPrivateKey({ format: 'jwk', key: { kty: 'EC', crv: 'P-256', x: x ?? '', y: y ?? '', d } })
 }
