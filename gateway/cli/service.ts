@@ -6,6 +6,7 @@ import { Command } from 'commander'
 import type { ServiceDescription } from '../policy/service-file.ts'
 import type { Remark } from '../policy/service-review.ts'
 import { shippedServices } from './policy.ts'
+import type { ImportOptions } from './service-import.ts'
 
 const SHIPPED = fileURLToPath(new URL('../../policies/services', import.meta.url))
 
@@ -85,12 +86,6 @@ async function reviewOf(name: string): Promise<Remark[]> {
 async function importService(file: string, options: ImportOptions): Promise<void> {
   const { writeImported } = await import('./service-import.ts')
   process.stdout.write(await writeImported(file, options))
-}
-
-export interface ImportOptions {
-  readonly name?: string
-  readonly host?: string
-  readonly out?: string
 }
 
 function isPath(name: string): boolean {
