@@ -51,7 +51,12 @@ if (!existsSync(runtime)) {
   Its package fetches it in an install script; if npm is set to ignore-scripts, run: npm rebuild node --ignore-scripts=false
   or start this with Node ${RUNTIME_MAJOR} or newer.`)
 }
-handOver(isFile ? fileArguments(rest) : [path.join(root, 'gateway', 'keyless.ts'), ...process.argv.slice(2)])
+// No debugger can be made to attach to a gateway that runs: it would read every credential.
+handOver(
+  isFile
+    ? fileArguments(rest)
+    : ['--disable-sigusr1', path.join(root, 'gateway', 'keyless.ts'), ...process.argv.slice(2)],
+)
 
 function fileArguments([file, ...args]) {
   return [file === 'vitest' ? path.join(modules, 'vitest', 'vitest.mjs') : path.resolve(file), ...args]

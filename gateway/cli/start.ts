@@ -6,6 +6,7 @@ import { existsSync } from 'node:fs'
 import { Command } from 'commander'
 import type { ServiceView, StatusView } from '../protocol/control.ts'
 import type { Settings } from '../settings.ts'
+import { hideMemory, requireHidden } from './exposure.ts'
 
 /** What `main.ts` gives back once the doors are open. */
 export interface Running {
@@ -21,6 +22,7 @@ export type OpenGateway = (settings: Settings) => Promise<Running>
 interface StartOptions {
   readonly config?: string
   readonly demo?: boolean
+  readonly unsafeInspector?: boolean
 }
 
 export function startCommand(openGateway: OpenGateway): Command {
@@ -28,7 +30,9 @@ export function startCommand(openGateway: OpenGateway): Command {
     .description('run the gateway until Ctrl-C; without a keyless.yaml, with a demo upstream and a first call')
     .option('-c, --config <file>', 'settings (default: ./keyless.yaml if there is one)')
     .option('--demo', 'run the demo even if there is a keyless.yaml')
+    .option('--unsafe-inspector', 'start although a debugger, or what the runtime prints, shows every credential')
     .action(async (options: StartOptions) => {
+      requireHidden(options.unsafeInspector ?? false)
       const wantsDemo = options.demo ?? (options.config === undefined && !existsSync('keyless.yaml'))
       await (wantsDemo ? demo(openGateway) : serve(openGateway, options.config))
     })
@@ -38,12 +42,13 @@ async function serve(openGateway: OpenGateway, config: string | undefined): Prom
   const { loadSettings } = await import('../settings.ts')
   const settings = await loadSettings(config)
   const stopped = stopSignal()
+  const exposed = await hideMemory()
   const gateway = await openGateway(settings)
   const { services } = await gateway.status()
   process.stdout.write(
     `Keyless is up.\n${doors(gateway, settings)}${served(services, settings.file)}\nCtrl-C stops it.\n`,
   )
-  for (const warning of [...gateway.warnings, ...services.flatMap(missing)])
+  for (const warning of [...exposed, ...gateway.warnings, ...services.flatMap(missing)])
     process.stderr.write(`keyless: warning: ${warning}\n`)
   await stopped
   await gateway.stop()
