@@ -43,6 +43,6 @@ const TIMEOUT_MS = 10_000
 const ADVICE: Advice = {
   asked: 'a read of the secret that settings name',
   400: 'Check its path: version 2 of the engine has data/ behind the mount, as in secret/data/billing.',
-  403: 'Allow the gateway’s policy there to read this path.',
+  403: 'Allow the gateway’s policy there to read this path, and check it: version 2 of the engine has data/ behind the mount, as in secret/data/billing.',
   404: 'Nothing is stored under this path: version 2 of the engine has data/ behind the mount, as in secret/data/billing.',
 }

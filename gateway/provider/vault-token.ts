@@ -196,7 +196,8 @@ function adviceFor(method: string, known: string): Advice {
   return {
     asked: `the login by ${method}`,
     400: known,
-    403: known,
+    // Also what a mount that is not there answers.
+    403: `${known} Check mount and namespace too.`,
     404: 'Check mount and namespace: nothing is there under this path.',
   }
 }

@@ -4,6 +4,7 @@
  * it is read by reference (`vault-kv.ts`).
  */
 import { z } from 'zod'
+import type { Clock } from '../protocol/clock.ts'
 import { GatewayError } from '../protocol/problem.ts'
 import { Secret } from '../protocol/secret.ts'
 import type { JsonObject } from './issuer-exchange.ts'
@@ -20,7 +21,7 @@ export function createVault(
   config: VaultConfig,
   tools: VaultTools & { readonly placement: Placement; readonly vault?: VaultConnection | undefined },
 ): Provider {
-  const far = { config, connection: connectionOf(config, tools) }
+  const far = { config, connection: connectionOf(config, tools), clock: tools.clock }
   const isTemplate = placeholders(textsOf(config)).length > 0
   const isLeased = config.expires_at === undefined && config.expires_in === undefined
   return {
@@ -42,6 +43,7 @@ export function createVault(
 interface FarSide {
   readonly config: VaultConfig
   readonly connection: VaultConnection
+  readonly clock: Clock
 }
 
 function connectionOf(
@@ -142,14 +144,16 @@ const renewAnswer = z.object({ lease_duration: z.int().min(0) })
 
 /** @returns undefined when the lease is gone, cannot be prolonged, or would not end later: then another one is issued. */
 async function renew(
-  { connection, config }: FarSide,
+  { connection, config, clock }: FarSide,
   credential: Credential,
   { ttlS }: IssueRequest,
   signal: AbortSignal,
 ): Promise<Credential | undefined> {
   const { lease_id, token_ends } = credential.parts ?? {}
   if (lease_id === undefined) return undefined
-  const body = { lease_id: lease_id.reveal(), increment: ttlS }
+  // Counted from now: less than what is left would shorten it.
+  const increment = Math.max(ttlS, Math.ceil(credential.expiresAt - clock.nowMs() / 1000))
+  const body = { lease_id: lease_id.reveal(), increment }
   const { namespace } = config
   const answer = await connection.ask({ method: 'POST', path: 'sys/leases/renew', body, namespace }, signal)
   if (answer.status === 400 || answer.status === 403 || answer.status === 404) return undefined
@@ -178,7 +182,8 @@ function unusable({ issuer }: VaultConnection, why: string): GatewayError {
 const ADVICE: Advice = {
   asked: 'the path that settings name',
   400: 'Check path, role and parameters there.',
-  403: 'Allow the gateway’s policy there this path.',
+  // A token that is not root's gets 403 for a path that is not there, too.
+  403: 'Allow the gateway’s policy there this path, and check path and namespace: of what is not there it says the same.',
   404: 'Check path and namespace: nothing is there.',
 }
 

@@ -1,7 +1,7 @@
 /**
  * A model of a Vault server, as strict as the real one where the provider depends on it: tokens with lives, leases that end with the
- * token that asked for them, renewal up to a maximum, a node that is sealed. Its answers have the members that the source of Vault 1.21
- * gives them.
+ * token that asked for them, renewal up to a maximum, a node that is sealed. Members and statuses are those that Vault 1.21.4 gave to
+ * the same requests by hand.
  */
 import { randomBytes } from 'node:crypto'
 import type { Clock } from '../../gateway/protocol/clock.ts'
@@ -95,7 +95,8 @@ export async function startVaultModel(clock: Clock): Promise<VaultModel> {
     if (role === 'absent') return refused(400, 'unknown role: absent')
     if (role !== undefined && method === 'GET') return lease(token, role)
     if (path in model.stored && method === 'GET') return plain(model.stored[path])
-    return { status: 404, json: { errors: [] } }
+    // Of a mount that is not there, to a token that is not root's.
+    return path.startsWith('nothing/') ? refused(403, 'permission denied') : { status: 404, json: { errors: [] } }
   }
 
   function lease(token: string, role: string): Answered {

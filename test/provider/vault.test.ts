@@ -226,6 +226,14 @@ describe('a lease', () => {
     if (second !== undefined) expect(await one.renew?.(second, ask({ ttlS: 600 }), patient())).toBeUndefined()
   })
 
+  test('is never shortened by being prolonged for less than it has', async () => {
+    const one = provider()
+    const credential = await issue(one)
+    await one.renew?.(credential, ask({ ttlS: 10 }), patient())
+    const held = vault.leases.get(credential.parts?.lease_id?.reveal() ?? '')
+    expect((held?.endsAtMs ?? 0) / 1000).toBeGreaterThanOrEqual(credential.expiresAt)
+  })
+
   test('that is gone is not prolonged, so that another one is issued', async () => {
     const one = provider()
     const credential = await issue(one)
