@@ -3,13 +3,11 @@
  * not cover is not in it. Conditions on time, budget and parameters are left to the gateway, which decides on every call. Pure.
  */
 import { type Entry, entriesFor } from '../protocol/authority.ts'
-import type { Authority, Grant, Sensitivity } from '../protocol/grant.ts'
+import { SENSITIVITIES } from '../protocol/constraint.ts'
+import type { Authority, Grant } from '../protocol/grant.ts'
 import { formatPathPattern, meetPaths, type PathPattern } from '../protocol/path-pattern.ts'
 import type { Operation, Service } from '../protocol/service.ts'
 import { type GithubPermissions, union } from './github-permissions.ts'
-
-/** Rising. */
-const SENSITIVITIES: readonly Sensitivity[] = ['public', 'internal', 'confidential', 'restricted']
 
 /** A grant lives as long as its calls, and asks for the same few repositories again and again. */
 const known = new WeakMap<Grant, Map<string, GithubPermissions>>()
