@@ -24,9 +24,17 @@ declare module 'oidc-provider' {
       clientId: string
     }) => Consent
     callback(): RequestListener
+    registerGrantType(
+      name: string,
+      work: (context: unknown) => Promise<void>,
+      parameters: readonly string[],
+      repeatable: readonly string[],
+    ): void
     interactionDetails(request: IncomingMessage, response: ServerResponse): Promise<Interaction>
     interactionFinished(request: IncomingMessage, response: ServerResponse, result: object): Promise<void>
     on(event: 'client_credentials.issued', listener: (token: IssuedToken) => void): this
     on(event: 'server_error', listener: (context: unknown, cause: Error) => void): this
   }
+
+  export const errors: Readonly<Record<'InvalidGrant' | 'InvalidRequest', new (description: string) => Error>>
 }

@@ -121,6 +121,7 @@ async function configuration(
       }),
       client('alone', { token_endpoint_auth_method: 'self_signed_tls_client_auth', jwks: { keys: [known] } }),
     ],
+    clientAuthMethods: ['client_secret_basic', 'none', 'tls_client_auth', 'self_signed_tls_client_auth'],
     clientDefaults: { id_token_signed_response_alg: 'ES256' },
     cookies: { keys: ['test'] },
     scopes: ['read', 'write', 'admin'],
@@ -166,13 +167,13 @@ interface GrantParts extends FederationOptions {
 function addGrants(provider: Provider, parts: GrantParts): void {
   const names =
     'audience resource scope requested_token_type subject_token subject_token_type actor_token actor_token_type'
-  const exchange = (ctx: Ctx) => exchanged(ctx, parts)
-  const bearer = (ctx: Ctx) => takeGrant(ctx, parts)
+  const exchange = (ctx: unknown) => exchanged(ctx as Ctx, parts)
+  const bearer = (ctx: unknown) => takeGrant(ctx as Ctx, parts)
   const many = ['audience', 'resource']
-  provider.registerGrantType(`${URN}grant-type:token-exchange`, exchange as never, names.split(' '), many)
+  provider.registerGrantType(`${URN}grant-type:token-exchange`, exchange, names.split(' '), many)
   provider.registerGrantType(
     `${URN}grant-type:jwt-bearer`,
-    bearer as never,
+    bearer,
     ['assertion', 'scope', 'resource', 'audience'],
     many,
   )
@@ -189,7 +190,8 @@ async function exchanged(ctx: Ctx, parts: GrantParts): Promise<void> {
   const actor = params.actor_token === undefined ? undefined : await verified(params.actor_token, parts)
   const mayAct = (subject.may_act as { sub?: string } | undefined)?.sub
   if (actor !== undefined && actor.sub !== mayAct) throw new errors.InvalidRequest('the actor may not act')
-  const claims = { sub: subject.sub, ...(actor && { act: { sub: actor.sub, act: actor.act } }), task: subject.task }
+  const acting = actor && { act: { sub: actor.sub, act: actor.act } }
+  const claims = { sub: String(subject.sub), ...acting, task: subject.task }
   ctx.body = {
     access_token: await token(claims, ctx, parts),
     issued_token_type: `${URN}token-type:access_token`,
@@ -204,7 +206,7 @@ async function takeGrant(ctx: Ctx, parts: GrantParts): Promise<void> {
   if (grant.client_id !== undefined && grant.client_id !== ctx.oidc.client.clientId)
     throw new errors.InvalidGrant('for another client')
   const scope = grant.scope ?? ctx.oidc.params.scope
-  const access = await token({ sub: grant.sub, act: grant.act, aud: grant.resource ?? API }, ctx, parts)
+  const access = await token({ sub: String(grant.sub), act: grant.act, aud: String(grant.resource ?? API) }, ctx, parts)
   ctx.body = { access_token: access, token_type: 'Bearer', expires_in: LIFE_S, scope, ...parts.answer() }
 }
 
