@@ -76,7 +76,7 @@ export class Breaker {
       'credential_unavailable',
       `The issuer of credential ${name} has failed several times in a row and is left alone for now. Try again later; the operator finds its failures in the log (lease.failed).`,
     )
-    refusal.retryAfterMs = Math.max(leftMs, PROBE_MS)
+    refusal.retryAfterMs = Math.max(Math.ceil(leftMs), PROBE_MS)
     throw refusal
   }
 

@@ -44,7 +44,7 @@ export class Failures {
     if (failure === undefined || leftMs <= 0) return
     const { code, detail } = failure.error
     const again = new GatewayError(code, detail)
-    if (problems[code].remedy === 'retry') again.retryAfterMs = Math.max(leftMs, failure.error.retryAfterMs ?? 0)
+    if (problems[code].remedy === 'retry') again.retryAfterMs = Math.ceil(leftMs)
     throw again
   }
 
@@ -54,7 +54,7 @@ export class Failures {
     const inARow = (this.#kept.get(id)?.inARow ?? 0) + 1
     const keptMs = problems[error.code].remedy === 'retry' ? backoffMs(inARow, spreadOf(id), BACKOFF) : MAX_MS
     this.#kept.set(id, { error, inARow, untilMs: this.#clock.elapsedMs() + keptMs })
-    if (problems[error.code].remedy === 'retry') error.retryAfterMs ??= keptMs
+    if (problems[error.code].remedy === 'retry') error.retryAfterMs ??= Math.ceil(keptMs)
   }
 
   clear(id: string): void {

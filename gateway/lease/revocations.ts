@@ -50,6 +50,8 @@ export class Revocations {
   readonly #rooms: RevocationRooms
   /** grant id and credential id → what is to be done */
   readonly #orders = new Map<string, Order>()
+  /** The same → when it would have expired: whoever finds it again, such as the call that was using it, has nothing left to do. */
+  readonly #ended = new Map<string, number>()
   readonly #underway = new Set<Promise<void>>()
   readonly #turns = new Turns({ atOnce: AT_ONCE, renewals: AT_ONCE })
   #timer: NodeJS.Timeout | undefined
@@ -106,7 +108,7 @@ export class Revocations {
       return
     }
     const id = idOf(unused)
-    if (this.#orders.has(id)) return
+    if (this.#orders.has(id) || this.#ended.has(id)) return
     const order: Order = { unused, attempts: 0, dueMs: clock.nowMs(), isUnderway: false }
     // Written before the first attempt: a crash from here on leaves it to the next process.
     this.#write(unused, unused.reason, order)
@@ -115,7 +117,9 @@ export class Revocations {
   }
 
   sweep(): void {
-    attempt(() => this.#rooms.custody.sweep(this.#rooms.clock.nowMs()))
+    const nowMs = this.#rooms.clock.nowMs()
+    attempt(() => this.#rooms.custody.sweep(nowMs))
+    for (const [id, untilMs] of this.#ended) if (untilMs <= nowMs) this.#ended.delete(id)
   }
 
   /** Wait for attempts under way, 5 s at most; what is left is for the next process. */
@@ -162,6 +166,7 @@ export class Revocations {
     // A crash before the row is gone revokes once more, which issuers take for done (RFC 7009 §2.2).
     await recordRevocation(unused, outcome, { ...this.#rooms, startedMs })
     this.#orders.delete(idOf(unused))
+    this.#ended.set(idOf(unused), unused.credential.expiresAt * 1000)
     attempt(() => this.#rooms.custody.drop(unused.claim.grant.id, unused.credentialId))
   }
 
