@@ -358,6 +358,7 @@ describe('the schema for editors', () => {
         'tenant',
         'trust',
         'upstream',
+        'vault',
       ].sort(),
     )
     for (const property of Object.values(schema.properties)) expect(property.description).toMatch(/\.$/)

@@ -105,6 +105,16 @@ ${credentials.length > 0 ? `credentials:\n${credentials.join('\n')}` : '# creden
 #     client_auth: client_secret_basic
 #     client_secret: { env: BILLING_CLIENT_SECRET }
 #     scope: invoices:read
+#   orders:                     # a database user of its own for each task: docs/providers/vault.md
+#     provider: vault
+#     path: database/creds/{role}
+#     roles: { read: orders-ro, write: orders-rw }
+#     parts: { username: username }
+
+# Vault or OpenBao, for credentials like that one and for secrets by reference: { vault: secret/data/billing, field: api_key }.
+# vault:
+#   address: https://vault.example.com:8200
+#   login: { method: approle, role_id: 5ad0e0a1-7f3c, secret_id: { file: /run/secrets/vault-secret-id } }
 
 # Who may be given tasks. The first is the default. Without this: one agent that belongs to you.
 # agents:
