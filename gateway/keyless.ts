@@ -99,6 +99,11 @@ program.addCommand(
       const { rotateRoot } = await import('./ingress/rotation.ts')
       await rotateRoot(dir, systemClock.nowMs(), isNow)
     },
+    async clients(dir, isRotated) {
+      const { rotateClientRoots, viewClientRoots } = await import('./keys-client-ca.ts')
+      if (isRotated) await rotateClientRoots(dir, systemClock.nowMs())
+      return viewClientRoots(dir, systemClock.nowMs())
+    },
   }),
 )
 

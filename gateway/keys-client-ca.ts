@@ -58,6 +58,18 @@ export async function rotateClientRoots(dir: string, nowMs: number): Promise<voi
   await addRoot(dir, (roots.at(-1)?.number ?? -1) + 1, nowMs)
 }
 
+/** The same as an operator sees them. */
+export async function viewClientRoots(dir: string, nowMs: number) {
+  return (await openClientRoots(dir, nowMs)).map(({ certificate, isSigning, signsFromMs }) => ({
+    pem: certificate.toString(),
+    subject: certificate.subject,
+    fingerprint: certificate.fingerprint256,
+    isSigning,
+    signsFrom: new Date(signsFromMs),
+    validTo: certificate.validToDate,
+  }))
+}
+
 interface NumberedRoot extends ClientRoot {
   readonly number: number
 }

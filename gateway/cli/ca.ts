@@ -8,6 +8,18 @@ export interface CaWork {
   view(dir: string): Promise<readonly RootView[]>
   /** Adds a root; with `isNow` it takes the place of all others. */
   rotate(dir: string, isNow: boolean): Promise<void>
+  /** The roots of client certificates, the oldest first; the first one is made if there is none. `isRotated`: after another one was added. */
+  clients(dir: string, isRotated: boolean): Promise<readonly ClientRootView[]>
+}
+
+/** A root of the certificates that upstreams are shown. */
+export interface ClientRootView {
+  readonly pem: string
+  readonly subject: string
+  readonly fingerprint: string
+  readonly isSigning: boolean
+  readonly signsFrom: Date
+  readonly validTo: Date
 }
 
 interface Where {
@@ -15,7 +27,7 @@ interface Where {
   readonly config?: string
 }
 
-export function caCommand({ view, rotate }: CaWork): Command {
+export function caCommand({ view, rotate, clients }: CaWork): Command {
   const show = located('show', 'the CA certificates that agents must trust, and which of them signs')
     .option('--json', 'as JSON')
     .action(async (options: Where & { readonly json?: boolean }) => {
@@ -39,11 +51,21 @@ export function caCommand({ view, rotate }: CaWork): Command {
       if (options.output === undefined) process.stdout.write(text)
       else await write(options.output, text)
     })
+  const client = located('client', 'the CA of the certificates that upstreams are shown (provider mtls)')
+    .option('--rotate', 'add a new root, which signs a day from now: give upstreams the new client-ca.pem before')
+    .option('--pem', 'the certificates that upstreams must trust, as PEM')
+    .action(async (options: Where & { readonly rotate?: boolean; readonly pem?: boolean }) => {
+      const dir = await directoryOf(options)
+      const roots = await clients(dir, options.rotate ?? false)
+      if (options.pem) process.stdout.write(roots.map(({ pem }) => pem).join(''))
+      else process.stdout.write(`${roots.map(clientParagraph).join('\n')}\nUpstreams trust ${dir}/client-ca.pem.\n`)
+    })
   return new Command('ca')
     .description('the certificate authority of intercepted TLS')
     .addCommand(show)
     .addCommand(rotateCommand)
     .addCommand(bundle)
+    .addCommand(client)
 }
 
 function located(name: string, description: string): Command {
@@ -79,4 +101,9 @@ function paragraph(root: RootView, place: number): string {
     `  spki pin     ${root.pin}`,
     '',
   ].join('\n')
+}
+
+function clientParagraph({ subject, fingerprint, isSigning, signsFrom, validTo }: ClientRootView): string {
+  const role = isSigning ? 'signs' : signsFrom > new Date() ? `signs from ${signsFrom.toISOString()}` : 'signs no more'
+  return `${subject}\n  role         ${role}\n  valid        to ${validTo.toISOString()}\n  sha256       ${fingerprint}\n`
 }

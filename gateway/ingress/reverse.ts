@@ -4,6 +4,7 @@
  */
 import type { IncomingMessage } from 'node:http'
 import type { Presented, RawHeaders } from '../protocol/message.ts'
+import { credentialInPath } from '../protocol/path-slot.ts'
 import { GatewayError } from '../protocol/problem.ts'
 import { plainHost, type Service, type Slot } from '../protocol/service.ts'
 import { DEFAULT_PORTS } from '../protocol/target.ts'
@@ -85,6 +86,8 @@ function tokenIn(slot: Slot, rawHeaders: RawHeaders, rawPath: string): string | 
       return slot.scheme === 'aws4'
         ? (fieldValue(rawHeaders, 'x-amz-security-token') ?? queryValue(rawPath, 'X-Amz-Security-Token'))
         : undefined
+    case 'path':
+      return credentialInPath(rawPath, [slot])?.text
     default:
       return undefined // no SDK sends its key there, or none travels at all
   }
