@@ -32,6 +32,8 @@ export interface GitOptions {
   readonly host?: string
   readonly username?: string
   readonly password: string
+  /** Instead of comparing with `password`: whether a password is good for a request. */
+  readonly accepts?: (password: string, request: IncomingMessage) => boolean
   readonly tls?: ThrowAwayTls
   readonly lfs?: LfsStore
 }
@@ -45,6 +47,13 @@ export async function startGit(options: GitOptions): Promise<GitServer> {
   const tls = options.tls ?? (await throwAwayTls([options.host ?? 'git.keyless.test', 'localhost', '127.0.0.1']))
   const username = options.username ?? 'x-access-token'
   const wanted = `Basic ${Buffer.from(`${username}:${options.password}`).toString('base64')}`
+  const isGood = (given: string, request: IncomingMessage): boolean => {
+    if (options.accepts === undefined) return given === wanted
+    const [user, password = ''] = Buffer.from(given.replace(/^Basic /, ''), 'base64')
+      .toString()
+      .split(/:(.*)/s)
+    return user === username && options.accepts(password, request)
+  }
   const authorizations = new Map<string, number>()
   const requests: string[] = []
   const serve = async (request: IncomingMessage, response: ServerResponse) => {
@@ -52,7 +61,7 @@ export async function startGit(options: GitOptions): Promise<GitServer> {
     if (await options.lfs?.serveObject(request, response)) return
     const given = request.headers.authorization ?? ''
     authorizations.set(given, (authorizations.get(given) ?? 0) + 1)
-    if (given !== wanted) askWho(response)
+    if (!isGood(given, request)) askWho(response)
     else if (!(await options.lfs?.serveRepository(request, response))) runBackend({ root, username, request, response })
   }
   const server = createServer({ key: tls.key, cert: tls.cert }, (request, response) => {
