@@ -1,12 +1,8 @@
 /** Tokens bound to a key that the gateway keeps, at a real authorization server and at an API that verifies every proof. */
-import { createHash } from 'node:crypto'
-import { once } from 'node:events'
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
-import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
-import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { calculateJwkThumbprint, createLocalJWKSet, decodeJwt, EmbeddedJWK, type JWK, jwtVerify } from 'jose'
+import { calculateJwkThumbprint, createLocalJWKSet, decodeJwt } from 'jose'
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import type { AnswerHead, Outbound } from '../../gateway/protocol/message.ts'
 import type { GatewayError } from '../../gateway/protocol/problem.ts'
@@ -15,6 +11,7 @@ import type { Credential, Provider } from '../../gateway/provider/provider.ts'
 import { createProvider, credentialSchema } from '../../gateway/provider/registry.ts'
 import { providerConformance } from '../conformance/provider.ts'
 import { field, grant, plain, service } from '../lease/lease.fixture.ts'
+import { type DpopApi, startDpopApi } from '../rig/dpop-api.ts'
 import { type FalseServer, json, startFalseServer } from './authorization-server.fixture.ts'
 import { API, type Federation, LIFE_S, SECRET, startFederation } from './federation.fixture.ts'
 import { providerTools } from './tools.fixture.ts'
@@ -147,7 +144,7 @@ describe('at the token endpoint', () => {
 describe('at the service', () => {
   let api: DpopApi
   beforeAll(async () => {
-    api = await startApi()
+    api = await startDpopApi()
   })
   afterAll(() => api.stop())
 
@@ -227,56 +224,6 @@ describe('at the service', () => {
     expect(attached.headers.filter((_, i) => i % 2 === 0)).toEqual(['DPoP', 'Authorization'])
   })
 })
-
-interface DpopApi {
-  readonly port: number
-  /** What was served, and why not. */
-  readonly seen: string[]
-  stop(): Promise<void>
-}
-
-/** RFC 9449 §4.3 and §7 as an API does it, with another library than the one that made the proofs. */
-async function startApi(): Promise<DpopApi> {
-  const seen: string[] = []
-  const ids = new Set<unknown>()
-  const server = createServer((request, response) => void answered(request, response))
-  const answered = async (request: IncomingMessage, response: ServerResponse) => {
-    const why = await verified(request, ids).catch((cause: Error) => cause.message)
-    seen.push(why ?? `${request.method} ${request.url}`)
-    if (why === undefined) return response.end('{}')
-    response.setHeader('DPoP-Nonce', 'served')
-    response.setHeader('WWW-Authenticate', `DPoP error="${why}", algs="ES256"`)
-    return response.writeHead(401).end()
-  }
-  server.listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  return {
-    port: (server.address() as AddressInfo).port,
-    seen,
-    async stop() {
-      server.closeAllConnections()
-      server.close()
-      await once(server, 'close')
-    },
-  }
-}
-
-/** @returns why not. */
-async function verified(request: IncomingMessage, ids: Set<unknown>): Promise<string | undefined> {
-  const token = /^DPoP (\S+)$/.exec(request.headers.authorization ?? '')?.[1]
-  if (token === undefined || typeof request.headers.dpop !== 'string') return 'invalid_token'
-  const options = { typ: 'dpop+jwt', algorithms: ['ES256'], maxTokenAge: 60 }
-  const { payload, protectedHeader } = await jwtVerify(request.headers.dpop, EmbeddedJWK, options)
-  const jkt = await calculateJwkThumbprint(protectedHeader.jwk as JWK)
-  if ((decodeJwt(token).cnf as { jkt: string }).jkt !== jkt) return 'invalid_token'
-  if (payload.nonce === undefined) return 'use_dpop_nonce'
-  const url = `http://${request.headers.host}${request.url?.split('?')[0]}`
-  const ath = createHash('sha256').update(token).digest('base64url')
-  const isFor = payload.htm === request.method && payload.htu === url && payload.ath === ath
-  if (!isFor || payload.nonce !== 'served' || ids.has(payload.jti)) return 'invalid_dpop_proof'
-  ids.add(payload.jti)
-  return undefined
-}
 
 async function sent({ method, host, port, path, headers }: Outbound): Promise<AnswerHead> {
   const pairs = headers.flatMap((name, i) =>
