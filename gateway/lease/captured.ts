@@ -162,7 +162,7 @@ export class Captives {
         ephemeral: true,
         scope: undefined,
       },
-      ...{ expiresAt: Math.floor(untilMs / 1000), untilMs, renewAtMs: Infinity },
+      ...{ expiresAt: Math.floor(untilMs / 1000), sinceMs: nowMs, untilMs, renewAtMs: Infinity },
     })
     await store(cache, key, sealed, untilMs - nowMs)
     this.#hold(id, { key, sealed, secret: captive.secret, credentialId, ...this.#until(untilMs) })

@@ -33,6 +33,9 @@ export interface Need {
   readonly instead?: Bare | undefined
 }
 
+/** Milliseconds by which the clocks of two replicas may differ; less than what `lifetime.ts` gives away. */
+const CLOCK_SKEW_MS = 500
+
 interface Issued {
   readonly credential: Credential
   readonly credentialId: string
@@ -60,7 +63,9 @@ export async function issueShared(
 export async function readShared(rooms: IssueRooms, claim: Claim, end: LeaseEnd): Promise<Held | undefined> {
   const sealed = await rooms.cache.get(claim.key)
   const value = sealed === undefined ? undefined : rooms.seal.open(claim.key.id, sealed)
-  if (value === undefined || value.untilMs <= rooms.clock.nowMs()) return undefined
+  const nowMs = rooms.clock.nowMs()
+  // From the future: a clock was set back, and would let it live for longer than its issuer said.
+  if (value === undefined || value.untilMs <= nowMs || value.sinceMs > nowMs + CLOCK_SKEW_MS) return undefined
   const { secret, parts, expiresAt, ephemeral, scope } = value
   const credential = { secret, expiresAt, ephemeral, ...(parts && { parts }), ...(scope !== undefined && { scope }) }
   const issued = { credential, credentialId: rooms.seal.credentialId(secret), lifetime: value }
@@ -155,7 +160,16 @@ async function store(
   const { secret, parts, expiresAt, ephemeral, scope } = credential
   const { grant, name, provider, service } = claim
   const names = { tenant: grant.tenant, name, identity: provider.identity, service: service.name }
-  const sealed = rooms.seal.seal(claim.key.id, { ...names, ...lifetime, secret, parts, expiresAt, ephemeral, scope })
+  const sealed = rooms.seal.seal(claim.key.id, {
+    ...names,
+    ...lifetime,
+    sinceMs: rooms.clock.nowMs(),
+    secret,
+    parts,
+    expiresAt,
+    ephemeral,
+    scope,
+  })
   const terms = { ttlMs: lifetime.untilMs - rooms.clock.nowMs(), fence }
   try {
     const outcome = await rooms.cache.set(claim.key, sealed, terms)

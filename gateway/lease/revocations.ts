@@ -190,7 +190,7 @@ export class Revocations {
     const { claim, credential, credentialId } = unused
     const { grant, name, provider, service } = claim
     const place = `custody ${idOf(unused)}`
-    const ends = { expiresAt: credential.expiresAt, untilMs: 0, renewAtMs: 0 }
+    const ends = { expiresAt: credential.expiresAt, sinceMs: 0, untilMs: 0, renewAtMs: 0 }
     const sealable = {
       tenant: grant.tenant,
       name,

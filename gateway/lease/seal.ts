@@ -28,6 +28,8 @@ export interface Sealable {
   readonly expiresAt: number
   readonly ephemeral: boolean
   readonly scope: string | undefined
+  /** Milliseconds since the epoch: when it was issued. */
+  readonly sinceMs: number
   /** Milliseconds since the epoch, see `Lifetime`. The cache's own expiry is never relied on. */
   readonly untilMs: number
   readonly renewAtMs: number
@@ -121,6 +123,7 @@ function encode(value: Sealable): Buffer {
     Number.isFinite(value.expiresAt) ? value.expiresAt : null,
     value.ephemeral,
     value.scope ?? null,
+    value.sinceMs,
     value.untilMs,
     Number.isFinite(value.renewAtMs) ? value.renewAtMs : null,
     revealed(value.parts),
@@ -131,14 +134,13 @@ function encode(value: Sealable): Buffer {
 type SealedFields = [
   ...[tenant: string, name: string, identity: string, service: string, secret: string],
   ...[expiresAt: number | null, ephemeral: boolean, scope: string | null],
-  ...[untilMs: number, renewAtMs: number | null, parts: Pairs | null],
+  ...[sinceMs: number, untilMs: number, renewAtMs: number | null, parts: Pairs | null],
 ]
 
 /** Only what `encode` wrote under our key comes here: GCM has authenticated it. */
 function decode(plain: Buffer): Sealable {
-  const [tenant, name, identity, service, secret, expiresAt, ephemeral, scope, untilMs, renewAtMs, parts] = JSON.parse(
-    plain.toString('utf8'),
-  ) as SealedFields
+  const [tenant, name, identity, service, secret, expiresAt, ephemeral, scope, sinceMs, untilMs, renewAtMs, parts] =
+    JSON.parse(plain.toString('utf8')) as SealedFields
   return {
     tenant,
     name,
@@ -148,6 +150,7 @@ function decode(plain: Buffer): Sealable {
     expiresAt: expiresAt ?? Number.POSITIVE_INFINITY,
     ephemeral,
     scope: scope ?? undefined,
+    sinceMs,
     untilMs,
     renewAtMs: renewAtMs ?? Number.POSITIVE_INFINITY,
     parts: parts ? Object.fromEntries(parts.map(([part, text]) => [part, new Secret(text)])) : undefined,

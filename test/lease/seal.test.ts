@@ -24,6 +24,7 @@ const sealable: fc.Arbitrary<Sealable> = fc.record({
     ),
     { nil: undefined },
   ),
+  sinceMs: fc.nat(),
   untilMs: fc.nat(),
   renewAtMs: fc.oneof(fc.nat(), fc.constant(Number.POSITIVE_INFINITY)),
 })
@@ -79,6 +80,7 @@ test('never seals to the same bytes twice, and the bytes hold no secret', () => 
     ephemeral: true,
     scope: undefined,
     parts: { id: new Secret('canary-part-5678') },
+    sinceMs: 1,
     untilMs: 1,
     renewAtMs: 1,
   }
