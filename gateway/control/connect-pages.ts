@@ -26,7 +26,8 @@ export interface ConnectPagesDoor {
 /** A form of this door alone may post here; what else comes from a page is refused as everywhere (door.ts). */
 export const OWN_FORM = '/connect/t/:ticket'
 
-const PACE = { n: 60, perMs: 10_000 } as const
+/** Of one address, behind which many may be. */
+const PACE = { n: 240, perMs: 10_000 } as const
 const MAX_FORM_BYTES = 4096
 const COOKIE_BYTES = 32
 /** Longer than a ticket lives. */
@@ -80,7 +81,7 @@ export function addConnectPages(app: FastifyInstance, door: ConnectPagesDoor): v
         )
       return reply
         .header('cache-control', 'no-store')
-        .header('referrer-policy', 'no-referrer')
+        .header('referrer-policy', 'same-origin')
         .redirect(await door.flow.leave(ticket, browser), 303)
     })
     pages.get('/connect/callback', HIDDEN, async (request, reply) => {
@@ -105,8 +106,8 @@ function send(reply: FastifyReply, status: number, words: string): FastifyReply 
       'content-security-policy':
         "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; frame-ancestors 'none'",
       'cross-origin-opener-policy': 'same-origin',
-      // The link is a secret until it is used: it is told to no server that the human goes to.
-      'referrer-policy': 'no-referrer',
+      // The link is a secret until it is used: it is told to no other server. (With no-referrer, our own form would say Origin: null.)
+      'referrer-policy': 'same-origin',
       'x-content-type-options': 'nosniff',
       'x-frame-options': 'DENY',
     })
@@ -117,10 +118,7 @@ function send(reply: FastifyReply, status: number, words: string): FastifyReply 
 /** Browsers say where a form stood. */
 function requireOwnPage(request: FastifyRequest, publicUrl: string): void {
   const { origin, 'sec-fetch-site': site } = request.headers
-  const isOwn =
-    origin === undefined || origin === 'null'
-      ? site === 'same-origin' || (site === undefined && origin === undefined)
-      : isOwnOrigin(origin, request, publicUrl)
+  const isOwn = origin === undefined || isOwnOrigin(origin, request, publicUrl)
   if (isOwn && (site === undefined || site === 'same-origin')) return
   throw new GatewayError('policy_denied', 'A form of another page is not taken.')
 }

@@ -57,7 +57,7 @@ export async function speak<T>(far: FarSide, signal: AbortSignal, work: (to: Spe
   try {
     return await work({ server, auth, options })
   } catch (cause) {
-    if (cause instanceof GatewayError) throw cause
+    if (cause instanceof GatewayError && cause.code === 'instruction_invalid') throw cause // said by the work itself
     const status = exchange.status()
     const failure = tokenFailure(cause, {
       host: far.host,

@@ -38,8 +38,11 @@ const common = {
     }),
   /** Whose connection a credential comes from: that of the human behind the task, or one for everybody. */
   per: z.enum(['human', 'gateway']).default('human'),
-  /** Revoke access tokens when their task ends. False for servers that end the refresh token with them. */
-  revoke_access: z.boolean().default(true),
+  /**
+   * Revoke access tokens when their task ends. Default no: a server may end the refresh token with them (RFC 7009 §2.1), and many do;
+   * then the first task that ends would end the connection.
+   */
+  revoke_access: z.boolean().default(false),
   /** Shape of the token endpoint's answers. */
   answers: z.enum(['oauth', 'slack']).default('oauth'),
   /** Ranges outside the public Internet that the endpoints may resolve to. Default: none. */

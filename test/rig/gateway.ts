@@ -23,10 +23,16 @@ export interface TestGateway {
 }
 
 /** `yaml` is what a user would write, without `data_dir` and `listen`. */
-export async function startGateway(yaml: string, reuse?: { readonly dir: string }): Promise<TestGateway> {
+export async function startGateway(
+  yaml: string,
+  reuse?: { readonly dir?: string; readonly controlPort?: number },
+): Promise<TestGateway> {
   const dir = reuse?.dir ?? (await mkdtemp(join(tmpdir(), 'keyless-')))
   const file = join(dir, 'keyless.yaml')
-  await writeFile(file, `data_dir: ${dir}/data\nlisten: { proxy: "127.0.0.1:0", control: "127.0.0.1:0" }\n${yaml}`)
+  await writeFile(
+    file,
+    `data_dir: ${dir}/data\nlisten: { proxy: "127.0.0.1:0", control: "127.0.0.1:${reuse?.controlPort ?? 0}" }\n${yaml}`,
+  )
   const settings = await loadSettings(file)
   const gateway = await openGateway(settings)
   const control = controlClient(settings.listen.controlSocket)
@@ -48,7 +54,7 @@ export async function startGateway(yaml: string, reuse?: { readonly dir: string 
     async stop() {
       await gateway.stop()
       await checkLog()
-      if (!reuse) await rm(dir, { recursive: true, force: true })
+      if (!reuse?.dir) await rm(dir, { recursive: true, force: true })
     },
   }
 }
