@@ -50,7 +50,7 @@ export interface Proofs {
   thumbprint(key: Secret): string
   /** The request with token and proof. @throws {GatewayError} `credential_unconfigured` for a service that takes no Authorization field */
   attach(credential: Credential, outbound: Outbound): Outbound | Promise<Outbound>
-  /** Whether the service wants the same again with the nonce that it just gave, and had not given before (RFC 9449 §9). */
+  /** Whether the service wants the same again with the nonce that it just gave (RFC 9449 §9). */
   accommodates(credential: Credential, answer: AnswerHead): boolean
 }
 
@@ -64,8 +64,10 @@ export function createProofs(clock: Clock, placement: Placement): Proofs {
   /** Worked out once per credential, not once per request; they die with it. */
   const keys = new WeakMap<Secret, ProofKey>()
   const digests = new WeakMap<Secret, string>()
-  /** Token → nonce that its service gave last. */
-  const nonces = new WeakMap<Secret, string>()
+  /** Service → nonce that it gave last: the next token begins with it. */
+  const nonces = new Map<string, string>()
+  /** Token → service that it was last attached for. */
+  const usedFor = new WeakMap<Secret, string>()
 
   const keyOf = (secret: Secret) => known(keys, secret, readKey)
   const proof = (secret: Secret, { method, url, nonce, ath }: ProofOf) => {
@@ -85,11 +87,12 @@ export function createProofs(clock: Clock, placement: Placement): Proofs {
     thumbprint: (secret) => keyOf(secret).thumbprint,
     attach(credential, outbound) {
       const { scheme, method, path, service } = outbound
+      usedFor.set(credential.secret, service.name)
       const authority = formatAuthority(outbound, DEFAULT_PORTS[scheme])
       const made = proof(keyPart(credential), {
         method,
         url: `${scheme}://${authority}${path.split('?', 1)[0]}`,
-        nonce: nonces.get(credential.secret),
+        nonce: nonces.get(service.name),
         ath: known(digests, credential.secret, (token) => hash('sha256', token.reveal(), 'base64url')),
       })
       const headers = [...outbound.headers, 'DPoP', made]
@@ -99,8 +102,10 @@ export function createProofs(clock: Clock, placement: Placement): Proofs {
     accommodates({ secret }, { status, raw }) {
       if (status !== 401 || !fieldsOf(raw, 'www-authenticate').some(asksForNonce)) return false
       const [nonce, ...more] = fieldsOf(raw, 'dpop-nonce')
-      if (nonce === undefined || more.length > 0 || !NONCE.test(nonce) || nonces.get(secret) === nonce) return false
-      nonces.set(secret, nonce)
+      const service = usedFor.get(secret)
+      if (nonce === undefined || more.length > 0 || !NONCE.test(nonce) || service === undefined) return false
+      // Another call may have learnt the same one meanwhile. Who goes on asking is stopped by the lease: a call is sent twice at most.
+      nonces.set(service, nonce)
       return true
     },
   }

@@ -181,29 +181,37 @@ describe('at the service', () => {
     expect((await sent(call({ headers: ['Authorization', token ?? ''] }))).status).toBe(401)
   })
 
-  test('a service that goes on asking for nonces gets the same again once per nonce', async () => {
+  test('the nonce of a service serves every token for it, and calls that learn of it at once', async () => {
+    const provider = bound()
+    const [one, two] = [await issue(provider), await issue(provider)]
+    const attached = [await provider.attach(one, call()), await provider.attach(one, call())]
+    const wants = await Promise.all(attached.map(sent))
+    expect(wants.map((answer) => provider.accommodates?.(one, answer))).toEqual([true, true])
+    expect((await sent(await provider.attach(two, call()))).status).toBe(200)
+  })
+
+  test('no other answer is taken for a wish for a nonce', async () => {
     const provider = bound()
     const credential = await issue(provider)
-    const wants = (nonce: string): AnswerHead => ({
-      status: 401,
-      raw: ['WWW-Authenticate', 'DPoP error="use_dpop_nonce"', 'DPoP-Nonce', nonce].map((text) => Buffer.from(text)),
+    await provider.attach(credential, call())
+    const answer = (status: number, ...fields: string[]): AnswerHead => ({
+      status,
+      raw: fields.map((text) => Buffer.from(text)),
     })
-    expect(provider.accommodates?.(credential, wants('one'))).toBe(true)
-    expect(provider.accommodates?.(credential, wants('one'))).toBe(false)
-    expect(provider.accommodates?.(credential, wants('two'))).toBe(true)
-    expect(provider.accommodates?.(credential, wants('a b'))).toBe(false)
-    const others = [
-      { status: 403, raw: wants('three').raw },
-      { status: 401, raw: wants('three').raw.slice(2) },
-      {
-        status: 401,
-        raw: ['WWW-Authenticate', 'Bearer error="invalid_token"', 'DPoP-Nonce', 'three'].map((text) =>
-          Buffer.from(text),
-        ),
-      },
-      { status: 401, raw: [...wants('three').raw, ...wants('four').raw] },
-    ]
-    for (const answer of others) expect(provider.accommodates?.(credential, answer)).toBe(false)
+    const asks = ['WWW-Authenticate', 'Bearer realm="a", DPoP algs="ES256", error="use_dpop_nonce"']
+    const gives = ['DPoP-Nonce', 'one']
+    expect(provider.accommodates?.(credential, answer(401, ...asks, ...gives))).toBe(true)
+    for (const other of [
+      answer(403, ...asks, ...gives),
+      answer(401, ...gives),
+      answer(401, ...asks),
+      answer(401, 'WWW-Authenticate', 'Bearer error="invalid_token"', ...gives),
+      answer(401, 'WWW-Authenticate', 'DPoP error="invalid_token"', ...gives),
+      answer(401, ...asks, ...gives, 'DPoP-Nonce', 'two'),
+      answer(401, ...asks, 'DPoP-Nonce', 'a b'),
+      answer(401, ...asks, 'DPoP-Nonce', 'x'.repeat(600)),
+    ])
+      expect(provider.accommodates?.(credential, other)).toBe(false)
   })
 
   test('it goes to its own service alone, where that takes an Authorization field', async () => {
