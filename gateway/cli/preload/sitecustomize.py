@@ -1,6 +1,6 @@
 """Loaded by every Python under `keyless run` (PYTHONPATH): leads the clients that read no proxy variables to the forwarder.
 
-Those are aiohttp sessions that were not told `trust_env`, and urllib3's bare PoolManager. It also loads the sitecustomize
+Those are aiohttp sessions that were not told `trust_env`, and urllib3's bare PoolManager; stripe trusts no CA but its own. It also loads the sitecustomize
 that it stands in front of (Debian has one, and users do). Whatever fails in here, the program runs on as if this were not there.
 """
 import os
@@ -59,7 +59,12 @@ def _proxied(module, pool, url):
     return known[1]
 
 
-_LED = {"aiohttp.client": _lead_aiohttp, "urllib3.poolmanager": _lead_urllib3}
+def _lead_stripe(module):
+    # It brings roots of its own and reads no variable for others.
+    module.ca_bundle_path = os.environ.get("SSL_CERT_FILE") or module.ca_bundle_path
+
+
+_LED = {"aiohttp.client": _lead_aiohttp, "urllib3.poolmanager": _lead_urllib3, "stripe": _lead_stripe}
 
 
 def _debug():
