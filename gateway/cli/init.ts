@@ -94,6 +94,7 @@ export function settingsTemplate(chosen: readonly ChosenService[]): string {
 
 # Upstream APIs: shipped names, or paths to .yaml files of your own. A host that belongs to none is refused.
 services: [${services}]
+# Where each customer has a host of its own, it is named: { use: jira, hosts: [acme.atlassian.net] }.
 
 # The key behind each service. Agents never see it; the gateway attaches it to the calls that policy allows.
 ${credentials.length > 0 ? `credentials:\n${credentials.join('\n')}` : '# credentials:'}
@@ -105,6 +106,21 @@ ${credentials.length > 0 ? `credentials:\n${credentials.join('\n')}` : '# creden
 #     client_auth: client_secret_basic
 #     client_secret: { env: BILLING_CLIENT_SECRET }
 #     scope: invoices:read
+#   openai:                     # nothing secret is kept: it trusts the gateway's published keys: docs/providers/workload-identity.md
+#     provider: workload_identity
+#     token_url: https://auth.openai.com/oauth/token
+#     format: json
+#     token: { assertion: { audience: "https://api.openai.com/v1", algorithm: RS256, claims: { sub: "{agent}" } } }
+#     parameters: { identity_provider_id: idp_…, service_account_id: sa_… }
+#   github:                     # for each call a token for its repository and permission: docs/providers/github-app.md
+#     provider: github_app
+#     client_id: Iv23liAbCdEf012345
+#     private_key: { file: /run/secrets/github.pem }
+#   aws:                        # a session of this role for each task, no wider than its grant: docs/providers/aws.md
+#     provider: aws
+#     region: eu-central-1
+#     source: { assertion: {} }
+#     role_arn: arn:aws:iam::123456789012:role/agents
 #   orders:                     # a database user of its own for each task: docs/providers/vault.md
 #     provider: vault
 #     path: database/creds/{role}
