@@ -5,6 +5,7 @@ import { parse } from 'yaml'
 import { readServiceText, type ServiceDescription } from '../../gateway/policy/service-file.ts'
 import { reviewService } from '../../gateway/policy/service-review.ts'
 import { loadSecretRules } from '../../gateway/upstream/secret-rules.ts'
+import { cataloguePage, PAGE } from './catalogue-page.ts'
 import { catalogueOf, shippedDir } from './policy.fixture.ts'
 
 const names = (await readdir(shippedDir)).map((file) => file.replace(/\.yaml$/, '')).sort()
@@ -20,6 +21,12 @@ function described(name: string): ServiceDescription {
   if (Array.isArray(description)) throw new Error(JSON.stringify(description))
   return description
 }
+
+describe('docs/catalogue.md', () => {
+  it('is what `npm run docs:services` writes', async () => {
+    expect(await readFile(PAGE, 'utf8')).toBe(await cataloguePage())
+  })
+})
 
 describe('the shipped services', () => {
   it.each(names)('%s is described without anything left to look at', (name) => {
