@@ -163,6 +163,15 @@ test('refuses a key without an end, or with a later one than was asked for, and 
   }
 })
 
+test('believes the earlier of its own clock and that of the cluster', async () => {
+  for (const seconds of [330, 100]) {
+    const expiration = Date.now() + seconds * 1000
+    server.interrupt = () => ({ status: 200, json: { id: 'x', name: 'x', api_key: 'k', expiration } })
+    const { expiresAt } = await issue(provider())
+    expect(expiresAt - Date.now() / 1000).toBeLessThanOrEqual(Math.min(seconds, 300))
+  }
+})
+
 test('is for the indices that the path names and no others, whatever the path says', () => {
   const one = provider({ roles: { read: { ...reading, metadata: { for: '{params.index}' } } } })
   const names = (index: string) => JSON.parse(one.role?.(endpoint({ index }), grant()) ?? '{}').read.indices[0].names

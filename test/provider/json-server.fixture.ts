@@ -27,7 +27,7 @@ export interface JsonServer {
   readonly url: string
   readonly asked: Asked[]
   /** In front of what the server says; undefined: it says it. */
-  interrupt: ((asked: Asked) => Answered | undefined) | undefined
+  interrupt: ((asked: Asked) => Answered | undefined | Promise<Answered | undefined>) | undefined
   stop(): Promise<void>
 }
 
@@ -39,7 +39,7 @@ export async function startJsonServer(answer: (asked: Asked) => Answered | Promi
     const { method = '', url = '', headers } = request
     const asked = { method, path: url, headers, body: read(text, headers['content-type']) }
     self.asked.push(asked)
-    const said = self.interrupt?.(asked) ?? (await answer(asked))
+    const said = (await self.interrupt?.(asked)) ?? (await answer(asked))
     if (said === 'hang') return
     if (said === 'reset') return void response.destroy()
     response.writeHead(said.status, { 'content-type': 'application/json', ...said.headers })

@@ -151,6 +151,24 @@ describe('its own token', () => {
     expect(vault.logins(), 'a refusal by policy costs no login').toBe(known)
   })
 
+  test('is replaced once for all that were refused with it, also for those that learn of it late', async () => {
+    const one = provider()
+    await issue(one)
+    const before = vault.logins()
+    vault.tokens.clear()
+    let isFirst = true
+    const hasLoggedIn = Promise.withResolvers<undefined>()
+    vault.interrupt = ({ path }) => {
+      if (path.includes('creds') && vault.tokens.size > 0) hasLoggedIn.resolve(undefined)
+      const isLate = path.endsWith('lookup-self') && isFirst
+      if (isLate) isFirst = false
+      return isLate ? hasLoggedIn.promise : undefined
+    }
+    await Promise.all(Array.from({ length: 20 }, () => issue(one)))
+    await issue(one)
+    expect(vault.logins()).toBe(before + 1)
+  })
+
   test('outlives nothing that was leased with it: the credential ends with the token', async () => {
     Object.assign(vault.lives, { token: 100 })
     const { expiresAt } = await issue(provider())
@@ -294,8 +312,14 @@ describe('a server that cannot answer now', () => {
     ['nothing', { status: 200, text: '' }],
     ['a page', { status: 200, text: '<html>login</html>' }],
     ['a list', { status: 200, json: [] }],
-    ['a lease of no length', { status: 200, json: { lease_id: 'a/b', lease_duration: 0, data: { password: 'p' } } }],
-    ['a lease of a text', { status: 200, json: { lease_id: 'a/b', lease_duration: '300', data: { password: 'p' } } }],
+    [
+      'a lease of no length',
+      { status: 200, json: { lease_id: 'a/b', lease_duration: 0, data: { password: 'p', username: 'u' } } },
+    ],
+    [
+      'a lease of a text',
+      { status: 200, json: { lease_id: 'a/b', lease_duration: '300', data: { password: 'p', username: 'u' } } },
+    ],
     ['no data', { status: 200, json: { lease_id: 'a/b', lease_duration: 300, data: null } }],
     ['a megabyte', { status: 200, text: 'x'.repeat(1_048_576) }],
   ])('or answers %s gives no credential', async (_, answer) => {
@@ -342,6 +366,17 @@ describe('what is asked for', () => {
         },
       ),
     )
+  })
+
+  test('is one word in a parameter too, where the agent chooses it', () => {
+    const { role } = provider({ parameters: { common_name: '{params.db}.acme.test', who: '{human}' } })
+    const parameters = (db: string, on = grant()) =>
+      JSON.parse(role?.(endpoint({ params: { db } }), on) ?? '{}').parameters
+    expect(parameters('orders')).toEqual({ common_name: 'orders.acme.test', who: 'ana' })
+    for (const db of ['*', 'a/b', 'a@b', 'a b', 'a,b', '']) expect(() => parameters(db), db).toThrow(/params\.db/)
+    const on = grant({ human: { iss: 'https://id.test', sub: 'ana@acme.test' } })
+    expect(parameters('orders', on).who).toBe('ana@acme.test')
+    expect(() => parameters('orders', grant({ human: { iss: 'x', sub: 'ana, bob' } }))).toThrow(/human/)
   })
 
   test('is sent as the query of a GET or as the body of a POST', async () => {
