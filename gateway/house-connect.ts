@@ -1,7 +1,7 @@
 /** The part of the composition root that connects humans to services: the credentials that settings have for it, and who is told of what. */
 import type { Audit } from './audit/audit.ts'
 import type { Clock } from './protocol/clock.ts'
-import type { BegunView, ConnectBody, ConnectionView, ProgressView } from './protocol/control.ts'
+import type { BegunView, ConnectBody, ConnectionView, ProgressView } from './protocol/control-connect.ts'
 import type { Human } from './protocol/grant.ts'
 import { GatewayError } from './protocol/problem.ts'
 import { Connect, type Connectable } from './provider/connect.ts'

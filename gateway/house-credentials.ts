@@ -2,6 +2,7 @@
 import { join } from 'node:path'
 import type { Redis } from 'ioredis'
 import type { Audit } from './audit/audit.ts'
+import { type HouseConnect, openHouseConnect } from './house-connect.ts'
 import type { Keys } from './keys.ts'
 import { certifyingIn } from './keys-client-ca.ts'
 import { createMemoryCache } from './lease/cache-memory.ts'
@@ -9,10 +10,10 @@ import { createRedisCache } from './lease/cache-redis.ts'
 import { createLeases, type Leases } from './lease/leases.ts'
 import type { Clock } from './protocol/clock.ts'
 import { createAssertions, type PublishedAssertions } from './provider/assertions.ts'
-import type { ConnectionTools } from './provider/oauth-refresh-token.ts'
 import type { Provider } from './provider/provider.ts'
 import type { ReadSecret } from './provider/reference.ts'
 import { createProvider, type ProviderTools } from './provider/registry.ts'
+import type { Sealed } from './provider/sealed.ts'
 import { createVaultConnection } from './provider/vault-connection.ts'
 import { readingVault } from './provider/vault-kv.ts'
 import type { Settings } from './settings.ts'
@@ -22,6 +23,8 @@ import type { Upstream } from './upstream/forward.ts'
 export interface HouseCredentials {
   readonly leases: Leases
   readonly assertions: PublishedAssertions
+  /** To be closed after the leases. */
+  readonly connect: HouseConnect
 }
 
 export interface CredentialParts {
@@ -31,16 +34,18 @@ export interface CredentialParts {
   readonly keys: Keys
   readonly clock: Clock
   readonly readSecret: ReadSecret
-  readonly connections: ConnectionTools
+  readonly sealed: Sealed
 }
 
 export function openHouseCredentials(settings: Settings, parts: CredentialParts): HouseCredentials {
-  const { upstream, redis, audit, keys, clock, readSecret, connections } = parts
+  const { upstream, redis, audit, keys, clock, readSecret, sealed } = parts
   const assertions = createAssertions(keys.assertions, `${settings.publicUrl}/assertions`, clock)
   const certifyClient = certifyingIn(settings.keysDir, clock)
-  const outside = { fetchFor: upstream.fetchFor, clock, readSecret, assertions, certifyClient, connections }
+  const outside = { fetchFor: upstream.fetchFor, clock, readSecret, assertions, certifyClient }
   const vault = settings.vault && createVaultConnection(settings.vault, outside)
-  const tools = { ...outside, readSecret: readingVault(readSecret, vault), vault }
+  const reading = { ...outside, readSecret: readingVault(readSecret, vault) }
+  const connect = openHouseConnect(settings, { ...reading, sealed, audit })
+  const tools = { ...reading, vault, connections: connect.tools }
   const leases = createLeases({
     providers: buildProviders(settings, tools),
     fallbacks: fallbacksOf(settings.credentials),
@@ -50,7 +55,7 @@ export function openHouseCredentials(settings: Settings, parts: CredentialParts)
     clock,
     record: (kind, grant, fields) => audit.recordUnder(kind, grant, fields),
   })
-  return { leases, assertions }
+  return { leases, assertions, connect }
 }
 
 /** Every credential in settings, as its provider. Providers reach the network only through the guarded dial. */

@@ -13,7 +13,7 @@ import { openRedisStore } from './grant/store-redis.ts'
 import { openSqliteStore } from './grant/store-sqlite.ts'
 import { auditDir, bodyHashesOf, openAudit, openHumans, recordLoaded } from './house-audit.ts'
 import { keepFresh } from './house-authority.ts'
-import { type HouseConnect, openHouseConnect } from './house-connect.ts'
+import type { HouseConnect } from './house-connect.ts'
 import { openHouseCredentials } from './house-credentials.ts'
 import { openHouseExports } from './house-export.ts'
 import { gaugesOf } from './house-metrics.ts'
@@ -103,10 +103,9 @@ export async function buildHouse(settings: Settings, clock: Clock, outlook: Outl
   const exports = opening.adopt(await openHouseExports(settings, { keys, upstream, clock, readSecret }), (room) =>
     room.close(),
   )
-  const connectParts = { ...secrets, fetchFor: upstream.fetchFor, audit, clock }
-  const connect = opening.adopt(openHouseConnect(settings, connectParts), (room) => room.close())
-  const connections = connect.tools
-  const credentials = openHouseCredentials(settings, { upstream, redis, audit, keys, clock, readSecret, connections })
+  const { sealed } = secrets
+  const credentials = openHouseCredentials(settings, { upstream, redis, audit, keys, clock, readSecret, sealed })
+  opening.adopt(credentials.connect, (room) => room.close())
   const leases = opening.adopt(credentials.leases, (room) => room.close())
   const identities = buildIdentities(settings, { upstream, store, keys, clock })
   const grants: Grants = buildGrants(settings, {
@@ -121,7 +120,6 @@ export async function buildHouse(settings: Settings, clock: Clock, outlook: Outl
     ...credentials,
     authority,
     catalogue,
-    connect,
     exports,
     grants,
     identities,

@@ -20,7 +20,7 @@ const HEIGHTS: Readonly<Record<string, number>> = {
   'house-audit.ts': 5,
   'house-authority.ts': 6,
   'house-credentials.ts': 6,
-  'house-connect.ts': 6,
+  'house-connect.ts': 5,
   'house-export.ts': 6,
   'house-leases.ts': 6,
   'house-metrics.ts': 6,

@@ -1,7 +1,7 @@
 /** `keyless connect` and `keyless disconnect`: let a human sign in at a service, so that agents can work there for them. */
 import { setTimeout as pause } from 'node:timers/promises'
 import { Command } from 'commander'
-import type { ConnectBody, ConnectionView, ProgressView } from '../protocol/control.ts'
+import type { ConnectBody, ConnectionView, ProgressView } from '../protocol/control-connect.ts'
 import { atGateway, EXIT, instruct, onGateway, timeOf } from './at-gateway.ts'
 import type { ControlClient } from './control-client.ts'
 import type { WhichGateway } from './find-socket.ts'

@@ -4,10 +4,7 @@
  */
 import { type IncomingMessage, request } from 'node:http'
 import type {
-  BegunView,
   CompletionReason,
-  ConnectBody,
-  ConnectionView,
   DelegateBody,
   GrantBundle,
   GrantView,
@@ -17,15 +14,14 @@ import type {
   OpenedTask,
   OpenTaskBody,
   PendingRevocationView,
-  ProgressView,
   RevokeLeasesBody,
-  SecretsView,
   StatusView,
   TaskDetail,
   TaskView,
   WarmBody,
   WarmedView,
 } from '../protocol/control.ts'
+import type { BegunView, ConnectBody, ConnectionView, ProgressView, SecretsView } from '../protocol/control-connect.ts'
 import { GatewayError, type ProblemCode, problems } from '../protocol/problem.ts'
 
 /** A gateway on this machine answers in milliseconds; this bounds one that hangs. */

@@ -1,6 +1,6 @@
 /** `keyless secret`: the sealed store, at the running gateway or without one. A value comes from standard input or a prompt that shows nothing. */
 import { Command } from 'commander'
-import type { SecretsView } from '../protocol/control.ts'
+import type { SecretsView } from '../protocol/control-connect.ts'
 import { atGateway, onGateway, refused } from './at-gateway.ts'
 import type { ControlClient } from './control-client.ts'
 import type { WhichGateway } from './find-socket.ts'

@@ -1,6 +1,6 @@
 /** Connections, on the unix socket alone: its owner says for whom one is made, sees how each is doing, and ends it. */
 import type { FastifyInstance } from 'fastify'
-import type { BegunView, ConnectBody, ConnectionView, ProgressView } from '../protocol/control.ts'
+import type { BegunView, ConnectBody, ConnectionView, ProgressView } from '../protocol/control-connect.ts'
 import type { Human } from '../protocol/grant.ts'
 
 export interface ConnectDoor {

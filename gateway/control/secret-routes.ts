@@ -1,6 +1,6 @@
 /** The sealed store, on the unix socket alone: names are shown, values only taken. */
 import type { FastifyInstance } from 'fastify'
-import type { SecretsView } from '../protocol/control.ts'
+import type { SecretsView } from '../protocol/control-connect.ts'
 import type { Human } from '../protocol/grant.ts'
 
 export interface SecretDoor {
