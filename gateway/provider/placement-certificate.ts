@@ -4,7 +4,7 @@ import { createSecureContext } from 'node:tls'
 import type { ClientCertificate } from '../protocol/message.ts'
 import { GatewayError } from '../protocol/problem.ts'
 import type { Secret } from '../protocol/secret.ts'
-import type { Placeable } from './placement.ts'
+import type { Credential } from './provider.ts'
 
 /** Private key → what is shown with it; made once for each credential, because connections are shared by it. */
 const made = new WeakMap<Secret, ClientCertificate>()
@@ -14,7 +14,7 @@ const made = new WeakMap<Secret, ClientCertificate>()
  * the secret itself.
  * @throws {GatewayError} `credential_unconfigured` for a credential without one, `credential_rejected` for one that is none.
  */
-export function certificateOf(credential: Placeable): ClientCertificate {
+export function certificateOf(credential: Pick<Credential, 'secret' | 'parts'>): ClientCertificate {
   const cert = credential.parts?.certificate
   const key = credential.parts?.private_key ?? credential.secret
   if (cert === undefined) {

@@ -8,10 +8,11 @@ import { foldCase, isReadAs } from '../protocol/parameter.ts'
 import type { Service, Slot } from '../protocol/service.ts'
 import { parseStrictJson } from '../protocol/strict-json.ts'
 
-/** A slot in a body, and where it would be found in JSON and in a form. */
+/** A slot in a body, as it would be found in JSON and in a form. */
 export interface BodySlot {
-  readonly slot: Slot
+  readonly member: Slot
   readonly tokens: readonly string[]
+  readonly field: Slot
   readonly fields: readonly string[]
 }
 
@@ -27,11 +28,12 @@ export function bodySlotsOf(service: Service): readonly BodySlot[] {
 
 /** An API that takes both kinds of body takes its key under one name in either. */
 function bodySlot(slot: Slot): BodySlot[] {
-  if (slot.in === 'form') return [{ slot, tokens: [slot.name], fields: [slot.name] }]
-  if (slot.in !== 'body') return []
-  const tokens = pointerTokens(slot.pointer)
+  if (slot.in !== 'body' && slot.in !== 'form') return []
+  const tokens = slot.in === 'form' ? [slot.name] : pointerTokens(slot.pointer)
   const [first = '', ...inner] = tokens
-  return [{ slot, tokens, fields: [[first, ...inner.map((name) => `[${name}]`)].join(''), tokens.join('.')] }]
+  const name = [first, ...inner.map((token) => `[${token}]`)].join('')
+  const pointer = tokens.map((token) => `/${token.replaceAll('~', '~0').replaceAll('/', '~1')}`).join('')
+  return [{ member: { in: 'body', pointer }, tokens, field: { in: 'form', name }, fields: [name, tokens.join('.')] }]
 }
 
 export interface Cleansed {
@@ -56,10 +58,10 @@ export function cleanseJson(bytes: Buffer, slots: readonly BodySlot[]): Cleansed
   }
   if (!isMembers(json)) throw new UnclearBody('it is JSON, but no object')
   const object = json
-  const taken = slots.flatMap(({ slot, tokens }) => take(object, tokens, slot))
+  const taken = slots.flatMap(({ member, tokens }) => take(object, tokens, member))
   if (taken.length === 0) return { bytes, json, taken }
   const exact = parseExact(text) as Members
-  for (const { slot, tokens } of slots) take(exact, tokens, slot)
+  for (const { member, tokens } of slots) take(exact, tokens, member)
   return { bytes: Buffer.from(JSON.stringify(exact)), json, taken }
 }
 
@@ -86,7 +88,7 @@ export function cleanseForm(bytes: Buffer, slots: readonly BodySlot[]): Cleansed
   const taken: SlotValue[] = []
   const rest = withoutFields(text, (name, value) => {
     const found = slots.find(({ fields }) => fields.some((field) => isReadAs(name, field)))
-    if (found !== undefined) taken.push({ slot: found.slot, value })
+    if (found !== undefined) taken.push({ slot: found.field, value })
     return found !== undefined
   })
   return { bytes: taken.length === 0 ? bytes : Buffer.from(rest), taken }

@@ -27,6 +27,7 @@ const arrived: Arrived[] = []
 const statuses: number[] = []
 const [key, second, passphrase] = [newCanary(), newCanary(), newCanary()]
 const botToken = `123:${newCanary().replaceAll(/\W/g, '_')}`
+const captured = 'minted-0123456789abcdef0123456789abcdef'
 const MINE = 'sk-agents-own-key-0815471108154711'
 let site: Site
 let gateway: TestGateway
@@ -38,7 +39,7 @@ beforeAll(async () => {
   dir = await mkdtemp(join(tmpdir(), 'keyless-placement-'))
   const keys = join(dir, 'keys')
   const [root] = await openClientRoots(keys, Date.now())
-  const names = ['json', 'form', 'bot', 'pair', 'signed', 'shown']
+  const names = ['json', 'form', 'bot', 'pair', 'signed', 'shown', 'capture']
   const tls = await throwAwayTls(names.map((name) => `${name}.keyless.test`))
   const server = createServer(
     {
@@ -56,11 +57,16 @@ beforeAll(async () => {
       const seen = { method, path, headers, body, shown }
       arrived.push(seen)
       response.writeHead(statuses.shift() ?? 200, { 'content-type': 'application/json' })
-      response.end(JSON.stringify(seen))
+      // What is said back is burnt, and what was captured is needed again.
+      response.end(JSON.stringify(path === '/v1/mint' ? { token: captured } : path.endsWith('/use') ? {} : seen))
     },
   )
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
   const operations = { call: { match: ['GET /v1/{path**}', 'POST /v1/{path**}'], access: 'write' } } as const
+  const captures = {
+    mint: { match: ['POST /v1/mint'], access: 'admin', returns_secret: true, captures: ['/token'] },
+    use: { match: ['POST /v1/use', 'POST /bot/use'], access: 'write' },
+  } as const
   const bots = { call: { match: ['GET /bot/{method}', 'POST /bot/{method}'], access: 'write' } } as const
   const part = (name: string) => ({ in: 'header', name: `x-${name}`, part: name }) as const
   await writeFile(join(dir, 'second'), second)
@@ -89,10 +95,21 @@ beforeAll(async () => {
             { in: 'header', name: 'x-sign' },
           ],
         },
+        {
+          name: 'capture',
+          operations: captures,
+          slots: [
+            { in: 'header', name: 'x-key' },
+            { in: 'body', pointer: '/key' },
+            { in: 'form', name: 'token' },
+            { in: 'path', prefix: 'bot' },
+          ],
+        },
         { name: 'shown', operations, slots: [{ in: 'certificate' }] },
       ] as never,
       credentials: {
         json: key,
+        capture: key,
         form: key,
         bot: botToken,
         pair: {
@@ -107,6 +124,7 @@ beforeAll(async () => {
         },
         shown: { provider: 'mtls', ttl_s: 300 },
       },
+      policies: { text: '@id("mint") @owner("test") permit (principal, action == Action::"capture:mint", resource);' },
     },
   )
   gateway = await startGateway(`${site.yaml}keys_dir: ${keys}\npublic_url: http://gateway.keyless.test\n`)
@@ -119,7 +137,7 @@ beforeAll(async () => {
 beforeEach(async () => {
   arrived.length = 0
   statuses.length = 0
-  handle = (await gateway.openTask('json:* form:* bot:* pair:* signed:* shown:*')).handle
+  handle = (await gateway.openTask('json:* form:* bot:* pair:* signed:* shown:* capture:*')).handle
 })
 
 afterAll(async () => {
@@ -280,4 +298,25 @@ it('signs method, place and body', async () => {
 it('shows a certificate that names the agent', async () => {
   await send('/shown/v1/x')
   expect(arrived[0]?.shown).toMatch(/^URI:/)
+})
+
+it('takes what stands for a captured credential out of a body or a path, and sends what it stands for there', async () => {
+  const minted = JSON.parse(
+    String((await send('/capture/v1/mint')).bytes)
+      .split('\r\n\r\n')[1]
+      ?.match(/\{.*\}/)?.[0] ?? '',
+  ) as { token: string }
+  expect(minted.token).toMatch(/klp_/)
+  arrived.length = 0
+  await send('/capture/v1/use', { fields: [JSON_TYPE], body: JSON.stringify({ key: minted.token }) })
+  await send('/capture/v1/use', { fields: [JSON_TYPE], body: JSON.stringify({ token: minted.token }) })
+  await send('/capture/v1/use', { fields: [FORM_TYPE], body: new URLSearchParams({ token: minted.token }).toString() })
+  await send(`/capture/bot${minted.token}/use`)
+  expect(arrived.map(({ body }) => body)).toEqual([
+    JSON.stringify({ key: captured }),
+    JSON.stringify({ token: captured }),
+    `token=${captured}`,
+    '',
+  ])
+  expect(arrived[3]?.path).toBe(`/bot${captured}/use`)
 })
