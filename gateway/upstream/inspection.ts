@@ -3,6 +3,7 @@
  * credential slot or anywhere else, where policy obliges to log or refuse it. Says the rule and the place, never the value.
  */
 import { gunzipSync } from 'node:zlib'
+import { withoutAwsSignature } from '../protocol/aws-claim.ts'
 import type { Obligations } from '../protocol/decision.ts'
 import type { Censor, Inbound, RawHeaders, Sighting } from '../protocol/message.ts'
 import { credentialInPath } from '../protocol/path-slot.ts'
@@ -63,7 +64,7 @@ class Findings implements Inspection {
     this.#mode = mode
     this.#rules = rules
     const coding = mode === undefined ? '' : valuesOf(rawHeaders, 'content-encoding').join(', ').trim().toLowerCase()
-    this.#isPacked = coding !== '' && coding !== 'identity'
+    this.#isPacked = coding !== '' && coding !== 'identity' && coding !== 'aws-chunked' // frames around plain bytes
     this.#isGzip = coding === 'gzip' || coding === 'x-gzip'
   }
 
@@ -165,9 +166,14 @@ function placesOf({ rawHeaders, rawPath }: Inbound, service: Service): [where: s
     const stays = name === 'authorization' || name.startsWith('proxy-') || slots.has(name)
     if (!stays && value.length >= SHORTEST) places.push([`header ${name}`, `${name}: ${value}`])
   }
-  if (rawPath.length >= SHORTEST)
-    places.push(['path or query', credentialInPath(rawPath, service.slots)?.rest ?? rawPath])
+  if (rawPath.length >= SHORTEST) places.push(['path or query', leaving(rawPath, service)])
   return places
+}
+
+/** Without what stands in slots. */
+function leaving(rawPath: string, { slots }: Service): string {
+  const path = credentialInPath(rawPath, slots)?.rest ?? rawPath
+  return slots.some((slot) => slot.in === 'signature' && slot.scheme === 'aws4') ? withoutAwsSignature(path) : path
 }
 
 /** No rule finds anything in less. */

@@ -74,13 +74,14 @@ function nameOf(slot: Slot): string {
   return slot.in === 'body' ? `body ${slot.pointer}` : slot.in === 'form' ? `form ${slot.name}` : slot.in
 }
 
-/** Of Basic the password, of any other scheme what follows it. */
+/** Of Basic the password, of an AWS signature whose it is, of any other scheme what follows it. */
 function tokenOf(authorization: string): string {
   const [, scheme = '', value = ''] = /^(\S+) +(.*)$/.exec(authorization.trim()) ?? [
     undefined,
     '',
     authorization.trim(),
   ]
+  if (scheme.startsWith('AWS4-')) return /\bCredential=([^/,\s]*)/.exec(value)?.[1] ?? value
   if (scheme.toLowerCase() !== 'basic') return value
   const pair = Buffer.from(value, 'base64').toString('utf8')
   return pair.slice(pair.indexOf(':') + 1)

@@ -6,6 +6,7 @@ import { GatewayError } from '../../gateway/protocol/problem.ts'
 import type { Endpoint } from '../../gateway/protocol/service.ts'
 import { FrameFlow } from '../../gateway/upstream/frame-flow.ts'
 import { type Inspection, inspect } from '../../gateway/upstream/inspection.ts'
+import { loadSecretRules } from '../../gateway/upstream/secret-rules.ts'
 import { type Frame, frameBytes, inPieces } from './frames.fixture.ts'
 
 const LIMITS = { maxFrameBytes: 10_000, maxMessageBytes: 20_000 }
@@ -75,5 +76,30 @@ describe('a handle that an agent says to a WebSocket', () => {
 
   it('is not seen where two messages only look like one side by side', () => {
     expect(refusalOf([text(HANDLE.slice(0, 9)), text(HANDLE.slice(9))])).toBeUndefined()
+  })
+})
+
+describe('a request that an AWS client signed', () => {
+  const seen = async (accessKeyId: string, coding: string) => {
+    const scope = `${accessKeyId}/20261122/eu-west-1/s3/aws4_request`
+    const authorization = `AWS4-HMAC-SHA256 Credential=${scope}, SignedHeaders=host, Signature=${'0'.repeat(64)}`
+    const rawPath = `/k?X-Amz-Credential=${encodeURIComponent(scope)}&X-Amz-Signature=0`
+    const inbound = { rawPath, rawHeaders: ['Authorization', authorization, 'Content-Encoding', coding], body: {} }
+    const placeholders = { AWS_ACCESS_KEY_ID: 'AKIAKEYLESSPLACEHOLD' }
+    const service = { slots: [{ in: 'signature', scheme: 'aws4' }], placeholders }
+    const rules = await loadSecretRules()
+    const obligations = { ttlS: 300, singleUse: false, foreignCredentials: 'log' as const }
+    const looked = inspect(inbound as unknown as Inbound, { service } as unknown as Endpoint, obligations, rules)
+    looked?.look(Buffer.from(`5;chunk-signature=${'0'.repeat(64)}\r\nhello\r\n`))
+    return looked?.sightings.map(({ rule, where }) => `${rule} in ${where}`)
+  }
+
+  it('carries nobody’s key where its client signed with the placeholder, framed body or not', async () => {
+    expect(await seen('AKIAKEYLESSPLACEHOLD', 'aws-chunked')).toEqual([])
+    expect(await seen('AKIAKEYLESSPLACEHOLD', 'gzip,aws-chunked')).toEqual(['unreadable in body'])
+  })
+
+  it('carries a key of its own where it signed with another', async () => {
+    expect(await seen('AKIAZ7XKWQ3LMN5PR2TV', 'aws-chunked')).toEqual(['slot in authorization'])
   })
 })
