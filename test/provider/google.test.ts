@@ -14,6 +14,7 @@ import type { Assertions, Credential, Provider } from '../../gateway/provider/pr
 import { createProvider, credentialSchema } from '../../gateway/provider/registry.ts'
 import { providerConformance } from '../conformance/provider.ts'
 import { grant, service } from '../lease/lease.fixture.ts'
+import { catalogueOf, inbound } from '../policy/policy.fixture.ts'
 import { pem } from './authorization-server.fixture.ts'
 import { type FakeGoogle, POOL, READER, ROBOT, startGoogle } from './google.fixture.ts'
 import { issuingAs, providerTools } from './tools.fixture.ts'
@@ -319,6 +320,23 @@ describe('an access boundary', () => {
           ).toBe(true)
       }),
     )
+  })
+
+  test('is drawn for the calls of the shipped service, whose object is one encoded segment', async () => {
+    const { locate } = await catalogueOf('google-storage')
+    const host = 'storage.googleapis.com'
+    const at = (rawPath: string) => locate(inbound({ host, hostHeader: host, rawPath }))
+    const on = grant({ authority: [{ operations: ['google-storage:*'], paths: ['/storage/v1/b/reports/**'] }] })
+    const read = parseStorageRole(storageRole(at('/storage/v1/b/reports/o/2026%2Fq1.csv?alt=media'), on, 'object'))
+    expect(read).toEqual({
+      bucket: 'reports',
+      object: '2026/q1.csv',
+      isExact: true,
+      role: 'roles/storage.objectViewer',
+    })
+    const list = parseStorageRole(storageRole(at('/storage/v1/b/reports/o'), on, 'bucket'))
+    expect(list).toEqual({ bucket: 'reports', isExact: false, role: 'roles/storage.legacyBucketReader' })
+    expect(() => storageRole(at('/storage/v1/b'), on, 'bucket')).toThrow(GatewayError)
   })
 
   test('is drawn for no operation that names no role or bucket, and for no name that is none', () => {
