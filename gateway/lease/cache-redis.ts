@@ -135,14 +135,13 @@ function bounded(redis: Redis): Ask {
     if (!isUp || performance.now() < pausedUntilMs) throw unavailable()
     let timer: NodeJS.Timeout | undefined
     const late = new Promise<never>((_, fail) => {
-      timer = setTimeout(() => {
-        pausedUntilMs = performance.now() + PAUSE_MS
-        fail(unavailable())
-      }, COMMAND_TIMEOUT_MS)
+      // An answer that has arrived while this process was busy is read first: that it was late is not the fault of Redis.
+      timer = setTimeout(() => setImmediate(() => fail(new Late())), COMMAND_TIMEOUT_MS)
     })
     try {
       return await Promise.race([command(), late])
     } catch (cause) {
+      if (cause instanceof Late) pausedUntilMs = performance.now() + PAUSE_MS
       // Text of Redis errors can quote commands, and commands hold values.
       throw cause instanceof GatewayError ? cause : unavailable()
     } finally {
@@ -150,6 +149,8 @@ function bounded(redis: Redis): Ask {
     }
   }
 }
+
+class Late extends Error {}
 
 function unavailable(): GatewayError {
   return new GatewayError('store_unavailable', 'The shared lease cache (Redis) cannot be reached.')

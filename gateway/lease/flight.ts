@@ -48,11 +48,13 @@ export interface SharedIssue<T> {
  */
 export async function issueOnce<T>(o: SharedIssue<T>): Promise<T> {
   let waitedMs = 0
+  let takenUntilMs = 0
   for (let pauseMs = 10; ; pauseMs = Math.min(2 * pauseMs, 100)) {
-    const fence = await attempt(o)
-    if (typeof fence !== 'number' && fence !== 'taken') return fence.value
+    const fence = await attempt(o, waitedMs < takenUntilMs)
+    if (typeof fence === 'object') return fence.value
     if (typeof fence === 'number') return issueLocked(o, fence)
     if (waitedMs >= o.patienceMs) throw tooSlow()
+    takenUntilMs = Math.max(takenUntilMs, waitedMs + (fence === 'taken' ? o.lockMs : 0))
     await waitOrDrain(pauseMs, o.signal)
     waitedMs += pauseMs
   }
@@ -75,14 +77,21 @@ async function waitOrDrain(pauseMs: number, signal: AbortSignal): Promise<void> 
   }
 }
 
-/** A value that was found, a fencing token, or `taken` while another replica issues. */
-async function attempt<T>(o: SharedIssue<T>): Promise<{ readonly value: T } | number | 'taken'> {
+/**
+ * A value that was found, a fencing token, or `taken` while another replica issues.
+ * @param isTaken one was seen issuing a moment ago: a store that falters meanwhile is no reason to issue as well (`unknown`).
+ */
+async function attempt<T>(
+  o: SharedIssue<T>,
+  isTaken: boolean,
+): Promise<{ readonly value: T } | number | 'taken' | 'unknown'> {
   try {
     const found = await o.read()
     if (found !== undefined) return { value: found }
     return (await o.cache.lock(o.key, o.lockMs)) ?? 'taken'
   } catch (cause) {
     requireStoreFailure(cause)
+    if (isTaken) return 'unknown'
     // The cache is only a cache: without it this replica issues for itself.
     return { value: await o.issue(null) }
   }

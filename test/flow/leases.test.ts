@@ -1,11 +1,7 @@
 /** Credentials that lie ready, are revoked on demand, and are revoked in the end although the gateway was killed: by the commands that people type. */
-import { once } from 'node:events'
 import { writeFile } from 'node:fs/promises'
-import { createServer, type Server } from 'node:https'
-import type { AddressInfo } from 'node:net'
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, it } from 'vitest'
-import { throwAwayTls } from '../../deploy/demo/certificate.ts'
 import { verifyLog } from '../../gateway/audit/verify.ts'
 import { type ControlClient, controlClient } from '../../gateway/cli/control-client.ts'
 import type { OpenedTask } from '../../gateway/protocol/control.ts'
@@ -13,16 +9,14 @@ import { reverse } from '../invariant/agent.fixture.ts'
 import { entriesOf, type Site, writeSite } from '../invariant/services.fixture.ts'
 import { type FalseServer, json, startFalseServer } from '../provider/authorization-server.fixture.ts'
 import { ROOT, type Running, run, start } from '../rig/process.ts'
+import { type QuietUpstream, startQuiet } from './quiet.fixture.ts'
 
-let upstream: Server
-/** `authorization` of what the upstream got, in order. It repeats nothing: what is repeated is burnt. */
-const sent: (string | undefined)[] = []
+let upstream: QuietUpstream
 let issuer: FalseServer
 let site: Site
 let control: ControlClient
 let gateway: Running
 let port: number
-let upstreamPort: number
 let issued = 0
 let canRevoke = true
 const revoked: string[] = []
@@ -30,13 +24,7 @@ const revoked: string[] = []
 const keyless = join(ROOT, 'gateway', 'keyless.ts')
 
 beforeAll(async () => {
-  const tls = await throwAwayTls(['notes.keyless.test', 'files.keyless.test'])
-  upstream = createServer(tls, (request, response) => {
-    sent.push(request.headers.authorization)
-    response.end('[]')
-  }).listen(0, '127.0.0.1')
-  await once(upstream, 'listening')
-  upstreamPort = (upstream.address() as AddressInfo).port
+  upstream = await startQuiet(['notes.keyless.test', 'files.keyless.test'])
   issuer = await startFalseServer()
   issuer.answer = (request, response, body) => {
     if (request.url !== '/revoke') {
@@ -54,16 +42,13 @@ beforeAll(async () => {
   const place = { addresses: ['127.0.0.1/32'], token_url: issuer.tokenUrl }
   const revocation = { revocation_url: issuer.tokenUrl.replace('/token', '/revoke') }
   const credential = { provider: 'oauth_client_credentials', ...place, ...revocation, ...client }
-  site = await writeSite(
-    { port: upstreamPort, caPem: tls.caPem },
-    {
-      services: [
-        { name: 'notes', operations },
-        { name: 'files', operations },
-      ] as Parameters<typeof writeSite>[1]['services'],
-      credentials: { notes: credential, files: credential },
-    },
-  )
+  site = await writeSite(upstream, {
+    services: [
+      { name: 'notes', operations },
+      { name: 'files', operations },
+    ] as Parameters<typeof writeSite>[1]['services'],
+    credentials: { notes: credential, files: credential },
+  })
   const listen = 'listen: { proxy: "127.0.0.1:0", control: "127.0.0.1:0" }'
   await writeFile(join(site.dir, 'keyless.yaml'), `data_dir: ${site.dir}/data\n${listen}\n${site.yaml}`)
   control = controlClient(join(site.dir, 'data', 'control.sock'))
@@ -73,8 +58,7 @@ beforeAll(async () => {
 afterAll(async () => {
   await gateway?.stop()
   await issuer.stop()
-  upstream.close()
-  upstream.closeAllConnections()
+  await upstream.stop()
   await site.remove()
 })
 
@@ -117,7 +101,7 @@ it('fetches what a task will need before it asks, as policy allows, and says wha
   ])
   expect(warmed.stdout).toContain('files: nothing lies ready. "files" is no service of this gateway with an operation')
   expect(warmed.code).toBe(0)
-  const request = `GET https://notes.keyless.test:${upstreamPort}/list`
+  const request = `GET https://notes.keyless.test:${upstream.port}/list`
   const again = await control.warm({ task: task.task, targets: ['notes:write', request] })
   expect(again).toMatchObject([
     { target: 'notes:write', ready: 0, code: 'scope_exceeded' },
@@ -144,7 +128,7 @@ it('revokes on demand, and the next call gets another credential', async () => {
   const task = await control.openTask({ purpose: 'lose a credential', scope: 'notes:* files:*' })
   const used = async (path: string) => {
     await call(task, path)
-    return sent.at(-1)
+    return upstream.sent.at(-1)
   }
   const [note, file] = [await used('/notes/list'), await used('/files/list')]
   const done = await command('lease', 'revoke', '--service', 'notes')
@@ -164,9 +148,9 @@ it('goes on revoking after it was killed, and says until then what lives and for
   )
   if (ended === undefined || cut === undefined) throw new Error('no tasks')
   await call(ended)
-  const one = sent.at(-1)
+  const one = upstream.sent.at(-1)
   await call(cut)
-  const other = sent.at(-1)
+  const other = upstream.sent.at(-1)
   canRevoke = false
   await control.completeTask(ended.task)
   await expect.poll(async () => (await control.pendingRevocations()).length).toBe(1)
