@@ -12,12 +12,13 @@ export interface Authority {
   issue(names: readonly string[], change?: { notAfter?: Date }): Promise<{ cert: string; key: string }>
 }
 
-export async function makeAuthority(): Promise<Authority> {
+/** @param name of its root: verifiers look issuers up by it. */
+export async function makeAuthority(name = 'Test Root'): Promise<Authority> {
   x509.cryptoProvider.set(webcrypto as Crypto)
   const keys = (await webcrypto.subtle.generateKey(algorithm, true, ['sign', 'verify'])) as Web.CryptoKeyPair
   const root = await x509.X509CertificateGenerator.createSelfSigned({
     serialNumber: '01',
-    name: 'CN=Test Root',
+    name: `CN=${name}`,
     notBefore: new Date(Date.now() - 2 * DAY_MS),
     notAfter: new Date(Date.now() + DAY_MS),
     keys,

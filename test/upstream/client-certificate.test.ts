@@ -280,3 +280,35 @@ describe.each(['tls1_2', 'tls1_3'])('an upstream of OpenSSL that demands a certi
     }
   })
 })
+
+it('trusts the roots of settings besides those of the runtime, which keep being trusted', async () => {
+  const script = `
+    import { createServer, connect } from 'node:tls'
+    import { createContexts } from ${JSON.stringify(new URL('../../gateway/upstream/secure-contexts.ts', import.meta.url).href)}
+    const { first, second } = JSON.parse(process.env.PARTS)
+    const ask = (part, contextFor) => new Promise((resolve) => {
+      const server = createServer(part, (socket) => socket.end()).listen(0, '127.0.0.1', () => {
+        const socket = connect({ port: server.address().port, host: '127.0.0.1', servername: ${JSON.stringify(HOST)}, secureContext: contextFor() })
+        const end = (text) => { socket.destroy(); server.close(); resolve(text) }
+        socket.on('secureConnect', () => end('trusted')).on('error', (cause) => end(cause.code))
+      })
+    })
+    const both = createContexts([second.ca])
+    console.log(await ask(first, both), await ask(second, both), await ask(second, createContexts([])))
+  `
+  const parts: Record<string, object> = {}
+  for (const name of ['first', 'second']) {
+    const made = await makeAuthority(name)
+    parts[name] = { ...(await made.issue([HOST])), ca: made.pem }
+  }
+  const dir = await mkdtemp(join(tmpdir(), 'keyless-roots-'))
+  await writeFile(join(dir, 'extra.pem'), (parts.first as { ca: string }).ca)
+  const env = { ...process.env, NODE_EXTRA_CA_CERTS: join(dir, 'extra.pem'), PARTS: JSON.stringify(parts) }
+  const child = spawn(process.execPath, ['--input-type=module', '-e', script], {
+    env,
+    stdio: ['ignore', 'pipe', 'inherit'],
+  })
+  const printed = String(await child.stdout.toArray())
+  await rm(dir, { recursive: true })
+  expect(printed).toMatch(/^trusted trusted (?!trusted)/)
+})
