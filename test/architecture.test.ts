@@ -22,7 +22,7 @@ const HEIGHTS: Readonly<Record<string, number>> = {
   'house-credentials.ts': 6,
   'house-connect.ts': 5,
   'house-export.ts': 6,
-  'house-leases.ts': 6,
+  'house-leases.ts': 7,
   'house-metrics.ts': 6,
   'house-records.ts': 6,
   'house-redis.ts': 5,
