@@ -232,8 +232,13 @@ export const settingsSchema = z.strictObject({
 
 export type WrittenSettings = z.output<typeof settingsSchema>
 
-/** JSON Schema (draft 7, what editors read) of the file as written. */
-export function settingsJsonSchema(): Record<string, unknown> {
-  const schema = z.toJSONSchema(settingsSchema, { io: 'input', target: 'draft-7', unrepresentable: 'any' })
-  return { ...schema, title: 'Keyless settings (keyless.yaml)' }
+let jsonSchema: Readonly<Record<string, unknown>> | undefined
+
+/** JSON Schema (draft 7, what editors read) of the file as written. Worked out once, when it is first asked for. */
+export function settingsJsonSchema(): Readonly<Record<string, unknown>> {
+  jsonSchema ??= {
+    ...z.toJSONSchema(settingsSchema, { io: 'input', target: 'draft-7', unrepresentable: 'any' }),
+    title: 'Keyless settings (keyless.yaml)',
+  }
+  return jsonSchema
 }
