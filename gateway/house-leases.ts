@@ -1,11 +1,10 @@
 /** The part of the composition root that lets the owner of the gateway look after credentials: warm, revoke, see what is pending. */
 import type { Audit } from './audit/audit.ts'
-import type { LeaseDoor } from './control/lease-routes.ts'
 import type { Grants } from './grant/grants.ts'
 import type { Leases } from './lease/leases.ts'
 import type { PendingRevocation } from './lease/revocations.ts'
-import type { PendingRevocationView, RevokeLeasesBody } from './protocol/control.ts'
-import type { Grant } from './protocol/grant.ts'
+import type { PendingRevocationView, RevokeLeasesBody, WarmBody } from './protocol/control-leases.ts'
+import type { Grant, Human } from './protocol/grant.ts'
 import { GatewayError } from './protocol/problem.ts'
 import { type WarmRooms, warm } from './warm.ts'
 
@@ -19,22 +18,22 @@ interface LeaseHouse {
 }
 
 /** What the control door needs of it. */
-export function leaseDoorOf(house: LeaseHouse, tenant: string): LeaseDoor['leases'] {
+export function leaseDoorOf(house: LeaseHouse, tenant: string) {
   const warmAll = (grant: Grant, targets: readonly string[]) =>
     Promise.all(targets.map((target) => warm(target, grant, house)))
   return {
-    async warm({ task, grant, targets }) {
+    async warm({ task, grant, targets }: WarmBody) {
       const root = task === undefined ? grant : (await house.grants.task(tenant, task)).task.root.id
       if (root === undefined) throw whose()
       return warmAll(await house.grants.named(tenant, root), targets)
     },
-    warmPlan(id) {
+    warmPlan(id: string) {
       house.grants
         .named(tenant, id)
         .then((grant) => warmAll(grant, servicesOf(grant)))
         .catch(() => undefined) // what failed is in the log (lease.failed), and the call tries again
     },
-    async revoke(body, human) {
+    async revoke(body: RevokeLeasesBody, human: Human) {
       const { credential, service } = body
       const grants = await grantsOf(body, house.grants, tenant)
       await house.audit.administer('admin.leases_revoked', { tenant, human }, { ...body })

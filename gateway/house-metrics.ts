@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import type { Audit } from './audit/audit.ts'
 import { files } from './audit/lines.ts'
 import type { Leases } from './lease/leases.ts'
-import type { WitnessView } from './protocol/control.ts'
+import type { WitnessView } from './protocol/control-status.ts'
 import type { Exports } from './records/export/exports.ts'
 import { VERSION } from './version.ts'
 

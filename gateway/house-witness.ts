@@ -13,7 +13,7 @@ import { openWitnessing } from './audit/witnesses.ts'
 import type { WitnessNews } from './audit/witnessing.ts'
 import { witnessDirOf } from './data-directory.ts'
 import type { Clock } from './protocol/clock.ts'
-import type { WitnessView } from './protocol/control.ts'
+import type { WitnessView } from './protocol/control-status.ts'
 import type { Settings } from './settings.ts'
 import { createUpstream, type UpstreamOptions } from './upstream/forward.ts'
 

@@ -5,11 +5,12 @@ import { type ControlDoor, openControlDoor } from './control/door.ts'
 import { buildHouse, type House } from './house.ts'
 import { operator } from './house-audit.ts'
 import { leaseDoorOf } from './house-leases.ts'
+import { redisWarnings } from './house-redis.ts'
 import { createSecretWork } from './house-secrets.ts'
 import { openProxyDoor, type ProxyDoor } from './ingress/listener.ts'
 import { serveInstruction } from './instruction.ts'
 import { type Clock, systemClock } from './protocol/clock.ts'
-import type { ReadyView, ServiceView, StatusView } from './protocol/control.ts'
+import type { ReadyView, ServiceView, StatusView } from './protocol/control-status.ts'
 import type { Grant } from './protocol/grant.ts'
 import { uuidv7 } from './protocol/id.ts'
 import type { Service } from './protocol/service.ts'
@@ -93,6 +94,7 @@ export async function openGateway(settings: Settings, clock: Clock = systemClock
         ...settings.warnings,
         ...(house.authority.trouble === undefined ? [] : [house.authority.trouble]),
         ...(await house.connect.warnings()),
+        ...(house.redis ? await redisWarnings(house.redis, settings.postgres === undefined) : []),
         ...unusedCredentials(settings.credentials, house.catalogue.services),
       ],
       status,

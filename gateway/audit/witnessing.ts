@@ -4,7 +4,7 @@
  * is said loudly, because then either the log or its key is in other hands.
  */
 import type { Clock } from '../protocol/clock.ts'
-import type { WitnessView } from '../protocol/control.ts'
+import type { WitnessView } from '../protocol/control-status.ts'
 import type { Divergence } from './witness.ts'
 import { type Head, type Shown, showTo, type WitnessTerms } from './witness-call.ts'
 import type { Cosigned } from './witnessed.ts'

@@ -13,15 +13,12 @@ import type {
   IssuedView,
   OpenedTask,
   OpenTaskBody,
-  PendingRevocationView,
-  RevokeLeasesBody,
-  StatusView,
   TaskDetail,
   TaskView,
-  WarmBody,
-  WarmedView,
 } from '../protocol/control.ts'
 import type { BegunView, ConnectBody, ConnectionView, ProgressView, SecretsView } from '../protocol/control-connect.ts'
+import type { PendingRevocationView, RevokeLeasesBody, WarmBody, WarmedView } from '../protocol/control-leases.ts'
+import type { StatusView } from '../protocol/control-status.ts'
 import { GatewayError, type ProblemCode, problems } from '../protocol/problem.ts'
 
 /** A gateway on this machine answers in milliseconds; this bounds one that hangs. */

@@ -3,7 +3,7 @@ import { X509Certificate } from 'node:crypto'
 import { existsSync } from 'node:fs'
 import { readdir, rm, stat, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import type { StatusView } from '../protocol/control.ts'
+import type { StatusView } from '../protocol/control-status.ts'
 import { type Check, failed, ok, skipped } from './doctor-check.ts'
 import { isolationProblem } from './isolate-check.ts'
 

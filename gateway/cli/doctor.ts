@@ -1,7 +1,7 @@
 /** `keyless doctor`: every thing that has to be right on this machine, checked for real, each with what to do if it is not. */
 import { dirname } from 'node:path'
 import { Command } from 'commander'
-import type { StatusView } from '../protocol/control.ts'
+import type { StatusView } from '../protocol/control-status.ts'
 import type { ControlClient } from './control-client.ts'
 import { type Check, failed, ok, skipped } from './doctor-check.ts'
 import type { WhichGateway } from './find-socket.ts'

@@ -1,6 +1,6 @@
 /** `keyless lease`: revoke upstream credentials of living grants, and see which could not be revoked yet. */
 import { Command } from 'commander'
-import type { PendingRevocationView, RevokeLeasesBody } from '../protocol/control.ts'
+import type { PendingRevocationView, RevokeLeasesBody } from '../protocol/control-leases.ts'
 import { atGateway, onGateway, timeOf } from './at-gateway.ts'
 import type { WhichGateway } from './find-socket.ts'
 import { printableJson } from './log-words.ts'

@@ -3,7 +3,8 @@
  * task when the command ends, whichever way. The command sees an ordinary proxy, and neither a grant nor a key.
  */
 import { Command } from 'commander'
-import type { CompletionReason, IssuedView, OpenedTask, StatusView } from '../protocol/control.ts'
+import type { CompletionReason, IssuedView, OpenedTask } from '../protocol/control.ts'
+import type { StatusView } from '../protocol/control-status.ts'
 import { EXIT, instruct } from './at-gateway.ts'
 import type { Ending } from './child.ts'
 import type { ControlClient } from './control-client.ts'

@@ -4,7 +4,7 @@
  */
 import { existsSync } from 'node:fs'
 import { Command } from 'commander'
-import type { ServiceView, StatusView } from '../protocol/control.ts'
+import type { ServiceView, StatusView } from '../protocol/control-status.ts'
 import type { Settings } from '../settings.ts'
 import { hideMemory, requireHidden } from './exposure.ts'
 

@@ -1,6 +1,7 @@
 /** `keyless task`: the life of a task by hand, for agents that are not started with `keyless run`. */
 import { Command } from 'commander'
-import type { IssuedView, OpenedTask, OpenTaskBody, ServiceView, StatusView, TaskView } from '../protocol/control.ts'
+import type { IssuedView, OpenedTask, OpenTaskBody, TaskView } from '../protocol/control.ts'
+import type { ServiceView, StatusView } from '../protocol/control-status.ts'
 import { plainHost } from '../protocol/service.ts'
 import { atGateway, onGateway, parseTtl, timeOf } from './at-gateway.ts'
 import type { ControlClient } from './control-client.ts'

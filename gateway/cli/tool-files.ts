@@ -5,7 +5,7 @@
 import { mkdir, readdir, readFile, symlink, writeFile } from 'node:fs/promises'
 import { homedir } from 'node:os'
 import { join } from 'node:path'
-import type { ServiceView } from '../protocol/control.ts'
+import type { ServiceView } from '../protocol/control-status.ts'
 import { isHostPattern } from '../protocol/host-pattern.ts'
 import type { Tool } from '../protocol/service.ts'
 

@@ -1,6 +1,6 @@
 /** `keyless warm`: have credentials lie ready before the first call asks for them. */
 import { Command } from 'commander'
-import type { WarmedView } from '../protocol/control.ts'
+import type { WarmedView } from '../protocol/control-leases.ts'
 import { atGateway, onGateway } from './at-gateway.ts'
 import type { WhichGateway } from './find-socket.ts'
 import { printable, printableJson } from './log-words.ts'

@@ -1,6 +1,6 @@
 /** Credentials by hand, on the unix socket alone: have them lie ready, revoke them, see which could not be revoked yet. */
 import type { FastifyInstance } from 'fastify'
-import type { PendingRevocationView, RevokeLeasesBody, WarmBody, WarmedView } from '../protocol/control.ts'
+import type { PendingRevocationView, RevokeLeasesBody, WarmBody, WarmedView } from '../protocol/control-leases.ts'
 import type { Human } from '../protocol/grant.ts'
 import { leaseAnswers, revokeLeasesBody, warmBody } from './lease-shapes.ts'
 

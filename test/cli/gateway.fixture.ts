@@ -12,7 +12,7 @@ import { createSecureContext, type SecureContext, TLSSocket } from 'node:tls'
 // The order matters: @peculiar/x509 expects what reflect.ts provides.
 import '../../gateway/protocol/reflect.ts'
 import * as x509 from '@peculiar/x509'
-import type { StatusView } from '../../gateway/protocol/control.ts'
+import type { StatusView } from '../../gateway/protocol/control-status.ts'
 
 export interface Seen {
   /** CONNECT requests, and requests outside or inside a tunnel. */

@@ -8,7 +8,7 @@ import { type ControlDoor, type ControlDoorOptions, openControlDoor } from '../.
 import { createGrants, type Grants } from '../../gateway/grant/grants.ts'
 import { openSqliteStore } from '../../gateway/grant/store-sqlite.ts'
 import type { InstructionRooms } from '../../gateway/instruction.ts'
-import type { StatusView } from '../../gateway/protocol/control.ts'
+import type { StatusView } from '../../gateway/protocol/control-status.ts'
 import type { Decision } from '../../gateway/protocol/decision.ts'
 import type { Agent, Grant } from '../../gateway/protocol/grant.ts'
 import { GatewayError } from '../../gateway/protocol/problem.ts'
