@@ -106,6 +106,13 @@ ${credentials.length > 0 ? `credentials:\n${credentials.join('\n')}` : '# creden
 #     client_auth: client_secret_basic
 #     client_secret: { env: BILLING_CLIENT_SECRET }
 #     scope: invoices:read
+#   mail:                       # the account of the human behind the task: keyless connect mail
+#     provider: oauth_refresh_token
+#     issuer: https://id.mail.example.com
+#     client_id: keyless
+#     client_auth: client_secret_basic
+#     client_secret: { sealed: mail-client }   # keyless secret set mail-client
+#     scope: mail:read offline_access
 #   openai:                     # nothing secret is kept: it trusts the gateway's published keys: docs/providers/workload-identity.md
 #     provider: workload_identity
 #     token_url: https://auth.openai.com/oauth/token

@@ -61,7 +61,7 @@ describe('keyless init', () => {
       )
       .join('\n')
     const settings = parseSettings(uncommented, '/base')
-    expect(Object.keys(settings.credentials)).toEqual(['slack', 'billing', 'openai', 'github', 'aws', 'orders'])
+    expect(Object.keys(settings.credentials)).toEqual(['slack', 'billing', 'mail', 'openai', 'github', 'aws', 'orders'])
     expect(settings.agents[0].id).toBe('spiffe://example.com/agents/triage')
     expect(settings.trust.issuers.map(({ kind }) => kind)).toEqual(['human', 'github-actions'])
     expect(settings.grants.heartbeatS).toBe(15)
