@@ -113,7 +113,13 @@ describe('a change of the signing key', () => {
     for (const file of files) expect((await stat(join(dir, file))).mode & 0o777, file).toBe(0o600)
     const texts = await Promise.all((await grantFiles()).map((file) => readFile(join(dir, file), 'utf8')))
     expect(texts.filter((text) => /"d":|PRIVATE/.test(text))).toHaveLength(1)
-    expect(files.filter((file) => !file.startsWith('assertion-')).sort()).toEqual(['grant.1.key', 'grant.2.key', 'grant.key', 'lease.key', 'store.key'])
+    expect(files.filter((file) => !file.startsWith('assertion-')).sort()).toEqual([
+      'grant.1.key',
+      'grant.2.key',
+      'grant.key',
+      'lease.key',
+      'store.key',
+    ])
   })
 
   it('is one change when several ask for it at once', async () => {
