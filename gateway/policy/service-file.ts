@@ -35,12 +35,19 @@ const slot = z.discriminatedUnion('in', [
   z.strictObject({ in: z.literal('subprotocol'), prefix: z.string().regex(TOKEN), part }),
   z.strictObject({ in: z.literal('body'), pointer: z.string().regex(POINTER), part }),
   z.strictObject({ in: z.literal('form'), name: z.string().min(1), part }),
-  z.strictObject({ in: z.literal('path'), prefix: z.string().regex(/^[A-Za-z0-9._~-]+(?:\/[A-Za-z0-9._~-]+)*$/), part }),
+  z.strictObject({
+    in: z.literal('path'),
+    prefix: z.string().regex(/^[A-Za-z0-9._~-]+(?:\/[A-Za-z0-9._~-]+)*$/),
+    part,
+  }),
   z.strictObject({
     in: z.literal('signature'),
     scheme: z.enum(['aws4', 'hmac']),
     /** What the service is called in signatures of AWS, the usual name first. */
-    services: z.array(z.string().regex(/^[a-z0-9-]+$/, 'a name such as s3')).min(1).optional(),
+    services: z
+      .array(z.string().regex(/^[a-z0-9-]+$/, 'a name such as s3'))
+      .min(1)
+      .optional(),
   }),
   z.strictObject({ in: z.literal('certificate') }),
 ])
@@ -67,7 +74,14 @@ const operation = z
     dialect: dialect.optional(),
     /** What it needs in IAM: `s3:GetObject arn:{partition}:s3:::{bucket}/{key}`, the place with names of `match`, or no place. */
     iam: z
-      .array(z.string().regex(/^[a-z0-9-]+:[A-Za-z*]+(?: arn:[^\s]+)?$/, 'an action, and perhaps an ARN: s3:GetObject arn:{partition}:s3:::{bucket}/{key}'))
+      .array(
+        z
+          .string()
+          .regex(
+            /^[a-z0-9-]+:[A-Za-z*]+(?: arn:[^\s]+)?$/,
+            'an action, and perhaps an ARN: s3:GetObject arn:{partition}:s3:::{bucket}/{key}',
+          ),
+      )
       .min(1)
       .optional(),
     /** What it needs in the upstream's own words, for providers that narrow by it: `{ contents: read }` at GitHub. */
