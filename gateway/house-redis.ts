@@ -1,4 +1,4 @@
-/** The part of the composition root that reaches Redis. */
+/** The part of the composition root that reaches Redis, and knows what it is trusted with. */
 import { Redis } from 'ioredis'
 
 /** One connection for leases and grants. A command fails at once while Redis is away: callers fail closed instead of hanging. */
@@ -10,6 +10,8 @@ export async function connectRedis(url: string): Promise<Redis> {
     connectTimeout: 2_000,
     commandTimeout: 1_000,
     enableAutoPipelining: true,
+    // It has become a replica: whoever took its place answers at the same address, on a new connection.
+    reconnectOnError: ({ message }) => message.includes('READONLY'),
   })
   let why = ''
   // Later ones are reported where a command fails; without a listener they would end the process.
@@ -27,4 +29,23 @@ export async function connectRedis(url: string): Promise<Redis> {
       { cause },
     )
   }
+}
+
+/** One sentence for each thing in which this Redis would lose what replicas rely on. @param keepsSealed the sealed store is in it. */
+export async function redisWarnings(redis: Redis, keepsSealed: boolean): Promise<string[]> {
+  const info = await redis.info().catch(() => '') // an ACL may keep it from us
+  const of = (name: string) => new RegExp(`^${name}:(.*?)\\r?$`, 'm').exec(info)?.[1]
+  const { host, port } = redis.options
+  const policy = of('maxmemory_policy')
+  const lost = keepsSealed ? 'sealed secrets, connections of humans and ended grants' : 'ended grants'
+  return [
+    ...(policy === undefined || policy === 'noeviction'
+      ? []
+      : [`Redis at ${host}:${port} may evict ${lost} (maxmemory-policy ${policy}). Set it to noeviction.`]),
+    ...(of('aof_enabled') === '0'
+      ? [
+          `Redis at ${host}:${port} loses ${lost} when it restarts (appendonly no). Set appendonly to yes${keepsSealed ? ', or keep sealed values in Postgres' : ''}.`,
+        ]
+      : []),
+  ]
 }

@@ -90,13 +90,7 @@ export async function openGateway(settings: Settings, clock: Clock = systemClock
       proxy: `http://${formatAuthority({ host: settings.listen.proxy.host, port: proxy.port })}`,
       control: controlUrl(settings, control.port),
       house,
-      warnings: [
-        ...settings.warnings,
-        ...(house.authority.trouble === undefined ? [] : [house.authority.trouble]),
-        ...(await house.connect.warnings()),
-        ...(house.redis ? await redisWarnings(house.redis, settings.postgres === undefined) : []),
-        ...unusedCredentials(settings.credentials, house.catalogue.services),
-      ],
+      warnings: await warningsOf(settings, house),
       status,
       stop: once(() => close({ house, control, proxy, reaper })),
     }
@@ -104,6 +98,16 @@ export async function openGateway(settings: Settings, clock: Clock = systemClock
     await close({ house, control, proxy, reaper: undefined })
     throw cause
   }
+}
+
+async function warningsOf(settings: Settings, { authority, catalogue, connect, redis }: House): Promise<string[]> {
+  return [
+    ...settings.warnings,
+    ...(authority.trouble === undefined ? [] : [authority.trouble]),
+    ...(await connect.warnings()),
+    ...(redis ? await redisWarnings(redis, settings.postgres === undefined) : []),
+    ...unusedCredentials(settings.credentials, catalogue.services),
+  ]
 }
 
 interface Open {
