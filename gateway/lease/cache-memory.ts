@@ -3,7 +3,15 @@
  * value also carries its end in wall time, inside its seal. State is written only by this class.
  */
 import type { Clock } from '../protocol/clock.ts'
-import { ENDED_MS, type LeaseCache, type LeaseKey, type Stored, type StoreOutcome, type StoreTerms } from './cache.ts'
+import {
+  digestOf,
+  ENDED_MS,
+  type LeaseCache,
+  type LeaseKey,
+  type Stored,
+  type StoreOutcome,
+  type StoreTerms,
+} from './cache.ts'
 
 interface Lock {
   readonly fence: number
@@ -36,7 +44,7 @@ class MemoryCache implements LeaseCache {
   readonly #shelves = new Map<string, Shelf>()
   /** grant id → when it may be forgotten that the grant was purged */
   readonly #ended = new Map<string, number>()
-  readonly #listeners: ((grant: string) => void)[] = []
+  readonly #listeners: Parameters<LeaseCache['onPurge']>[0][] = []
   readonly #burnListeners: ((grant: string, credentialId: string) => void)[] = []
   #entries = 0
   #lastFence = 0
@@ -110,11 +118,12 @@ class MemoryCache implements LeaseCache {
     this.#drop(grant)
     if (this.#ended.size >= this.#maxEntries) this.#forgetEnded(nowMs)
     this.#ended.set(grant, nowMs + ENDED_MS)
-    for (const listener of this.#listeners) listener(grant)
+    const digests = new Set(removed.map(({ value }) => digestOf(value)))
+    for (const listener of this.#listeners) listener(grant, digests)
     return removed
   }
 
-  onPurge(listener: (grant: string) => void): void {
+  onPurge(listener: Parameters<LeaseCache['onPurge']>[0]): void {
     this.#listeners.push(listener)
   }
 

@@ -51,18 +51,20 @@ for _, id in ipairs(redis.call('SMEMBERS', KEYS[1])) do
 end
 return found`
 
-/** KEYS index, ended; ARGV prefix of values, ended ms, channel, grant. Values share the hash tag of the declared keys. */
+/** KEYS index, ended; ARGV prefix of values, ended ms, channel, grant. Values share the hash tag of the declared keys. Tells everybody what it removed. */
 export const PURGE = `
 redis.call('SET', KEYS[2], '1', 'PX', ARGV[2])
 local removed = {}
+local told = ARGV[4]
 for _, id in ipairs(redis.call('SMEMBERS', KEYS[1])) do
   local value = redis.call('GET', ARGV[1] .. id)
   if value then
     removed[#removed + 1] = id
     removed[#removed + 1] = value
+    told = told .. ' ' .. redis.sha1hex(value)
     redis.call('DEL', ARGV[1] .. id)
   end
 end
 redis.call('DEL', KEYS[1])
-redis.call('PUBLISH', ARGV[3], ARGV[4])
+redis.call('PUBLISH', ARGV[3], told)
 return removed`

@@ -75,8 +75,9 @@ export function createRedisCache(o: { readonly redis: Redis; readonly prefix?: s
     },
     onPurge(listener) {
       subscriber ??= subscribe(o.redis, [channel, burnt])
-      subscriber.on('message', (name, grant: string) => {
-        if (name === channel) listener(grant)
+      subscriber.on('message', (name, message: string) => {
+        const [grant = '', ...removed] = message.split(' ')
+        if (name === channel) listener(grant, new Set(removed))
       })
     },
     async close() {

@@ -2,6 +2,7 @@
  * The shared place for sealed credentials: what every cache offers. It is only a cache: a value that is missing, late or
  * lost costs one more request to the issuer, and a value is never believed before its seal has opened.
  */
+import { hash } from 'node:crypto'
 
 /** Where a value lives: `id` by authority (key.ts), grouped by grant so that ending a grant removes all of its values. */
 export interface LeaseKey {
@@ -50,9 +51,14 @@ export interface LeaseCache {
   list(grant: string): Promise<readonly Stored[]>
   /** Removes everything of a grant and refuses new values for it for an hour, the ceiling of a grant's life. */
   purge(grant: string): Promise<readonly Stored[]>
-  /** Called with the grant id when any replica, this one included, purges a grant. */
-  onPurge(listener: (grant: string) => void): void
+  /** Called with the grant id when any replica, this one included, purges a grant, and with `digestOf` each value that was removed. */
+  onPurge(listener: (grant: string, removed: ReadonlySet<string>) => void): void
   close(): Promise<void>
+}
+
+/** Names a sealed value to other replicas: SHA-1 is what scripts of Redis have, and nobody gains by two values of one name. */
+export function digestOf(value: Buffer): string {
+  return hash('sha1', value)
 }
 
 /** Milliseconds for which a purged grant stays closed: no grant lives longer. */

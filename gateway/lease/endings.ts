@@ -1,11 +1,11 @@
 /** The end of credentials before their time: with their grant, because somebody said so, or because they came back in an answer. */
 import type { Grant } from '../protocol/grant.ts'
 import type { Provider } from '../provider/provider.ts'
-import type { LeaseCache, Stored } from './cache.ts'
+import { digestOf, type LeaseCache, type Stored } from './cache.ts'
 import type { Captives } from './captured.ts'
 import type { Ended } from './ended.ts'
 import { openStored } from './found.ts'
-import type { Bare } from './held.ts'
+import type { Bare, Held } from './held.ts'
 import type { Near } from './near.ts'
 import type { Revocations } from './revocations.ts'
 import type { Reason, Unused } from './revoke.ts'
@@ -36,7 +36,7 @@ export class Endings {
 
   constructor(rooms: EndingRooms) {
     this.#rooms = rooms
-    rooms.cache.onPurge((grant) => this.#purgedElsewhere(grant))
+    rooms.cache.onPurge((grant, removed) => this.#purgedElsewhere(grant, removed))
     rooms.cache.onBurn((grant, credentialId) => rooms.near.forget(grant, credentialId))
   }
 
@@ -107,14 +107,17 @@ export class Endings {
     return unused.size
   }
 
-  /** Another replica ended the grant and revokes what was shared; what only this one knew is left to this one. */
-  #purgedElsewhere(grant: string): void {
+  /** Another replica ended the grant and revokes what it found in the cache; what only this one knows is left to this one. */
+  #purgedElsewhere(grant: string, removed: ReadonlySet<string>): void {
     if (this.#purging.has(grant)) return
     const { ended, captives, near, revocations } = this.#rooms
     ended.add(grant)
     captives.forget(grant)
-    near.take(grant)
-    void this.#end(revocations.inUse(grant, 'unshared'))
+    // Replaced since, or lost by the cache.
+    const isMissed = ({ sealed }: Held) => sealed === undefined || !removed.has(digestOf(sealed))
+    const missed = new Set(near.take(grant).flatMap((held) => (isMissed(held) ? held.credentialId : [])))
+    const issuedHere = revocations.inUse(grant, 'all').filter(({ credentialId }) => missed.has(credentialId))
+    void this.#end([...revocations.inUse(grant, 'unshared'), ...issuedHere])
     revocations.leave(grant)
   }
 }

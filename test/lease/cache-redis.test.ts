@@ -154,6 +154,25 @@ describe('leases over Redis', () => {
     await two.leases.close()
   })
 
+  test('what Redis lost, or holds no more since it was replaced, is revoked by the replica that got it when another one ends the grant', async () => {
+    const clock = fakeClock(Date.now())
+    const provider = countingProvider(clock)
+    const shared = { clock, provider, sealKey: sealKey() }
+    const [here, there] = [await replica(), await replica()]
+    const [one, two] = [leaseRig({ ...shared, cache: here.cache }), leaseRig({ ...shared, cache: there.cache })]
+    const ended = grant({ expiresAt: Math.floor(clock.nowMs() / 1000) + 900 })
+    const other = service({ name: 'other' })
+    const first = await two.leases.acquire(permit({ service: billing, grant: ended }), receipt)
+    await first.reissue(plain(), unauthorized)
+    await two.leases.acquire(permit({ service: other, grant: ended }), receipt)
+    expect(provider.requests).toHaveLength(3)
+    await here.redis.del(...(await here.redis.keys(`${prefix}*:value:*`)))
+    await one.leases.purge(ended)
+    await expect.poll(() => new Set(provider.revoked).size).toBe(3)
+    await one.leases.close()
+    await two.leases.close()
+  })
+
   test('bytes that do not open count as absent and are replaced', async () => {
     const clock = fakeClock(Date.now())
     const { redis, cache } = await replica()
