@@ -88,8 +88,9 @@ async function issue(gitlab: Instance, request: IssueRequest, signal: AbortSigna
   }
   const path = `/${role.kind}/${encodeURIComponent(role.id)}/access_tokens`
   const answer = await gitlab.ask('POST', path, signal, body)
-  if (answer.status !== 201) throw refused(answer.status, gitlab, role)
-  const { success, data } = answered.safeParse(answer.json)
+  if (answer.status < 200 || answer.status > 299) throw refused(answer.status, gitlab, role)
+  // A page of something in between is none of GitLab's: it may be gone the next time.
+  const { success, data } = answered.safeParse(answer.status === 201 ? answer.json : undefined)
   if (!success) throw unavailable(gitlab.name, 'answered something that is not a token')
   const credential = {
     secret: new Secret(data.token),

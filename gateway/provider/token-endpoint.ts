@@ -73,7 +73,8 @@ function farSide(config: EndpointConfig, tools: EndpointTools): FarSide {
       token_endpoint: config.token_url,
       ...(config.revocation_url !== undefined && { revocation_endpoint: config.revocation_url }),
     },
-    client: { client_id: config.client_id ?? '' },
+    // The library wants a name; of a client that has none it never travels.
+    client: { client_id: config.client_id ?? 'nobody' },
     fetch: tools.fetchFor(config.addresses),
     host,
     name: `the authorization server at ${host}`,

@@ -3,6 +3,7 @@
  * only a personal token makes them, with no higher role than its owner has, until a date that lies ahead.
  */
 import { randomBytes } from 'node:crypto'
+import type { ThrowAwayTls } from '../../deploy/demo/certificate.ts'
 import type { Clock } from '../../gateway/protocol/clock.ts'
 import { type Answered, type Asked, type JsonServer, startJsonServer } from './json-server.fixture.ts'
 
@@ -28,9 +29,9 @@ export interface FakeGitlab extends Pick<JsonServer, 'url' | 'asked' | 'stop'> {
   tamper: ((answer: Record<string, unknown>) => Record<string, unknown>) | undefined
 }
 
-export async function startGitlab(clock: Clock): Promise<FakeGitlab> {
+export async function startGitlab(clock: Clock, tls?: ThrowAwayTls): Promise<FakeGitlab> {
   const tokens = new Map<string, FakeGitlabToken>()
-  const server = await startJsonServer(answer)
+  const server = await startJsonServer(answer, tls)
 
   function answer({ method, path, headers, body }: Asked): Answered {
     if (headers['private-token'] !== MAKER) return { status: 401, json: { message: '401 Unauthorized' } }

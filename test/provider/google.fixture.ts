@@ -4,7 +4,8 @@
  * "Using OAuth 2.0 for Server to Server Applications", and cloud.google.com, "Method: token", "generateAccessToken".
  */
 import { generateKeyPairSync, type KeyObject, randomBytes } from 'node:crypto'
-import { type JWTPayload, jwtVerify } from 'jose'
+import { type JWTPayload, type JWTVerifyGetKey, jwtVerify } from 'jose'
+import type { ThrowAwayTls } from '../../deploy/demo/certificate.ts'
 import { type Answered, type Asked, type JsonServer, startJsonServer } from './json-server.fixture.ts'
 
 export const ROBOT = 'robot@acme.iam.gserviceaccount.com'
@@ -31,10 +32,11 @@ export interface FakeGoogle extends Pick<JsonServer, 'url' | 'asked' | 'stop'> {
 }
 
 /** @param assertionKey by which the pool verifies assertions. */
-export async function startGoogle(assertionKey: KeyObject): Promise<FakeGoogle> {
+export async function startGoogle(assertionKey: KeyObject | JWTVerifyGetKey, tls?: ThrowAwayTls): Promise<FakeGoogle> {
+  const keyOf: JWTVerifyGetKey = typeof assertionKey === 'function' ? assertionKey : () => assertionKey
   const { privateKey, publicKey } = generateKeyPairSync('rsa', { modulusLength: 2048 })
   const tokens = new Map<string, FakeGoogleToken>()
-  const server = await startJsonServer((asked) => answer(asked).catch(() => refused('invalid_grant')))
+  const server = await startJsonServer((asked) => answer(asked).catch(() => refused('invalid_grant')), tls)
 
   async function answer(asked: Asked): Promise<Answered> {
     const form = asked.body as Record<string, string>
@@ -56,7 +58,7 @@ export async function startGoogle(assertionKey: KeyObject): Promise<FakeGoogle> 
   async function federate(asked: Asked, form: Record<string, string>): Promise<Answered> {
     if (asked.headers.authorization !== undefined || form.grant_type !== EXCHANGE) return refused('invalid_request')
     if (form.audience !== POOL) return refused('invalid_target')
-    const { payload } = await jwtVerify(form.subject_token ?? '', assertionKey, { audience: `https:${POOL}` })
+    const { payload } = await jwtVerify(form.subject_token ?? '', keyOf, { audience: `https:${POOL}` })
     const token = {
       subject: `pool/${payload.sub}`,
       scope: form.scope ?? '',

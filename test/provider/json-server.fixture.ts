@@ -1,7 +1,9 @@
-/** An HTTP server on loopback that answers JSON as a function says; what it was asked is kept. */
+/** A server on loopback, HTTP or HTTPS, that answers JSON as a function says; what it was asked is kept. */
 import { once } from 'node:events'
-import { createServer, type IncomingHttpHeaders } from 'node:http'
+import { createServer, type IncomingHttpHeaders, type IncomingMessage, type ServerResponse } from 'node:http'
+import { createServer as createTlsServer } from 'node:https'
 import type { AddressInfo } from 'node:net'
+import type { ThrowAwayTls } from '../../deploy/demo/certificate.ts'
 
 export interface Asked {
   readonly method: string
@@ -31,8 +33,12 @@ export interface JsonServer {
   stop(): Promise<void>
 }
 
-export async function startJsonServer(answer: (asked: Asked) => Answered | Promise<Answered>): Promise<JsonServer> {
-  const server = createServer(async (request, response) => {
+/** @param tls with a leaf for 127.0.0.1. Absent: HTTP. */
+export async function startJsonServer(
+  answer: (asked: Asked) => Answered | Promise<Answered>,
+  tls?: ThrowAwayTls,
+): Promise<JsonServer> {
+  const listener = async (request: IncomingMessage, response: ServerResponse) => {
     const chunks: Buffer[] = []
     for await (const chunk of request) chunks.push(chunk as Buffer)
     const text = Buffer.concat(chunks).toString()
@@ -44,11 +50,12 @@ export async function startJsonServer(answer: (asked: Asked) => Answered | Promi
     if (said === 'reset') return void response.destroy()
     response.writeHead(said.status, { 'content-type': 'application/json', ...said.headers })
     response.end(said.text ?? (said.json === undefined ? undefined : JSON.stringify(said.json)))
-  })
+  }
+  const server = tls === undefined ? createServer(listener) : createTlsServer(tls, listener)
   server.listen(0, '127.0.0.1')
   await once(server, 'listening')
   const self: JsonServer = {
-    url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
+    url: `${tls === undefined ? 'http' : 'https'}://127.0.0.1:${(server.address() as AddressInfo).port}`,
     asked: [],
     interrupt: undefined,
     async stop() {
