@@ -125,6 +125,8 @@ function settle<T>(leaves: Map<string, Leaf<T>[]>, walk: Walk): Match<T> | undef
   for (const leaf of candidates) {
     if (leaf.query.length > 0 && !queryAgrees(leaf.query, walk.query)) continue
     if (leaf.condition !== undefined && !told(leaf.condition, walk.said, walk.query)) continue
+    if (candidates.length > 1 && (leaf.query.length > 0 || leaf.condition !== undefined))
+      refuseSecondMeaning(leaf, candidates, walk)
     return { value: leaf.value, params: paramsOf(leaf.names, walk.captured) }
   }
   return undefined
@@ -154,6 +156,37 @@ function queryAgrees(wanted: RequestPattern['query'], query: string): boolean {
       `The operation depends on the query parameter ${JSON.stringify(name)}, which ${found.fault}. Send it once.`,
     )
   })
+}
+
+/**
+ * `?partNumber=1&acl` asks for two operations, and which one the upstream does is its own choice. What asks for less than the leaf that
+ * was found means the same; what asks for something else as well must not.
+ * @throws {GatewayError} `request_malformed`
+ */
+function refuseSecondMeaning<T>(found: Leaf<T>, candidates: readonly Leaf<T>[], { query, said }: Walk): void {
+  for (const other of candidates) {
+    if (other.value === found.value) continue
+    const { condition } = other
+    const isOtherField = condition !== undefined && !isSameField(condition, found.condition)
+    const isOtherQuery = other.query.some(([name]) => !found.query.some(([known]) => known === name))
+    if (!isOtherField && !isOtherQuery) continue
+    if (!queryAgrees(other.query, query)) continue
+    // Another field counts whatever it says: the upstream may know values that the service file does not.
+    if (condition !== undefined && !told(isOtherField ? { ...condition, value: '*' } : condition, said, query)) continue
+    throw new GatewayError(
+      'request_malformed',
+      `The request asks for two operations at once: ${asksOf(found)} and ${asksOf(other)}. Send one of them.`,
+    )
+  }
+}
+
+function isSameField(one: Condition, other: Condition | undefined): boolean {
+  return one.in === other?.in && one.name === other.name
+}
+
+/** In words of the service file. */
+function asksOf({ query, condition }: Leaf<unknown>): string {
+  return [...query.map(([name]) => `?${name}`), ...(condition ? [condition.name] : [])].join(' with ')
 }
 
 function nextStep<T>(step: Step<T>, segment: Exclude<Segment, { kind: 'rest' }>): Step<T> {

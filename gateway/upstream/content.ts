@@ -90,8 +90,12 @@ function isSigned({ slots }: Service): boolean {
  */
 export async function readContent(inbound: Inbound, service: Service, isJudged: boolean): Promise<Inbound> {
   if (inbound.content?.form !== undefined && isJudged) throw JUDGED.refuse('it is a form')
-  if (inbound.body === null || inbound.content !== undefined) return inbound
   const slots = bodySlotsOf(service)
+  const { content } = inbound
+  // A form that was read to tell the operation has been looked into by nobody yet.
+  if (content?.form !== undefined && slots.length > 0)
+    return { ...inbound, content: { ...content, ...read(content.bytes, 'form', { slots, purpose: TAKING }) } }
+  if (inbound.body === null || content !== undefined) return inbound
   const purpose = isJudged ? JUDGED : slots.length > 0 ? TAKING : SIGNED
   const kind = purpose === SIGNED ? 'bytes' : kindOf(inbound.rawHeaders, purpose)
   const bytes = await collect(inbound.body, purpose)
