@@ -135,7 +135,8 @@ function proofOf(browser: string, ticket: string): string {
 }
 
 function isSame(one: string, other: string): boolean {
-  return one.length === other.length && timingSafeEqual(Buffer.from(one), Buffer.from(other))
+  const [a, b] = [Buffer.from(one), Buffer.from(other)]
+  return a.length === b.length && timingSafeEqual(a, b)
 }
 
 /** Over TLS with the prefix by which browsers keep others from setting it (RFC 6265bis §4.1.3.2). */

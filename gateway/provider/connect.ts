@@ -18,6 +18,7 @@ import {
 import type { Connection, ConnectionRows, Connector } from './connection.ts'
 import type { TokenAnswer } from './connection-refresh.ts'
 import { type ConnectionServer, excessScope } from './connection-server.ts'
+import { scopeWords } from './token-credential.ts'
 
 /** A credential that a human can connect. */
 export interface Connectable {
@@ -256,7 +257,7 @@ function unfit(answer: TokenAnswer, scope: string | undefined): GatewayError | u
   if (excess.length === 0) return undefined
   return new GatewayError(
     'credential_too_wide',
-    `The authorization server granted scope that was not asked for: ${excess.join(' ')}.`,
+    `The authorization server granted scope that was not asked for: ${scopeWords(excess)}.`,
   )
 }
 
@@ -265,7 +266,8 @@ function digest(text: string): string {
 }
 
 function isSame(one: string, other: string): boolean {
-  return one.length === other.length && timingSafeEqual(Buffer.from(one), Buffer.from(other))
+  const [a, b] = [Buffer.from(one), Buffer.from(other)]
+  return a.length === b.length && timingSafeEqual(a, b)
 }
 
 function foreign(): GatewayError {

@@ -9,6 +9,7 @@ import { Secret } from '../protocol/secret.ts'
 import { type FarSide, InvalidGrant, type ServerTools, speak, tokenRequest } from './connection-client.ts'
 import { endpointsOf } from './connection-endpoints.ts'
 import type { TokenAnswer } from './connection-refresh.ts'
+import { type ShownDevice, shownDevice } from './device-display.ts'
 import type { OauthRefreshConfig } from './oauth-refresh-schema.ts'
 import { asOauth } from './slack-answer.ts'
 
@@ -20,14 +21,10 @@ export interface CodeRequest {
   readonly redirectUri: string
 }
 
-export interface DeviceStart {
+export interface DeviceStart extends ShownDevice {
   readonly deviceCode: Secret
-  readonly userCode: string
-  readonly verificationUri: string
-  readonly verificationUriComplete: string | undefined
   /** Seconds. */
   readonly expiresInS: number
-  readonly intervalS: number
 }
 
 export interface ConnectionServer {
@@ -161,14 +158,8 @@ async function startDevice(far: FarSide, signal: AbortSignal): Promise<DeviceSta
     const response = await oauth.deviceAuthorizationRequest(server, far.client, auth, parameters(far.config), options)
     return oauth.processDeviceAuthorizationResponse(server, far.client, response)
   })
-  return {
-    deviceCode: new Secret(answer.device_code),
-    userCode: answer.user_code,
-    verificationUri: answer.verification_uri,
-    verificationUriComplete: answer.verification_uri_complete,
-    expiresInS: answer.expires_in,
-    intervalS: answer.interval ?? 5, // RFC 8628 §3.2
-  }
+  const { device_code, expires_in: expiresInS } = answer
+  return { deviceCode: new Secret(device_code), expiresInS, ...shownDevice(answer, far.host, far.config.addresses) }
 }
 
 async function pollDevice(

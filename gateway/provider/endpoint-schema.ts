@@ -23,7 +23,7 @@ export const addressRange = z.string().refine((text) => ipaddr.isValidCIDR(text)
 /** Only a literal address is known to stay where settings put it: a name could resolve to a public address later. */
 export function isReachedSafely(text: string, ranges: readonly string[]): boolean {
   const url = new URL(text)
-  if (url.protocol === 'https:') return true
+  if (url.protocol !== 'http:') return url.protocol === 'https:'
   const literal = url.hostname.replace(/^\[|\]$/g, '')
   if (!ipaddr.isValid(literal)) return false
   const address = ipaddr.process(literal)

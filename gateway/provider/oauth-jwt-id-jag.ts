@@ -9,7 +9,7 @@ import { TOKEN_EXCHANGE } from './oauth-token-exchange.ts'
 import { type IdJagConfig, tokenTypeUri } from './oauth-token-schema.ts'
 import type { IssueRequest, Provider } from './provider.ts'
 import { subjectClaims } from './subject-claims.ts'
-import { excessScope, unusable } from './token-credential.ts'
+import { excessScope, scopeWords, unusable } from './token-credential.ts'
 import { openTokenEndpoint, type TokenEndpoint } from './token-endpoint.ts'
 import { createTokenProvider, list, type TokenTools } from './token-provider.ts'
 import { tokenFrom } from './token-source.ts'
@@ -60,7 +60,7 @@ async function askForIdJag(config: IdJagConfig, { idp, tools, request }: Asking,
   if (answer.issuedType !== ID_JAG) throw unusable(idp.server, `its issued_token_type is not ${ID_JAG}`)
   checkShown(answer.token, config, idp.server)
   const excess = excessScope(config.scope, answer.scope)
-  if (excess.length > 0) throw unusable(idp.server, `it has scope that was not asked for: ${excess.join(' ')}`)
+  if (excess.length > 0) throw unusable(idp.server, `it has scope that was not asked for: ${scopeWords(excess)}`)
   return answer.token
 }
 

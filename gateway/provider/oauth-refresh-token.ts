@@ -11,6 +11,7 @@ import type { OauthRefreshConfig } from './oauth-refresh-schema.ts'
 import type { Placement } from './placement.ts'
 import type { Credential, FetchFor, IssueRequest, Provider } from './provider.ts'
 import { type ReadSecret, referenceIdentity } from './reference.ts'
+import { scopeWords } from './token-credential.ts'
 
 /** What the provider needs of the connections there are. */
 export interface ConnectionTools {
@@ -88,7 +89,7 @@ function reauthorize({ credential, human }: Connector, { url }: ConnectionTools)
 function tooWide(host: string, excess: readonly string[]): GatewayError {
   return new GatewayError(
     'credential_too_wide',
-    `The authorization server at ${host} granted scope that was not asked for: ${excess.join(' ')}. Narrow the client there, or name the scope in settings.`,
+    `The authorization server at ${host} granted scope that was not asked for: ${scopeWords(excess)}. Narrow the client there, or name the scope in settings.`,
   )
 }
 

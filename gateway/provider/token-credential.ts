@@ -67,6 +67,17 @@ export function excessScope(asked: string | undefined, granted: string | undefin
   return granted.split(' ').filter((scope) => scope !== '' && !wanted.has(scope))
 }
 
+/** Most that are named; an issuer can say as much as it likes, and whoever reads refusals may be a model. */
+const SHOWN_SCOPES = 3
+const SCOPE_NAME = /^[\w.:/@*-]{1,80}$/
+
+/** What an operator looks for, as far as it can be a name: no text of an issuer gets further. */
+export function scopeWords(excess: readonly string[]): string {
+  const names = excess.filter((scope) => SCOPE_NAME.test(scope)).slice(0, SHOWN_SCOPES)
+  const more = excess.length - names.length
+  return [...names, ...(more > 0 ? [`${names.length > 0 ? 'and ' : ''}${more} more`] : [])].join(' ')
+}
+
 /** Claims of a token that is a JWT. Nobody has verified them: they can only make us refuse. */
 function shownBy(token: string): JWTPayload | undefined {
   try {

@@ -7,7 +7,7 @@ import type { Placement } from './placement.ts'
 import { certificateOf } from './placement-certificate.ts'
 import type { Credential, IssueRequest, Provider } from './provider.ts'
 import { settingsIdentity } from './settings-identity.ts'
-import { excessScope, tokenCredential } from './token-credential.ts'
+import { excessScope, scopeWords, tokenCredential } from './token-credential.ts'
 import { type EndpointTools, openTokenEndpoint } from './token-endpoint.ts'
 
 export type TokenTools = Omit<EndpointTools, 'proofs'> & { readonly placement: Placement }
@@ -96,6 +96,6 @@ export function list(value: string | readonly string[] | undefined): readonly st
 function tooWide(server: string, excess: readonly string[], clientId: string | undefined): GatewayError {
   return new GatewayError(
     'credential_too_wide',
-    `${server.charAt(0).toUpperCase()}${server.slice(1)} granted scope that was not asked for: ${excess.join(' ')}. Narrow ${clientId === undefined ? 'what is granted' : `client ${clientId}`} there, or name the scope in settings.`,
+    `${server.charAt(0).toUpperCase()}${server.slice(1)} granted scope that was not asked for: ${scopeWords(excess)}. Narrow ${clientId === undefined ? 'what is granted' : `client ${clientId}`} there, or name the scope in settings.`,
   )
 }

@@ -15,7 +15,7 @@ import type { Credential, IssueRequest, Provider } from './provider.ts'
 import { settingsIdentity } from './settings-identity.ts'
 import { slotChooser } from './slot-choice.ts'
 import { subjectClaims } from './subject-claims.ts'
-import { excessScope, tokenCredential, unusable } from './token-credential.ts'
+import { excessScope, scopeWords, tokenCredential, unusable } from './token-credential.ts'
 import { adviceOn } from './token-failure.ts'
 import type { TokenTools } from './token-provider.ts'
 import { tokenFrom } from './token-source.ts'
@@ -129,7 +129,7 @@ function credentialOf(json: JsonObject, { config, server, askedAtS }: Circumstan
   if (excess.length === 0) return credential
   throw new GatewayError(
     'credential_too_wide',
-    `The token from ${server} has scope that was not asked for: ${excess.join(' ')}. Narrow what it grants, or name the scope in settings.`,
+    `The token from ${server} has scope that was not asked for: ${scopeWords(excess)}. Narrow what it grants, or name the scope in settings.`,
   )
 }
 
