@@ -67,12 +67,15 @@ function serviceText({ api, name, host: own, isInstance, operations }: Parts): s
   const elsewhere = [...new Set(api.servers.slice(1).map((server) => server.host))].filter(
     (one) => one !== own && !further.includes(one),
   )
-  if (elsewhere.length > 0)
-    comment(
-      document.contents as YAMLMap,
-      'hosts',
-      `look: further servers: ${elsewhere.join(', ')}. Add those where the same credential is valid.`,
-    )
+  const aboutHosts = [
+    ...(further.length > 0
+      ? [`look: single operations are at ${further.join(', ')}, which get the credential too. Whose are they?`]
+      : []),
+    ...(elsewhere.length > 0
+      ? [`look: further servers: ${elsewhere.join(', ')}. Add those where the same credential is valid.`]
+      : []),
+  ]
+  if (aboutHosts.length > 0) comment(document.contents as YAMLMap, 'hosts', aboutHosts.join('\n '))
   comment(
     document.contents as YAMLMap,
     'slots',
@@ -101,8 +104,9 @@ function comment(map: YAMLMap, key: string, text: string): void {
       .join('\n')
 }
 
+/** Without control characters, and without those that turn the order of what a person reads. */
 function printable(text: string): string {
-  return text.replace(/[^\x20-\x7e\u00a0-\uffff]+/g, ' ')
+  return text.replace(/[\p{C}\p{Zl}\p{Zp}]+/gu, ' ')
 }
 
 /** In the order in which the document demands them. Schemes that are demanded together are parts of one credential. */

@@ -101,6 +101,7 @@ describe('keyless service import', () => {
         'wild.read': { match: ['GET /v1/wild/{path**}'] },
       },
     })
+    expect(text).toMatch(/# look: single operations are at up\.pets\.example, which get the credential too/)
     expect(text).toMatch(/# look: further servers: eu\.pets\.example/)
     expect(text).toMatch(/# look: left out: GET \/v1\/odd#fragment/)
     expect(text).toMatch(/# look: left out: GET \/v1\/pets\/\{id\}: the same place as pets\.read/)
