@@ -96,9 +96,14 @@ function decode(text: string): string | undefined {
   }
 }
 
-/** Equal for spellings that some readers take for one name: ASP.NET and Go ignore case, PHP trims and writes `_` for a dot or space. */
+/**
+ * Equal for spellings that some readers take for one name: ASP.NET and Go ignore case, PHP trims and writes `_` for a dot, a space or a
+ * bracket that is never closed.
+ */
 function fold(name: string): string {
-  return foldCase(name).trim().replaceAll(/[. ]/g, '_')
+  const plain = foldCase(name).trim().replaceAll(/[. ]/g, '_')
+  const open = plain.indexOf('[')
+  return open > 0 && !plain.includes(']', open) ? plain.replace('[', '_') : plain
 }
 
 /** Over upper case, so that `ſ` and `K` (Kelvin), which Go folds, become `s` and `k`. */

@@ -65,6 +65,7 @@ describe('a parameter of the query', () => {
     ['query.filter[kind]', '/x?filter[kind]=bug&filter=x', TWICE],
     ['query.filter[kind]', '/x?filter[kind]=bug&filter[kind][]=x', TWICE],
     ['query.user.name', '/x?user.name=a&user_name=b', TWICE], // PHP writes _ for a dot
+    ['query.user_name', '/x?user_name=a&user[name=b', TWICE], // and for a bracket that is never closed
     ['query.a b', '/x?a+b=1', '1'],
     ['query.__proto__', '/x?__proto__=1', '1'],
     ['query.toString', '/x?a=1', ABSENT],
