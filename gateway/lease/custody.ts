@@ -1,9 +1,10 @@
 /**
  * The file of credentials that this process has to end: written when one was issued, so that what a killed process held is revoked by
- * the next one, and before a revocation is first tried, so that it is tried until it succeeds. Values are sealed. A commit is not
- * fsynced: it survives the end of the process, and after a power cut the file is whole, with the last moments missing.
+ * the next one, and before a revocation is first tried, so that it is tried until it succeeds. Values are sealed. A commit survives the
+ * end of the process at once, and a power cut as soon as the disk has it, milliseconds later: no call waits for that.
  */
 import { chmodSync, closeSync, existsSync, openSync } from 'node:fs'
+import { open } from 'node:fs/promises'
 import { DatabaseSync } from 'node:sqlite'
 
 const SCHEMA_VERSION = 1
@@ -51,9 +52,10 @@ export interface Custody {
 
 /**
  * @param path created 0600 when the first row is written; undefined: kept in memory, and gone with the process.
+ * @param sync makes a file's bytes durable.
  * @throws {Error} naming the file when it is no database or of a later version.
  */
-export function openCustody(path: string | undefined): Custody {
+export function openCustody(path: string | undefined, sync = syncFile): Custody {
   let opened: ReturnType<typeof prepare> | undefined
   let isClosed = false
   const file = () => {
@@ -61,10 +63,12 @@ export function openCustody(path: string | undefined): Custody {
     opened ??= prepare(openFile(path))
     return opened
   }
+  const flush = path === undefined ? () => {} : flushing(() => sync(`${path}-wal`))
   const known = () => opened ?? (path !== undefined && existsSync(path) ? file() : undefined)
   return {
     put({ grant, credentialId, value, note, expiresMs, sharedUntilMs, reason, attempts, dueMs }) {
       file().put.run(grant, credentialId, value, note, expiresMs, sharedUntilMs, reason, attempts, dueMs)
+      flush()
     },
     share: (grant, credentialId, untilMs) => void known()?.share.run(untilMs, grant, credentialId),
     drop: (grant, credentialId) => void known()?.drop.run(grant, credentialId),
@@ -77,6 +81,29 @@ export function openCustody(path: string | undefined): Custody {
       opened = undefined
     },
   }
+}
+
+/** One at a time; what is written meanwhile is for the next one. */
+function flushing(sync: () => Promise<void>): () => void {
+  let isUnderway = false
+  let isWanted = false
+  const run = async () => {
+    isUnderway = true
+    while (isWanted) {
+      isWanted = false
+      await sync().catch(() => undefined) // the system writes it later
+    }
+    isUnderway = false
+  }
+  return () => {
+    isWanted = true
+    if (!isUnderway) void run()
+  }
+}
+
+async function syncFile(path: string): Promise<void> {
+  await using file = await open(path, 'r')
+  await file.datasync()
 }
 
 function openFile(path: string | undefined): DatabaseSync {
