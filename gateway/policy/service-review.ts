@@ -3,6 +3,7 @@
  * remark on an operation goes away when the file says the thing itself (`returns_secret: false`). Pure.
  */
 import { fixedEnd, isHostPattern, labelNames } from '../protocol/host-pattern.ts'
+import type { Operation } from '../protocol/service.ts'
 import { canonicalPath } from '../protocol/target.ts'
 import { atExample } from './instance.ts'
 import { parsePattern, type RequestPattern } from './pattern.ts'
@@ -36,7 +37,9 @@ export function reviewService({ description, written, findSecrets }: Reviewed): 
       const patterns = operation.match.map((text) => ({ text, pattern: parsePattern(text) }))
       return [
         ...patterns.flatMap(({ text, pattern }) =>
-          typeof pattern === 'string' ? [] : unreachable({ id, text, pattern, site, where }),
+          typeof pattern === 'string'
+            ? []
+            : [unreachable, shadowed].flatMap((look) => look({ id, text, pattern, site, where })),
         ),
         ...unsaidSecret(patterns, said, where),
         ...unsaidLoss(patterns, said, where),
@@ -82,15 +85,47 @@ interface Reach {
 function unreachable({ id, text, pattern, site, where }: Reach): Remark[] {
   if (/^(?:TRACE|TRACK|CONNECT)$/.test(pattern.method))
     return [{ where, says: `${text} is never reached: the gateway refuses this method`, fix: 'remove it' }]
-  const rawPath = `/${pattern.segments.map(sampleOf).join('/')}`
-  const query = new URLSearchParams(pattern.query.map(([name, value]) => [name, sampleValue(value)])).toString()
-  const first = site.service.hosts[0] ?? ''
-  const host = pattern.host === undefined || pattern.host === '*' ? first : pattern.host
-  const found = site.tries.get(host)?.match(pattern.method, canonicalPath(rawPath), query, toldBy(pattern))?.value
-    .operation.id
+  const found = reached(pattern, pattern.segments.map(sampleOf), site)?.id
   if (found === id) return []
   const says = `${text} is never reached: such a request is ${found === undefined ? 'unlisted' : `taken for ${found}`}`
   return [{ where, says, fix: 'correct the pattern, or remove it' }]
+}
+
+/**
+ * A literal wins over a name, so `/{kind}/{id}/secret` is `/models/{path**}` for models: what nobody gets by default must not be
+ * had under another operation's name by spelling one of its literals.
+ */
+function shadowed({ id, text, pattern, site, where }: Reach): Remark[] {
+  const { operations } = site.service
+  const isGuarded = (operation: Operation | undefined) => operation?.returnsSecret || operation?.irreversible
+  if (!isGuarded(operations.find((operation) => operation.id === id))) return []
+  const open = operations.flatMap((operation) => (isGuarded(operation) ? [] : (operation.match ?? [])))
+  const takers = open.flatMap((other) => {
+    const parsed = parsePattern(other)
+    if (typeof parsed === 'string' || parsed.method !== pattern.method || parsed.segments.at(-1)?.kind !== 'rest')
+      return []
+    const segments = pattern.segments.map((segment, i) => {
+      if (segment.kind !== 'one') return sampleOf(segment)
+      const literal = parsed.segments[i]
+      return segment.suffix === '' && literal?.kind === 'literal' ? literal.text : `k7${segment.suffix}`
+    })
+    const found = reached(pattern, segments, site)
+    return found === undefined || found.id === id || isGuarded(found) ? [] : [`/${segments.join('/')} is ${found.id}`]
+  })
+  const [taker] = takers
+  const fix = 'write the literals out in patterns of this operation'
+  return taker === undefined ? [] : [{ where, says: `${text} does not get all it means: ${taker}`, fix }]
+}
+
+function reached(
+  pattern: RequestPattern,
+  segments: readonly string[],
+  { service, tries }: Site,
+): Operation | undefined {
+  const query = new URLSearchParams(pattern.query.map(([name, value]) => [name, sampleValue(value)])).toString()
+  const host = pattern.host === undefined || pattern.host === '*' ? (service.hosts[0] ?? '') : pattern.host
+  const path = canonicalPath(`/${segments.join('/')}`)
+  return tries.get(host)?.match(pattern.method, path, query, toldBy(pattern))?.value.operation
 }
 
 function sampleOf(segment: RequestPattern['segments'][number]): string {
