@@ -3,11 +3,11 @@
  * call can be said at the start.
  */
 
+import { nearest } from './protocol/nearest.ts'
 import { GatewayError } from './protocol/problem.ts'
 import type { Service } from './protocol/service.ts'
 import { type ReadSecret, type SecretReference, secretReference } from './provider/reference.ts'
 import { fallbacksOf } from './settings-fallback.ts'
-import { nearest } from './settings-nearest.ts'
 
 /**
  * Why a configured credential cannot be used as things are, one sentence; undefined if nothing is known against it. Variables

@@ -4,7 +4,7 @@
  */
 import { type Document, isMap, isScalar, isSeq, type LineCounter } from 'yaml'
 import type { z } from 'zod'
-import { nearest } from './settings-nearest.ts'
+import { nearest } from './protocol/nearest.ts'
 import { branchesOf, type JsonNode, nodeAt, type Path, propertiesOf, valueAt } from './settings-node.ts'
 
 export interface SettingsProblem {
@@ -63,7 +63,7 @@ function explain(issue: Issue, written: unknown, schema: JsonNode, at: Place): S
     return issue.keys.map((key) => unknownKey([...issue.path, key], known, at))
   }
   if (issue.code === 'invalid_union' && issue.errors.length > 0) {
-    const inner = closest(issue.errors)
+    const inner = closest(issue.errors, value)
     if (inner !== undefined)
       return inner.flatMap((cause) =>
         explain({ ...cause, path: [...issue.path, ...cause.path] } as Issue, written, schema, at),
@@ -83,21 +83,30 @@ function explain(issue: Issue, written: unknown, schema: JsonNode, at: Place): S
   ]
 }
 
-/** Of a union's alternatives, the one that the value came nearest to: it got deepest before it failed. Undefined: none by shape. */
-function closest(alternatives: readonly (readonly Issue[])[]): readonly Issue[] | undefined {
+/**
+ * Of a union's alternatives, the one that the value came nearest to: it has a place for most of what is written, and got deepest before
+ * it failed. Where it has no place for a key, that key is what is wrong, not the ones that it would have wanted. Undefined: none by shape.
+ */
+function closest(alternatives: readonly (readonly Issue[])[], value: unknown): readonly Issue[] | undefined {
   const depth = (issues: readonly Issue[]) =>
     Math.max(...issues.map((issue) => issue.path.length + (issue.code === 'custom' ? 1 : 0)), 0)
-  const best = alternatives.toSorted((a, b) => depth(b) - depth(a))[0]
-  return best !== undefined && depth(best) > 0 ? best : undefined
+  const strangers = (issues: readonly Issue[]) =>
+    issues.reduce((sum, issue) => sum + (issue.code === 'unrecognized_keys' ? issue.keys.length : 0), 0)
+  const best = alternatives
+    .filter((issues) => depth(issues) + strangers(issues) > 0)
+    .sort((a, b) => strangers(a) - strangers(b) || depth(b) - depth(a))[0]
+  if (best === undefined || strangers(best) === 0) return best
+  return best.filter((issue) => valueAt(value, issue.path) !== undefined)
 }
 
 function unknownKey(path: Path, known: readonly string[], at: Place): SettingsProblem {
   const key = String(path.at(-1))
-  const meant = nearest(key, known)
+  const isKnown = known.includes(key)
+  const meant = isKnown ? undefined : nearest(key, known)
   return {
     path: path.map(String).join('.'),
     line: at(path),
-    got: 'an unknown key',
+    got: isKnown ? 'a key too many beside the others' : 'an unknown key',
     allowed: known.length > 0 ? known.join(', ') : 'no keys here',
     fix: meant === undefined ? 'remove it' : `did you mean \`${meant}\`?`,
   }
@@ -160,6 +169,13 @@ function fix(issue: Issue, value: unknown, node: JsonNode | undefined): string {
     const match = /^(\d+)\s*(ms|s|m|h)?$/.exec(value.trim())
     if (match) return `write ${amount(Number(match[1]), match[2], key)} without quotes or unit`
   }
+  if (typeof value === 'string' && Array.isArray(node?.enum) && !node.enum.includes(value)) {
+    const meant = nearest(value, node.enum.map(String))
+    if (meant !== undefined) return `did you mean ${meant}?`
+  }
+  if (typeof value === 'string' && node?.type === 'boolean') return 'write true or false, without quotes'
+  if (Array.isArray(value) && node?.type === 'string')
+    return `write one text, not a list${key === 'scope' ? ', with spaces between the scopes' : ''}`
   // A schema that words its own error says what to write; the library's own words only repeat what is allowed.
   if (!/^(Invalid|Too|Unrecognized)\b/.test(issue.message)) return issue.message.replace(/^is /, `${key} is `)
   const about = node?.description

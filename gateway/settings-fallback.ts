@@ -1,5 +1,5 @@
 /** Credentials that stand in for others while an issuer is away: each must be there, and none may stand in for itself. */
-import { nearest } from './settings-nearest.ts'
+import { nearest } from './protocol/nearest.ts'
 import type { Surroundings } from './settings-parts.ts'
 
 type Written = Readonly<Record<string, { readonly fallback?: string | undefined }>>

@@ -194,7 +194,7 @@ export const settingsSchema = z.strictObject({
     .array(z.union([path(), selectionSchema]))
     .optional()
     .describe(
-      'Upstream APIs: a shipped name (github), a path to a .yaml of your own, or { use: jira, hosts: [acme.atlassian.net] }. Hosts of no service are refused.',
+      'Upstream APIs: a shipped name (github), a path to a .yaml of your own, or { use: atlassian, hosts: [acme.atlassian.net] }. Hosts of no service are refused.',
     ),
   policies: z
     .array(path())

@@ -8,7 +8,7 @@ import { type ClientTrust, type IssuerTrust, type TrustSettings, trustSchema } f
 import { anchorsOf } from './identity/trust-bundle.ts'
 import type { KeySource } from './identity/trust-parts.ts'
 import type { Agent } from './protocol/grant.ts'
-import { nearest } from './settings-nearest.ts'
+import { nearest } from './protocol/nearest.ts'
 import { absolutePath, type Surroundings } from './settings-parts.ts'
 
 interface Own {

@@ -4,9 +4,9 @@ import { join } from 'node:path'
 import { inspect } from 'node:util'
 import fc from 'fast-check'
 import { afterEach, describe, expect, it, vi } from 'vitest'
+import { nearest } from '../gateway/protocol/nearest.ts'
 import { defaultDataDir, loadSettings, parseSettings, SettingsError, settingsJsonSchema } from '../gateway/settings.ts'
 import { parseListen } from '../gateway/settings-listen.ts'
-import { nearest } from '../gateway/settings-nearest.ts'
 
 afterEach(() => vi.unstubAllEnvs())
 
@@ -234,6 +234,37 @@ audit: 7
     expect(problemsOf(text)).toEqual([expect.objectContaining({ path, allowed: expect.stringMatching(allowed) })])
   })
 
+  it.each([
+    ['a reference without a name', 'value: { sealed: }', [['value.sealed', 'an empty value', /./]]],
+    ['a misspelt reference', 'value: { seal: a }', [['value.seal', 'an unknown key', /mean `sealed`/]]],
+    [
+      'two references at once',
+      'value: { env: A, file: b }',
+      [['value.file', 'a key too many beside the others', /^remove it/]],
+    ],
+    ['a field too many', 'value: { vault: a/b, feeld: c }', [['value.feeld', 'an unknown key', /mean `field`/]]],
+  ])('say of %s only what is wrong', (_what, value, told) => {
+    const problems = problemsOf(`credentials: { x: { provider: static, ${value} } }`)
+    expect(problems.map(({ path, got, fix }) => [path, got, fix])).toEqual(
+      told.map(([path, got, fix]) => [`credentials.x.${path}`, got, expect.stringMatching(fix ?? '')]),
+    )
+  })
+
+  it.each([
+    ['provider: github-app', 'did you mean github_app?'],
+    ['provider: oauth_refresh', 'did you mean oauth_refresh_token?'],
+    [
+      'provider: oauth_client_credentials, client_auth: client_secret_basic, scope: [a, b]',
+      'write one text, not a list, with spaces between the scopes',
+    ],
+    [
+      'provider: oauth_client_credentials, client_auth: client_secret_basic, dpop: "yes"',
+      'write true or false, without quotes',
+    ],
+  ])('say what is meant by { %s }', (credential, fix) => {
+    expect(problemsOf(`credentials: { x: { ${credential} } }`).map((problem) => problem.fix)).toContain(fix)
+  })
+
   it.each(['a: [', 'tenant: a\ntenant: b', '- list', 'just text'])('name what is not a settings file: %j', (text) => {
     expect(problemsOf(text)[0]).toMatchObject({ line: expect.any(Number), path: '' })
   })
@@ -327,6 +358,8 @@ describe('did you mean', () => {
     ['credential', 'credentials'],
     ['ttl', 'ttl_s'],
     ['durabilty', 'durability'],
+    ['cred', undefined],
+    ['crede', 'credentials'],
     ['quux', undefined],
   ])('%s → %s', (word, meant) => expect(nearest(word, ['credentials', 'ttl_s', 'durability'])).toBe(meant))
 })

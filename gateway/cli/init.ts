@@ -57,7 +57,7 @@ export async function init({ service = [], dir, force = false }: InitOptions): P
 }
 
 async function chooseService(name: string): Promise<ChosenService> {
-  const [{ parse }, { nearest }] = await Promise.all([import('yaml'), import('../settings-nearest.ts')])
+  const [{ parse }, { nearest }] = await Promise.all([import('yaml'), import('../protocol/nearest.ts')])
   const shipped = (await readdir(shippedServicesDir))
     .filter((file) => file.endsWith('.yaml'))
     .map((file) => file.slice(0, -5))
@@ -90,11 +90,11 @@ export function settingsTemplate(chosen: readonly ChosenService[]): string {
   return `# yaml-language-server: $schema=./${SCHEMA_FILE}
 #
 # Keyless settings. Unknown keys are errors; paths are relative to this file; every field: docs/settings.md.
-# Secrets never stand here, only where to read them: { env: NAME }, { file: PATH } or { exec: [COMMAND, ARG] }.
+# Secrets never stand here, only where to read them: { env: NAME }, { file: PATH }, { sealed: NAME }; all forms: docs/references.md.
 
 # Upstream APIs: shipped names, or paths to .yaml files of your own. A host that belongs to none is refused.
 services: [${services}]
-# Where each customer has a host of its own, it is named: { use: jira, hosts: [acme.atlassian.net] }.
+# Where each customer has a host of its own, it is named: { use: atlassian, hosts: [acme.atlassian.net] }.
 
 # The key behind each service. Agents never see it; the gateway attaches it to the calls that policy allows.
 ${credentials.length > 0 ? `credentials:\n${credentials.join('\n')}` : '# credentials:'}

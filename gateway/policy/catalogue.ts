@@ -10,6 +10,7 @@ import canonicalize from 'canonicalize'
 import { isOperationPattern, patternCovers } from '../protocol/authority.ts'
 import { isHostPattern, overlap, parseHostPattern } from '../protocol/host-pattern.ts'
 import type { Inbound } from '../protocol/message.ts'
+import { nearest } from '../protocol/nearest.ts'
 import type { Endpoint, Service } from '../protocol/service.ts'
 import { type Fault, throwFaults } from './fault.ts'
 import { atExample, instanceOf } from './instance.ts'
@@ -104,12 +105,13 @@ async function describe(
   const entry = typeof written === 'string' ? written : written.use
   const isName = !entry.includes('/') && !/\.ya?ml$/.test(entry)
   if (isName && !shipped.includes(entry)) {
+    const meant = nearest(entry, shipped)
     return [
       {
         where: 'services',
         got: entry,
         allowed: `${shipped.join(', ')}, or the path of a .yaml file`,
-        fix: `correct the name, or write ./${entry}.yaml`,
+        fix: `${meant === undefined ? 'correct the name' : `did you mean ${meant}?`} For a file of your own write ./${entry}.yaml`,
       },
     ]
   }

@@ -26,7 +26,7 @@ export const SERVICE_NAME = z
 
 export const selectionSchema = z
   .strictObject({
-    use: z.string().min(1).describe('A shipped name (jira), or a path to a .yaml of your own.'),
+    use: z.string().min(1).describe('A shipped name (atlassian), or a path to a .yaml of your own.'),
     as: SERVICE_NAME.optional().describe('Its name here, if another: two accounts at one API are two services.'),
     hosts: z.array(hostSchema).min(1).optional().describe('Your hosts, for an API that each customer has at another.'),
     credential: z.string().min(1).optional().describe('Entry under `credentials`. Default: the name of the service.'),

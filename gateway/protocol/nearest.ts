@@ -1,12 +1,18 @@
 /** "Did you mean": the known name that a mistyped one is closest to. Pure. */
 
-/** @returns the closest of `known` by Levenshtein distance; undefined if none is within a third of the word, or two letters. */
+/**
+ * @returns the closest of `known` by Levenshtein distance, if it is within a third of the word, or two letters; else the only one that
+ *   begins with the word's five letters or more; else undefined.
+ */
 export function nearest(word: string, known: readonly string[]): string | undefined {
   const bound = Math.max(2, Math.floor(word.length / 3))
-  return known
+  const [close] = known
     .map((name) => ({ name, distance: editDistance(word, name) }))
     .filter(({ distance }) => distance <= bound)
-    .sort((a, b) => a.distance - b.distance)[0]?.name
+    .sort((a, b) => a.distance - b.distance)
+  if (close !== undefined) return close.name
+  const longer = word.length < 5 ? [] : known.filter((name) => name.startsWith(word))
+  return longer.length === 1 ? longer[0] : undefined
 }
 
 function editDistance(a: string, b: string): number {
