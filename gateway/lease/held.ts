@@ -24,7 +24,7 @@ export interface Held {
   readonly untilMs: number
   /** The same instant on the clock that never goes back: whichever is reached first ends the lease (H24). */
   readonly untilElapsedMs: number
-  /** Milliseconds since the epoch. Moved forward by `leases.ts` alone, when a renewal starts. */
+  /** Milliseconds since the epoch. Moved by `supply.ts` alone, when a renewal starts and when it failed. */
   renewAtMs: number
   /** Renewals that failed in a row. The same. */
   failedRenewals: number

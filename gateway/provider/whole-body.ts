@@ -3,6 +3,7 @@
  * and its stream can be read once.
  */
 import type { Readable } from 'node:stream'
+import { collect } from '../protocol/collect.ts'
 import type { Outbound } from '../protocol/message.ts'
 import { GatewayError } from '../protocol/problem.ts'
 
@@ -31,29 +32,12 @@ export function wholeBody(body: Outbound['body'], limit: number, why: string): B
 const NOTHING = Buffer.alloc(0)
 
 function read(body: Readable, limit: number, why: string): Promise<Buffer> {
-  const chunks: Buffer[] = []
-  let length = 0
-  return new Promise((resolve, reject) => {
-    const settle = (outcome: () => void) => {
-      clearTimeout(timer)
-      body.off('data', add).off('end', finish).off('error', breakOff).off('close', breakOff)
-      body.pause()
-      outcome()
-    }
-    const add = (chunk: Buffer) => {
-      length += chunk.length
-      if (length > limit) settle(() => reject(tooLarge(limit, why)))
-      else chunks.push(chunk)
-    }
-    const finish = () => settle(() => resolve(Buffer.concat(chunks)))
-    const breakOff = () => settle(() => reject(broken('broke off')))
-    const timer = setTimeout(() => settle(() => reject(broken(`took longer than ${READ_MS / 1000} s`))), READ_MS)
-    body.on('data', add).on('end', finish).on('error', breakOff).on('close', breakOff)
-  })
-}
-
-function broken(what: string): GatewayError {
-  return new GatewayError('request_malformed', `The body ${what}.`)
+  const faults = {
+    long: () => tooLarge(limit, why),
+    late: () => new GatewayError('request_malformed', `The body took longer than ${READ_MS / 1000} s.`),
+    broken: () => new GatewayError('request_malformed', 'The body broke off.'),
+  }
+  return collect(body, { maxBytes: limit, withinMs: READ_MS, refuse: (fault) => faults[fault]() })
 }
 
 function tooLarge(limit: number, why: string): GatewayError {

@@ -4,6 +4,7 @@
  * (CWE-235), or a key of the agent's would pass.
  */
 import type { Readable } from 'node:stream'
+import { collect } from '../protocol/collect.ts'
 import type { Content, Inbound, RawHeaders } from '../protocol/message.ts'
 import { GatewayError } from '../protocol/problem.ts'
 import type { Service } from '../protocol/service.ts'
@@ -67,7 +68,7 @@ export async function readForm(inbound: Inbound): Promise<Inbound> {
   const types = valuesOf(inbound.rawHeaders, 'content-type')
   if (inbound.body === null || !types.some((type) => /^application\/x-www-form-urlencoded/i.test(type))) return inbound
   kindOf(inbound.rawHeaders, TELLING)
-  const bytes = await collect(inbound.body, TELLING)
+  const bytes = await collected(inbound.body, TELLING)
   return { ...inbound, content: { bytes, form: bytes.toString('latin1'), taken: [] } }
 }
 
@@ -98,7 +99,7 @@ export async function readContent(inbound: Inbound, service: Service, isJudged: 
   if (inbound.body === null || content !== undefined) return inbound
   const purpose = isJudged ? JUDGED : slots.length > 0 ? TAKING : SIGNED
   const kind = purpose === SIGNED ? 'bytes' : kindOf(inbound.rawHeaders, purpose)
-  const bytes = await collect(inbound.body, purpose)
+  const bytes = await collected(inbound.body, purpose)
   if (bytes.length === 0 && !isJudged) return { ...inbound, content: { bytes, taken: [] } }
   return { ...inbound, content: read(bytes, kind, { slots, purpose }) }
 }
@@ -143,29 +144,13 @@ function valuesOf(rawHeaders: RawHeaders, name: string): string[] {
   return rawHeaders.filter((_, i) => i % 2 === 1 && rawHeaders[i - 1]?.toLowerCase().replaceAll('_', '-') === name)
 }
 
-function collect(body: Readable, { maxBytes, refuse }: Purpose): Promise<Buffer> {
-  const chunks: Buffer[] = []
-  let length = 0
-  return new Promise((resolve, reject) => {
-    const settle = (outcome: () => void) => {
-      clearTimeout(timer)
-      body.off('data', add).off('end', finish).off('error', breakOff).off('close', breakOff)
-      body.pause()
-      outcome()
-    }
-    const add = (chunk: Buffer) => {
-      length += chunk.length
-      if (length > maxBytes) settle(() => reject(refuse(`it is longer than ${maxBytes} bytes`)))
-      else chunks.push(chunk)
-    }
-    const finish = () => settle(() => resolve(Buffer.concat(chunks)))
-    const breakOff = () => settle(() => reject(new GatewayError('request_malformed', 'The body broke off.')))
-    const timer = setTimeout(
-      () => settle(() => reject(refuse(`it took longer than ${READ_MS / 1000} s to arrive`))),
-      READ_MS,
-    )
-    body.on('data', add).on('end', finish).on('error', breakOff).on('close', breakOff)
-  })
+function collected(body: Readable, { maxBytes, refuse }: Purpose): Promise<Buffer> {
+  const faults = {
+    long: () => refuse(`it is longer than ${maxBytes} bytes`),
+    late: () => refuse(`it took longer than ${READ_MS / 1000} s to arrive`),
+    broken: () => new GatewayError('request_malformed', 'The body broke off.'),
+  }
+  return collect(body, { maxBytes, withinMs: READ_MS, refuse: (fault) => faults[fault]() })
 }
 
 const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
