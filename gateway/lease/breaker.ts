@@ -7,7 +7,7 @@ import { GatewayError } from '../protocol/problem.ts'
 import { type Backoff, backoffMs } from './backoff.ts'
 
 /** Lease keys whose last attempt failed, with no success between: one agent alone opens nothing, its own backoff holds it. */
-export const OPENS_AFTER = 5
+const OPENS_AFTER = 5
 
 /** How long nobody asks, by how often in a row the circuit opened. */
 const OPEN: Backoff = { baseMs: 2_000, maxMs: 30_000 }
@@ -72,12 +72,11 @@ export class Breaker {
     if (circuit === undefined || circuit.untilMs === 0) return
     const leftMs = circuit.untilMs - this.#clock.elapsedMs()
     if (leftMs <= 0 && !circuit.isProbing) return
-    const refusal = new GatewayError(
+    throw new GatewayError(
       'credential_unavailable',
       `The issuer of credential ${name} has failed several times in a row and is left alone for now. Try again later; the operator finds its failures in the log (lease.failed).`,
+      { retryAfterMs: Math.max(Math.ceil(leftMs), PROBE_MS) },
     )
-    refusal.retryAfterMs = Math.max(Math.ceil(leftMs), PROBE_MS)
-    throw refusal
   }
 
   /** Of every credential that was ever asked for. */

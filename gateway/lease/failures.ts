@@ -43,9 +43,8 @@ export class Failures {
     const leftMs = failure === undefined ? 0 : failure.untilMs - this.#clock.elapsedMs()
     if (failure === undefined || leftMs <= 0) return
     const { code, detail } = failure.error
-    const again = new GatewayError(code, detail)
-    if (problems[code].remedy === 'retry') again.retryAfterMs = Math.ceil(leftMs)
-    throw again
+    const isWorthIt = problems[code].remedy === 'retry'
+    throw new GatewayError(code, detail, { retryAfterMs: isWorthIt ? Math.ceil(leftMs) : undefined })
   }
 
   /** Also tells the error after how long it is worth trying again, unless it knows that already. */

@@ -61,12 +61,11 @@ export async function issueOnce<T>(o: SharedIssue<T>): Promise<T> {
 }
 
 function tooSlow(): GatewayError {
-  const refusal = new GatewayError(
+  return new GatewayError(
     'credential_unavailable',
     'Another replica has been asking for this credential for too long. Try again.',
+    { retryAfterMs: 1_000 },
   )
-  refusal.retryAfterMs = 1_000
-  return refusal
 }
 
 async function waitOrDrain(pauseMs: number, signal: AbortSignal): Promise<void> {

@@ -9,16 +9,7 @@ import type { RecordLease } from './record.ts'
 export const CAPTURED = { name: 'captured', identity: '' } as const
 
 /** Why a credential is ended. `abandoned`: the process that held it was killed. `ordered`: somebody said so. */
-export const REASONS = [
-  'grant_ended',
-  'single_use',
-  'unusable',
-  'unrecorded',
-  'leaked',
-  'ordered',
-  'abandoned',
-] as const
-export type Reason = (typeof REASONS)[number]
+export type Reason = 'grant_ended' | 'single_use' | 'unusable' | 'unrecorded' | 'leaked' | 'ordered' | 'abandoned'
 
 /** A credential that nobody will use: what is needed to end it and to say so. */
 export interface Unused {

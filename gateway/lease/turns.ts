@@ -86,10 +86,9 @@ export class Turns {
 }
 
 function tooMany(): GatewayError {
-  const refusal = new GatewayError(
+  return new GatewayError(
     'credential_unavailable',
     'Too many calls wait for the issuer of this credential, which answers too slowly for them. Try again.',
+    { retryAfterMs: 1_000 },
   )
-  refusal.retryAfterMs = 1_000
-  return refusal
 }

@@ -164,14 +164,15 @@ export class GatewayError extends Error {
   /** Where in an answer that is not passed on a credential stood, and how often: for the record, never for the answer. */
   leaks?: Readonly<Partial<Record<'head' | 'body' | 'trailer' | 'frame', number>>>
   /** Milliseconds after which trying again is worth it, where that is known: `Retry-After` of the refusal. */
-  retryAfterMs?: number
+  retryAfterMs?: number | undefined
   /** Where in the request a credential stands that is not ours to send: for the record, which names no value either. */
   sightings?: readonly { readonly rule: string; readonly where: string }[]
 
-  constructor(code: ProblemCode, detail: string, options?: ErrorOptions) {
-    super(detail, options)
+  constructor(code: ProblemCode, detail: string, o?: ErrorOptions & Pick<GatewayError, 'retryAfterMs'>) {
+    super(detail, o)
     this.name = 'GatewayError'
     this.code = code
+    if (o?.retryAfterMs !== undefined) this.retryAfterMs = o.retryAfterMs
   }
 
   get detail(): string {

@@ -46,7 +46,7 @@ export function githubRole(endpoint: Endpoint, grant: Grant, terms: RoleTerms): 
 }
 
 /** Canonical: permissions sorted by name. */
-export function formatRole({ owner, repository, permissions }: GithubRole): string {
+function formatRole({ owner, repository, permissions }: GithubRole): string {
   const sorted = Object.entries(permissions).sort(([a], [b]) => (a < b ? -1 : 1))
   return JSON.stringify([owner ?? null, repository ?? null, sorted])
 }

@@ -5,7 +5,7 @@ import { GITHUB_LEVELS } from './github-permissions.ts'
 import { secretReference } from './reference.ts'
 import { credentialTerms } from './terms.ts'
 
-export const githubPermissions = z.record(z.string().regex(/^[a-z][a-z_]*$/), z.enum(GITHUB_LEVELS))
+const githubPermissions = z.record(z.string().regex(/^[a-z][a-z_]*$/), z.enum(GITHUB_LEVELS))
 
 export const githubAppSchema = z
   .strictObject({

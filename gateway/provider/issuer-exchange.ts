@@ -60,9 +60,7 @@ export function isPassing(status: number): boolean {
 
 /** `credential_unavailable`: the issuer may be able to later. */
 export function unavailable(issuer: string, what: string, retryAfterMs?: number): GatewayError {
-  const failure = new GatewayError('credential_unavailable', `${issuer} ${what}.`)
-  if (retryAfterMs !== undefined) failure.retryAfterMs = retryAfterMs
-  return failure
+  return new GatewayError('credential_unavailable', `${issuer} ${what}.`, { retryAfterMs })
 }
 
 /** No answer, as a refusal. */

@@ -10,7 +10,7 @@ import { type ReadSecret, referenceIdentity, type SecretReference, secretReferen
 import { credentialTerms } from './terms.ts'
 
 /** Name of a part, as slots of service files ask for it. */
-export const partName = z
+const partName = z
   .string()
   .regex(/^[a-z][a-z0-9_]*$/, { error: 'is not the name of a part: lower-case letters, digits and _' })
 

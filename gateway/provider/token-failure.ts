@@ -84,9 +84,8 @@ export function networkCode(cause: unknown): string {
 }
 
 function unavailable(exchange: Exchange, what: string): GatewayError {
-  const failure = new GatewayError('credential_unavailable', `The authorization server at ${exchange.host} ${what}.`)
-  if (exchange.retryAfterMs !== undefined) failure.retryAfterMs = exchange.retryAfterMs
-  return failure
+  const { host, retryAfterMs } = exchange
+  return new GatewayError('credential_unavailable', `The authorization server at ${host} ${what}.`, { retryAfterMs })
 }
 
 function rejected(exchange: Exchange, what: string): GatewayError {

@@ -11,11 +11,9 @@ import type { JsonObject } from './issuer-exchange.ts'
 import type { Placement } from './placement.ts'
 import type { Credential, IssueRequest, Provider } from './provider.ts'
 import { createVaultConnection, type VaultAnswer, type VaultConnection, type VaultTools } from './vault-connection.ts'
-import { type VaultConfig, vaultSchema } from './vault-credential-schema.ts'
+import type { VaultConfig } from './vault-credential-schema.ts'
 import { type Advice, vaultFailure } from './vault-failure.ts'
 import { type Filled, fill, placeholders, textsOf } from './vault-request.ts'
-
-export { vaultSchema }
 
 export function createVault(
   config: VaultConfig,
