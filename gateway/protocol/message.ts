@@ -118,7 +118,12 @@ export interface AnswerHead {
   readonly status: number
   /** `name, value, …`, bytes as received. */
   readonly raw: readonly Buffer[]
+  /** What followed, whole and as received: only where `isRejection` asked for it. */
+  readonly body?: Buffer
 }
+
+/** `body`: only a body can say, and it is asked again with that, if that is small. */
+export type Rejection = boolean | 'body'
 
 /** What the gateway shows of itself to an upstream in TLS. */
 export interface ClientCertificate {
@@ -156,7 +161,7 @@ export interface Outbound {
   /** What the agent's own AWS signature claimed, where the service is signed that way; the signature itself is gone. */
   readonly signed?: AwsClaim
   /** Whether an answer of 4xx says that the credential is not taken. Default: status 401. */
-  readonly isRejection?: ((answer: AnswerHead) => boolean) | undefined
+  readonly isRejection?: ((answer: AnswerHead) => Rejection) | undefined
   /** Codings that the agent can undo, as it said; the upstream is asked for `identity`. Absent: it said nothing. */
   readonly acceptEncoding?: string | undefined
   /** Present: the answer is itself a credential, and the agent gets something that stands for it. */

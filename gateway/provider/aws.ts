@@ -4,8 +4,8 @@
  */
 
 import type { Clock } from '../protocol/clock.ts'
-import type { AnswerHead } from '../protocol/message.ts'
 import type { Secret } from '../protocol/secret.ts'
+import { dateOf, isRefusal, rejectionOf } from './aws-rejection.ts'
 import { resigned } from './aws-resign.ts'
 import type { AwsConfig } from './aws-schema.ts'
 import { assumeRole, sourceKeys, stsUrl } from './aws-session.ts'
@@ -14,10 +14,6 @@ import { createAwsTime } from './aws-time.ts'
 import { requireOwnTarget } from './placement.ts'
 import type { Assertions, Credential, FetchFor, Provider } from './provider.ts'
 import { type ReadSecret, referenceIdentity } from './reference.ts'
-
-/** `x-amzn-ErrorType` of REST APIs with JSON: the credential has ended, or the signature was dated wrongly. Others say it in the body alone. */
-const REJECTIONS =
-  /^(?:ExpiredToken(?:Exception)?|RequestExpired|RequestTimeTooSkewed|InvalidClientTokenId|UnrecognizedClientException)(?::|$)/
 
 export interface AwsTools {
   readonly fetchFor: FetchFor
@@ -55,28 +51,9 @@ export function createAws(config: AwsConfig, tools: AwsTools): Provider {
     },
     // The key never travels, and its id is no secret.
     derived: ({ parts }) => (parts?.session_token ? [parts.session_token] : []),
-    isRejection: (answer) =>
-      isRejection(answer) || ((answer.status === 403 || answer.status === 400) && time.isOff(dateOf(answer))),
+    isRejection: (answer) => (isRefusal(answer) && time.isOff(dateOf(answer)) ? true : rejectionOf(answer)),
     accommodates: (_credential, answer) => time.learn(dateOf(answer)),
   }
-}
-
-function isRejection(answer: AnswerHead): boolean {
-  return answer.status === 401 || REJECTIONS.test(field(answer, 'x-amzn-errortype') ?? '')
-}
-
-function dateOf(answer: AnswerHead): number | undefined {
-  const ms = Date.parse(field(answer, 'date') ?? '')
-  return Number.isNaN(ms) ? undefined : ms
-}
-
-function field({ raw }: AnswerHead, name: string): string | undefined {
-  for (let i = 0; i + 1 < raw.length; i += 2) {
-    const bytes = raw[i] as Buffer
-    if (bytes.length === name.length && bytes.toString('latin1').toLowerCase() === name)
-      return raw[i + 1]?.toString('latin1')
-  }
-  return undefined
 }
 
 /** Everything that changes what its sessions can do; references are named, not read. */

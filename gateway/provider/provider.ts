@@ -5,7 +5,7 @@
  */
 
 import type { Grant } from '../protocol/grant.ts'
-import type { AnswerHead, ClientCertificate, Outbound } from '../protocol/message.ts'
+import type { AnswerHead, ClientCertificate, Outbound, Rejection } from '../protocol/message.ts'
 import type { Secret } from '../protocol/secret.ts'
 import type { Endpoint, Service } from '../protocol/service.ts'
 import type { Certified, ClientTerms } from './client-authority.ts'
@@ -70,8 +70,8 @@ export interface Provider {
    * come back either. Asked once per credential; absent means that only the secret itself travels.
    */
   derived?(credential: Credential, service: Service): readonly Secret[]
-  /** Whether an upstream says by this head that it does not take the credential. Asked of 4xx alone. Default: status 401. */
-  isRejection?(answer: AnswerHead): boolean
+  /** Whether an upstream says by this answer that it does not take the credential. Asked of 4xx alone. Default: status 401. */
+  isRejection?(answer: AnswerHead): Rejection
   /**
    * The upstream asked for something that this credential can give when it is attached again, such as a nonce (RFC 9449 §9).
    * @returns whether it is worth attaching again; if not, another credential is issued.

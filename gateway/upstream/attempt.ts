@@ -3,7 +3,7 @@
  * until it is clear whether a better credential exists.
  */
 import type { BodyHash } from '../protocol/keyed-hash.ts'
-import type { AnswerHead, Outbound } from '../protocol/message.ts'
+import type { AnswerHead, Outbound, Rejection } from '../protocol/message.ts'
 import { GatewayError } from '../protocol/problem.ts'
 import type { Answer, Source } from './answer.ts'
 import type { Upload } from './upload.ts'
@@ -12,8 +12,11 @@ export type Body = Buffer | Upload | null
 
 /** What an attempt tells the exchange it belongs to. */
 export interface AttemptOwner {
-  /** A 4xx came. @returns whether a better credential is being asked for; `proceed` follows if there is none. */
-  challenged(attempt: Attempt, answer: AnswerHead): boolean
+  /**
+   * A 4xx came. @returns whether a better credential is being asked for; `proceed` follows if there is none. `body`: to be asked again
+   * with the body.
+   */
+  challenged(attempt: Attempt, answer: AnswerHead): Rejection
   delivered(attempt: Attempt): void
   failed(attempt: Attempt, cause: unknown): void
   /** For the body of one attempt. */
@@ -21,7 +24,7 @@ export interface AttemptOwner {
 }
 
 /** Whether this answer says that the credential in the request is not taken. */
-export function isRejected({ isRejection }: Outbound, answer: AnswerHead): boolean {
+export function isRejected({ isRejection }: Outbound, answer: AnswerHead): Rejection {
   return isRejection === undefined ? answer.status === 401 : isRejection(answer)
 }
 
@@ -30,12 +33,16 @@ interface Held {
   readonly statusText: string
   readonly raw: readonly Buffer[]
   readonly chunks: Buffer[]
+  /** Bytes that may still come of a body that is waited for; 0: it is not. */
+  awaited: number
   trailers: readonly Buffer[] | undefined
   failure: { readonly cause: unknown } | undefined
 }
 
 /** Interim answers (1xx) before a final one. Real upstreams send one or two. */
 const MAX_INTERIM = 100
+/** Bytes of a body that may say that the credential is not taken. S3 repeats the session token there; a longer one is passed on unread. */
+const MAX_AWAITED_BYTES = 16 * 1024
 
 export abstract class Attempt implements Source {
   readonly #owner: AttemptOwner
@@ -77,7 +84,7 @@ export abstract class Attempt implements Source {
   /** Stop the upstream, if it is still sending or being sent to. */
   protected abstract cancel(): void
 
-  /** There is no better credential: pass on the 401 that was held back. */
+  /** There is no better credential: pass on the answer that was held back. */
   proceed(): void {
     const held = this.#held
     if (held === undefined) return
@@ -96,6 +103,7 @@ export abstract class Attempt implements Source {
 
   /** Nobody wants this attempt's answer any more. */
   abandon(): void {
+    this.#held = undefined
     this.#answer.abandon()
     this.cancel()
   }
@@ -124,27 +132,48 @@ export abstract class Attempt implements Source {
       return
     }
     this.#status = status
-    if (status >= 400 && status < 500 && this.#owner.challenged(this, { status, raw })) {
-      this.pause()
-      this.#held = { status, statusText, raw, chunks: [], trailers: undefined, failure: undefined }
+    const rejection = status >= 400 && status < 500 && this.#owner.challenged(this, { status, raw })
+    if (rejection === false) {
+      this.#answer.start(status, statusText, raw)
       return
     }
-    this.#answer.start(status, statusText, raw)
+    const awaited = rejection === 'body' ? MAX_AWAITED_BYTES : 0
+    if (awaited === 0) this.pause()
+    this.#held = { status, statusText, raw, chunks: [], awaited, trailers: undefined, failure: undefined }
   }
 
   protected data(chunk: Buffer): void {
-    if (this.#held === undefined) this.#answer.data(chunk)
-    else this.#held.chunks.push(chunk)
+    const held = this.#held
+    if (held === undefined) {
+      this.#answer.data(chunk)
+      return
+    }
+    held.chunks.push(chunk)
+    if (held.awaited === 0) return
+    held.awaited -= chunk.length
+    if (held.awaited <= 0) this.proceed()
   }
 
   protected finish(trailers: readonly Buffer[]): void {
-    if (this.#held === undefined) this.#answer.finish(trailers)
-    else this.#held.trailers = trailers
+    const held = this.#held
+    if (held === undefined) {
+      this.#answer.finish(trailers)
+      return
+    }
+    held.trailers = trailers
+    if (held.awaited === 0) return
+    held.awaited = 0
+    const { status, raw, chunks } = held
+    if (this.#owner.challenged(this, { status, raw, body: Buffer.concat(chunks) }) !== true) this.proceed()
   }
 
   protected fail(cause: unknown): void {
-    if (this.#held === undefined) this.#owner.failed(this, cause)
-    else this.#held.failure = { cause }
+    if (this.#held === undefined) {
+      this.#owner.failed(this, cause)
+      return
+    }
+    this.#held.failure = { cause }
+    if (this.#held.awaited > 0) this.proceed()
   }
 
   #skip(): void {

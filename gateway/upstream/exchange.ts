@@ -4,7 +4,7 @@
  */
 import type { Grant } from '../protocol/grant.ts'
 import { BodyHash } from '../protocol/keyed-hash.ts'
-import type { AnswerHead, Outbound, Outcome, Reply } from '../protocol/message.ts'
+import type { AnswerHead, Outbound, Outcome, Rejection, Reply } from '../protocol/message.ts'
 import type { GatewayError } from '../protocol/problem.ts'
 import type { Answer } from './answer.ts'
 import { answering, type BodyHashes } from './answering.ts'
@@ -94,8 +94,9 @@ export class Exchange implements AttemptOwner, Lasting {
     return new BodyHash(this.#parts.hashes.requests, this.grant.tenant)
   }
 
-  challenged(attempt: Attempt, answer: AnswerHead): boolean {
-    if (!this.#mayReissue || this.#isOver || !isRejected(this.#outbound, answer)) return false
+  challenged(attempt: Attempt, answer: AnswerHead): Rejection {
+    const rejection = this.#mayReissue && !this.#isOver && isRejected(this.#outbound, answer)
+    if (rejection !== true) return rejection
     this.#mayReissue = false
     this.#call.reissue(answer).then(
       (better) => this.#reissued(attempt, better),

@@ -103,7 +103,7 @@ class UpgradeCall implements UpgradeOwner, Lasting {
   }
 
   challenged(_attempt: Attempt, answer: AnswerHead): boolean {
-    if (!this.#mayReissue || this.#isOver || !isRejected(this.#outbound, answer)) return false
+    if (!this.#mayReissue || this.#isOver || isRejected(this.#outbound, answer) !== true) return false
     this.#mayReissue = false
     this.#call.reissue(answer).then(
       (better) => this.#reissued(better),

@@ -369,6 +369,19 @@ describe('an AWS client behind the gateway', () => {
     expect(last()?.verdict).toMatchObject({ service: 's3' })
   })
 
+  it('does not notice that somebody ended its session, though the body alone says so', async () => {
+    const { signed } = await agent('aws-s3:object.get aws-dynamodb:item.read')
+    const dynamo = { method: 'POST', body: '{}', headers: { 'x-amz-target': 'DynamoDB_20120810.GetItem' } }
+    for (const [host, sent] of [
+      [HOSTS.s3, { path: '/b/k' }],
+      [HOSTS.dynamodb, dynamo],
+    ] as [string, Sent][]) {
+      expect(await signed(host, sent)).toMatchObject({ status: 200 })
+      aws.endSessions()
+      expect(await signed(host, sent)).toMatchObject({ status: 200 })
+    }
+  })
+
   it('reaches S3 by a base URL, with its handle as session token', async () => {
     const { task } = await agent('aws-s3:object.get')
     const headers = {

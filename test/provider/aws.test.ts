@@ -258,6 +258,26 @@ describe('aws', () => {
     expect(one.isRejection?.(head(403, 'Date', 'Thu, 01 Jan 1970 00:00:00 GMT'))).toBe(false) // such a server is wrong itself
   })
 
+  it.each([
+    ['application/xml', '<Error><Code>ExpiredToken</Code><Token-0>x</Token-0></Error>', true],
+    ['text/xml;charset=UTF-8', '<ErrorResponse><Error><Code>InvalidClientTokenId</Code></Error></ErrorResponse>', true],
+    ['application/x-amz-json-1.0', '{"__type":"com.amazon.coral.service#ExpiredTokenException"}', true],
+    ['application/json', '{"__type":"UnrecognizedClientException"}', true],
+    ['application/xml', '<Error><Code>AccessDenied</Code><Message>ExpiredToken</Message></Error>', false],
+    ['application/xml', '<Code>ExpiredToken</Code><Code>AccessDenied</Code>', false], // which of the two?
+    ['application/json', '{"message":"#ExpiredTokenException"}', false],
+    ['application/json', '{"__type":["ExpiredTokenException"]}', false],
+    ['application/json', 'null', false],
+    ['application/json', '', false],
+    ['text/html', '<Code>ExpiredToken</Code>', false],
+  ])('reads in a body of %s what APIs do not say in the head: %s', (kind, text, isEnded) => {
+    const answer = { status: 400, raw: [Buffer.from('Content-Type'), Buffer.from(kind)] }
+    const one = provider()
+    expect(one.isRejection?.(answer)).toBe(kind === 'text/html' ? false : 'body')
+    expect(one.isRejection?.({ ...answer, body: Buffer.from(text) })).toBe(isEnded)
+    expect(one.isRejection?.({ ...answer, status: 404, body: Buffer.from(text) })).toBe(false)
+  })
+
   it('uses keys as they are where there is no STS, and says that they do not end', async () => {
     const one = provider({ session: 'none', role_arn: undefined })
     const credential = await one.issue(ask(), patient())

@@ -20,6 +20,8 @@ export interface TestAws {
   readonly calls: { readonly verdict: Verdict | string; readonly received: Received }[]
   /** What STS answers instead, once: status, error code, and seconds that its `Date` is ahead. */
   fail: { readonly status: number; readonly code: string; readonly aheadS?: number } | undefined
+  /** Somebody ends every session: what was signed with it is refused, and the body alone says why. */
+  endSessions(): void
   /** Seconds that sessions live longer than was asked for. */
   tooLongS: number
   /** Milliseconds that its clock shows more than ours. */
@@ -39,7 +41,8 @@ const SKEW_MS = 5 * 60_000
 export async function startAws({ tls, verifyToken }: AwsOptions = {}): Promise<TestAws> {
   const source: Keys = { accessKeyId: `AKIA${id()}`, secretAccessKey: randomBytes(30).toString('base64') }
   const known = new Map([[source.accessKeyId, source]])
-  const state: Omit<TestAws, 'port' | 'stop'> = {
+  const ended = new Set<string>()
+  const state: Omit<TestAws, 'port' | 'stop' | 'endSessions'> = {
     source,
     sessions: [],
     calls: [],
@@ -60,6 +63,7 @@ export async function startAws({ tls, verifyToken }: AwsOptions = {}): Promise<T
     if (!isCurrent) return fail(response, 403, 'RequestTimeTooSkewed')
     if (form.get('Action')?.startsWith('AssumeRole')) return assume(form, verdict, response)
     state.calls.push({ verdict, received })
+    if (typeof verdict !== 'string' && ended.has(verdict.accessKeyId)) return failInBody(response, verdict.service)
     if (typeof verdict === 'string') return fail(response, 403, 'SignatureDoesNotMatch')
     response.setHeader('Content-Type', 'application/json')
     response.end(
@@ -101,6 +105,9 @@ export async function startAws({ tls, verifyToken }: AwsOptions = {}): Promise<T
   await once(server, 'listening')
   return Object.assign(state, {
     port: (server.address() as AddressInfo).port,
+    endSessions() {
+      for (const id of known.keys()) if (id !== source.accessKeyId) ended.add(id)
+    },
     async stop() {
       server.closeAllConnections()
       await new Promise((done) => server.close(done))
@@ -116,6 +123,14 @@ function dateOf({ path, rawHeaders }: Received): number {
   const header = rawHeaders[rawHeaders.findIndex((name) => name.toLowerCase() === 'x-amz-date') + 1]
   const text = new URL(path, 'https://x').searchParams.get('X-Amz-Date') ?? header ?? ''
   return Date.parse(text.replace(/^(\d{4})(\d\d)(\d\d)T(\d\d)(\d\d)(\d\d)Z$/, '$1-$2-$3T$4:$5:$6Z'))
+}
+
+function failInBody(response: ServerResponse, service: string): void {
+  const isXml = service === 's3'
+  response.writeHead(400, { 'Content-Type': isXml ? 'application/xml' : 'application/x-amz-json-1.0' })
+  response.end(
+    isXml ? '<Error><Code>ExpiredToken</Code></Error>' : '{"__type":"com.amazon.coral.service#ExpiredTokenException"}',
+  )
 }
 
 function fail(response: ServerResponse, status: number, code: string): void {

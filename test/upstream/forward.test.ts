@@ -1,7 +1,9 @@
 import { once } from 'node:events'
-import { request as httpRequest, type IncomingMessage } from 'node:http'
+import { request as httpRequest, type IncomingMessage, type ServerResponse } from 'node:http'
+import { connect } from 'node:net'
 import { gzipSync } from 'node:zlib'
 import { afterEach, describe, expect, it } from 'vitest'
+import type { Outbound } from '../../gateway/protocol/message.ts'
 import { GatewayError } from '../../gateway/protocol/problem.ts'
 import {
   CANARY,
@@ -346,6 +348,58 @@ describe('a credential that the upstream refuses', () => {
       `POST / HTTP/1.1\r\nHost: ${HOST}\r\nConnection: close\r\nContent-Length: ${size}\r\n\r\n${'x'.repeat(size)}`,
     )
     expect(answer.head).toContain('403 Forbidden')
+  })
+
+  describe('and that says so in the body alone', () => {
+    const isRejection: Outbound['isRejection'] = ({ status, body }) =>
+      status !== 400 ? false : body === undefined ? 'body' : body.toString() === 'it has ended'
+    const open = (refuse: (response: ServerResponse) => void) => {
+      const serve: Serve = (request, response) => {
+        if (request.headers.authorization === 'Bearer good-credential-1') return response.end('welcome')
+        refuse(response.writeHead(400, { 'x-upstream': 'no' }))
+      }
+      return between(serve, { secrets: ['stale-credential-1', 'good-credential-1'], isRejection })
+    }
+
+    it('is replaced, however the body comes', async () => {
+      for (const pieces of [['it has ended'], ['it has', ' ended']]) {
+        const { door } = await open((response) => {
+          for (const piece of pieces) response.write(piece)
+          response.end()
+        })
+        expect((await get(door.port)).body.toString()).toContain('welcome')
+      }
+    })
+
+    it.each([
+      ['something else', 'not that'],
+      ['nothing', ''],
+      ['more than is waited for', 'it has ended'.repeat(10_000)],
+    ])('stays when that says %s, which the agent gets', async (_what, said) => {
+      const { door } = await open((response) => response.end(said))
+      const answer = await get(door.port)
+      expect(answer.head).toContain('400 Bad Request')
+      expect(answer.head).toContain('x-upstream: no')
+      expect(answer.body.toString()).toContain(said)
+      expect(door.outcomes).toMatchObject([{ status: 400, receivedBytes: said.length, error: undefined }])
+    })
+
+    it('stays when the body never ends, and an endless one is not waited for', async () => {
+      const broken = await open((response) => {
+        response.write('it has ended')
+        setImmediate(() => response.destroy())
+      })
+      expect((await get(broken.door.port)).head).not.toContain('200 OK')
+      const endless = await open((response) => void response.write('x'.repeat(20_000)))
+      const socket = connect(endless.door.port, '127.0.0.1')
+      socket.write(`GET / HTTP/1.1\r\nHost: ${HOST}\r\n\r\n`)
+      let came = ''
+      for await (const chunk of socket) {
+        came += chunk
+        if (came.length > 20_000) break
+      }
+      expect(came).toContain('400 Bad Request')
+    })
   })
 
   it('passes on what asking for a new one throws', async () => {

@@ -107,6 +107,7 @@ export interface DoorOptions {
   readonly secrets?: readonly string[]
   /** What a 401 leads to. Default: the next of `secrets`. */
   readonly reissue?: () => Promise<Outbound | null>
+  readonly isRejection?: Outbound['isRejection']
   /** Bytes that a call may carry in both directions together. Default: any. */
   readonly byteLimit?: number
   /** Whether calls are taken to have come over HTTP/2, unless they say `X-Http1`. Default no. */
@@ -182,7 +183,8 @@ export async function openDoor(options: DoorOptions): Promise<Door> {
       const secret = secrets[used]
       used += 1
       if (secret === undefined) return plain
-      return { ...plain, headers: [...plain.headers, 'Authorization', `Bearer ${secret.reveal()}`], secrets: [secret] }
+      const headers = [...plain.headers, 'Authorization', `Bearer ${secret.reveal()}`]
+      return { ...plain, headers, secrets: [secret], isRejection: options.isRejection }
     }
     const { byteLimit } = options
     try {
