@@ -86,8 +86,8 @@ export async function withSecretWork<T>(
   return await work(createSecretWork(settings, { ...store, audit }), operator())
 }
 
-function sealedNamesIn({ credentials, audit }: Settings): string[] {
-  return [credentials, audit.exports, audit.readers].flatMap((part) =>
+function sealedNamesIn({ credentials, vault, audit }: Settings): string[] {
+  return [credentials, vault, audit.exports, audit.readers].flatMap((part) =>
     referencesIn(part).flatMap((reference) => ('sealed' in reference ? reference.sealed : [])),
   )
 }

@@ -16,8 +16,10 @@ export function secretCommand(alone: SecretsAlone): Command {
   )
   const about = (verb: string, says: string) =>
     onGateway(new Command(verb).argument('<name>', 'name of the secret')).description(says)
+  const takesValue = (verb: string, says: string) =>
+    about(verb, says).allowExcessArguments().hook('preAction', onlyName)
   command.addCommand(
-    about('set', 'seal a secret under a new name; the value is read from standard input').action(
+    takesValue('set', 'seal a secret under a new name; the value is read from standard input').action(
       async (name: string, which: WhichGateway) => {
         const value = await readValue(name)
         await atStore(which, alone, async (secrets) => {
@@ -28,7 +30,7 @@ export function secretCommand(alone: SecretsAlone): Command {
     ),
   )
   command.addCommand(
-    about('rotate', 'put another value in the place of the one there is').action(
+    takesValue('rotate', 'put another value in the place of the one there is; it is read from standard input').action(
       async (name: string, which: WhichGateway) => {
         const value = await readValue(name)
         await atStore(which, alone, async (secrets) => {
@@ -62,6 +64,14 @@ export function secretCommand(alone: SecretsAlone): Command {
       ),
   )
   return command
+}
+
+/** A value that was given beside the name is not repeated: it is in the shell's history already. */
+function onlyName(command: Command): void {
+  if (command.args.length > 1)
+    command.error(
+      'error: a value is never given on the command line, where every process can read it. Give it on standard input: keyless secret set NAME < FILE. What stood there may be in the history of the shell.',
+    )
 }
 
 async function atStore(
