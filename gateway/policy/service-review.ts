@@ -28,6 +28,7 @@ export interface Reviewed {
 
 export function reviewService({ description, written, findSecrets }: Reviewed): Remark[] {
   const site = assembleService(atExample(description), [])
+  const open = openSpans(site)
   return [
     ...strangers(description),
     ...placeholders(description, findSecrets),
@@ -39,7 +40,7 @@ export function reviewService({ description, written, findSecrets }: Reviewed): 
         ...patterns.flatMap(({ text, pattern }) =>
           typeof pattern === 'string'
             ? []
-            : [unreachable, shadowed].flatMap((look) => look({ id, text, pattern, site, where })),
+            : [unreachable, shadowed].flatMap((look) => look({ id, text, pattern, site, where, open })),
         ),
         ...unsaidSecret(patterns, said, where),
         ...unsaidLoss(patterns, said, where),
@@ -79,6 +80,7 @@ interface Reach {
   readonly pattern: RequestPattern
   readonly site: Site
   readonly where: string
+  readonly open: readonly RequestPattern[]
 }
 
 /** A request made from the pattern itself has to find its way back to the operation. */
@@ -95,18 +97,13 @@ function unreachable({ id, text, pattern, site, where }: Reach): Remark[] {
  * A literal wins over a name, so `/{kind}/{id}/secret` is `/models/{path**}` for models: what nobody gets by default must not be
  * had under another operation's name by spelling one of its literals.
  */
-function shadowed({ id, text, pattern, site, where }: Reach): Remark[] {
-  const { operations } = site.service
-  const isGuarded = (operation: Operation | undefined) => operation?.returnsSecret || operation?.irreversible
-  if (!isGuarded(operations.find((operation) => operation.id === id))) return []
-  const open = operations.flatMap((operation) => (isGuarded(operation) ? [] : (operation.match ?? [])))
-  const takers = open.flatMap((other) => {
-    const parsed = parsePattern(other)
-    if (typeof parsed === 'string' || parsed.method !== pattern.method || parsed.segments.at(-1)?.kind !== 'rest')
-      return []
+function shadowed({ id, text, pattern, site, where, open }: Reach): Remark[] {
+  if (!isGuarded(site.service.operations.find((operation) => operation.id === id))) return []
+  const takers = open.flatMap((span) => {
+    if (span.method !== pattern.method) return []
     const segments = pattern.segments.map((segment, i) => {
       if (segment.kind !== 'one') return sampleOf(segment)
-      const literal = parsed.segments[i]
+      const literal = span.segments[i]
       return segment.suffix === '' && literal?.kind === 'literal' ? literal.text : `k7${segment.suffix}`
     })
     const found = reached(pattern, segments, site)
@@ -115,6 +112,19 @@ function shadowed({ id, text, pattern, site, where }: Reach): Remark[] {
   const [taker] = takers
   const fix = 'write the literals out in patterns of this operation'
   return taker === undefined ? [] : [{ where, says: `${text} does not get all it means: ${taker}`, fix }]
+}
+
+/** Patterns `…/{path**}` of what a policy need not name. */
+function openSpans({ service }: Site): RequestPattern[] {
+  return service.operations
+    .filter((operation) => !isGuarded(operation))
+    .flatMap(({ match }) => match ?? [])
+    .map(parsePattern)
+    .filter((parsed) => typeof parsed !== 'string' && parsed.segments.at(-1)?.kind === 'rest') as RequestPattern[]
+}
+
+function isGuarded(operation: Operation | undefined): boolean {
+  return operation?.returnsSecret === true || operation?.irreversible === true
 }
 
 function reached(

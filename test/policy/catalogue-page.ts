@@ -28,13 +28,28 @@ export async function cataloguePage(): Promise<string> {
     'Operations in brackets: how many of them answer with a credential, and how many cannot be undone. Both kinds are denied unless a policy',
     'names them. `keyless service show NAME` lists them.',
     '',
+    '## What they were checked against',
+    '',
+    'Vendors change their APIs: this is what each file was compared with, and what was not compared.',
+    '',
+    ...services.flatMap(({ name, checked }) => (checked === undefined ? [] : [`- ${code(name)}: ${checked}`])),
+    `- No comparison is recorded for ${services.flatMap(({ name, checked }) => (checked === undefined ? [code(name)] : [])).join(', ')}.`,
+    '',
   ].join('\n')
 }
 
-async function described(file: string): Promise<ServiceDescription> {
-  const description = readServiceText(await readFile(join(SERVICES, file), 'utf8'), file)
+type Described = ServiceDescription & { readonly checked: string | undefined }
+
+async function described(file: string): Promise<Described> {
+  const text = await readFile(join(SERVICES, file), 'utf8')
+  const description = readServiceText(text, file)
   if (Array.isArray(description)) throw new Error(JSON.stringify(description))
-  return description
+  return { ...description, checked: checkedAgainst(text) }
+}
+
+/** The comment `# Checked against …`, with the lines `#   …` that go on. */
+function checkedAgainst(text: string): string | undefined {
+  return /^# Checked against (.*(?:\n# {3}.*)*)/m.exec(text)?.[1]?.replaceAll('\n#  ', '')
 }
 
 function row(service: ServiceDescription): string {
