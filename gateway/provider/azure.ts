@@ -11,6 +11,7 @@ import { Secret } from '../protocol/secret.ts'
 import { azureRefusal } from './azure-failure.ts'
 import { AZURE_CLOUDS, type AzureConfig } from './azure-schema.ts'
 import { exchange, isPassing, unavailable } from './issuer-exchange.ts'
+import { keptKey } from './jwt-key.ts'
 import type { Placement } from './placement.ts'
 import type { Assertions, Credential, FetchFor, GuardedFetch, IssueRequest, Provider } from './provider.ts'
 import { type ReadSecret, referenceIdentity } from './reference.ts'
@@ -117,7 +118,7 @@ function federatedAssertion({ config, tools }: Far, { grant }: IssueRequest): Pr
 
 async function certificateAssertion({ config, tools, url }: Far, pem: Secret): Promise<Secret> {
   const text = pem.reveal()
-  const key = rsaPrivateKey(text, 'certificate')
+  const key = keptKey(config, text, () => rsaPrivateKey(text, 'certificate'))
   const nowS = Math.floor(tools.clock.nowMs() / 1000)
   const jwt = new SignJWT({})
     .setProtectedHeader({ alg: 'PS256', typ: 'JWT', 'x5t#S256': thumbprint(text) })

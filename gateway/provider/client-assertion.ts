@@ -7,12 +7,14 @@ import * as oauth from 'oauth4webapi'
 import type { Clock } from '../protocol/clock.ts'
 import { GatewayError } from '../protocol/problem.ts'
 import type { Secret } from '../protocol/secret.ts'
-import { type PrivateJwk, readSigningKey } from './jwt-key.ts'
+import { keptKey, type PrivateJwk, readSigningKey } from './jwt-key.ts'
 
 /** Seconds an assertion is valid: enough for one request and a clock that is half a minute off. */
 const ASSERTION_LIFE_S = 60
 
 interface AssertionOptions {
+  /** The settings that refer to the key. */
+  readonly owner: object
   readonly key: Secret
   readonly kid: string | undefined
   /** The issuer identifier as a single string: a list would let one server replay the assertion at another. */
@@ -21,11 +23,15 @@ interface AssertionOptions {
 }
 
 /** @throws {GatewayError} `credential_unconfigured` for a key that is none, or of a kind that cannot sign assertions. */
-export async function clientAssertion({ key, kid, audience, clock }: AssertionOptions): Promise<oauth.ClientAuth> {
-  const { keyObject, jwk } = readSigningKey(key) ?? missing()
-  const algorithm = algorithmOf(keyObject, jwk)
-  const signingKey = keyObject.toCryptoKey(algorithm, false, ['sign'])
-  const ownKid = kid ?? (typeof jwk?.kid === 'string' ? jwk.kid : undefined)
+export async function clientAssertion({
+  owner,
+  key,
+  kid,
+  audience,
+  clock,
+}: AssertionOptions): Promise<oauth.ClientAuth> {
+  const { signingKey, keyId } = keptKey(owner, key.reveal(), () => signingKeyOf(key))
+  const ownKid = kid ?? keyId
   return oauth.PrivateKeyJwt(ownKid === undefined ? signingKey : { key: signingKey, kid: ownKid }, {
     [oauth.modifyAssertion](_header, claims) {
       const nowS = Math.floor(clock.nowMs() / 1000)
@@ -35,6 +41,13 @@ export async function clientAssertion({ key, kid, audience, clock }: AssertionOp
       claims.exp = nowS + ASSERTION_LIFE_S
     },
   })
+}
+
+/** Nothing of its text: what is made of it is kept. */
+function signingKeyOf(key: Secret) {
+  const { keyObject, jwk } = readSigningKey(key) ?? missing()
+  const keyId = typeof jwk?.kid === 'string' ? jwk.kid : undefined
+  return { signingKey: keyObject.toCryptoKey(algorithmOf(keyObject, jwk), false, ['sign']), keyId }
 }
 
 type SigningAlgorithm = Parameters<KeyObject['toCryptoKey']>[0]

@@ -39,6 +39,7 @@ export async function proveClient(
     case 'private_key_jwt':
       return {
         authentication: await clientAssertion({
+          owner: config,
           key: await readSecret(config.key, signal),
           kid: config.kid,
           audience,

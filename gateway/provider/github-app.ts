@@ -13,6 +13,7 @@ import { type GithubRole, githubRole, parseRole } from './github-role.ts'
 import type { GithubAppConfig } from './github-schema.ts'
 import { excessOf, readToken } from './github-token.ts'
 import { unavailable } from './issuer-exchange.ts'
+import { keptKey } from './jwt-key.ts'
 import type { Placement } from './placement.ts'
 import type { Credential, FetchFor, IssueRequest, Provider } from './provider.ts'
 import { type ReadSecret, referenceIdentity } from './reference.ts'
@@ -97,10 +98,8 @@ async function issue(issuing: Issuing, request: IssueRequest, signal: AbortSigna
 
 /** RFC 7515 with RS256, the only algorithm that GitHub takes. */
 async function appJwt(config: GithubAppConfig, tools: GithubTools, signal: AbortSignal): Promise<Secret> {
-  const key = rsaPrivateKey(
-    (await tools.readSecret(config.private_key, signal)).reveal(),
-    'private_key of the GitHub App',
-  )
+  const pem = (await tools.readSecret(config.private_key, signal)).reveal()
+  const key = keptKey(config, pem, () => rsaPrivateKey(pem, 'private_key of the GitHub App'))
   const nowS = Math.floor(tools.clock.nowMs() / 1000)
   const jwt = await new SignJWT({})
     .setProtectedHeader({ alg: 'RS256', typ: 'JWT' })

@@ -7,6 +7,7 @@ import { Secret } from '../protocol/secret.ts'
 import { googleRefusal } from './google-failure.ts'
 import type { GoogleConfig } from './google-schema.ts'
 import { exchange, type IssuerAnswer, isPassing, unavailable } from './issuer-exchange.ts'
+import { keptKey } from './jwt-key.ts'
 import type { Placement } from './placement.ts'
 import type { Assertions, Credential, FetchFor, GuardedFetch, IssueRequest } from './provider.ts'
 import type { ReadSecret } from './reference.ts'
@@ -190,7 +191,8 @@ async function signed(
     .setIssuedAt(atS)
     .setExpirationTime(atS + lifeS)
   if (audience !== undefined) jwt.setAudience(audience)
-  return new Secret(await jwt.sign(rsaPrivateKey(private_key, 'private_key in the key of the service account')))
+  const read = () => rsaPrivateKey(private_key, 'private_key in the key of the service account')
+  return new Secret(await jwt.sign(keptKey(config, private_key, read)))
 }
 
 /** Parser errors quote their input, which is a private key: nothing of them is kept. */

@@ -9,7 +9,7 @@ import type { Clock } from '../protocol/clock.ts'
 import { GatewayError } from '../protocol/problem.ts'
 import { Secret } from '../protocol/secret.ts'
 import { claimsTemplate, fillClaims } from './claims-template.ts'
-import { readSigningKey } from './jwt-key.ts'
+import { keptKey, readSigningKey } from './jwt-key.ts'
 import type { Placement } from './placement.ts'
 import type { Provider } from './provider.ts'
 import { type ReadSecret, secretReference } from './reference.ts'
@@ -65,7 +65,8 @@ export function createJwt(config: JwtConfig, tools: JwtTools): Provider {
     narrows: 'none',
     identity: settingsIdentity(config),
     async issue({ grant, ttlS }, signal) {
-      const key = keyFor(config, await tools.readSecret(config.key, signal))
+      const secret = await tools.readSecret(config.key, signal)
+      const key = keptKey(config, secret.reveal(), () => keyFor(config, secret))
       const nowS = Math.floor(tools.clock.nowMs() / 1000)
       const expiresAt = nowS + Math.min(config.lifetime_s, Math.max(MIN_LIFE_S, Math.floor(ttlS)))
       const { alg, kid, typ } = config

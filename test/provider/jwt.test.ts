@@ -6,6 +6,7 @@ import { join } from 'node:path'
 import { jwtVerify } from 'jose'
 import { afterAll, describe, expect, test } from 'vitest'
 import type { GatewayError } from '../../gateway/protocol/problem.ts'
+import { keptKey } from '../../gateway/provider/jwt-key.ts'
 import type { Credential, Provider } from '../../gateway/provider/provider.ts'
 import { createProvider, credentialSchema } from '../../gateway/provider/registry.ts'
 import { providerConformance } from '../conformance/provider.ts'
@@ -56,6 +57,39 @@ providerConformance('jwt', () => ({
   hanging: () => jwt({ key: { exec: ['sleep', '30'] } }),
   secrets: () => [pem(p256), pem(rsa), shared.toString('hex'), 'canary-short'],
 }))
+
+describe('a private key', () => {
+  test('is read once for as long as its text is the same, for each of the settings that refer to it', () => {
+    let reads = 0
+    const read = () => {
+      reads += 1
+      return { reads }
+    }
+    const [one, two] = [{}, {}]
+    const first = keptKey(one, 'text', read)
+    expect(keptKey(one, 'text', read)).toBe(first)
+    expect(reads).toBe(1)
+    expect(keptKey(two, 'text', read)).not.toBe(first)
+    expect(keptKey(one, 'other', read)).not.toBe(first)
+    expect(keptKey(one, 'text', read)).not.toBe(first)
+    expect(reads).toBe(4)
+    const unreadable = () => keptKey(one, 'wrong', () => JSON.parse('wrong'))
+    expect(unreadable).toThrow()
+    expect(unreadable).toThrow() // and is not remembered as anything
+  })
+
+  test('that is changed in its file signs the next token', async () => {
+    const [before, after] = [p256, generateKeyPairSync('ec', { namedCurve: 'P-256' }).privateKey]
+    const provider = jwt({ key: { file: 'changing' } })
+    for (const key of [before, after]) {
+      writeFileSync(join(dir, 'changing'), pem(key))
+      for (let i = 0; i < 2; i += 1) {
+        const { secret } = await issue(provider)
+        await expect(jwtVerify(secret.reveal(), createPublicKey(key))).resolves.toBeDefined()
+      }
+    }
+  })
+})
 
 describe('as the documentation of its service wants it', () => {
   test('App Store Connect: ES256, key id, issuer, audience, at most 20 minutes', async () => {
