@@ -2,7 +2,7 @@
  * Requests to operations, one step a segment: literal before `{name}.suffix` before `{name}` before `{name**}`, so the most
  * specific pattern wins and the cost does not grow with the number of operations. Built at load, read-only afterwards.
  */
-import { ABSENT, readParameter } from '../protocol/parameter.ts'
+import { ABSENT, type Readable, readParameter } from '../protocol/parameter.ts'
 import { GatewayError } from '../protocol/problem.ts'
 import type { Condition, RequestPattern, Segment } from './pattern.ts'
 import { type Told, told } from './told.ts'
@@ -63,7 +63,8 @@ export class OperationTrie<T> {
    */
   match(method: string, path: string, query: string, said: Told = SILENT): Match<T> | undefined {
     const segments = path === '/' ? [] : path.slice(1).split('/')
-    const walk: Walk = { method, query, said, segments, hasSlash: path.includes('%2F'), captured: [] }
+    const readable = { rawPath: `?${query}` }
+    const walk: Walk = { method, query, readable, said, segments, hasSlash: path.includes('%2F'), captured: [] }
     return descend(this.#root, 0, walk)
   }
 }
@@ -71,6 +72,8 @@ export class OperationTrie<T> {
 interface Walk {
   readonly method: string
   readonly query: string
+  /** The query again: one object for all leaves, so that it is parsed once. */
+  readonly readable: Readable
   readonly said: Told
   readonly segments: readonly string[]
   /** Whether some segment holds an encoded slash. */
@@ -123,7 +126,7 @@ function settle<T>(leaves: Map<string, Leaf<T>[]>, walk: Walk): Match<T> | undef
   const candidates = leaves.get(walk.method) ?? (walk.method === 'HEAD' ? leaves.get('GET') : undefined)
   if (candidates === undefined) return undefined
   for (const leaf of candidates) {
-    if (leaf.query.length > 0 && !queryAgrees(leaf.query, walk.query)) continue
+    if (leaf.query.length > 0 && !queryAgrees(leaf.query, walk.readable)) continue
     if (leaf.condition !== undefined && !told(leaf.condition, walk.said, walk.query)) continue
     if (candidates.length > 1 && (leaf.query.length > 0 || leaf.condition !== undefined))
       refuseSecondMeaning(leaf, candidates, walk)
@@ -145,8 +148,7 @@ const NO_PARAMS: Readonly<Record<string, string>> = Object.freeze({})
  * What makes two operations of one path must not be readable in two ways: else this one is decided on, and the other is done.
  * @throws {GatewayError} `request_malformed`
  */
-function queryAgrees(wanted: RequestPattern['query'], query: string): boolean {
-  const request = { rawPath: `?${query}` }
+function queryAgrees(wanted: RequestPattern['query'], request: Readable): boolean {
   return wanted.every(([name, value]) => {
     const found = readParameter({ place: 'query', name }, request)
     if ('value' in found) return value === '*' || found.value === value
@@ -163,14 +165,14 @@ function queryAgrees(wanted: RequestPattern['query'], query: string): boolean {
  * was found means the same; what asks for something else as well must not.
  * @throws {GatewayError} `request_malformed`
  */
-function refuseSecondMeaning<T>(found: Leaf<T>, candidates: readonly Leaf<T>[], { query, said }: Walk): void {
+function refuseSecondMeaning<T>(found: Leaf<T>, candidates: readonly Leaf<T>[], { query, readable, said }: Walk): void {
   for (const other of candidates) {
     if (other.value === found.value) continue
     const { condition } = other
     const isOtherField = condition !== undefined && !isSameField(condition, found.condition)
     const isOtherQuery = other.query.some(([name]) => !found.query.some(([known]) => known === name))
     if (!isOtherField && !isOtherQuery) continue
-    if (!queryAgrees(other.query, query)) continue
+    if (!queryAgrees(other.query, readable)) continue
     // Another field counts whatever it says: the upstream may know values that the service file does not.
     if (condition !== undefined && !told(isOtherField ? { ...condition, value: '*' } : condition, said, query)) continue
     throw new GatewayError(

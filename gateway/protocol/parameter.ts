@@ -51,6 +51,7 @@ function readQuery(name: string, request: Readable): Found {
     queries.set(request, known)
   }
   if (known.query === undefined) return UNREADABLE
+  if (known.query.length === 0) return ABSENT
   const wanted = fold(name)
   const found = known.query.filter(({ folded }) => isOneVariable(folded, wanted))
   const [only] = found
