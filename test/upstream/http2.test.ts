@@ -331,6 +331,22 @@ describe('a credential that an HTTP/2 upstream refuses', () => {
     expect(origin.sessions).toHaveLength(1)
   })
 
+  it.each(['it has ended', 'not that'])('is replaced when only the body says so, which says: %s', async (said) => {
+    const { origin, door } = await between(
+      (stream, headers) => {
+        const isGood = headers.authorization === 'Bearer good-credential-1'
+        stream.respond({ ':status': isGood ? 200 : 400 })
+        stream.end(isGood ? 'welcome' : said)
+      },
+      {
+        secrets: ['stale-credential-1', 'good-credential-1'],
+        isRejection: ({ body }) => (body === undefined ? 'body' : body.toString() === 'it has ended'),
+      },
+    )
+    expect((await get(door.port)).body.toString()).toContain(said === 'not that' ? said : 'welcome')
+    expect(origin.sessions).toHaveLength(1)
+  })
+
   it('and has no successor becomes a 403 without a challenge', async () => {
     const { door } = await between(guarded, { secrets: ['stale-credential-1', 'stale-credential-2'] })
     const answer = await get(door.port)
