@@ -27,8 +27,13 @@ export function createLocator(sites: readonly Site[]): (inbound: Inbound) => End
     const spread = patterns.match(inbound.host)
     if (spread === undefined) return unmanagedEndpoint(inbound)
     const { host, sites: owners } = spread.value
-    const found = endpointAt(inbound, siteAt(inbound, owners), inbound, host)
-    return { ...found, params: { ...found.params, ...spread.params } }
+    const site = siteAt(inbound, owners)
+    const found = endpointAt(inbound, site, inbound, host)
+    const located = { ...found, params: { ...found.params, ...spread.params } }
+    const held = site.inside.get(host)
+    return held === undefined
+      ? located
+      : { ...located, place: `/${spread.params[held]}${found.path === '/' ? '' : found.path}` }
   }
 }
 

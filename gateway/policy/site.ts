@@ -16,6 +16,8 @@ export interface Site {
   readonly service: Service
   /** host or pattern, as written → operations there */
   readonly tries: ReadonlyMap<string, OperationTrie<Spot>>
+  /** pattern of a host → the name in it that is the first segment of the path elsewhere: `bucket` */
+  readonly inside: ReadonlyMap<string, string>
   /** Same name for both; they differ in access, which follows the method. */
   readonly unlisted: { readonly read: Spot; readonly write: Spot }
 }
@@ -63,6 +65,7 @@ export function assembleService(description: ServiceDescription, faults: Fault[]
   const service = plainService(description, operations)
   const tries = new Map(description.hosts.map((host) => [host, new OperationTrie<Spot>()]))
   const faces = new Map<string, Service>()
+  const inside = new Map(description.hosts.flatMap((host) => heldBy(host, description)))
   for (const operation of operations) {
     const entry = description.operations[operation.id]
     if (entry === undefined) continue
@@ -70,13 +73,13 @@ export function assembleService(description: ServiceDescription, faults: Fault[]
       operation,
       service: faceOf(service, entry.attach as Slot | 'none' | undefined, entry.dialect, faces),
     }
-    for (const text of entry.match) place(text, spot, { description, tries, faults })
+    for (const text of entry.match) place(text, spot, { description, tries, inside, faults })
   }
   const unlisted = {
     read: { operation: strange(service.name, 'unlisted', 'read'), service },
     write: { operation: strange(service.name, 'unlisted', 'write'), service },
   }
-  return { service, tries, unlisted }
+  return { service, tries, inside, unlisted }
 }
 
 /** Where a placeholder may stand the agent's own credential does not pass: one of the two would undo the other. */
@@ -146,15 +149,16 @@ function attachedAt(service: Service, attach: Slot | 'none' | undefined): Partia
 interface Placing {
   readonly description: ServiceDescription
   readonly tries: ReadonlyMap<string, OperationTrie<Spot>>
+  readonly inside: Site['inside']
   readonly faults: Fault[]
 }
 
-function place(text: string, spot: Spot, { description, tries, faults }: Placing): void {
+function place(text: string, spot: Spot, { description, tries, inside, faults }: Placing): void {
   const pattern = parsePattern(text)
   if (typeof pattern === 'string') return // the schema has reported it
   const where = `service ${description.name}: operations.${spot.operation.id}.match`
   for (const host of hostsOf(pattern, description)) {
-    const here = withinHost(pattern, host, description)
+    const here = withinHost(pattern, inside.get(host))
     if (here === undefined) continue
     if (spokenTwice(here, host)) {
       const fix = 'give one of the two another name'
@@ -186,17 +190,20 @@ function place(text: string, spot: Spot, { description, tries, faults }: Placing
  * A pattern for every host as it is at one that holds the name of its first segment: `/{bucket}/{key}` is `/{key}` at
  * `{bucket}.s3.amazonaws.com`, and what is not in a bucket is not there. Undefined: it is not at this host.
  */
-function withinHost(
-  pattern: RequestPattern,
-  host: string,
-  { operations }: ServiceDescription,
-): RequestPattern | undefined {
-  if (pattern.host !== '*' || !isHostPattern(host)) return pattern
-  const isHeld = (name: string | undefined) => name !== undefined && labelNames(host).includes(name)
-  if (isHeld(leadingName(pattern))) return { ...pattern, segments: pattern.segments.slice(1) }
-  const others = Object.values(operations).flatMap(({ match }) => match.map(parsePattern))
-  const isInside = others.some((other) => typeof other === 'object' && other.host === '*' && isHeld(leadingName(other)))
-  return isInside ? undefined : pattern
+function withinHost(pattern: RequestPattern, held: string | undefined): RequestPattern | undefined {
+  if (pattern.host !== '*' || held === undefined) return pattern
+  return leadingName(pattern) === held ? { ...pattern, segments: pattern.segments.slice(1) } : undefined
+}
+
+/** The host and the name that it holds, where patterns for every host begin with it. */
+function heldBy(host: string, { operations }: ServiceDescription): [[host: string, name: string]] | [] {
+  const names = isHostPattern(host) ? labelNames(host) : []
+  const patterns = Object.values(operations).flatMap(({ match }) => match.map(parsePattern))
+  const leading = patterns.flatMap((one) =>
+    typeof one === 'object' && one.host === '*' ? (leadingName(one) ?? []) : [],
+  )
+  const held = names.find((name) => leading.includes(name))
+  return held === undefined ? [] : [[host, held]]
 }
 
 function leadingName({ segments: [first] }: RequestPattern): string | undefined {

@@ -126,7 +126,8 @@ function compile(authority: Authority, index: number): Entry {
 export function isPlaceOf(entry: Entry, endpoint: Endpoint): boolean {
   if (entry.origins !== undefined && !entry.origins.has(originOf(endpoint))) return false
   if (entry.paths === undefined) return true
-  const segments = endpoint.path.slice(1).split('/')
+  const path = entry.origins === undefined ? (endpoint.place ?? endpoint.path) : endpoint.path
+  const segments = path.slice(1).split('/')
   return entry.paths.some((pattern) => pathMatches(pattern, segments))
 }
 
