@@ -125,7 +125,8 @@ export interface Service {
  * come whole or plain.
  */
 export function carriesSecret({ slots }: Pick<Service, 'slots'>): boolean {
-  return slots.some((slot) => slot.in !== 'signature' && slot.in !== 'certificate')
+  // Beside a signature of `hmac` travel the `values` of its credential, such as a passphrase; beside one of AWS nothing that serves alone.
+  return slots.some((slot) => slot.in !== 'certificate' && !(slot.in === 'signature' && slot.scheme === 'aws4'))
 }
 
 /** Memo of a pure function of the hosts. */
@@ -163,6 +164,11 @@ export interface Endpoint {
   readonly port: number
   /** Path that policy decides on: decoded where that is unambiguous, no query. */
   readonly path: string
+  /**
+   * The same as it is at a host that holds no name of the path: `/reports/2026` for `/2026` at `reports.s3.amazonaws.com`. Absent: `path`.
+   * Paths that are said without a host mean this one, so that no other host makes another place of them.
+   */
+  readonly place?: string
   /** Path and query as received, as sent. */
   readonly rawPath: string
   /** Values captured by `{name}` in the operation's path pattern, and in the pattern of its host. */

@@ -7,7 +7,6 @@ import type { Clock } from '../protocol/clock.ts'
 import type { Outbound } from '../protocol/message.ts'
 import { isReadAs } from '../protocol/parameter.ts'
 import { GatewayError } from '../protocol/problem.ts'
-import { withoutField } from '../protocol/raw-headers.ts'
 import type { Secret } from '../protocol/secret.ts'
 import { fill, type HmacConfig, uses } from './hmac-schema.ts'
 import { requireOwnTarget } from './placement.ts'
@@ -125,16 +124,22 @@ function bodyOf({ body, service }: Outbound, { sign: template }: HmacConfig): Bu
   )
 }
 
-/** Without what we are going to write. */
+/** Without what we are going to write, under every name that some server reads as the same (CGI: `X_Sign`; a field behind a `;`). */
 function cleansed({ headers, path }: Outbound, config: HmacConfig): Pick<Outbound, 'headers' | 'path'> {
   const mark = path.indexOf('?')
   const names = Object.keys(config.query)
   const kept = mark === -1 ? [] : path.slice(mark + 1).split('&')
-  const query = kept.filter((field) => !names.some((name) => isReadAs(nameOf(field), name))).join('&')
+  const isOurs = (piece: string) => names.some((name) => isReadAs(nameOf(piece), name))
+  const query = kept.filter((field) => !field.split(';').some(isOurs)).join('&')
+  const fields = new Set(Object.keys(config.headers).map(asRead))
   return {
-    headers: Object.keys(config.headers).reduce((next, name) => withoutField(next, name.toLowerCase()), [...headers]),
+    headers: headers.filter((_, i) => !fields.has(asRead(headers[i - (i % 2)] ?? ''))),
     path: mark === -1 ? path : query === '' ? path.slice(0, mark) : `${path.slice(0, mark)}?${query}`,
   }
+}
+
+function asRead(field: string): string {
+  return field.toLowerCase().replaceAll('_', '-')
 }
 
 function nameOf(field: string): string {

@@ -15,10 +15,13 @@ export function withoutParameter(rawPath: string, name: string): string {
   return kept === '' ? rawPath.slice(0, start) : `${rawPath.slice(0, start)}?${kept}`
 }
 
-/** The value of a Cookie field without cookies of this name; empty when none is left. */
+/**
+ * The value of a Cookie field without cookies of this name; empty when none is left. Servers that follow RFC 2109 begin another cookie at
+ * a comma too.
+ */
 export function withoutCookie(value: string, name: string): string {
   const parts = value.split(';')
-  const kept = parts.filter((part) => !isCookie(part, name))
+  const kept = parts.filter((part) => !part.split(',').some((piece) => isCookie(piece, name)))
   return kept.length === parts.length ? value : kept.join(';').trimStart()
 }
 

@@ -156,6 +156,7 @@ describe('cleanse', () => {
     ['a=1; sid=2; b=3', ['Cookie', 'a=1; b=3']],
     ['sid=2; a=1', ['Cookie', 'a=1']],
     ['sidx=1;a', ['Cookie', 'sidx=1;a']],
+    ['a=1, sid=2; b=3,4', ['Cookie', 'b=3,4']], // RFC 2109
   ])('takes the credential cookie out of %s', (value, headers) => {
     expect(cleansed(['Cookie', value], [{ in: 'cookie', name: 'sid' }]).headers).toEqual(headers)
   })
