@@ -61,8 +61,9 @@ export function readApi(text: string): { api: Api; root: Json } {
       'This is no OpenAPI document. Allowed: OpenAPI 3.0 or 3.1 (`openapi: 3.…`) or Swagger 2 (`swagger: "2.0"`), YAML or JSON.',
     )
   const servers = serversOf(root)
+  const base = servers[0]?.base ?? baseAlone(root)
   const operations = Object.entries(asObject(root.paths) ?? {}).flatMap(([path, item]) =>
-    operationsAt(path, asObject(follow(root, item)) ?? {}, { root, servers }),
+    operationsAt(path, asObject(follow(root, item)) ?? {}, { root, servers, base }),
   )
   return {
     root,
@@ -73,6 +74,8 @@ export function readApi(text: string): { api: Api; root: Json } {
 interface Within {
   readonly root: Json
   readonly servers: readonly Server[]
+  /** Before every path, where its own servers say nothing else. */
+  readonly base: string
 }
 
 function serversOf(root: Json): Server[] {
@@ -84,17 +87,29 @@ function serversOf(root: Json): Server[] {
 function serverList(servers: unknown): Server[] {
   return asList(servers).flatMap((entry) => {
     const server = asObject(entry) ?? {}
-    const written = textOf(server.url) ?? ''
-    const variables = asObject(server.variables) ?? {}
-    const filled = written.replace(
-      /\{([^}]+)\}/g,
-      (_, name: string) => textOf(asObject(variables[name])?.default) ?? name,
-    )
-    const url = URL.parse(filled)
+    const url = URL.parse(filledUrl(server))
     if (url === null || url.protocol !== 'https:' || url.port !== '') return []
-    const isVariable = /^https:\/\/[^/]*\{/.test(written)
-    return [{ host: url.hostname, base: url.pathname.replace(/\/+$/, ''), isVariable }]
+    const isVariable = /^https:\/\/[^/]*\{/.test(textOf(server.url) ?? '')
+    return [{ host: url.hostname, base: baseOf(url), isVariable }]
   })
+}
+
+/** Where no server can be used (`/v2`, `http://…/v2`), the first one still says what stands before the paths. */
+function baseAlone(root: Json): string {
+  const written =
+    root.swagger === undefined ? filledUrl(asObject(asList(root.servers)[0]) ?? {}) : textOf(root.basePath)
+  const url = URL.parse(written ?? '', 'https://relative.invalid')
+  return url === null ? '' : baseOf(url)
+}
+
+const baseOf = (url: URL) => url.pathname.replace(/\/+$/, '')
+
+function filledUrl(server: Json): string {
+  const variables = asObject(server.variables) ?? {}
+  return (textOf(server.url) ?? '').replace(
+    /\{([^}]+)\}/g,
+    (_, name: string) => textOf(asObject(variables[name])?.default) ?? name,
+  )
 }
 
 function schemesOf(root: Json): Scheme[] {
@@ -114,7 +129,7 @@ function schemesOf(root: Json): Scheme[] {
   })
 }
 
-function operationsAt(path: string, item: Json, { root, servers }: Within): ApiOperation[] {
+function operationsAt(path: string, item: Json, { root, servers, base }: Within): ApiOperation[] {
   return METHODS.flatMap((method) => {
     const operation = asObject(item[method])
     if (operation === undefined) return []
@@ -123,7 +138,7 @@ function operationsAt(path: string, item: Json, { root, servers }: Within): ApiO
     return [
       {
         method: method.toUpperCase(),
-        path: `${(own ?? servers[0])?.base ?? ''}${path}`,
+        path: `${own?.base ?? base}${path}`,
         host: own === undefined || own.host === servers[0]?.host ? undefined : own.host,
         id: textOf(operation.operationId),
         tag: textOf(asList(operation.tags)[0]),

@@ -141,6 +141,17 @@ paths:
     expect((await imported({ ...PETS, servers: [] }, '--host', 'api.acme.test')).made.hosts[0]).toBe('api.acme.test')
   })
 
+  it.each([
+    [{ servers: [{ url: '/v2/' }] }],
+    [{ servers: [{ url: 'http://pets.example:8080/v2' }] }],
+    [{ openapi: undefined, swagger: '2.0', servers: undefined, basePath: '/v2' }],
+  ])('keeps what stands before the paths where the server itself is of no use: %j', async (differs) => {
+    const { text } = await imported({ ...PETS, ...differs }, '--host', 'api.acme.test')
+    const patterns = [...text.matchAll(/- [A-Z]+ (\/\S*)/g)].map(([, path]) => path)
+    expect(patterns.length).toBeGreaterThan(3)
+    for (const path of patterns) expect(path).toMatch(/^\/v2\//)
+  })
+
   it('never overwrites a file', async () => {
     await writeFile(join(dir, 'made.yaml'), 'mine')
     await expect(imported(PETS)).rejects.toThrow(/is there already, and is not overwritten/)
