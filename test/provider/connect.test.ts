@@ -45,6 +45,7 @@ function scene(tenant: string, ...polls: Poll[]) {
         if (next instanceof GatewayError) throw next
         return next
       },
+      authorizationUrl: async ({ state }) => `https://id.acme.test/?state=${state}`,
       revoke: async (token) => revoked.push(token.reveal()) > 0,
     }
     const connections = connectionRows(sealed)
@@ -123,4 +124,14 @@ it('shows nothing of one tenant to another that shares its store and keys', asyn
   await expect(other.connect.progress(ticket)).rejects.toMatchObject({ code: 'instruction_invalid' })
   expect(await other.connections.read(ana)).toBeUndefined()
   expect(await other.connections.list()).toEqual([])
+})
+
+it('takes a state with other characters than its own for that of a stranger', async () => {
+  const { connect } = scene('acme')
+  const { ticket } = await connect.begin(ana)
+  const state = new URL(await connect.leave(ticket, 'browser')).searchParams.get('state') ?? ''
+  for (const odd of [`${state.slice(0, -1)}ä`, `${state.slice(0, -1)}\u{20ac}`, state.slice(0, -1), ''])
+    await expect(connect.callback(new URLSearchParams({ state: odd }), 'browser')).rejects.toMatchObject({
+      code: 'instruction_invalid',
+    })
 })
