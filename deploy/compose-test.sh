@@ -48,6 +48,12 @@ for replica in gateway-1 gateway-2 witness postgres; do
   ! docker exec "$id" touch /app/written 2>/dev/null || fail "$replica can write to its root file system"
 done
 
+echo "== the client secret, sealed at replica 1, rotated to the right one, and there for both"
+sealed() { compose exec -T gateway-1 keyless secret "$1" demo-client >/dev/null || fail "secret $1"; }
+head -c 24 /dev/urandom | base64 | sealed set
+compose exec -T upstream cat /demo/client-secret | sealed rotate
+compose exec -T gateway-2 keyless secret list | grep -q '^demo-client' || fail "replica 2 does not list what replica 1 sealed"
+
 echo "== a task, opened at replica 1"
 opened=$(compose exec -T gateway-1 keyless task open --task "read the notes" --scope "demo:notes.list" --json) || fail "task open: $opened"
 task=$(field task <<<"$opened")
