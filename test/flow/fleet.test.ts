@@ -138,7 +138,7 @@ describe.each(['Redis', 'Postgres'])('with the sealed store in %s', (store) => {
 })
 
 describe('when Redis fails over', () => {
-  it('says at the start what a Redis like this would lose, and goes on with whoever takes its place at the same address', async () => {
+  it('says at the start what a Redis like this would lose, and goes on with whoever takes its place at the same address, if need be from nothing', async () => {
     const admins = [primary, secondary].map(({ url }) => new Redis(url)) as [Redis, Redis]
     await admins[0].config('SET', 'maxmemory-policy', 'allkeys-lru')
     await admins[0].config('SET', 'repl-diskless-sync-delay', '0')
@@ -169,6 +169,11 @@ describe('when Redis fails over', () => {
         )
         .toBe(true)
       expect((await call(one, handle, 'notes')).status).toBe(401)
+      const living = await one.openTask('notes:read')
+      await next.flushall()
+      await expect.poll(async () => (await call(two, living.handle, 'notes')).status).toBe(401)
+      const { handle: fresh } = await one.openTask('notes:read')
+      expect((await call(two, fresh, 'notes')).text).toContain('credential_unconfigured')
     } finally {
       for (const admin of admins) admin.disconnect()
       await Promise.all([one.stop(), two.stop()])
