@@ -2,6 +2,7 @@
 import { createPublicKey, verify } from 'node:crypto'
 import { Readable } from 'node:stream'
 import { buffer } from 'node:stream/consumers'
+import { setImmediate as turn } from 'node:timers/promises'
 import { SignatureV4a } from '@smithy/signature-v4a'
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
@@ -12,6 +13,7 @@ import { asymmetricKey } from '../../gateway/provider/aws-asymmetric.ts'
 import { resignedBytes, resignedStream } from '../../gateway/provider/aws-chunks.ts'
 import { resigned } from '../../gateway/provider/aws-resign.ts'
 import { createSigner } from '../../gateway/provider/aws-signer.ts'
+import { Upload } from '../../gateway/upstream/upload.ts'
 import { plain, service } from '../lease/lease.fixture.ts'
 import { type Keys, Sha256, sha256, verifySignature } from '../rig/aws-verifier.ts'
 
@@ -270,7 +272,9 @@ describe('chunks of the S3 documentation', () => {
       ),
     )
   const trailer = `x-amz-checksum-crc32c:sOO8/Q==\r\nx-amz-trailer-signature:${'0'.repeat(64)}\r\n\r\n`
-  const made = new Map(['', trailer].map((end) => [end, framed(end)]))
+  /** As minio-go ends the lines of its trailer. */
+  const ofMinio = trailer.replace('\r\n', '\n\r\n')
+  const made = new Map(['', trailer, ofMinio].map((end) => [end, framed(end)]))
   const frames = (end: string) => made.get(end) as Buffer
   const signatures = (body: Buffer) =>
     [...body.toString('latin1').matchAll(/signature[=:]([0-9a-f]{64})/g)].map(([, one]) => one)
@@ -290,10 +294,10 @@ describe('chunks of the S3 documentation', () => {
     ])
   })
 
-  it('are signed as published, with their trailer', () => {
+  it.each([trailer, ofMinio])('are signed as published, with their trailer: %j', (end) => {
     const seed = '106e2a8a18243abcf37539882f36619c00e2dfc72633413f02d3b74544bfeb8e'
     const terms = { signer: signerOf(keys), stamp, seed, hasTrailer: true, length: 66_560 }
-    expect(signatures(resignedBytes(frames(trailer), terms))).toEqual([
+    expect(signatures(resignedBytes(frames(end), terms))).toEqual([
       'b474d8862b1487a5145d686f57f013e54db672cee1c953b3010fb58501ef5aa2',
       '1c1344b170168f8e65b41376b44b20fe354e373826ccbbe2c1d40a8cae51e5c7',
       '2ca2aba2005185cf7159c6277faf83795951dd77a3a99e6e65d5c9f85863f992',
@@ -302,7 +306,7 @@ describe('chunks of the S3 documentation', () => {
   })
 
   it('pass in any pieces with every byte but the signatures, and the same length', async () => {
-    for (const end of ['', trailer]) {
+    for (const end of ['', trailer, ofMinio]) {
       const terms = { signer: signerOf(keys), stamp, seed: 'a'.repeat(64), hasTrailer: end !== '', length: 66_560 }
       const whole = resignedBytes(frames(end), terms)
       expect(whole.length).toBe(frames(end).length)
@@ -327,6 +331,39 @@ describe('chunks of the S3 documentation', () => {
         { numRuns: 10 },
       )
     }
+  })
+
+  it.each([
+    [64 * 1024, 1024 * 1024],
+    [4 * 1024 * 1024, 12 * 1024 * 1024], // the largest chunk, held until its signature is known, and handed on
+  ])('of %i bytes are held for an upstream that reads slowly, and %i bytes at most', async (size, bound) => {
+    const length = 64 * 1024 * 1024
+    const sparse = Buffer.alloc(64 * 1024)
+    let ahead = 0
+    const sent = function* () {
+      const take = (bytes: Buffer) => {
+        ahead += bytes.length
+        return bytes
+      }
+      for (let at = 0; at < length; at += size) {
+        yield take(Buffer.from(`${size.toString(16)};chunk-signature=${'0'.repeat(64)}\r\n`))
+        for (let of = 0; of < size; of += sparse.length) yield take(sparse)
+        yield take(Buffer.from('\r\n'))
+      }
+      yield take(Buffer.from(`0;chunk-signature=${'0'.repeat(64)}\r\n\r\n`))
+    }
+    const terms = { signer: signerOf(keys), stamp, seed: 'a'.repeat(64), hasTrailer: false, length }
+    const body = resignedStream(Readable.from(sent(), { objectMode: false }), terms)
+    let [most, total] = [0, 0]
+    for await (const bytes of new Upload(body, {})) {
+      most = Math.max(most, ahead)
+      ahead -= bytes.length
+      total += bytes.length
+      await turn()
+    }
+    expect(total).toBeGreaterThan(length)
+    expect(ahead).toBe(0)
+    expect(most).toBeLessThan(bound)
   })
 
   it.each<[string, (body: string) => string]>([
