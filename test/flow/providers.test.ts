@@ -347,7 +347,7 @@ describe('an issuer', () => {
         expect([told.retryAfter, told.shouldRetry], what).toEqual([undefined, 'false'])
         // Of the clients of Elasticsearch none reads another type, and they show a text as it is.
         if (service === 'elasticsearch')
-          expect(told.text).toMatch(/^content-type: application\/json\r$[^]*"error":"The issuer refused/im)
+          expect(told.text).toMatch(/^content-type: application\/json\r$[\s\S]*"error":"The issuer refused/im)
       }
   })
 
