@@ -40,10 +40,28 @@ describe('what the shipped services take for an operation that answers with a cr
     ['google-workspace', 'www.googleapis.com', 'GET', '/drive/v3/files/generateCseToken', 'drive.cse_token'],
     ['datadog', 'api.datadoghq.com', 'POST', '/api/v2/personal_access_tokens', 'keys.mint'],
     ['cloudflare', 'api.cloudflare.com', 'GET', '/client/v4/accounts/a/cfd_tunnel/t/token', 'tunnels.token'],
+    ['twilio', 'api.twilio.com', 'POST', '/2010-04-01/Accounts/AC0/Keys.json', 'keys.mint'],
+    ['telegram', 'api.telegram.org', 'POST', '/bot0:keyless-placeholder/replaceManagedBotToken', 'tokens.mint'],
     ['openai', 'api.openai.com', 'POST', '/v1/realtime/translations/client_secrets', 'realtime.mint'],
   ])('%s: %s %s %s', async (name, host, method, rawPath, id) => {
     const { operation } = (await catalogueOf(name)).locate(inbound({ host, method, rawPath }))
     expect(operation).toMatchObject({ id, returnsSecret: true })
     expect(operation.captures).not.toEqual([])
+  })
+})
+
+describe('telegram', () => {
+  it('is matched without the token in its path, downloads included', async () => {
+    const { locate } = await catalogueOf('telegram')
+    const at = (rawPath: string) => {
+      const { operation, service, path } = locate(inbound({ host: 'api.telegram.org', method: 'GET', rawPath }))
+      return [operation.id, path, service.slots[0]]
+    }
+    expect(at('/bot0:keyless-placeholder/getMe')).toEqual(['bot.read', '/bot/getMe', { in: 'path', prefix: 'bot' }])
+    expect(at('/file/bot0:keyless-placeholder/photos/file_1.jpg')).toEqual([
+      'files.download',
+      '/file/bot/photos/file_1.jpg',
+      { in: 'path', prefix: 'file/bot' },
+    ])
   })
 })
