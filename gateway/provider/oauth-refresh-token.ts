@@ -52,14 +52,15 @@ export function createOauthRefresh(config: OauthRefreshConfig, tools: OauthRefre
         })
       const excess = excessScope(config.scope, answer.scope)
       const refusal = answer.refusal ?? (excess.length === 0 ? undefined : tooWide(server.host, excess))
+      // RFC 6749 §5.1: an answer without `scope` grants exactly what was asked.
+      const scope = answer.scope ?? config.scope
       if (refusal === undefined)
         return {
           secret: answer.accessToken,
           expiresAt: answer.expiresAt,
           ephemeral: true,
-          // RFC 6749 §5.1: an answer without `scope` grants exactly what was asked.
-          ...((answer.scope ?? config.scope) !== undefined && { scope: answer.scope ?? config.scope }),
-        } as Credential
+          ...(scope !== undefined && { scope }),
+        }
       if (config.revoke_access) await server.revoke(answer.accessToken, 'access_token', signal).catch(() => undefined)
       throw refusal
     },
