@@ -17,6 +17,12 @@ export interface ChosenService {
   readonly name: string
   /** Environment variable to read the key from: the one that the service's own tools use. */
   readonly env: string
+  /** Entry of `credentials` that its file names, if not its own name. */
+  readonly credential?: string | undefined
+  /** Example of a host, where each customer has another and there is none for everybody. */
+  readonly host?: string | undefined
+  /** Requests are signed (AWS), so the key is a pair. */
+  readonly isSigned?: boolean
 }
 
 export function initCommand(): Command {
@@ -44,8 +50,8 @@ export async function init({ service = [], dir, force = false }: InitOptions): P
   return [
     `Wrote ${settings} and ${join(dir, SCHEMA_FILE)}.`,
     ...chosen.map(
-      ({ name, env }) =>
-        `  ${name}: the gateway reads its key from ${env}; set it where the gateway runs, not where agents do.`,
+      ({ name, env, host }) =>
+        `  ${name}: the gateway reads its key from ${env}; set it where the gateway runs, not where agents do.${host === undefined ? '' : ` Write your host in the place of ${host}.`}`,
     ),
     'Next:',
     `  keyless start${config}`,
@@ -70,10 +76,21 @@ async function chooseService(name: string): Promise<ChosenService> {
   }
   const described = parse(await readFile(join(shippedServicesDir, `${name}.yaml`), 'utf8')) as {
     placeholders?: Record<string, string>
+    credential?: string
+    hosts: readonly string[]
+    instance?: string
+    slots?: readonly { readonly in: string }[]
   }
   const names = Object.keys(described.placeholders ?? {})
-  const wanted = `${name.toUpperCase()}_TOKEN`
-  return { name, env: names.includes(wanted) ? wanted : (names[0] ?? `${name.toUpperCase()}_API_KEY`) }
+  const variable = name.toUpperCase().replaceAll('-', '_')
+  const wanted = `${variable}_TOKEN`
+  return {
+    name,
+    env: names.includes(wanted) ? wanted : (names[0] ?? `${variable}_API_KEY`),
+    credential: described.credential,
+    host: described.hosts.length === 0 ? described.instance : undefined,
+    isSigned: described.slots?.[0]?.in === 'signature',
+  }
 }
 
 async function isThere(path: string): Promise<boolean> {
@@ -83,10 +100,18 @@ async function isThere(path: string): Promise<boolean> {
   )
 }
 
+function credentialLine({ name, env, credential = name, isSigned = false }: ChosenService): string {
+  if (!isSigned) return `  ${credential}: { provider: static, value: { env: ${env} } }`
+  const source = 'access_key_id: { env: AWS_ACCESS_KEY_ID }, secret_access_key: { env: AWS_SECRET_ACCESS_KEY }'
+  return `  ${credential}: { provider: aws, region: us-east-1, session: none, source: { ${source} } }   # better a role: docs/providers/aws.md`
+}
+
 /** The file as text. Commented lines show the defaults; every uncommented one is in force. */
 export function settingsTemplate(chosen: readonly ChosenService[]): string {
-  const services = chosen.map(({ name }) => name).join(', ')
-  const credentials = chosen.map(({ name, env }) => `  ${name}: { provider: static, value: { env: ${env} } }`)
+  const services = chosen
+    .map(({ name, host }) => (host === undefined ? name : `{ use: ${name}, hosts: [${host}] }`))
+    .join(', ')
+  const credentials = [...new Set(chosen.map(credentialLine))]
   return `# yaml-language-server: $schema=./${SCHEMA_FILE}
 #
 # Keyless settings. Unknown keys are errors; paths are relative to this file; every field: docs/settings.md.

@@ -1,8 +1,10 @@
-import { mkdtemp, readFile, rm, stat, writeFile } from 'node:fs/promises'
+import { mkdtemp, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { init, settingsTemplate } from '../../gateway/cli/init.ts'
+import { loadCatalogue } from '../../gateway/policy/catalogue.ts'
 import { loadSettings, parseSettings, settingsJsonSchema } from '../../gateway/settings.ts'
 
 let dir: string
@@ -32,6 +34,18 @@ describe('keyless init', () => {
       openai: { provider: 'static', value: { env: 'OPENAI_API_KEY' } },
     })
     expect(said).toContain('GITHUB_TOKEN')
+  })
+
+  it('writes for every shipped service what the gateway starts with', async () => {
+    const shippedDir = fileURLToPath(new URL('../../policies/services', import.meta.url))
+    const shipped = (await readdir(shippedDir)).map((file) => file.slice(0, -5))
+    await init({ dir, service: shipped })
+    const { services, credentials } = await loadSettings(join(dir, 'keyless.yaml'))
+    const catalogue = await loadCatalogue({ services, baseDir: dir, shippedDir })
+    expect(catalogue.services.map(({ name }) => name).sort()).toEqual(shipped.sort())
+    for (const { name, credential } of catalogue.services)
+      expect({ name, is: credentials[credential ?? ''] }).not.toEqual({ name, is: undefined })
+    expect(credentials.aws).toMatchObject({ provider: 'aws', session: 'none' })
   })
 
   it('says which service was meant, and writes nothing', async () => {
