@@ -2,13 +2,17 @@
 import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { SignatureV4 } from '@smithy/signature-v4'
 import { Redis } from 'ioredis'
 import { Client } from 'undici'
 import { expect, it } from 'vitest'
+import { throwAwayTls } from '../../deploy/demo/certificate.ts'
+import { Sha256 } from './aws-verifier.ts'
 import { startEcho } from './echo.ts'
 import { startGit } from './git.ts'
 import { run, runOk, start } from './process.ts'
 import { startRedis } from './redis.ts'
+import { startS3 } from './s3.ts'
 
 it('the echo upstream shows the exact bytes it received, over TLS and in clear', async () => {
   const echo = await startEcho()
@@ -71,6 +75,59 @@ it('Redis is real', async () => {
   expect(await redis.get(`${server.prefix}a`)).toBe('1')
   redis.disconnect()
   await server.stop()
+})
+
+it('S3 takes nothing whose signature, hash, length, trailer or checksum is not right', async () => {
+  const tls = await throwAwayTls(['s3.test'])
+  const keys = { accessKeyId: 'AKIATESTOFKEYLESSXYZ', secretAccessKey: 'generated-for-this-test' }
+  const s3 = await startS3({ tls, keys, region: 'eu-west-1', bucket: 'b' })
+  const client = new Client(`https://127.0.0.1:${s3.port}`, { connect: { ca: tls.caPem, servername: 's3.test' } })
+  const put = async (
+    body: string,
+    headers: Record<string, string> = {},
+    secret = keys.secretAccessKey,
+    sent = body,
+  ) => {
+    const credentials = { ...keys, secretAccessKey: secret }
+    const signer = new SignatureV4({
+      credentials,
+      region: 'eu-west-1',
+      service: 's3',
+      sha256: Sha256 as never,
+      uriEscapePath: false,
+    })
+    const request = { method: 'PUT', protocol: 'https:', hostname: 's3.test', path: '/b/k' }
+    const signed = await signer.sign({ ...request, query: {}, headers: { host: 's3.test', ...headers }, body })
+    const answer = await client.request({ method: 'PUT', path: '/b/k', headers: signed.headers, body: sent })
+    await answer.body.dump()
+    return answer.statusCode
+  }
+  const framed = (length: number, trailer = 'x-amz-checksum-crc32') => ({
+    'x-amz-content-sha256': 'STREAMING-UNSIGNED-PAYLOAD-TRAILER',
+    'x-amz-decoded-content-length': String(length),
+    'x-amz-trailer': trailer,
+  })
+  const body = '5\r\nhello\r\n0\r\nx-amz-checksum-crc32:NhCmhg==\r\n\r\n'
+  expect([
+    await put('hello'),
+    await put('hello', { 'x-amz-checksum-crc32': 'NhCmhg==' }),
+    await put(body, framed(5)),
+  ]).toEqual([200, 200, 200])
+  expect(s3.objects.get('k')?.bytes.toString()).toBe('hello')
+  for (const refused of [
+    put('hello', {}, 'another'),
+    put('hello', {}, undefined, 'other'),
+    put('hello', { 'x-amz-checksum-crc32': 'AAAAAA==' }),
+    put('hello', { 'x-amz-checksum-unknown': 'AAAAAA==' }),
+    put(body, framed(6)),
+    put(body, framed(5, 'x-amz-checksum-sha1')),
+    put(body.replace('NhCm', 'AAAA'), framed(5)),
+    put(body.replace('hello', 'hella'), framed(5)),
+  ])
+    expect(await refused).toBe(403)
+  expect(s3.refusals).toHaveLength(8)
+  await client.close()
+  await s3.stop()
 })
 
 it('a child is read, waited for and ended', async () => {
