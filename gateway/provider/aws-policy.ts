@@ -25,7 +25,9 @@ export function sessionPolicy(service: Service, grant: Pick<Grant, 'authority'>,
   const allowed = new Map<string, Set<string>>()
   for (const authority of grant.authority) {
     const operations = service.operations.filter((one) => isCovered(authority, one))
-    for (const [action, resource] of operations.flatMap((one) => needsOf(one, authority, terms)))
+    for (const [action, resource] of operations.flatMap((one) =>
+      needsOf(one, { authority, hosts: service.hosts }, terms),
+    ))
       add(allowed, resource.replace('{partition}', partition), action)
   }
   const text = JSON.stringify({ Version: '2012-10-17', Statement: statements(allowed) })
@@ -40,11 +42,17 @@ export function sessionPolicy(service: Service, grant: Pick<Grant, 'authority'>,
   return text
 }
 
+/** What the grant says, and where the service is. */
+interface Reach {
+  readonly authority: Authority
+  readonly hosts: Service['hosts']
+}
+
 /** Actions and the resources they are about, one pair for each. */
-function needsOf(operation: Operation, authority: Authority, { session_policy }: Terms): [string, string][] {
+function needsOf(operation: Operation, reach: Reach, { session_policy }: Terms): [string, string][] {
   return (operation.iam ?? []).flatMap((need) => {
     const [action = '', template = '*'] = need.split(' ')
-    const places = session_policy === 'grant' ? placesOf(template, operation, authority) : ['*']
+    const places = session_policy === 'grant' ? placesOf(template, operation, reach) : ['*']
     return places.map((place): [string, string] => [action, place])
   })
 }
@@ -73,10 +81,10 @@ function statements(allowed: ReadonlyMap<string, ReadonlySet<string>>): unknown[
 }
 
 /** @param template `arn:{partition}:s3:::{bucket}/{key}`, with names of the operation's patterns, `query.NAME` or `body./POINTER`. */
-function placesOf(template: string, operation: Operation, authority: Authority): readonly string[] {
+function placesOf(template: string, operation: Operation, reach: Reach): readonly string[] {
   const found = new Set<string>()
-  for (const bindings of bindingsOf(operation, authority)) {
-    for (const place of filled(template, bindings, authority.constraints?.params ?? {})) found.add(place)
+  for (const bindings of bindingsOf(operation, reach)) {
+    for (const place of filled(template, bindings, reach.authority.constraints?.params ?? {})) found.add(place)
   }
   return [...found].filter((place) => ![...found].some((other) => other !== place && includes(other, place)))
 }
@@ -87,16 +95,41 @@ function includes(outer: string, inner: string): boolean {
 }
 
 /** Every way in which a pattern of the operation meets a place of the grant. Without places: one way, in which nothing is bound. */
-function bindingsOf(operation: Operation, { paths, locations }: Authority): readonly Bindings[] {
+function bindingsOf(operation: Operation, { authority: { paths, locations }, hosts }: Reach): readonly Bindings[] {
   const patterns = (operation.match ?? [])
     .map((text) => /^\S+ ([^/\s]*)(\/[^\s?]*)/.exec(text))
     .filter((shape) => shape !== null)
   const ways = patterns.flatMap(([, host = '', path = '']) => {
-    const atHosts = locations === undefined ? [NONE] : locations.flatMap((location) => hostBindings(host, location))
-    const atPaths = paths === undefined ? [NONE] : paths.flatMap((pattern) => pathBindings(path, pattern))
-    return atHosts.flatMap((one) => atPaths.map((other) => new Map([...one, ...other])))
+    const atHosts: Site[] =
+      locations === undefined
+        ? [{ bound: NONE, path }]
+        : locations.flatMap((location) =>
+            host === '*'
+              ? [siteAt(location, path, hosts)]
+              : hostBindings(host, location).map((bound) => ({ bound, path })),
+          )
+    return atHosts.flatMap((site) => {
+      const atPaths = paths === undefined ? [NONE] : paths.flatMap((pattern) => pathBindings(site.path, pattern))
+      return atPaths.map((other) => new Map([...site.bound, ...other]))
+    })
   })
   return patterns.length === 0 ? [NONE] : ways
+}
+
+interface Site {
+  readonly bound: Bindings
+  /** Of the operation, as it is there. */
+  readonly path: string
+}
+
+/** `/{bucket}/{key}` is `/{key}` at a host that holds the bucket (`policy/site.ts`). */
+function siteAt(location: string, path: string, hosts: Service['hosts']): Site {
+  const [, leading = ''] = /^\/\{([a-z0-9_]+)\}(?=\/|$)/.exec(path) ?? []
+  const bound = hosts
+    .filter((host) => host.includes('{'))
+    .flatMap((host) => hostBindings(host, location))
+    .find((bindings) => bindings.has(leading))
+  return bound === undefined ? { bound: NONE, path } : { bound, path: path.slice(leading.length + 3) || '/' }
 }
 
 const NONE: Bindings = new Map()
@@ -148,16 +181,21 @@ function filled(
   bindings: Bindings,
   params: Readonly<Record<string, ParameterRule>>,
 ): readonly string[] {
-  let texts: readonly string[] = [template]
-  for (const [whole, name = ''] of template.matchAll(/\{([^{}]+)\}/g)) {
-    if (name === 'partition') continue
-    const values = name.includes('.') ? valuesOf(params[name]) : [bindings.get(name) ?? '*']
+  const last = template.lastIndexOf('}') + 1
+  let end = 0
+  let texts: readonly string[] = ['']
+  // From left to right: what was filled in is not looked at again, whatever braces a grant has.
+  for (const { 0: whole, 1: name = '', index } of template.matchAll(/\{([^{}]+)\}/g)) {
+    const before = template.slice(end, index)
+    end = index + whole.length
+    const values =
+      name === 'partition' ? [whole] : name.includes('.') ? valuesOf(params[name]) : [bindings.get(name) ?? '*']
     // A client may name a resource by its ARN instead of its name.
     texts = texts.flatMap((text) =>
-      values.map((value) => (value.startsWith('arn:') ? value : text.replace(whole, () => value))),
+      values.map((value) => (value.startsWith('arn:') ? value : `${text}${before}${value}`)),
     )
   }
-  return texts
+  return texts.map((text) => `${text}${template.slice(last)}`)
 }
 
 function valuesOf(rule: ParameterRule | undefined): readonly string[] {

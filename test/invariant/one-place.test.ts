@@ -2,6 +2,8 @@
 import { describe, expect, it } from 'vitest'
 import { entriesFor, isPlaceOf } from '../../gateway/protocol/authority.ts'
 import type { Authority } from '../../gateway/protocol/grant.ts'
+import type { Service } from '../../gateway/protocol/service.ts'
+import { sessionPolicy } from '../../gateway/provider/aws-policy.ts'
 import { catalogueOf, inbound } from '../policy/policy.fixture.ts'
 
 const s3 = await catalogueOf('aws-s3')
@@ -41,5 +43,26 @@ describe('a grant of paths in one bucket', () => {
     const pinned = { locations: [`https://${hostOf('reports')}`], paths: ['/2026/**'] }
     expect(isCovered(pinned, hostOf('reports'), '/2026/a')).toBe(true)
     expect(isCovered(pinned, hostOf('victim'), '/2026/a')).toBe(false)
+  })
+})
+
+describe('the session policy of a grant', () => {
+  const resourcesOf = (entry: Pick<Authority, 'paths' | 'locations'>) => {
+    const authority = [{ type: 'call', operations: ['aws-s3:object.get'], ...entry } as Authority]
+    const terms = { session_policy: 'grant', role_arn: 'arn:aws:iam::123456789012:role/x' } as const
+    return JSON.parse(sessionPolicy(s3.service('aws-s3') as Service, { authority }, terms)).Statement[0].Resource
+  }
+
+  it('names the bucket that stands in the host', () => {
+    expect(resourcesOf({ locations: [`https://${hostOf('reports')}`], paths: ['/2026/**'] })).toEqual([
+      'arn:aws:s3:::reports/2026/*',
+    ])
+    expect(resourcesOf({ locations: [`https://${PATH_STYLE}`], paths: ['/reports/**'] })).toEqual([
+      'arn:aws:s3:::reports/*',
+    ])
+  })
+
+  it('takes no braces of a grant for a place of its own', () => {
+    expect(resourcesOf({ paths: ['/{key}/victim/**'] })).toEqual(['arn:aws:s3:::{key}/victim/*'])
   })
 })
