@@ -106,6 +106,7 @@ async function clientAuthentication(
   switch (config.client_auth) {
     case 'private_key_jwt':
       return clientAssertion({
+        owner: config,
         key: await tools.readSecret(config.key, signal),
         kid: config.kid,
         audience: server.issuer,
