@@ -5,20 +5,27 @@ import type { Leases } from './lease/leases.ts'
 import type { PendingRevocation } from './lease/revocations.ts'
 import type { PendingRevocationView, RevokeLeasesBody, WarmBody } from './protocol/control-leases.ts'
 import type { Grant, Human } from './protocol/grant.ts'
+import { nearest } from './protocol/nearest.ts'
 import { GatewayError } from './protocol/problem.ts'
 import { type WarmRooms, warm } from './warm.ts'
 
 interface LeaseHouse {
   readonly audit: Pick<Audit, 'recordUnder' | 'administer'>
-  readonly catalogue: WarmRooms['catalogue']
+  readonly catalogue: WarmRooms['catalogue'] & { readonly services: readonly { readonly name: string }[] }
   readonly grants: Pick<Grants, 'list' | 'task' | 'named'>
   readonly leases: Leases
   readonly policy: WarmRooms['policy']
   readonly nowMs: () => number
 }
 
+interface Configured {
+  readonly tenant: string
+  /** By name. */
+  readonly credentials: Readonly<Record<string, unknown>>
+}
+
 /** What the control door needs of it. */
-export function leaseDoorOf(house: LeaseHouse, tenant: string) {
+export function leaseDoorOf(house: LeaseHouse, { tenant, credentials }: Configured) {
   const warmAll = (grant: Grant, targets: readonly string[]) =>
     Promise.all(targets.map((target) => warm(target, grant, house)))
   return {
@@ -35,12 +42,29 @@ export function leaseDoorOf(house: LeaseHouse, tenant: string) {
     },
     async revoke(body: RevokeLeasesBody, human: Human) {
       const { credential, service } = body
+      // In an incident "0 dropped" would read as "there was none".
+      requireKnown('credential', credential, Object.keys(credentials))
+      if (service !== undefined && house.catalogue.service(service) === undefined)
+        requireKnown(
+          'service',
+          service,
+          house.catalogue.services.map(({ name }) => name),
+        )
       const grants = await grantsOf(body, house.grants, tenant)
       await house.audit.administer('admin.leases_revoked', { tenant, human }, { ...body })
       return house.leases.revoke({ grants, credential, service })
     },
     pending: () => house.leases.pending.map(viewOf),
   }
+}
+
+function requireKnown(what: string, name: string | undefined, known: readonly string[]): void {
+  if (name === undefined || known.includes(name)) return
+  const meant = nearest(name, known)
+  throw new GatewayError(
+    'instruction_invalid',
+    `The settings have no ${what} "${name}".${meant === undefined ? '' : ` Did you mean ${meant}?`} They have: ${known.join(', ') || 'none'}.`,
+  )
 }
 
 function whose(): GatewayError {

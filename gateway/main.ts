@@ -55,7 +55,7 @@ export async function openGateway(settings: Settings, clock: Clock = systemClock
       grants: house.grants,
       identities: house.identities,
       status,
-      leases: leaseDoorOf(house, settings.tenant),
+      leases: leaseDoorOf(house, settings),
       publicLog: house.witnesses.publicLog,
       witness: house.witnesses.witness,
       assertions: house.assertions,

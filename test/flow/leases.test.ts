@@ -131,6 +131,9 @@ it('revokes on demand, and the next call gets another credential', async () => {
     return upstream.sent.at(-1)
   }
   const [note, file] = [await used('/notes/list'), await used('/files/list')]
+  const misspelt = await command('lease', 'revoke', '--service', 'note')
+  expect(misspelt).toMatchObject({ code: expect.not.toSatisfy((code: number) => code === 0) })
+  expect(misspelt.stderr).toContain('no service "note". Did you mean notes?')
   const done = await command('lease', 'revoke', '--service', 'notes')
   expect(done.stdout).toBe('1 credential dropped.\n')
   expect(revoked.map((token) => `Bearer ${token}`)).toContain(note)
