@@ -96,7 +96,8 @@ async function issue(gitlab: Instance, request: IssueRequest, signal: AbortSigna
     secret: new Secret(data.token),
     // Who issued it, and as what, is needed again to end it.
     parts: { path: new Secret(`${path}/${data.id}`) },
-    expiresAt: endsAtS,
+    // An instance may allow no more than an earlier day.
+    expiresAt: Math.min(endsAtS, Date.parse(data.expires_at) / 1000),
     ephemeral: true,
     scope: `${role.id} ${role.scope} ${role.accessLevel}`,
   }

@@ -117,6 +117,12 @@ describe('a token', () => {
     await expect(provider().revoke?.(credential, new AbortController().signal)).rejects.toBeInstanceOf(GatewayError)
   })
 
+  test('ends on the day that GitLab says, where it allows less than was asked for', async () => {
+    nowMs = Date.UTC(2026, 5, 1, 23, 54, 1)
+    gitlab.tamper = (answer) => ({ ...answer, expires_at: '2026-06-02' })
+    expect((await issue(as(READ_SITE))).expiresAt).toBe(Date.UTC(2026, 5, 2) / 1000)
+  })
+
   test.each([
     ['with more scope', { scopes: ['read_api', 'api'] }],
     ['with a higher role', { access_level: 40 }],
