@@ -1,9 +1,11 @@
-import { createSecretKey, randomBytes, randomUUID } from 'node:crypto'
-import { mkdtempSync, rmSync } from 'node:fs'
+import { createSecretKey, generateKeyPairSync, randomBytes, randomUUID } from 'node:crypto'
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { createServer, type RequestListener, type Server } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { text } from 'node:stream/consumers'
+import { jwtVerify } from 'jose'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { systemClock } from '../../gateway/protocol/clock.ts'
 import { Secret } from '../../gateway/protocol/secret.ts'
@@ -22,6 +24,8 @@ const clientSecret = `client-${randomUUID()}`
 const refreshToken = `refresh-${randomUUID()}`
 let server: Server
 let base: string
+/** What the token endpoint was sent, in order. */
+const forms: URLSearchParams[] = []
 
 /** First path segment → how the token endpoint answers. */
 const answers: Readonly<Record<string, { status?: number; json?: object; hangs?: boolean }>> = {
@@ -48,17 +52,18 @@ const answers: Readonly<Record<string, { status?: number; json?: object; hangs?:
 }
 
 beforeAll(async () => {
-  const listener: RequestListener = (request, response) => {
+  const listener: RequestListener = async (request, response) => {
+    forms.push(new URLSearchParams(await text(request)))
     const { status = 200, json, hangs } = answers[request.url?.split('/')[1] ?? ''] ?? { status: 404 }
     if (hangs) return
-    const text =
+    const said =
       json === undefined
         ? ''
         : JSON.stringify({
             ...json,
             ...('access_token' in json && { access_token: `${json.access_token}-${randomUUID()}` }),
           })
-    response.writeHead(status, { 'content-type': 'application/json' }).end(text)
+    response.writeHead(status, { 'content-type': 'application/json' }).end(said)
   }
   server = createServer(listener)
   await new Promise<void>((done) => server.listen(0, '127.0.0.1', done))
@@ -84,6 +89,7 @@ function provider(mood: string, changes: object = {}): Provider {
     addresses: ['127.0.0.1/32'],
     ...changes,
   }
+  if ('key' in changes) delete (settings as { client_secret?: unknown }).client_secret
   const key = createSecretKey(randomBytes(32))
   const keys = { current: async () => ({ id: 0, key }), find: async () => key }
   const sealed = createSealed({
@@ -159,6 +165,16 @@ describe('oauth_refresh_token', () => {
     const { iss, sub } = grant().human
     expect(detail).toContain(`keyless connect mail --for "${iss} ${sub}"`)
     expect(detail).toContain('https://keyless.test/connect/mail')
+  })
+
+  it('proves by a signature who it is, where the client has a key and no secret', async () => {
+    const { privateKey, publicKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' })
+    writeFileSync(join(dir, 'client.pem'), privateKey.export({ type: 'pkcs8', format: 'pem' }))
+    await provider('good', { client_auth: 'private_key_jwt', key: { file: 'client.pem' } }).issue(request, patient())
+    const sent = forms.at(-1)
+    expect(sent?.has('client_secret')).toBe(false)
+    const { payload } = await jwtVerify(sent?.get('client_assertion') ?? '', publicKey, { subject: 'keyless' })
+    expect(payload.aud).toBe(`${base}/good`)
   })
 
   it.each(['slack', 'slack-user'])('takes the tokens of Slack, which are of types of their own: %s', async (mood) => {
