@@ -53,11 +53,10 @@ export function tokenCredential(answer: TokenAnswer, expected: Expected): Creden
     throw unusable(server, 'its expires_in is not a number of seconds')
   const shown = shownBy(token)
   checkShown(shown, expected)
-  const expiresAt = askedAtS + Math.floor(expiresInS)
-  const ends = typeof shown?.exp === 'number' ? Math.min(expiresAt, Math.floor(shown.exp)) : expiresAt
+  const expiresAt = askedAtS + Math.floor(Math.min(expiresInS, shownLifeS(shown, askedAtS)))
   // RFC 6749 §5.1: an answer without `scope` grants exactly what was asked.
   const scope = answer.scope ?? expected.scope
-  return { secret: new Secret(token), expiresAt: ends, ephemeral: true, ...(scope !== undefined && { scope }) }
+  return { secret: new Secret(token), expiresAt, ephemeral: true, ...(scope !== undefined && { scope }) }
 }
 
 /** Scope that was granted but not asked for. Nothing asked: the client's registered scope is what settings chose. */
@@ -85,6 +84,12 @@ function shownBy(token: string): JWTPayload | undefined {
   } catch {
     return undefined // opaque, as most are
   }
+}
+
+/** Seconds that the token says it lives: from its own `iat`, because the issuer's clock is not ours. */
+function shownLifeS(shown: JWTPayload | undefined, nowS: number): number {
+  const { exp, iat } = shown ?? {}
+  return typeof exp === 'number' ? exp - (typeof iat === 'number' ? iat : nowS) : Number.POSITIVE_INFINITY
 }
 
 function checkShown(shown: JWTPayload | undefined, { server, audience, jkt }: Expected): void {
