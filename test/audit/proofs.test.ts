@@ -3,7 +3,7 @@ import { hash } from 'node:crypto'
 import { rm, stat, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import fc from 'fast-check'
-import { beforeAll, describe, expect, it } from 'vitest'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { HashFiles } from '../../gateway/audit/hash-files.ts'
 import * as merkle from '../../gateway/audit/merkle.ts'
 import { type Hashes, openHashes } from '../../gateway/audit/proofs.ts'
@@ -27,6 +27,8 @@ beforeAll(async () => {
   }
   roots.push(frontier.root())
 })
+
+afterAll(() => hashes.close())
 
 const sizes = fc.oneof(
   fc.integer({ min: 1, max: SIZE }),
