@@ -400,9 +400,12 @@ describe('two grants', () => {
     await expect.poll(() => upstream.open).toBe(0)
     const { handle } = await site.gateway.openTask('chat:*')
     const all = await Promise.all(
-      [{ handle }, { handle }, {}].map((changes) => through('reverse route', '/echo', changes)),
+      [{ handle }, { handle }, {}].map(async (changes) => {
+        const ws = await through('reverse route', '/echo', changes)
+        await opened(ws) // before the others: nobody would hear of it afterwards
+        return ws
+      }),
     )
-    for (const ws of all) await opened(ws)
     expect(upstream.open).toBe(3)
     for (const ws of all) ws.terminate()
   })
