@@ -8,7 +8,7 @@ import { type Permit, requirePermit } from './policy/decision.ts'
 import { patternCovers } from './protocol/authority.ts'
 import { type Ask, type Decision, isSingleUse } from './protocol/decision.ts'
 import type { Grant } from './protocol/grant.ts'
-import type { Inbound } from './protocol/message.ts'
+import type { Destination } from './protocol/message.ts'
 import { asGatewayError, GatewayError, type ProblemCode } from './protocol/problem.ts'
 import { type Endpoint, plainHost, type Service } from './protocol/service.ts'
 
@@ -16,7 +16,7 @@ import { type Endpoint, plainHost, type Service } from './protocol/service.ts'
 export interface WarmRooms {
   readonly catalogue: {
     service(name: string): Service | undefined
-    locate(inbound: Inbound): Endpoint
+    locate(inbound: Destination): Endpoint
   }
   readonly policy: { evaluate(ask: Ask): Decision }
   readonly audit: {
@@ -116,8 +116,14 @@ function askAt(url: URL, method: string, grant: Grant, { catalogue, nowMs }: War
   const scheme = url.protocol === 'http:' ? 'http' : 'https'
   const place = { scheme, host: url.hostname, port: Number(url.port || (scheme === 'http' ? 80 : 443)) } as const
   const rawPath = `${url.pathname}${url.search}`
-  const inbound = { ...place, method, rawPath, mode: 'forward', hostHeader: undefined, rawHeaders: [] }
-  const endpoint = catalogue.locate(inbound as unknown as Inbound)
+  const endpoint = catalogue.locate({
+    ...place,
+    method,
+    rawPath,
+    mode: 'forward',
+    hostHeader: undefined,
+    rawHeaders: [],
+  })
   return { grant, endpoint, method, rawPath, sourceAddress: '127.0.0.1', nowMs: nowMs() }
 }
 

@@ -9,7 +9,7 @@ import { basename, isAbsolute, join } from 'node:path'
 import canonicalize from 'canonicalize'
 import { isOperationPattern, patternCovers } from '../protocol/authority.ts'
 import { isHostPattern, overlap, parseHostPattern } from '../protocol/host-pattern.ts'
-import type { Inbound } from '../protocol/message.ts'
+import type { Destination, Inbound } from '../protocol/message.ts'
 import { nearest } from '../protocol/nearest.ts'
 import type { Endpoint, Service } from '../protocol/service.ts'
 import { type Fault, throwFaults } from './fault.ts'
@@ -41,7 +41,7 @@ export interface Catalogue {
    * @throws {GatewayError} `method_refused`, `path_ambiguous`, `target_mismatch`, `host_unmanaged` (a port that the service does
    *   not have), `route_unknown`, `request_malformed`.
    */
-  locate(inbound: Inbound): Endpoint
+  locate(inbound: Destination): Endpoint
   /** The request as it may be recorded (`veil.ts`). */
   veiled(inbound: Inbound): Inbound
   /** Whether at least one operation matches the pattern: `github:*`, `github:issues.*`, `github:issues.read`. */

@@ -1,13 +1,13 @@
 /** Finds the place of one request. Everything read here is controlled by the agent until this has run (H7, H30). */
 import { HostTable, isHostPattern, parseHostPattern } from '../protocol/host-pattern.ts'
-import type { Inbound } from '../protocol/message.ts'
+import type { Destination } from '../protocol/message.ts'
 import { credentialInMergedPath, credentialInPath } from '../protocol/path-slot.ts'
 import { GatewayError } from '../protocol/problem.ts'
 import { type Endpoint, type Operation, plainHost, type Service } from '../protocol/service.ts'
 import { canonicalPath, DEFAULT_PORTS, formatAuthority, parseAuthority } from '../protocol/target.ts'
 import { type Site, type Spot, UNMANAGED } from './site.ts'
 
-export function createLocator(sites: readonly Site[]): (inbound: Inbound) => Endpoint {
+export function createLocator(sites: readonly Site[]): (inbound: Destination) => Endpoint {
   const byName = new Map(sites.map((site) => [site.service.name, site]))
   const byHost = new Map<string, Site[]>()
   const patterns = new HostTable<Spread>()
@@ -58,7 +58,7 @@ interface Place {
   readonly port: number
 }
 
-function locateRoute(inbound: Inbound, byName: ReadonlyMap<string, Site>): Endpoint {
+function locateRoute(inbound: Destination, byName: ReadonlyMap<string, Site>): Endpoint {
   const site = byName.get(inbound.route ?? '')
   const host = site && plainHost(site.service)
   const port = site?.service.ports[0]
@@ -75,7 +75,7 @@ function locateRoute(inbound: Inbound, byName: ReadonlyMap<string, Site>): Endpo
 }
 
 /** RFC 9110 §7.2: the Host field names the same place as the target; behind a shared front it would choose another site. */
-function agreeOnHost(inbound: Inbound, hostHeader: string): void {
+function agreeOnHost(inbound: Destination, hostHeader: string): void {
   const defaultPort = DEFAULT_PORTS[inbound.scheme]
   if (hostHeader === inbound.host && inbound.port === defaultPort) return
   const named = parseAuthority(hostHeader, defaultPort)
@@ -86,7 +86,7 @@ function agreeOnHost(inbound: Inbound, hostHeader: string): void {
   )
 }
 
-function siteAt(inbound: Inbound, candidates: readonly Site[]): Site {
+function siteAt(inbound: Destination, candidates: readonly Site[]): Site {
   const { host, port, scheme } = inbound
   for (const site of candidates) {
     if (!site.service.ports.includes(port)) continue
@@ -103,7 +103,7 @@ function siteAt(inbound: Inbound, candidates: readonly Site[]): Site {
   )
 }
 
-function wrongScheme({ scheme, host }: Inbound, service: Service): GatewayError {
+function wrongScheme({ scheme, host }: Destination, service: Service): GatewayError {
   const usual = DEFAULT_PORTS[service.scheme]
   const place = formatAuthority({ host, port: service.ports[0] ?? usual }, usual)
   return new GatewayError(
@@ -113,7 +113,7 @@ function wrongScheme({ scheme, host }: Inbound, service: Service): GatewayError 
 }
 
 /** @param host as the service has it: its name, or the pattern that it matches. */
-function endpointAt(inbound: Inbound, site: Site, place: Place, host = place.host): Endpoint {
+function endpointAt(inbound: Destination, site: Site, place: Place, host = place.host): Endpoint {
   const { method } = inbound
   const rawPath = withoutCredential(inbound.rawPath, site.service)
   const path = canonicalPath(rawPath)
@@ -187,7 +187,7 @@ function endpoint(rawPath: string, place: Place, spot: Spot, path: string, param
 
 const [UNMANAGED_READ, UNMANAGED_WRITE] = UNMANAGED.operations as readonly [Operation, Operation]
 
-function unmanagedEndpoint(inbound: Inbound): Endpoint {
+function unmanagedEndpoint(inbound: Destination): Endpoint {
   const operation = isSafe(inbound.method) ? UNMANAGED_READ : UNMANAGED_WRITE
   return endpoint(
     inbound.rawPath,

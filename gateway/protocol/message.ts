@@ -97,6 +97,12 @@ export interface Inbound {
   readonly reply: Reply
 }
 
+/** What of a request says where it leads, and as which operation. */
+export type Destination = Pick<
+  Inbound,
+  'mode' | 'method' | 'scheme' | 'host' | 'port' | 'rawPath' | 'rawHeaders' | 'hostHeader' | 'route' | 'content'
+>
+
 export interface Content {
   readonly bytes: Buffer
   /** What the bytes say, read in the one way that every reader agrees on. Undefined: they are no JSON. */
