@@ -4,7 +4,7 @@ import type { Redis } from 'ioredis'
 import { advanceSealingKey, openSealingKeys, removeSealingKeys } from './keys-sealed.ts'
 import type { Clock } from './protocol/clock.ts'
 import { type ReadSecret, readSecret } from './provider/reference.ts'
-import { createSealed, resealAll, type Sealed, type SealedRows } from './provider/sealed.ts'
+import { createSealed, resealAll, type Sealed, type SealedRows } from './provider/sealed/sealed.ts'
 import type { Settings } from './settings.ts'
 
 export interface HouseSealed {
@@ -48,11 +48,11 @@ export function openHouseSealed(settings: Settings, parts: SealedParts): HouseSe
 /** Of one process beside its log; of replicas, which are those with a Redis, in Postgres where there is one: it loses nothing. */
 async function openRows({ dataDir, postgres }: Settings, { redis, clock }: SealedParts): Promise<SealedRows> {
   if (redis === undefined) {
-    const { openSqliteSealed } = await import('./provider/sealed-sqlite.ts')
+    const { openSqliteSealed } = await import('./provider/sealed/sqlite.ts')
     return openSqliteSealed({ path: join(dataDir, 'sealed.sqlite'), clock })
   }
-  if (postgres !== undefined) return (await import('./provider/sealed-postgres.ts')).openPostgresSealed(postgres.url)
-  return (await import('./provider/sealed-redis.ts')).openRedisSealed({ redis })
+  if (postgres !== undefined) return (await import('./provider/sealed/postgres.ts')).openPostgresSealed(postgres.url)
+  return (await import('./provider/sealed/redis.ts')).openRedisSealed({ redis })
 }
 
 function lazily(open: () => Promise<SealedRows>): SealedRows {

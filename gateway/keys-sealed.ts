@@ -7,7 +7,7 @@ import { readdir, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { sealedKeyIn } from './keys.ts'
 import { createOnce, readIfThere, syncDirectory } from './private-file.ts'
-import type { SealingKeys } from './provider/sealed.ts'
+import type { SealingKeys } from './provider/sealed/sealed.ts'
 
 const KEY_BYTES = 32
 const NAME = /^sealed\.([1-9]\d{0,5})\.key$/

@@ -1,7 +1,7 @@
 /** A user name and a password that stand: HTTP Basic, or wherever the service takes the two (parts `username` and `password`). */
 import { z } from 'zod'
 import { Secret } from '../protocol/secret.ts'
-import type { Placement } from './placement.ts'
+import type { Placement } from './placement/placement.ts'
 import type { Provider } from './provider.ts'
 import { type ReadSecret, referenceIdentity, secretReference } from './reference.ts'
 import { credentialTerms } from './terms.ts'

@@ -7,12 +7,12 @@ import type { Clock } from '../protocol/clock.ts'
 import { GatewayError } from '../protocol/problem.ts'
 import { Secret } from '../protocol/secret.ts'
 import { type ElasticsearchConfig, fillRole } from './elasticsearch-schema.ts'
-import { exchange, type IssuerAnswer, isPassing, unavailable } from './issuer-exchange.ts'
-import type { Placement } from './placement.ts'
+import { exchange, type IssuerAnswer, isPassing, unavailable } from './oauth/issuer-exchange.ts'
+import { subjectClaims } from './oauth/subject-claims.ts'
+import type { Placement } from './placement/placement.ts'
 import type { Credential, FetchFor, GuardedFetch, IssueRequest, Provider } from './provider.ts'
 import { type ReadSecret, referenceIdentity } from './reference.ts'
 import { roleKey } from './roles.ts'
-import { subjectClaims } from './subject-claims.ts'
 
 /** Seconds by which the cluster's clock may differ before its answer counts as longer than what was asked. */
 const TOLERANCE_S = 60

@@ -6,7 +6,7 @@
 import { z } from 'zod'
 import type { Clock } from '../protocol/clock.ts'
 import { isExecutable, readPrinted } from './exec-output.ts'
-import type { Placement } from './placement.ts'
+import type { Placement } from './placement/placement.ts'
 import type { Provider } from './provider.ts'
 import { type ReadSecret, referenceIdentity } from './reference.ts'
 import { credentialTerms } from './terms.ts'

@@ -8,13 +8,13 @@ import type { Grant } from '../protocol/grant.ts'
 import { uuidv7 } from '../protocol/id.ts'
 import { GatewayError } from '../protocol/problem.ts'
 import { Secret } from '../protocol/secret.ts'
-import { exchange, type IssuerAnswer, type IssuerRequest, isPassing, unavailable } from './issuer-exchange.ts'
 import type { KubernetesConfig } from './kubernetes-schema.ts'
-import type { Placement } from './placement.ts'
+import { exchange, type IssuerAnswer, type IssuerRequest, isPassing, unavailable } from './oauth/issuer-exchange.ts'
+import { subjectClaims } from './oauth/subject-claims.ts'
+import type { Placement } from './placement/placement.ts'
 import type { Credential, FetchFor, GuardedFetch, IssueRequest, Provider } from './provider.ts'
 import { type ReadSecret, referenceIdentity } from './reference.ts'
 import { roleKey } from './roles.ts'
-import { subjectClaims } from './subject-claims.ts'
 
 /** "must not be less than 10 minutes" (validation of TokenRequest). */
 const LEAST_LIFE_S = 600

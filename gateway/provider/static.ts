@@ -4,7 +4,7 @@
  */
 import { z } from 'zod'
 import { GatewayError } from '../protocol/problem.ts'
-import type { Placement } from './placement.ts'
+import type { Placement } from './placement/placement.ts'
 import type { Provider } from './provider.ts'
 import { type ReadSecret, referenceIdentity, type SecretReference, secretReference } from './reference.ts'
 import { credentialTerms } from './terms.ts'

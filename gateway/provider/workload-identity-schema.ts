@@ -1,10 +1,10 @@
 /** Settings of `workload_identity`: a token endpoint that takes tokens of workloads, in whatever shape its vendor chose. */
 import { z } from 'zod'
 import { textTemplate } from './claims-template.ts'
-import { scope } from './client-schema.ts'
 import { addressRange, endpointUrl, refuseCleartext } from './endpoint-schema.ts'
+import { scope } from './oauth/client-schema.ts'
+import { ownAssertion } from './oauth/token-source.ts'
 import { credentialTerms } from './terms.ts'
-import { ownAssertion } from './token-source.ts'
 
 const pointer = z.string().regex(/^(?:\/[^/]+)+$/, { error: 'is not a JSON pointer such as /access_token' })
 

@@ -1,7 +1,7 @@
 /** What every store of sealed values must do. Run by `test/provider/sealed.test.ts` on SQLite, Redis and PostgreSQL. */
 import fc from 'fast-check'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import type { SealedPlace, SealedRows } from '../../gateway/provider/sealed.ts'
+import type { SealedPlace, SealedRows } from '../../gateway/provider/sealed/sealed.ts'
 
 export interface SealedUnderTest {
   /** A store on the same rows as every other one from this variant: a second replica. */

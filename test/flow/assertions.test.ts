@@ -6,7 +6,7 @@ import { createLocalJWKSet, createRemoteJWKSet, decodeProtectedHeader, type JSON
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { loadKeys, makeKeys, rotateAssertionKeys } from '../../gateway/keys.ts'
 import { createAssertions } from '../../gateway/provider/assertions.ts'
-import { subjectClaims } from '../../gateway/provider/subject-claims.ts'
+import { subjectClaims } from '../../gateway/provider/oauth/subject-claims.ts'
 import { grant } from '../lease/lease.fixture.ts'
 import { manualClock } from '../rig/clock.ts'
 import { startGateway, type TestGateway } from '../rig/gateway.ts'

@@ -3,7 +3,7 @@ import { describe, expect, it } from 'vitest'
 import { entriesFor, isPlaceOf } from '../../gateway/protocol/authority.ts'
 import type { Authority } from '../../gateway/protocol/grant.ts'
 import type { Service } from '../../gateway/protocol/service.ts'
-import { sessionPolicy } from '../../gateway/provider/aws-policy.ts'
+import { sessionPolicy } from '../../gateway/provider/aws/policy.ts'
 import { catalogueOf, inbound } from '../policy/policy.fixture.ts'
 
 const s3 = await catalogueOf('aws-s3')

@@ -10,7 +10,7 @@ import type { Grant } from '../../gateway/protocol/grant.ts'
 import type { Outbound } from '../../gateway/protocol/message.ts'
 import { Secret } from '../../gateway/protocol/secret.ts'
 import type { Endpoint, Service, Slot } from '../../gateway/protocol/service.ts'
-import { createPlacement } from '../../gateway/provider/placement.ts'
+import { createPlacement } from '../../gateway/provider/placement/placement.ts'
 import type { Credential, IssueRequest, Provider } from '../../gateway/provider/provider.ts'
 
 export interface FakeClock extends Clock {

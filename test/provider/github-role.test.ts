@@ -6,8 +6,8 @@ import type { Inbound } from '../../gateway/protocol/message.ts'
 import { GatewayError } from '../../gateway/protocol/problem.ts'
 import { reach } from '../../gateway/protocol/reach.ts'
 import type { Endpoint } from '../../gateway/protocol/service.ts'
-import { type GithubPermissions, isWithin, union } from '../../gateway/provider/github-permissions.ts'
-import { githubRole, parseRole, type RoleTerms } from '../../gateway/provider/github-role.ts'
+import { type GithubPermissions, isWithin, union } from '../../gateway/provider/github/permissions.ts'
+import { githubRole, parseRole, type RoleTerms } from '../../gateway/provider/github/role.ts'
 import { catalogueOf, grant, inbound } from '../policy/policy.fixture.ts'
 
 const CALL: RoleTerms = { per: 'call' }

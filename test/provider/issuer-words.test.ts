@@ -1,8 +1,8 @@
 /** What issuers say is shown to people in terminals and to models in refusals: no more of it than names. */
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
-import { shownDevice } from '../../gateway/provider/device-display.ts'
-import { scopeWords } from '../../gateway/provider/token-credential.ts'
+import { shownDevice } from '../../gateway/provider/connection/device-display.ts'
+import { scopeWords } from '../../gateway/provider/oauth/token-credential.ts'
 
 describe('scope that nobody asked for', () => {
   it('is named as far as it is a name, and counted', () => {

@@ -3,7 +3,7 @@ import { describe, expect, test } from 'vitest'
 import { GatewayError } from '../../gateway/protocol/problem.ts'
 import { Secret } from '../../gateway/protocol/secret.ts'
 import type { Slot } from '../../gateway/protocol/service.ts'
-import { createPlacement } from '../../gateway/provider/placement.ts'
+import { createPlacement } from '../../gateway/provider/placement/placement.ts'
 import { plain, service } from '../lease/lease.fixture.ts'
 
 const slots: readonly Slot[] = [

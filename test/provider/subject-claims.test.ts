@@ -1,6 +1,6 @@
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
-import { type Actor, subjectClaims } from '../../gateway/provider/subject-claims.ts'
+import { type Actor, subjectClaims } from '../../gateway/provider/oauth/subject-claims.ts'
 import { grant } from '../lease/lease.fixture.ts'
 
 const agentIds = fc.uniqueArray(fc.webUrl(), { minLength: 1, maxLength: 9 })

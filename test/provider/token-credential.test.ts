@@ -2,7 +2,7 @@
 import fc from 'fast-check'
 import { UnsecuredJWT } from 'jose'
 import { expect, test } from 'vitest'
-import { tokenCredential } from '../../gateway/provider/token-credential.ts'
+import { tokenCredential } from '../../gateway/provider/oauth/token-credential.ts'
 
 const server = 'https://id.acme.test'
 const askedAtS = 1_800_000_000

@@ -5,7 +5,7 @@
  */
 import { createHash, createHmac, createPublicKey, verify } from 'node:crypto'
 import { SignatureV4 } from '@smithy/signature-v4'
-import { asymmetricKey } from '../../gateway/provider/aws-asymmetric.ts'
+import { asymmetricKey } from '../../gateway/provider/aws/asymmetric.ts'
 
 export interface Received {
   readonly method: string
