@@ -131,6 +131,7 @@ export async function buildHouse(settings: Settings, clock: Clock, outlook: Outl
     upstream,
     ...record,
     refusals: refusalsIn(catalogue),
+    approvals: { approved: () => undefined }, // whoever asks for an approval is refused by `requirePermit`
     nowMs: () => clock.nowMs(),
     close: () => opened.disposeAsync(),
   }

@@ -5,6 +5,7 @@
 import type { CallEvent, Receipt } from './audit/event.ts'
 import type { Lease } from './lease/lease.ts'
 import { type Permit, requirePermit } from './policy/decision.ts'
+import type { Approved } from './protocol/approval.ts'
 import type { Ask, Decision, Obligations } from './protocol/decision.ts'
 import type { Grant } from './protocol/grant.ts'
 import type { AnswerHead, Inbound, Outbound, Outcome, Reply, TurnedAway } from './protocol/message.ts'
@@ -38,7 +39,14 @@ export interface RequestRooms {
     /** What the call carried, added to every budget of bytes above it. Never throws. */
     settle(permit: Permit, traffic: Traffic): void
   }
-  readonly policy: { evaluate(ask: Ask): Decision }
+  readonly policy: { evaluate(ask: Ask): Decision | Promise<Decision> }
+  readonly approvals: {
+    /**
+     * What lets this very request through, where the decision takes an approval; undefined where it does not.
+     * @throws {GatewayError} `approval_required` while there is none, `approval_denied`, …
+     */
+    approved(call: Decided): Approved | undefined | Promise<Approved | undefined>
+  }
   readonly leases: { acquire(permit: Permit, receipt: Receipt, inbound: Inbound): Lease | Promise<Lease> }
   readonly upstream: {
     inspect(inbound: Inbound, endpoint: Endpoint, obligations: Obligations): Inspection | undefined
@@ -51,6 +59,14 @@ export interface RequestRooms {
   }
   readonly refusals: { write(inbound: Inbound, refusal: GatewayError, endpoint: Endpoint | undefined): void }
   readonly nowMs: () => number
+}
+
+/** A call that policy has decided on. */
+export interface Decided {
+  readonly inbound: Inbound
+  readonly grant: Grant
+  readonly endpoint: Endpoint
+  readonly decision: Decision
 }
 
 interface Allowance {
@@ -68,13 +84,14 @@ export async function serveRequest(inbound: Inbound, house: RequestRooms): Promi
     const told = asked.service.saysInForms === true ? await withForm(inbound, house) : inbound
     const endpoint = event.located(told === inbound ? asked : house.catalogue.locate(told))
     const whole = await said(told, grant, endpoint, house) // 4 saying what, if that counts
-    const decision = event.decided(house.policy.evaluate(ask(whole, grant, endpoint, house))) // 5 may it
-    const permit = requirePermit(grant, endpoint, decision) // 6 or a refusal
-    const inspection = event.inspected(house.upstream.inspect(whole, endpoint, decision.obligations)) // 7 no credential but ours
-    using meter = meterOf(permit, await house.grants.debit(permit), house) // 8 budgets: a call before it is made, bytes as they pass
-    const receipt = await event.commit() // 9 durable, or stop
-    using lease = event.leased(await house.leases.acquire(permit, receipt, whole)) // 10 credential, unseen
-    const plain = cleanse(whole, permit, meter, inspection) // 11 strip every credential slot, then attach
+    const decision = event.decided(await house.policy.evaluate(ask(whole, grant, endpoint, house))) // 5 may it
+    const approved = event.approved(await house.approvals.approved({ inbound: whole, grant, endpoint, decision })) // 6 does somebody agree
+    const permit = requirePermit(grant, endpoint, decision, approved) // 7 or a refusal
+    const inspection = event.inspected(house.upstream.inspect(whole, endpoint, decision.obligations)) // 8 no credential but ours
+    using meter = meterOf(permit, await house.grants.debit(permit), house) // 9 budgets: a call before it is made, bytes as they pass
+    const receipt = await event.commit() // 10 durable, or stop
+    using lease = event.leased(await house.leases.acquire(permit, receipt, whole)) // 11 credential, unseen
+    const plain = cleanse(whole, permit, meter, inspection) // 12 strip every credential slot, then attach
     const outbound = await lease.attach(plain)
     const burn = () => event.burnt(lease.burn(plain)) // nobody uses it any more, and the log says so
     const outcome = await house.upstream.forward(
@@ -82,10 +99,10 @@ export async function serveRequest(inbound: Inbound, house: RequestRooms): Promi
       inbound.reply,
       (answer) => lease.reissue(plain, answer),
       burn,
-    ) // 12 guarded dial, stream, scrub; burn at once what came back
-    event.closed(outcome) // 13 what became of it
+    ) // 13 guarded dial, stream, scrub; burn at once what came back
+    event.closed(outcome) // 14 what became of it
   } catch (cause) {
-    house.refusals.write(inbound, await event.refused(asGatewayError(cause)), event.endpoint) // 14 one writer of refusals
+    house.refusals.write(inbound, await event.refused(asGatewayError(cause)), event.endpoint) // 15 one writer of refusals
   }
 }
 

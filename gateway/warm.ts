@@ -18,7 +18,7 @@ export interface WarmRooms {
     service(name: string): Service | undefined
     locate(inbound: Destination): Endpoint
   }
-  readonly policy: { evaluate(ask: Ask): Decision }
+  readonly policy: { evaluate(ask: Ask): Decision | Promise<Decision> }
   readonly audit: {
     recordUnder(kind: 'lease.warmed', grant: Grant, facts: Record<string, string | string[]>): Promise<Receipt>
   }
@@ -67,7 +67,7 @@ export async function warm(target: string, grant: Grant, rooms: WarmRooms): Prom
 
 async function warmOne(ask: Ask, { policy, audit, leases }: WarmRooms): Promise<boolean> {
   const { grant, endpoint } = ask
-  const decision = policy.evaluate(ask) // 1 may it
+  const decision = await policy.evaluate(ask) // 1 may it
   const permit = requirePermit(grant, endpoint, decision) // 2 or a refusal
   if (isSingleUse(decision)) throw singleUse(endpoint)
   if (leases.holds(permit)) return false

@@ -2,6 +2,7 @@
  * One event per call or instruction, opened before the first possible refusal, filled as knowledge grows, committed once
  * before a credential is attached, closed exactly once. A `Receipt` exists only after the decision is durable.
  */
+import type { Approved } from '../protocol/approval.ts'
 import type { Clock } from '../protocol/clock.ts'
 import type { Decision } from '../protocol/decision.ts'
 import type { Grant, Human } from '../protocol/grant.ts'
@@ -39,6 +40,7 @@ export interface CallEvent {
   located(endpoint: Endpoint): Endpoint
   authenticated(grant: Grant): Grant
   decided(decision: Decision): Decision
+  approved(approved: Approved | undefined): Approved | undefined
   /** @throws {GatewayError} `audit_unavailable` when the entry cannot be made durable. */
   commit(): Promise<Receipt>
   /** What it finds in the request by then is recorded with the end of the call. */
@@ -92,6 +94,7 @@ export class RecordedCall implements CallEvent {
   #endpoint: Endpoint | undefined
   #grant: Grant | undefined
   #decision: Decision | undefined
+  #approved: Approved | undefined
   #lease: LeaseFacts | undefined
   #fate: string | undefined
   #inspection: Sighted | undefined
@@ -123,6 +126,11 @@ export class RecordedCall implements CallEvent {
   decided(decision: Decision): Decision {
     this.#decision = decision
     return decision
+  }
+
+  approved(approved: Approved | undefined): Approved | undefined {
+    this.#approved = approved
+    return approved
   }
 
   async commit(): Promise<Receipt> {
@@ -195,6 +203,7 @@ export class RecordedCall implements CallEvent {
       endpoint: this.#endpoint,
       grant: this.#grant,
       decision: this.#decision,
+      approved: this.#approved,
       refusal,
     })
   }

@@ -4,6 +4,7 @@
  * the result equal to the `canonicalize` package for all inputs. No secret, header value or body comes in here, and of the
  * query only a keyed hash.
  */
+import type { Approved } from '../protocol/approval.ts'
 import type { Decision } from '../protocol/decision.ts'
 import type { Grant } from '../protocol/grant.ts'
 import type { Inbound, Outcome } from '../protocol/message.ts'
@@ -32,6 +33,8 @@ export interface CallFacts {
   readonly endpoint: Endpoint | undefined
   readonly grant: Grant | undefined
   readonly decision: Decision | undefined
+  /** Absent: it took none. */
+  readonly approved?: Approved | undefined
   /** Present: the call is refused, whatever policy said. */
   readonly refusal: GatewayError | undefined
 }
@@ -90,9 +93,10 @@ function writeOutcome(paper: Letterhead, result: CallResult, limits: Limits): Dr
   }
 }
 
-function verdict({ decision, refusal }: CallFacts, limits: Limits) {
+function verdict({ decision, approved, refusal }: CallFacts, limits: Limits) {
   const ttl = decision?.obligations.ttlS
   return {
+    approval: approved?.id,
     cause: traced(refusal, limits),
     code: refusal?.code,
     detail: refusal && cut(refusal.detail, limits.prose),

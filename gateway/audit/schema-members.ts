@@ -100,6 +100,7 @@ export const client = z
 
 export const decision = whole(
   z.strictObject({
+    approval: text('Id of the approval that let it through.').optional(),
     effect: z.enum(['allow', 'deny']),
     code: text('Why it is refused: a code of docs/errors.md.').optional(),
     detail: text('The same in words, as the caller was told.').optional(),

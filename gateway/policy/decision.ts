@@ -3,6 +3,7 @@
  * file has seen; `leases.acquire` asks for one, which makes any other order a type error. Pure.
  */
 
+import type { Approved } from '../protocol/approval.ts'
 import type { Decision } from '../protocol/decision.ts'
 import type { Grant } from '../protocol/grant.ts'
 import { GatewayError } from '../protocol/problem.ts'
@@ -30,11 +31,18 @@ export type Permit = IssuedPermit
 
 /**
  * The permit for an allowed call.
- * @throws {GatewayError} with the decision's own code and detail when the decision is anything but a clean allow.
+ * @throws {GatewayError} with the decision's own code and detail when the decision is anything but a clean allow;
+ *   `approval_required` when it takes an approval, and there is none.
  */
-export function requirePermit(grant: Grant, endpoint: Endpoint, decision: Decision): Permit {
+export function requirePermit(grant: Grant, endpoint: Endpoint, decision: Decision, approved?: Approved): Permit {
   if (decision.effect !== 'allow' || decision.errors.length > 0) {
     throw new GatewayError(decision.code ?? 'policy_denied', decision.detail)
+  }
+  if (decision.obligations.approval !== undefined && approved === undefined) {
+    throw new GatewayError(
+      'approval_required',
+      `${endpoint.operation.name} has to be approved by somebody. Make the call itself: it asks for that.`,
+    )
   }
   return new IssuedPermit(grant, endpoint, decision)
 }

@@ -1,4 +1,5 @@
 /** The policy decision point's answer and what it obliges the gateway to do. */
+import type { ApprovalTerms } from './approval.ts'
 import type { Grant, Level } from './grant.ts'
 import type { ProblemCode } from './problem.ts'
 import type { Endpoint } from './service.ts'
@@ -13,6 +14,8 @@ export interface Obligations {
   readonly maxDepth?: number
   /** Credentials that are not ours in a request: written down, or refused. Absent: one in a slot is removed, others pass. */
   readonly foreignCredentials?: 'log' | 'refuse'
+  /** Somebody has to approve this very request first. */
+  readonly approval?: ApprovalTerms
 }
 
 /** Everything a decision may depend on. Missing context denies. */

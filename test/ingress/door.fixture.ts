@@ -166,6 +166,7 @@ function rooms({ calls, refused, upstream, state, clock }: Backing): RequestRoom
           : { effect: 'allow', code: undefined, detail: '', ...rest }
       },
     },
+    approvals: { approved: () => undefined },
     leases: { acquire: () => lease() },
     upstream: { inspect: () => undefined, forward: (outbound, reply) => forward(outbound, reply, upstream.port) },
     refusals: { write: writeRefusal },
@@ -186,6 +187,7 @@ function callEvent(inbound: Inbound, refused: { id: string; code: string }[]): C
     },
     authenticated: (given) => given,
     decided: (decision) => decision,
+    approved: (approved) => approved,
     commit: async () => ({ event: inbound.id, seq: 0 }) as Receipt,
     inspected: (given) => given,
     leased: (given) => given,
