@@ -65,6 +65,7 @@ export function writeOauthError(
       keyless_code: refusal.code,
       remedy: problems[refusal.code].remedy,
       instance: request.id,
+      ...refusal.advice,
     })
 }
 

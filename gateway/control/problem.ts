@@ -6,6 +6,8 @@ export function writeProblem(request: FastifyRequest, reply: FastifyReply, refus
   const { status: told, title, remedy } = problems[refusal.code]
   const status = told === 407 ? 401 : told // nobody stands in between here: what is missing is missing at this door
   if (status === 401) void reply.header('www-authenticate', 'Bearer, DPoP') // RFC 9110 §15.5.2
+  if (refusal.retryAfterMs !== undefined)
+    void reply.header('retry-after', String(Math.ceil(refusal.retryAfterMs / 1000)))
   void reply
     .status(status)
     .header('keyless-error', refusal.code)
@@ -20,6 +22,7 @@ export function writeProblem(request: FastifyRequest, reply: FastifyReply, refus
       code: refusal.code,
       remedy,
       instance: request.id,
+      ...refusal.advice,
     })
 }
 

@@ -2,11 +2,12 @@
  * Bodies of refusals in the shape that a service's own clients display (docs/clients.md). The members of the problem
  * document travel inside where the shape leaves room for them. Pure.
  */
+import { type Advice, adviceWords } from '../protocol/advice.ts'
 import type { ProblemCode, Remedy } from '../protocol/problem.ts'
 import type { Dialect } from '../protocol/service.ts'
 
 /** RFC 9457 members, with ours. */
-export interface ProblemBody {
+export interface ProblemBody extends Advice {
   readonly type: string
   readonly title: string
   readonly status: number
@@ -100,9 +101,11 @@ function xml({ status }: ProblemBody, root: string): RenderedProblem {
   return { status, contentType: 'application/xml', text: `<?xml version="1.0" encoding="UTF-8"?>\n${root}` }
 }
 
-/** One line that stands alone: what happened, and the word to look up. */
-export function sentence({ title, detail, code, instance }: ProblemBody): string {
-  return `${title}: ${detail} (keyless ${code}, ${instance})`
+/** One line that stands alone: what happened, what to do about it, and the word to look up. */
+export function sentence(problem: ProblemBody): string {
+  const { title, detail, code, instance } = problem
+  const advice = adviceWords(problem)
+  return `${title}: ${detail}${advice === '' ? '' : ` ${advice}`} (keyless ${code}, ${instance})`
 }
 
 function told(problem: ProblemBody): { readonly message: string } {
@@ -110,8 +113,8 @@ function told(problem: ProblemBody): { readonly message: string } {
 }
 
 /** The problem as members of an `error` object; `type` there is the API's own word. */
-function inner({ title, status, detail, code, remedy, instance }: ProblemBody, type: string): object {
-  return { type, code, title, status, detail, remedy, instance }
+function inner({ type: _, ...problem }: ProblemBody, type: string): object {
+  return { type, ...problem }
 }
 
 function anthropicType(status: number): string {
@@ -127,8 +130,12 @@ function slackStatus(status: number): number {
 }
 
 /** AIP-193: `reason` and `metadata` are strings for programs. */
-function googleMembers({ status, detail, code, remedy, instance, title }: ProblemBody): object {
-  const reason = { reason: code.toUpperCase(), domain: 'keyless', metadata: { code, title, detail, remedy, instance } }
+function googleMembers({ status, type: _, ...problem }: ProblemBody): object {
+  const { code } = problem
+  const metadata = Object.fromEntries(
+    Object.entries(problem).map(([name, value]) => [name, typeof value === 'string' ? value : JSON.stringify(value)]),
+  )
+  const reason = { reason: code.toUpperCase(), domain: 'keyless', metadata }
   return {
     code: status,
     status: GOOGLE_STATUSES[status] ?? (status < 500 ? 'FAILED_PRECONDITION' : 'INTERNAL'),

@@ -7,7 +7,7 @@ import type { Socket } from 'node:net'
 import type { Readable } from 'node:stream'
 import { DPOP_ALGORITHMS } from '../protocol/identity.ts'
 import type { Inbound, Reply } from '../protocol/message.ts'
-import { asGatewayError, GatewayError, type ProblemCode, problems } from '../protocol/problem.ts'
+import { asGatewayError, GatewayError, type ProblemCode, problems, type Remedy } from '../protocol/problem.ts'
 import type { Dialect, Endpoint } from '../protocol/service.ts'
 import type { RequestRooms } from '../request.ts'
 import { renderProblem } from './dialect.ts'
@@ -102,7 +102,7 @@ function compose(inbound: Inbound, refusal: GatewayError, dialect: Dialect) {
   const { code, detail } = refusal
   const { title, remedy, proxyError, status: tabled } = problems[code]
   const status = tabled === 407 || code in PROOF_ERRORS ? adapted(inbound) : tabled
-  const body = { type: typeOf(code), title, status, detail, code, remedy, instance: inbound.id }
+  const body = { type: typeOf(code), title, status, detail, code, remedy, instance: inbound.id, ...refusal.advice }
   const grpcType = status === 407 ? undefined : grpcTypeOf(fieldValue(inbound.rawHeaders, 'content-type'))
   const rendered = grpcType === undefined ? renderProblem(body, dialect) : renderGrpc(body, grpcType)
   const headers = [
@@ -119,7 +119,7 @@ function compose(inbound: Inbound, refusal: GatewayError, dialect: Dialect) {
   else headers.push(...rendered.headers) // without content: gRPC's
   if (remedy !== 'retry') headers.push('x-should-retry', 'false')
   // RFC 9110 §10.2.3
-  else if (refusal.retryAfterMs !== undefined)
+  if (refusal.retryAfterMs !== undefined && isPassing(remedy))
     headers.push('Retry-After', String(Math.ceil(refusal.retryAfterMs / 1000)))
   if (rendered.status === 407) headers.push('Proxy-Authenticate', proofChallenge(inbound, code) ?? PROXY_CHALLENGE)
   if (rendered.status === 401) headers.push('WWW-Authenticate', proofChallenge(inbound, code) ?? SLOT_CHALLENGE)
@@ -127,6 +127,11 @@ function compose(inbound: Inbound, refusal: GatewayError, dialect: Dialect) {
   if (rendered.status === 426) headers.push(...upgradeFields(inbound))
   if (rendered.status === 405) headers.push('Allow', 'GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS') // RFC 9110 §15.5.6
   return { status: rendered.status, headers, text: rendered.text }
+}
+
+/** What time, or a human, may change. An SDK does not wait for the latter by itself: `x-should-retry` says so. */
+function isPassing(remedy: Remedy): boolean {
+  return remedy === 'retry' || remedy === 'request_approval'
 }
 
 /** `Connection` is ours to write here, so a close has to be in it: what the agent asked for, or what no handshake is ends with. */

@@ -3,6 +3,8 @@
  * keeps this table, `docs/errors.md` and the types equal.
  */
 
+import type { Advice } from './advice.ts'
+
 /** What the caller can do about it (DESIGN §13). */
 export type Remedy =
   | 'retry'
@@ -167,12 +169,15 @@ export class GatewayError extends Error {
   retryAfterMs?: number | undefined
   /** Where in the request a credential stands that is not ours to send: for the record, which names no value either. */
   sightings?: readonly { readonly rule: string; readonly where: string }[]
+  /** What the agent may do about it, for the answer. */
+  advice?: Advice
 
-  constructor(code: ProblemCode, detail: string, o?: ErrorOptions & Pick<GatewayError, 'retryAfterMs'>) {
+  constructor(code: ProblemCode, detail: string, o?: ErrorOptions & Pick<GatewayError, 'retryAfterMs' | 'advice'>) {
     super(detail, o)
     this.name = 'GatewayError'
     this.code = code
     if (o?.retryAfterMs !== undefined) this.retryAfterMs = o.retryAfterMs
+    if (o?.advice !== undefined) this.advice = o.advice
   }
 
   get detail(): string {
