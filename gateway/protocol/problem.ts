@@ -44,6 +44,13 @@ export const problems = {
   constraint_unmet: row(403, 'http_request_denied', 'ask_grantor', 'A constraint of the grant is not met'),
   limit_exceeded: row(403, 'http_request_denied', 'ask_grantor', 'A budget of the grant or of one above it is used up'),
   approval_required: row(403, 'http_request_denied', 'request_approval', 'Somebody has to approve this call first'),
+  approval_denied: row(
+    403,
+    'http_request_denied',
+    'ask_grantor',
+    'Somebody was asked to approve this call and said no',
+  ),
+  approval_expired: row(403, 'http_request_denied', 'request_approval', 'Nobody approved this call in time'),
   task_suspended: row(403, 'http_request_denied', 'renew_grant', 'The task is suspended'),
   host_unmanaged: row(403, 'http_request_denied', 'fix_configuration', 'No service covers this host'),
   foreign_credential: row(
@@ -141,6 +148,9 @@ export const problems = {
     'fix_request',
     'An attestation is not in the bytes that were signed over',
   ),
+  approval_unknown: row(404, 'http_request_error', 'fix_request', 'No such approval'),
+  approver_refused: row(403, 'http_request_denied', 'ask_grantor', 'This human cannot decide on the approval'),
+  approval_closed: row(409, 'http_request_error', 'fix_request', 'The approval is decided or over already'),
   step_unknown: row(404, 'http_request_error', 'fix_request', 'No such step of the task'),
   invalid_details: row(400, 'http_request_denied', 'fix_request', 'The authorization details cannot be understood'),
   invalid_target: row(
