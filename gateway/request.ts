@@ -57,7 +57,10 @@ export interface RequestRooms {
       leaked: () => void,
     ): Promise<Outcome>
   }
-  readonly refusals: { write(inbound: Inbound, refusal: GatewayError, endpoint: Endpoint | undefined): void }
+  readonly refusals: {
+    /** Never fails. @param grant of the agent that is told, if that is known: what it may do instead is told along. */
+    write(inbound: Inbound, refusal: GatewayError, endpoint?: Endpoint, grant?: Grant): void | Promise<void>
+  }
   readonly nowMs: () => number
 }
 
@@ -102,7 +105,7 @@ export async function serveRequest(inbound: Inbound, house: RequestRooms): Promi
     ) // 13 guarded dial, stream, scrub; burn at once what came back
     event.closed(outcome) // 14 what became of it
   } catch (cause) {
-    house.refusals.write(inbound, await event.refused(asGatewayError(cause)), event.endpoint) // 15 one writer of refusals
+    await house.refusals.write(inbound, await event.refused(asGatewayError(cause)), event.endpoint, event.grant) // 15 one writer of refusals
   }
 }
 
@@ -122,7 +125,8 @@ async function said(inbound: Inbound, grant: Grant, { service, operation }: Endp
   return whole
 }
 
-function ask(inbound: Inbound, grant: Grant, endpoint: Endpoint, house: RequestRooms): Ask {
+/** What policy is asked about a call. */
+export function ask(inbound: Inbound, grant: Grant, endpoint: Endpoint, house: Pick<RequestRooms, 'nowMs'>): Ask {
   const { method, rawPath, client, content } = inbound
   const traceId = inbound.trace === undefined ? undefined : traceIdOf(inbound.trace)
   return {
@@ -159,7 +163,7 @@ export async function admitTunnel(inbound: Inbound, house: RequestRooms): Promis
     return true
   } catch (cause) {
     const event = house.audit.openCall(house.catalogue.veiled(inbound))
-    house.refusals.write(inbound, await event.refused(asGatewayError(cause)), undefined)
+    await house.refusals.write(inbound, await event.refused(asGatewayError(cause)))
     return false
   }
 }

@@ -37,6 +37,7 @@ interface Sighted {
 export interface CallEvent {
   readonly id: string
   readonly endpoint: Endpoint | undefined
+  readonly grant: Grant | undefined
   located(endpoint: Endpoint): Endpoint
   authenticated(grant: Grant): Grant
   decided(decision: Decision): Decision
@@ -111,6 +112,10 @@ export class RecordedCall implements CallEvent {
 
   get endpoint(): Endpoint | undefined {
     return this.#endpoint
+  }
+
+  get grant(): Grant | undefined {
+    return this.#grant
   }
 
   located(endpoint: Endpoint): Endpoint {

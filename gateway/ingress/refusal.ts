@@ -61,7 +61,7 @@ export function writeRefusal(inbound: Inbound, refusal: GatewayError, endpoint: 
 export async function turnAway(inbound: Inbound, cause: unknown, rooms: RequestRooms): Promise<void> {
   try {
     const event = rooms.audit.openCall(inbound)
-    rooms.refusals.write(inbound, await event.refused(asGatewayError(cause)), undefined)
+    await rooms.refusals.write(inbound, await event.refused(asGatewayError(cause)))
   } catch {
     inbound.reply.destroy()
   }

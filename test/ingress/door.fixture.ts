@@ -181,6 +181,7 @@ function callEvent(inbound: Inbound, refused: { id: string; code: string }[]): C
     get endpoint() {
       return endpoint
     },
+    grant: undefined,
     located(found) {
       endpoint = found
       return found
