@@ -19,11 +19,11 @@ import { openHouseExports } from './house-export.ts'
 import { gaugesOf } from './house-metrics.ts'
 import { type HouseRecords, openHouseRecords } from './house-records.ts'
 import { connectRedis } from './house-redis.ts'
+import { openRefusals } from './house-refusals.ts'
 import { type HouseSealed, openHouseSealed } from './house-sealed.ts'
 import { openWitnesses, type Witnesses } from './house-witness.ts'
 import { createIdentities } from './identity/identities.ts'
 import { authorityTerms, type CertificateAuthority, loadAuthority } from './ingress/certificate.ts'
-import { writeRefusal } from './ingress/refusal.ts'
 import { type InstructionRooms, serveInstruction } from './instruction.ts'
 import { type Keys, loadKeys } from './keys.ts'
 import type { Leases } from './lease/leases.ts'
@@ -35,8 +35,6 @@ import { makePrivate, requireWritable } from './private-file.ts'
 import type { Clock } from './protocol/clock.ts'
 import { uuidv7 } from './protocol/id.ts'
 import type { Identities } from './protocol/identity.ts'
-import type { Inbound } from './protocol/message.ts'
-import type { Endpoint } from './protocol/service.ts'
 import type { PublishedAssertions } from './provider/assertions.ts'
 import type { Exports } from './records/export/exports.ts'
 import type { RequestRooms } from './request.ts'
@@ -130,7 +128,7 @@ export async function buildHouse(settings: Settings, clock: Clock, outlook: Outl
     secrets,
     upstream,
     ...record,
-    refusals: refusalsIn(catalogue),
+    refusals: openRefusals({ catalogue, policy, nowMs: () => clock.nowMs(), askAt: undefined }),
     approvals: { approved: () => undefined }, // whoever asks for an approval is refused by `requirePermit`
     nowMs: () => clock.nowMs(),
     close: () => opened.disposeAsync(),
@@ -166,21 +164,6 @@ async function begin(settings: Settings, { bundle, catalogue, metrics, reading, 
   const index = () => reading.records?.state?.lag
   metrics.add(...gaugesOf({ dir: auditDir(settings), ...parts, index }))
   await recordLoaded(parts.audit, settings, { bundle, catalogue })
-}
-
-function refusalsIn(catalogue: Catalogue): RequestRooms['refusals'] {
-  return {
-    write: (inbound, refusal, endpoint) => writeRefusal(inbound, refusal, endpoint ?? placeOf(catalogue, inbound)),
-  }
-}
-
-/** Where an unauthenticated request wanted to go, only so that its refusal is worded as the clients of that service show it. */
-function placeOf(catalogue: Catalogue, inbound: Inbound): Endpoint | undefined {
-  try {
-    return catalogue.locate(inbound)
-  } catch {
-    return undefined // it is refused already
-  }
 }
 
 /** They cost time to load, so only where a policy asks what credentials a request carries. */

@@ -1,0 +1,120 @@
+/**
+ * The part of the composition root that words refusals: in the dialect of where the request was going, with what its agent may do
+ * instead. That is worked out once a call is refused and recorded, for agents that are known, and no oftener than is worth it.
+ */
+import { writeRefusal } from './ingress/refusal.ts'
+import { candidates } from './policy/alternatives.ts'
+import type { Advice, Alternative } from './protocol/advice.ts'
+import type { Decision } from './protocol/decision.ts'
+import type { Grant } from './protocol/grant.ts'
+import type { Inbound } from './protocol/message.ts'
+import { type GatewayError, type ProblemCode, problems } from './protocol/problem.ts'
+import type { Endpoint } from './protocol/service.ts'
+import { ask, type RequestRooms } from './request.ts'
+
+/** Of these candidates as many are evaluated, and so many are told. */
+const MOST_ASKED = 12
+const MOST_TOLD = 4
+/** Refusals of one agent in a second that are told alternatives: who asks faster than that reads none of them. */
+const PER_SECOND = 10
+
+interface Rooms extends Pick<RequestRooms, 'nowMs'> {
+  readonly catalogue: { locate(inbound: Inbound): Endpoint }
+  readonly policy: RequestRooms['policy']
+  /** Where an agent may ask for access. Undefined: nowhere. */
+  readonly askAt: string | undefined
+}
+
+export function openRefusals(rooms: Rooms): RequestRooms['refusals'] {
+  const isWorthIt = paceOf(rooms.nowMs)
+  return {
+    async write(inbound, refusal, endpoint, grant) {
+      if (grant !== undefined) {
+        const advice = await adviceOn(inbound, refusal, { endpoint, grant, rooms, isWorthIt }).catch(() => ({})) // it is refused either way
+        refusal.advice = { ...refusal.advice, ...advice }
+      }
+      writeRefusal(inbound, refusal, endpoint ?? placeOf(rooms.catalogue, inbound))
+    },
+  }
+}
+
+/** Where an unauthenticated request wanted to go, only so that its refusal is worded as the clients of that service show it. */
+function placeOf(catalogue: Rooms['catalogue'], inbound: Inbound): Endpoint | undefined {
+  try {
+    return catalogue.locate(inbound)
+  } catch {
+    return undefined // it is refused already
+  }
+}
+
+interface Around {
+  readonly endpoint: Endpoint | undefined
+  readonly grant: Grant
+  readonly rooms: Rooms
+  isWorthIt(agent: string): boolean
+}
+
+async function adviceOn(
+  inbound: Inbound,
+  { code }: GatewayError,
+  { endpoint, grant, rooms, isWorthIt }: Around,
+): Promise<Advice> {
+  const { askAt } = rooms
+  const isAuthority = problems[code].remedy === 'ask_grantor' || problems[code].remedy === 'request_approval'
+  if (!isAuthority) return {}
+  const isInsteadOf = endpoint !== undefined && !BUDGETS.has(code) && isWorthIt(grant.agent.id)
+  const instead = isInsteadOf ? await alternatives(inbound, grant, endpoint, rooms) : []
+  return {
+    ...(instead.length > 0 && { instead }),
+    ...(problems[code].remedy === 'ask_grantor' &&
+      askAt !== undefined && {
+        how_to_ask: { method: 'POST', url: askAt, body: { event: inbound.id, reason: '<why your task needs it>' } },
+      }),
+  }
+}
+
+/** What is spent is spent for the other operations as well. */
+const BUDGETS: ReadonlySet<ProblemCode> = new Set(['limit_exceeded'])
+
+async function alternatives(
+  inbound: Inbound,
+  grant: Grant,
+  endpoint: Endpoint,
+  rooms: Rooms,
+): Promise<readonly Alternative[]> {
+  const found: Alternative[] = []
+  for (const candidate of candidates(endpoint, grant, MOST_ASKED)) {
+    const { method, request, endpoint: other } = candidate
+    const { upgrade: _, content: __, ...plain } = inbound
+    const asked = ask({ ...plain, method, rawPath: other.rawPath }, grant, other, rooms)
+    const decision = await rooms.policy.evaluate(asked)
+    if (!isAllowed(decision)) continue
+    const { name, access } = other.operation
+    found.push({
+      operation: name,
+      access,
+      request,
+      ...(decision.obligations.approval && { needs_approval: true as const }),
+    })
+    if (found.length === MOST_TOLD) break
+  }
+  return found
+}
+
+function isAllowed({ effect, errors }: Decision): boolean {
+  return effect === 'allow' && errors.length === 0
+}
+
+/** A count per agent, forgotten every second. */
+function paceOf(nowMs: () => number): (agent: string) => boolean {
+  let second = 0
+  const counts = new Map<string, number>()
+  return (agent) => {
+    const now = Math.floor(nowMs() / 1000)
+    if (now !== second) counts.clear()
+    second = now
+    const count = (counts.get(agent) ?? 0) + 1
+    counts.set(agent, count)
+    return count <= PER_SECOND
+  }
+}
