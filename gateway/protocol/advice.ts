@@ -2,8 +2,6 @@
  * What a refusal tells an agent besides why: what it may do instead, whom to ask and how, which approval it waits for. Members of the
  * answer, spelled as on the wire. Says only what the agent's own grant would let it find out by trying. Pure.
  */
-import type { Access } from './service.ts'
-
 /** The approval that this very request waits for, or waited for in vain. */
 export interface ApprovalNotice {
   /** UUIDv7 */
@@ -18,7 +16,7 @@ export interface ApprovalNotice {
 export interface Alternative {
   /** `github:issues.read` */
   readonly operation?: string
-  readonly access?: Access
+  readonly access?: 'read' | 'write' | 'admin'
   /** Method and path, with names in braces where the refused request does not say what belongs there. */
   readonly request?: string
   /** Somebody has to approve it first. */
