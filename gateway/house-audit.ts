@@ -47,14 +47,17 @@ export function bodyHashesOf({ audit }: Settings, { record }: Keys): BodyHashes 
   return audit.bodyHashes === 'all' ? { requests: start, answers: start } : { requests: start }
 }
 
-/** What decides from now on: by digest, so that it can be compared with what was reviewed. */
-export async function recordLoaded(audit: Audit, settings: Settings, { bundle, catalogue }: Loaded): Promise<void> {
-  const { file, tenant, written } = settings
+/** By digest, so that it can be compared with what was reviewed. */
+export async function recordSettings(audit: Audit, { file, tenant, written }: Settings): Promise<void> {
   await audit.record('settings.loaded', tenant, {
     digest: written.digest,
     file: file ?? null,
     names: [...written.names],
   })
+}
+
+/** What decides from now on. */
+export async function recordPolicy(audit: Audit, tenant: string, { bundle, catalogue }: Loaded): Promise<void> {
   await audit.record('policy.loaded', tenant, {
     policy_set: bundle.digest,
     policies: bundle.policies.length,

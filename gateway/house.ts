@@ -11,12 +11,13 @@ import { createGrants, type Grants } from './grant/grants.ts'
 import type { GrantStore } from './grant/store.ts'
 import { openRedisStore } from './grant/store-redis.ts'
 import { openSqliteStore } from './grant/store-sqlite.ts'
-import { auditDir, bodyHashesOf, openAudit, openHumans, recordLoaded } from './house-audit.ts'
+import { auditDir, bodyHashesOf, openAudit, openHumans, recordSettings } from './house-audit.ts'
 import { keepFresh } from './house-authority.ts'
 import type { HouseConnect } from './house-connect.ts'
 import { openHouseCredentials } from './house-credentials.ts'
 import { openHouseExports } from './house-export.ts'
 import { gaugesOf } from './house-metrics.ts'
+import { type HousePolicy, openHousePolicy } from './house-policy.ts'
 import { type HouseRecords, openHouseRecords } from './house-records.ts'
 import { connectRedis } from './house-redis.ts'
 import { openRefusals } from './house-refusals.ts'
@@ -27,10 +28,8 @@ import { authorityTerms, type CertificateAuthority, loadAuthority } from './ingr
 import { type InstructionRooms, serveInstruction } from './instruction.ts'
 import { type Keys, loadKeys } from './keys.ts'
 import type { Leases } from './lease/leases.ts'
-import { type Bundle, loadBundle } from './policy/bundle.ts'
 import { type Catalogue, loadCatalogue } from './policy/catalogue.ts'
-import { createPolicy, type Policy } from './policy/evaluation.ts'
-import { createRegions } from './policy/regions.ts'
+import type { LivePolicy } from './policy/live.ts'
 import { makePrivate, requireWritable } from './private-file.ts'
 import type { Clock } from './protocol/clock.ts'
 import { uuidv7 } from './protocol/id.ts'
@@ -40,7 +39,6 @@ import type { Exports } from './records/export/exports.ts'
 import type { RequestRooms } from './request.ts'
 import type { Settings } from './settings.ts'
 import { createUpstream, type Upstream } from './upstream/forward.ts'
-import { loadSecretRules, type SecretRules } from './upstream/secret-rules.ts'
 
 export interface House extends RequestRooms, InstructionRooms {
   readonly assertions: PublishedAssertions
@@ -49,7 +47,8 @@ export interface House extends RequestRooms, InstructionRooms {
   readonly exports: Exports
   readonly grants: Grants
   readonly identities: Identities
-  readonly policy: Policy
+  readonly policy: LivePolicy
+  readonly policies: HousePolicy
   readonly leases: Leases
   readonly upstream: Upstream
   readonly authority: CertificateAuthority
@@ -77,8 +76,9 @@ export async function buildHouse(settings: Settings, clock: Clock, outlook: Outl
   await requireWritable(settings.dataDir)
   const { services, shippedServicesDir: shippedDir, baseDir } = settings
   const catalogue = await loadCatalogue({ services, shippedDir, baseDir })
-  const bundle = await loadBundle({ paths: settings.policies, catalogue })
-  const policy = createPolicy({ bundle, tenant: settings.tenant, regionsOf: createRegions(settings.regions) })
+  const removed = () => {}
+  const policies = await openHousePolicy(settings, { catalogue, clock, removed })
+  const { live: policy } = policies
   const keys = await loadKeys(settings.keysDir, clock)
   const authority = await loadAuthority(settings.keysDir, clock, authorityTerms(settings.ca, catalogue.services))
   // Closed in reverse order, also when a later room cannot be built: the log last, so that it records what the others still say.
@@ -92,9 +92,9 @@ export async function buildHouse(settings: Settings, clock: Clock, outlook: Outl
   const { readSecret } = secrets
   const store = opening.adopt(openStore(settings, redis, clock), async (room) => room.close())
   const watch: Grants['watch'] = (grant, cut) => grants.watch(grant, cut) // built below: identities need the upstream first
-  const secretRules = await rulesFor(bundle)
   const hashes = bodyHashesOf(settings, keys)
   const isClosed = outlook.isControlAddress
+  const secretRules = () => policies.secretRules
   const made = createUpstream({ ...settings.upstream, clock, secretRules, hashes, isClosed, watch })
   const upstream = opening.adopt(made, (room) => room.close())
   const reading = opening.adopt(await openHouseRecords(settings, { keys, audit, readSecret }), (room) => room.close())
@@ -107,12 +107,12 @@ export async function buildHouse(settings: Settings, clock: Clock, outlook: Outl
   const leases = opening.adopt(credentials.leases, (room) => room.close())
   const identities = buildIdentities(settings, { upstream, store, keys, clock })
   const grants: Grants = buildGrants(settings, {
-    ...{ store, identities, keys, catalogue, policy, clock },
+    ...{ store, identities, keys, catalogue, policies, clock },
     serveOffline: (token, tenant) =>
       serveInstruction({ kind: 'grant.present', id: uuidv7(clock.nowMs()), tenant, token }, { audit, grants, policy }),
     onEnded: (grant) => leases.purge(grant),
   })
-  await begin(settings, { ...record, exports, reading, bundle, catalogue, leases })
+  await begin(settings, { ...record, exports, reading, policies, leases })
   const opened = opening.move()
   return {
     ...credentials,
@@ -122,6 +122,7 @@ export async function buildHouse(settings: Settings, clock: Clock, outlook: Outl
     grants,
     identities,
     keys,
+    policies,
     policy,
     reading,
     redis,
@@ -155,21 +156,14 @@ async function openRecord(settings: Settings, { opening, keys, clock, outlook }:
   return { audit, metrics, personal, witnesses }
 }
 
-type Begun = Pick<House, 'audit' | 'metrics' | 'witnesses' | 'exports' | 'reading' | 'catalogue' | 'leases'> & {
-  readonly bundle: Bundle
-}
+type Begun = Pick<House, 'audit' | 'metrics' | 'witnesses' | 'exports' | 'reading' | 'policies' | 'leases'>
 
 /** What was loaded is in the log, and who scrapes is told how that is doing. */
-async function begin(settings: Settings, { bundle, catalogue, metrics, reading, ...parts }: Begun) {
+async function begin(settings: Settings, { policies, metrics, reading, ...parts }: Begun) {
   const index = () => reading.records?.state?.lag
   metrics.add(...gaugesOf({ dir: auditDir(settings), ...parts, index }))
-  await recordLoaded(parts.audit, settings, { bundle, catalogue })
-}
-
-/** They cost time to load, so only where a policy asks what credentials a request carries. */
-async function rulesFor({ policies }: Bundle): Promise<SecretRules | undefined> {
-  const isAsked = policies.some(({ obligations }) => obligations.foreignCredentials !== undefined)
-  return isAsked ? loadSecretRules() : undefined
+  await recordSettings(parts.audit, settings)
+  await policies.begin(parts.audit)
 }
 
 /** Shared by the replicas through Redis; of one process, beside its log. */
@@ -199,9 +193,9 @@ function buildIdentities({ trust, publicUrl, tenant }: Settings, { upstream, sto
 
 type GrantsOptions = Parameters<typeof createGrants>[0]
 type GrantParts = Pick<GrantsOptions, 'store' | 'clock' | 'serveOffline' | 'onEnded'> &
-  Pick<House, 'identities' | 'keys' | 'catalogue' | 'policy'>
+  Pick<House, 'identities' | 'keys' | 'catalogue' | 'policies'>
 
-function buildGrants(settings: Settings, { identities, keys, catalogue, policy, ...parts }: GrantParts): Grants {
+function buildGrants(settings: Settings, { identities, keys, catalogue, policies, ...parts }: GrantParts): Grants {
   return createGrants({
     tenant: settings.tenant,
     identities,
@@ -209,11 +203,11 @@ function buildGrants(settings: Settings, { identities, keys, catalogue, policy, 
     issuer: settings.publicUrl,
     signing: keys.grantKeys,
     storeKey: keys.store,
-    agents: settings.agents,
+    agents: policies.agents,
     knowsOperation: (pattern) => catalogue.knows(pattern),
     ...settings.grants,
     limits: settings.limits,
-    policySet: policy.digest,
+    policySet: () => policies.live.digest,
     ...parts,
   })
 }

@@ -10,6 +10,7 @@ import { createSecretWork } from './house-secrets.ts'
 import { openProxyDoor, type ProxyDoor } from './ingress/listener.ts'
 import { serveInstruction } from './instruction.ts'
 import { type Clock, systemClock } from './protocol/clock.ts'
+import type { PolicyView } from './protocol/control-policy.ts'
 import type { ReadyView, ServiceView, StatusView } from './protocol/control-status.ts'
 import type { Grant } from './protocol/grant.ts'
 import { uuidv7 } from './protocol/id.ts'
@@ -32,6 +33,8 @@ export interface Gateway {
   readonly warnings: readonly string[]
   /** As `GET /status` answers. */
   status(): Promise<StatusView>
+  /** Read agents and policies again. @throws {GatewayError} `policy_rejected`: then nothing has changed. */
+  reload(): Promise<PolicyView>
   /** Stop accepting, finish what is in flight, seal the log. Idempotent. */
   stop(): Promise<void>
 }
@@ -55,6 +58,7 @@ export async function openGateway(settings: Settings, clock: Clock = systemClock
       grants: house.grants,
       identities: house.identities,
       status,
+      policies: house.policies,
       leases: leaseDoorOf(house, settings),
       publicLog: house.witnesses.publicLog,
       witness: house.witnesses.witness,
@@ -92,6 +96,7 @@ export async function openGateway(settings: Settings, clock: Clock = systemClock
       house,
       warnings: await warningsOf(settings, house),
       status,
+      reload: () => house.policies.reload(undefined),
       stop: once(() => close({ house, control, proxy, reaper })),
     }
   } catch (cause) {
@@ -166,8 +171,8 @@ async function statusOf(settings: Settings, house: House, ports: Ports, clock: C
     now: Math.floor(clock.nowMs() / 1000),
     services: await Promise.all(house.catalogue.services.map((service) => viewOf(service, settings, house))),
     secret_env: settings.secretEnv,
-    agents: settings.agents.map((agent) => agent.id),
-    default_agent: settings.agents[0].id,
+    agents: [...house.policies.agents.keys()],
+    default_agent: house.grants.defaults.agent ?? null,
     redis: { configured: house.redis !== undefined, ok: isRedisReady(house) },
     audit: auditOf(settings, house),
   }

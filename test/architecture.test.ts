@@ -24,6 +24,7 @@ const HEIGHTS: Readonly<Record<string, number>> = {
   'house-export.ts': 6,
   'house-leases.ts': 7,
   'house-metrics.ts': 6,
+  'house-policy.ts': 6,
   'house-records.ts': 6,
   'house-redis.ts': 5,
   'house-refusals.ts': 6.5,

@@ -25,18 +25,6 @@ export const ownKinds: Readonly<Record<string, Kind>> = {
       }),
     },
   },
-  'policy.loaded': {
-    written: 'at start',
-    members: {
-      ...own,
-      facts: facts({
-        policy_set: text('Digest of policies, schema and services.'),
-        policies: count('How many.'),
-        files: texts('Where from.'),
-        services: texts('Services that are known.'),
-      }),
-    },
-  },
   'admin.personal_forgotten': {
     written: 'before the key of a human is destroyed',
     members: {

@@ -23,6 +23,7 @@ import {
   trace,
 } from './schema-members.ts'
 import { type Kind, ownKinds } from './schema-own.ts'
+import { policyKinds } from './schema-policy.ts'
 
 const own = { gw, tenant }
 const call = { ...own, req, trace: trace.optional(), ...perhapsBehind }
@@ -150,6 +151,7 @@ export const kinds: Readonly<Record<string, Kind>> = {
     },
   },
   ...ownKinds,
+  ...policyKinds,
 }
 
 /** Kind → what an entry of it must be. */

@@ -18,6 +18,7 @@ import type {
 } from '../protocol/control.ts'
 import type { BegunView, ConnectBody, ConnectionView, ProgressView, SecretsView } from '../protocol/control-connect.ts'
 import type { PendingRevocationView, RevokeLeasesBody, WarmBody, WarmedView } from '../protocol/control-leases.ts'
+import type { PolicyView } from '../protocol/control-policy.ts'
 import type { StatusView } from '../protocol/control-status.ts'
 import { GatewayError, type ProblemCode, problems } from '../protocol/problem.ts'
 
@@ -82,6 +83,9 @@ export interface ControlClient {
   connections(): Promise<readonly ConnectionView[]>
   /** `revoked`: at its server; null where that offers nothing. */
   disconnect(body: ConnectBody): Promise<{ readonly revoked: boolean | null }>
+  policy(): Promise<PolicyView>
+  /** Agents and policies are read again. @throws {GatewayError} `policy_rejected` */
+  reloadPolicy(): Promise<PolicyView>
   status(): Promise<StatusView>
   /** Have credentials lie ready. @throws {GatewayError} `task_unknown`, `grant_invalid`, … */
   warm(body: WarmBody): Promise<readonly WarmedView[]>
@@ -129,6 +133,8 @@ export function controlClient(socketPath: string): ControlClient {
     connections: async () => ((await call('GET', '/connections')) as { connections: ConnectionView[] }).connections,
     disconnect: async (body) =>
       (await call('POST', '/connections/disconnect', body)) as { readonly revoked: boolean | null },
+    policy: async () => (await call('GET', '/policy')) as PolicyView,
+    reloadPolicy: async () => (await call('POST', '/policy/reload', {})) as PolicyView,
     status: async () => (await call('GET', '/status')) as StatusView,
     warm: async (body) => ((await call('POST', '/leases/warm', body)) as { warmed: WarmedView[] }).warmed,
     revokeLeases: async (body) => ((await call('POST', '/leases/revoke', body)) as { revoked: number }).revoked,

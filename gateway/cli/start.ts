@@ -4,6 +4,7 @@
  */
 import { existsSync } from 'node:fs'
 import { Command } from 'commander'
+import type { PolicyView } from '../protocol/control-policy.ts'
 import type { ServiceView, StatusView } from '../protocol/control-status.ts'
 import type { Settings } from '../settings.ts'
 import { hideMemory, requireHidden } from './exposure.ts'
@@ -14,6 +15,8 @@ export interface Running {
   readonly control: string
   readonly warnings: readonly string[]
   status(): Promise<StatusView>
+  /** @throws {GatewayError} `policy_rejected` */
+  reload(): Promise<PolicyView>
   stop(): Promise<void>
 }
 
@@ -44,6 +47,7 @@ async function serve(openGateway: OpenGateway, config: string | undefined): Prom
   const stopped = stopSignal()
   const exposed = await hideMemory()
   const gateway = await openGateway(settings)
+  onHangUp(gateway)
   const { services } = await gateway.status()
   process.stdout.write(
     `Keyless is up.\n${doors(gateway, settings)}${served(services, settings.file)}\nCtrl-C stops it.\n`,
@@ -112,6 +116,17 @@ function lowered(sentence: string): string {
   return sentence.charAt(0).toLowerCase() + sentence.slice(1)
 }
 
+/** SIGHUP, where nobody's terminal has gone: agents and policies are read again. */
+function onHangUp(gateway: Running): void {
+  if (hasTerminal()) return
+  process.on('SIGHUP', () => {
+    gateway.reload().then(
+      ({ policies, policy_set }) => process.stderr.write(`keyless: ${policies} policies decide, ${policy_set}\n`),
+      (cause: Error) => process.stderr.write(`keyless: warning: ${cause.message}\n`),
+    )
+  })
+}
+
 /** Resolves at the first SIGINT or SIGTERM; a second one ends the process at once, for whoever cannot wait for the drain. */
 function stopSignal(): Promise<void> {
   const { promise, resolve } = Promise.withResolvers<void>()
@@ -124,5 +139,10 @@ function stopSignal(): Promise<void> {
   }
   process.on('SIGINT', stop)
   process.on('SIGTERM', stop)
+  if (hasTerminal()) process.on('SIGHUP', stop) // it is gone
   return promise
+}
+
+function hasTerminal(): boolean {
+  return process.stdin.isTTY || process.stdout.isTTY || process.stderr.isTTY
 }

@@ -24,6 +24,7 @@ import { addLifeRoutes } from './life-routes.ts'
 import { addLogRoutes, type LogDoor } from './log-routes.ts'
 import { addOauthRoutes, type OauthDoor } from './oauth-routes.ts'
 import { addPersonalRoutes, type PersonalDoor } from './personal-routes.ts'
+import { addPolicyRoutes, type PolicyDoor } from './policy-routes.ts'
 import { refusalOf, writeProblem } from './problem.ts'
 import { addPublicRoutes, type PublicDoor } from './public-routes.ts'
 import { createReaders } from './reader.ts'
@@ -54,6 +55,8 @@ export interface ControlDoorOptions
     Omit<RecordsDoor, 'records'> {
   /** Undefined: there is no index, and no routes for it. */
   readonly records: RecordsDoor['records'] | undefined
+  /** Undefined: no routes for the policies in force. */
+  readonly policies?: PolicyDoor['policies']
   /** Undefined: no routes for credentials. */
   readonly leases?: LeaseDoor['leases']
   /** Who may read the log over TCP: name → SHA-256 of the token. */
@@ -102,6 +105,7 @@ export async function openControlDoor(o: ControlDoorOptions): Promise<ControlDoo
     addPersonalRoutes(app, o)
     if (o.leases) addLeaseRoutes(app, { ...o, leases: o.leases })
     addSecretRoutes(app, o)
+    if (o.policies) addPolicyRoutes(app, { ...o, policies: o.policies })
     addConnectRoutes(app, o)
     if (records) addRecordsRoutes(app, { ...o, records }, undefined)
   }

@@ -41,7 +41,8 @@ export interface GrantsOptions {
   /** 32 bytes, seals what is stored of grants and tasks. */
   readonly storeKey: KeyObject
   readonly identities: Pick<Identities, 'human' | 'workload' | 'client'>
-  readonly agents: readonly Agent[]
+  /** Registered agents by id, the default one first. Looked at whenever one is asked for: who is not in it any more acts no more. */
+  readonly agents: ReadonlyMap<string, Agent>
   /** Does the catalogue have at least one operation under this pattern? */
   knowsOperation(pattern: string): boolean
   readonly ttl: { readonly defaultS: number; readonly maxS: number }
@@ -51,8 +52,8 @@ export interface GrantsOptions {
   readonly heartbeatS: number
   /** Calls of one agent at once. */
   readonly limits: SeatLimits
-  /** Digest of the policies in force. */
-  readonly policySet: string
+  /** Digest of the policies in force now. */
+  policySet(): string
   readonly clock: Clock
   /** Key of the root token of an AAT chain. Default: nobody is trusted with one. */
   chainKey?(root: AatRoot): KeyObject | undefined | Promise<KeyObject | undefined>
@@ -106,8 +107,7 @@ export interface Grants {
 }
 
 export function createGrants(o: GrantsOptions): Grants {
-  const { store, clock, tenant } = o
-  const agents = new Map(o.agents.map((agent) => [agent.id, agent]))
+  const { store, clock, tenant, agents } = o
   const records = createRecords(o.storeKey)
   const seal = createTokenSeal({ issuer: o.issuer, keys: o.signing })
   const present = (token: string, of: string) =>
@@ -132,9 +132,14 @@ export function createGrants(o: GrantsOptions): Grants {
   const watch = new Watch({ store, liveness, clock: steady })
   const budgets = createBudgets(store)
   const seats = new Seats(o.limits)
-  const room = { chainKey: () => undefined, ...o, agents, records, seal, authenticator, clockWatch }
+  const room = { chainKey: () => undefined, ...o, records, seal, authenticator, clockWatch }
   return {
-    defaults: { agent: o.agents[0]?.id, heartbeatS: o.heartbeatS },
+    defaults: {
+      get agent() {
+        return agents.keys().next().value
+      },
+      heartbeatS: o.heartbeatS,
+    },
     authenticate: (inbound) => authenticator.authenticate(inbound),
     watch: (grant, cut) => watch.watch(grant, cut),
     seat(grant, waiter) {

@@ -71,7 +71,7 @@ async function delegate(
   // Signed offline by the parent's holder: that text is the token, and what the children of this one name.
   if (child.signedHash !== undefined) return { ...(await issue(child, child.attestations.at(-1) ?? '', room)), ...told }
   const { issuer, policySet, seal } = room
-  const newest = attestation ?? (await seal.attest({ parent, child, issuer, policy: policySet }))
+  const newest = attestation ?? (await seal.attest({ parent, child, issuer, policy: policySet() }))
   const { grant, token } = await signed({ ...child, attestations: [...child.attestations, newest] }, room)
   return { ...(await issue(grant, token, room)), ...told }
 }

@@ -79,7 +79,7 @@ function delegation({ parent, request, attestation, ...heir }: Delegation, room:
   const { terms, cut } = termsWithin(bound, request, room, nowMs)
   const grant = draftChild({ parent, ...heir, onBehalf: attestation === undefined }, terms, nowMs)
   if (attestation !== undefined)
-    checkAttestation(attestation, { parent, child: grant, issuer: room.issuer, policy: room.policySet })
+    checkAttestation(attestation, { parent, child: grant, issuer: room.issuer, policy: room.policySet() })
   return delegated({ parent, grant, attestation, narrowed: cut, workload: heir.workload })
 }
 

@@ -23,8 +23,8 @@ export interface Room extends Limits {
   readonly issuer: string
   /** Key of the root token of a chain to import; undefined for an issuer that is not trusted with any. */
   chainKey(root: AatRoot): KeyObject | undefined | Promise<KeyObject | undefined>
-  /** Digest of the policies in force; attestations name it. */
-  readonly policySet: string
+  /** Digest of the policies in force now; attestations name it. */
+  policySet(): string
   readonly clock: Clock
   readonly clockWatch: ClockWatch
   /** A grant has ended: what was leased under it can go. Not waited for; failures are the callee's to record. */

@@ -5,18 +5,21 @@
 
 import { hash } from 'node:crypto'
 import { readFile } from 'node:fs/promises'
-import { preparsePolicySet, preparseSchema, type ValidationError, validate } from '@cedar-policy/cedar-wasm/nodejs'
+import { type ValidationError, validate } from '@cedar-policy/cedar-wasm/nodejs'
 import canonicalize from 'canonicalize'
 import type { Operation, Service } from '../protocol/service.ts'
 import type { GrantAction } from './attributes.ts'
 import type { Catalogue } from './catalogue.ts'
 import { type Fault, throwFaults } from './fault.ts'
 import { lineAt, type Policy, readPolicies } from './policy-file.ts'
+import { type Parsed, parseSchema, parseSet } from './preparsed.ts'
+import { plainUid } from './scope.ts'
 import { UNMANAGED } from './site.ts'
-import { appliesTo, namesServices, plainUid, readingsOfAll, type Slice, type Subject } from './slice.ts'
+import { appliesTo, namesServices, readingsOfAll, type Slice, type Subject } from './slice.ts'
 import { groupsOf, namedOperations, schemaText } from './vocabulary.ts'
 
-export interface Bundle {
+/** Dispose of it when nothing decides by it any more: from then on it denies everything. */
+export interface Bundle extends Disposable {
   /** `sha256:…` over policies, schema and service descriptions in canonical form; comments and layout do not count. */
   readonly digest: string
   readonly policies: readonly Policy[]
@@ -133,21 +136,24 @@ function cut(policies: readonly Policy[], base: string, catalogue: Catalogue): B
     policies: Object.fromEntries(policies.map((policy) => [policy.id, policy.json])),
   }
   const digest = `sha256:${hash('sha256', canonicalize(contents) ?? '')}`
+  using opening = new DisposableStack()
   const slices = new Map<string, Slice>()
   const grantSlices = { mint: new Map<string, Slice>(), delegate: new Map<string, Slice>() }
-  /** ids of the policies in it → id of the preparsed set */
-  const preparsed = new Map<string, string>()
+  /** ids of the policies in it → the preparsed set */
+  const preparsed = new Map<string, Parsed>()
+  const made: { preparsed: string | undefined }[] = []
   for (const service of [...catalogue.services, UNMANAGED]) {
-    const schema = `${digest}/${service.name}`
-    requireSuccess(preparseSchema(schema, schemaText(base, [service])))
+    const schema = opening.use(parseSchema(schemaText(base, [service]))).id
     const sliceOf = (subject: Subject): Slice => {
       const members = policies.filter((policy) => appliesTo(policy, subject))
-      return {
-        preparsed: preparse(members, digest, preparsed),
+      const slice = {
+        preparsed: preparse(members, preparsed, opening),
         schema,
         policies: new Map(members.map((policy) => [policy.id, policy])),
         readings: readingsOfAll(members),
       }
+      made.push(slice)
+      return slice
     }
     for (const operation of namedOperations(service)) {
       slices.set(
@@ -158,31 +164,31 @@ function cut(policies: readonly Policy[], base: string, catalogue: Catalogue): B
     for (const action of ['mint', 'delegate'] as const)
       grantSlices[action].set(service.name, sliceOf({ kind: 'Service', action, groups: [], service: service.name }))
   }
+  const held = opening.move()
   return {
     digest,
     policies,
     sliceFor: (operation) => slices.get(operation.name) ?? NOTHING,
     grantSliceFor: (action, service) => grantSlices[action].get(service) ?? NOTHING,
+    [Symbol.dispose]() {
+      for (const slice of made) slice.preparsed = undefined // its id will stand for another set
+      held.dispose()
+    },
   }
 }
 
 const NOTHING: Slice = { preparsed: undefined, schema: '', policies: new Map(), readings: new Set() }
 
-/** Cedar keeps parsed sets for the life of the thread and never drops one: the digest in the id keeps bundles apart. */
-function preparse(members: readonly Policy[], digest: string, known: Map<string, string>): string | undefined {
+function preparse(
+  members: readonly Policy[],
+  known: Map<string, Parsed>,
+  opening: DisposableStack,
+): string | undefined {
   if (members.length === 0) return undefined
   const key = JSON.stringify(members.map((policy) => policy.id))
   const kept = known.get(key)
-  if (kept !== undefined) return kept
-  const id = `${digest}/${known.size}`
-  requireSuccess(
-    preparsePolicySet(id, { staticPolicies: Object.fromEntries(members.map((policy) => [policy.id, policy.text])) }),
-  )
-  known.set(key, id)
-  return id
-}
-
-function requireSuccess(answer: { type: 'success' } | { type: 'failure'; errors: { message: string }[] }): void {
-  if (answer.type === 'failure')
-    throw new Error(`Cedar refuses what it has validated: ${answer.errors.map((error) => error.message).join('; ')}`)
+  if (kept !== undefined) return kept.id
+  const parsed = opening.use(parseSet(Object.fromEntries(members.map((policy) => [policy.id, policy.text]))))
+  known.set(key, parsed)
+  return parsed.id
 }

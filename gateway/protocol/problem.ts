@@ -118,6 +118,7 @@ export const problems = {
   internal: row(500, 'proxy_internal_error', 'retry', 'Unexpected error in the gateway'),
 
   instruction_invalid: row(400, 'http_request_error', 'fix_request', 'The instruction is not valid'),
+  policy_rejected: row(409, 'http_request_error', 'fix_configuration', 'What was offered cannot be taken up'),
   agent_unknown: row(403, 'http_request_denied', 'fix_configuration', 'The agent is not registered'),
   task_unknown: row(404, 'http_request_error', 'fix_request', 'No such task'),
   delegation_refused: row(403, 'http_request_denied', 'ask_grantor', 'This grant cannot be delegated like that'),

@@ -36,7 +36,7 @@ export interface UpstreamOptions {
   readonly hosts: ReadonlyMap<string, string>
   readonly clock: Clock
   /** What finds credentials that are not ours; needed where a policy asks for it. */
-  readonly secretRules?: SecretRules | undefined
+  secretRules?(): SecretRules | undefined
   /** Of which bodies the outcome holds a keyed hash. Default: of none. */
   readonly hashes?: BodyHashes
   /** Addresses of a name. Default: the system's resolver. */
@@ -91,7 +91,7 @@ export function createUpstream(options: UpstreamOptions): Upstream {
   return {
     forward: (outbound, reply, reissue, leaked) =>
       new Promise((resolve, reject) => serve({ outbound, reply, reissue, leaked, resolve, reject })),
-    inspect: (inbound, endpoint, obligations) => inspect(inbound, endpoint, obligations, options.secretRules),
+    inspect: (inbound, endpoint, obligations) => inspect(inbound, endpoint, obligations, options.secretRules?.()),
     goAway: () => upgrades.goAway(),
     fetchFor: (addresses, certificate) => fetches.for(addresses, certificate),
     async close() {

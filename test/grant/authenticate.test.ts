@@ -19,6 +19,7 @@ import {
   ISSUER,
   openTask,
   presenting,
+  registry,
   signingKey,
   storeKey,
   triage,
@@ -123,9 +124,9 @@ describe('a handle and a signed grant', () => {
     const clock = manualClock()
     const store = freshStore(clock)
     const { handle, token } = await openTask(grantsWith({ store, clock }))
-    const raised = grantsWith({ store, clock, agents: [{ ...triage, riskTier: 'high' }] })
+    const raised = grantsWith({ store, clock, agents: registry({ ...triage, riskTier: 'high' }) })
     expect(await raised.authenticate(presenting(handle))).toMatchObject({ agent: { riskTier: 'high' } })
-    const without = grantsWith({ store, clock, agents: [billing] })
+    const without = grantsWith({ store, clock, agents: registry(billing) })
     for (const presented of [handle, token]) {
       expect(await refusal(() => without.authenticate(presenting(presented)))).toMatchObject({ code: 'agent_unknown' })
     }

@@ -9,7 +9,7 @@ import type { Identities, PresentedToken, Workload } from '../../gateway/protoco
 import type { GrantRequest, Instruction, IssuedGrant, Proposal } from '../../gateway/protocol/instruction.ts'
 import { GatewayError } from '../../gateway/protocol/problem.ts'
 import { type ManualClock, manualClock } from '../rig/clock.ts'
-import { freshStore, grantsWith, human } from './grant.fixture.ts'
+import { freshStore, grantsWith, human, registry } from './grant.fixture.ts'
 
 export const agentOf = (name: string, changes: Partial<Agent> = {}): Agent => ({
   id: `spiffe://acme.test/agents/${name}`,
@@ -104,7 +104,7 @@ export function openWorld(changes: Partial<GrantsOptions> = {}): World {
   const store = changes.store ?? freshStore(clock)
   const ended: Grant[] = []
   const grants = grantsWith({
-    agents: [research, search, extract, orchestrator],
+    agents: registry(research, search, extract, orchestrator),
     identities,
     onEnded: (grant) => void ended.push(grant),
     serveOffline: (token, tenant) => world.do({ kind: 'grant.present', id: uuidv7(), tenant, token }),

@@ -84,13 +84,18 @@ export const nobody = { human: unknown, workload: unknown, client: unknown }
 
 export const POLICY_SET = `sha256:${'0'.repeat(64)}`
 
+/** As settings register them. */
+export function registry(...agents: readonly Agent[]): ReadonlyMap<string, Agent> {
+  return new Map(agents.map((agent) => [agent.id, agent]))
+}
+
 export function grantsWith(changes: Partial<GrantsOptions> = {}): Grants {
   const clock = changes.clock ?? manualClock()
   return createGrants({
     tenant: 'acme',
     identities: nobody,
     maxDepth: 3,
-    policySet: POLICY_SET,
+    policySet: () => POLICY_SET,
     serveOffline: async () => {
       throw new Error('no test of this file presents an offline grant')
     },
@@ -98,7 +103,7 @@ export function grantsWith(changes: Partial<GrantsOptions> = {}): Grants {
     issuer: ISSUER,
     signing: { current: signingKey, retired: [] },
     storeKey,
-    agents: [triage, billing],
+    agents: registry(triage, billing),
     knowsOperation: (pattern) => pattern.startsWith('github:') || pattern.startsWith('openai:'),
     ttl: { defaultS: 900, maxS: 3600 },
     limits: { concurrency: 1024, queue: 1024, queueTimeoutMs: 10_000 },

@@ -15,6 +15,7 @@ import {
   opening,
   openTask,
   presenting,
+  registry,
   triage,
   use,
 } from './grant.fixture.ts'
@@ -249,7 +250,7 @@ describe('heartbeats', () => {
 describe('defaults and lists', () => {
   it('name the first agent and the period of heartbeats', () => {
     expect(grantsWith().defaults).toEqual({ agent: triage.id, heartbeatS: 15 })
-    expect(grantsWith({ agents: [] }).defaults.agent).toBeUndefined()
+    expect(grantsWith({ agents: registry() }).defaults.agent).toBeUndefined()
   })
 
   it('show living tasks of the tenant alone, newest first', async () => {

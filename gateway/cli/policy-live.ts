@@ -1,0 +1,46 @@
+/** `keyless policy status | reload`: the policies in force at a running gateway. */
+import { Command } from 'commander'
+import type { PolicyView } from '../protocol/control-policy.ts'
+import { atGateway, onGateway, timeOf } from './at-gateway.ts'
+import type { WhichGateway } from './find-socket.ts'
+import { printable, printableJson } from './log-words.ts'
+
+interface LiveOptions extends WhichGateway {
+  readonly json?: boolean
+}
+
+export function statusCommand(): Command {
+  return onGateway(new Command('status').description('which policies decide at the gateway, and since when'))
+    .option('--json', 'as JSON')
+    .action(({ json, ...which }: LiveOptions) =>
+      atGateway(which, async (control) => inWords(await control.policy(), json)),
+    )
+}
+
+export function reloadCommand(): Command {
+  return onGateway(
+    new Command('reload').description(
+      'have the gateway read its agents and policies again; all of it is taken up, or nothing',
+    ),
+  )
+    .option('--json', 'as JSON')
+    .action(({ json, ...which }: LiveOptions) =>
+      atGateway(which, async (control) => inWords(await control.reloadPolicy(), json)),
+    )
+}
+
+function inWords(view: PolicyView, isJson: boolean | undefined): string {
+  if (isJson) return printableJson(view, 2)
+  const { policies, policy_set, loaded_at, trouble, needs_restart = [] } = view
+  const lines = [
+    `${policies} ${policies === 1 ? 'policy decides' : 'policies decide'} since ${timeOf(loaded_at)}`,
+    policy_set,
+  ]
+  if (needs_restart.length > 0)
+    lines.push(`changed in the settings, and taken up by a restart alone: ${needs_restart.join(', ')}`)
+  if (trouble !== undefined) lines.push(`NOT TAKEN UP: ${trouble}`)
+  return lines
+    .flatMap((line) => line.split('\n'))
+    .map(printable)
+    .join('\n')
+}
