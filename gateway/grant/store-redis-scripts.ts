@@ -23,19 +23,20 @@ local function standing(key, prefix)
     ended = redis.call('GET', prefix .. 'ended:' .. mark)
     if ended then break end
   end
-  return { found[1], ended, redis.call('HGET', prefix .. 'task:' .. found[3], 'suspended') }
+  local orders = redis.call('HGET', prefix .. 'orders', 'version')
+  return { found[1], ended, redis.call('HGET', prefix .. 'task:' .. found[3], 'suspended'), orders }
 end`
 
-/** KEYS grant; ARGV prefix. @returns stored, reason, '1' when suspended. */
+/** KEYS grant; ARGV prefix. @returns stored, reason, '1' when suspended, version of the orders. */
 export const BY_ID = `${STANDING}
 return standing(KEYS[1], ARGV[1])`
 
-/** KEYS grants; ARGV prefix. @returns for each reason and '1' when suspended, or nil. */
+/** KEYS grants; ARGV prefix. @returns for each reason, '1' when suspended and version of the orders, or nil. */
 export const STATES = `${STANDING}
 local states = {}
 for i, key in ipairs(KEYS) do
   local found = standing(key, ARGV[1])
-  states[i] = found and { found[2], found[3] }
+  states[i] = found and { found[2], found[3], found[4] }
 end
 return states`
 
@@ -53,15 +54,24 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '(' .. ARGV[2], '+inf')
 end
 return living`
 
-/** KEYS end of the mark, living tasks, heartbeats; ARGV reason, ttl ms, mark. */
+/** KEYS end of the mark, living tasks, heartbeats; ARGV reason, ttl ms, mark, channel. */
 export const END = `
 redis.call('ZREM', KEYS[2], ARGV[3])
 redis.call('ZREM', KEYS[3], ARGV[3])
-return redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2], 'NX') and 1 or 0`
+local isFirst = redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2], 'NX')
+redis.pcall('PUBLISH', ARGV[4], ARGV[3])
+return isFirst and 1 or 0`
+
+/** KEYS orders; ARGV expected version, version, what it is about, body, channel. */
+export const PUT_ORDER = `
+if (redis.call('HGET', KEYS[1], 'version') or '0') ~= ARGV[1] then return 0 end
+redis.call('HSET', KEYS[1], 'version', ARGV[2], ARGV[3], ARGV[4])
+redis.pcall('PUBLISH', ARGV[5], '')
+return 1`
 
 /**
  * KEYS task, end of the task, living tasks, heartbeats;
- * ARGV stored, version, expected version or '', suspended, ttl ms, expiry s, id, now s, now ms if watched or ''.
+ * ARGV stored, version, expected version or '', suspended, ttl ms, expiry s, id, now s, now ms if watched or '', channel.
  */
 export const SAVE_TASK = `
 if (redis.call('HGET', KEYS[1], 'version') or '') ~= ARGV[3] or redis.call('EXISTS', KEYS[2]) == 1 then return 0 end
@@ -70,6 +80,7 @@ redis.call('PEXPIRE', KEYS[1], ARGV[5])
 redis.call('ZREMRANGEBYSCORE', KEYS[3], '-inf', ARGV[8])
 redis.call('ZADD', KEYS[3], ARGV[6], ARGV[7])
 if ARGV[9] == '' then redis.call('ZREM', KEYS[4], ARGV[7]) else redis.call('ZADD', KEYS[4], 'NX', ARGV[9], ARGV[7]) end
+if ARGV[4] == '1' then redis.pcall('PUBLISH', ARGV[10], ARGV[7]) end
 return 1`
 
 /** KEYS living tasks; ARGV prefix, now s. */

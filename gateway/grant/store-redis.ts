@@ -17,6 +17,7 @@ import {
   type StoredTask,
   storeUnavailable,
 } from './store.ts'
+import { createOrderShelf } from './store-redis-orders.ts'
 import {
   ADD,
   BY_HANDLE,
@@ -38,8 +39,8 @@ const ANSWER_MS = 1_000
 /** Looked up in one step: Redis serves nobody else meanwhile. */
 const MAX_KEYS = 500
 
-/** Reason and whether it is suspended; null for a grant that is not there. */
-type State = readonly [string | null, string | null] | null
+/** Reason, whether it is suspended, version of the orders; null for a grant that is not there. */
+type State = readonly [string | null, string | null, string | null] | null
 
 /** @param o.prefix first part of every key, default `keyless`. @param o.redis stays the caller's to close. */
 export function openRedisStore(o: {
@@ -52,9 +53,11 @@ export function openRedisStore(o: {
   const run = <T>(script: string, names: readonly string[], ...given: readonly (string | number)[]) =>
     bounded(redis.eval(script, names.length, ...names, ...given) as Promise<T>)
   const nowS = () => Math.floor(clock.nowMs() / 1000)
+  const { [Symbol.dispose]: silence, ...orders } = createOrderShelf({ redis, keys, run, bounded })
   const lifeMs = (untilS: number) => Math.max(1, Math.ceil((untilS + REMEMBER_S) * 1000 - clock.nowMs()))
   return {
     trustMs: TRUST_MS,
+    ...orders,
     async create(g) {
       const { tenant, id, task, handleDigest, expiresAt } = g
       const handle = handleDigest === undefined ? '' : keys.handle(tenant, handleDigest)
@@ -67,14 +70,15 @@ export function openRedisStore(o: {
     states: (tenant, ids) => states(run, keys, tenant, ids),
     async end(tenant, mark, { reason, untilS }) {
       const names = [keys.ended(tenant, mark), keys.tasks(tenant), keys.beats(tenant)]
-      return (await run(END, names, reason, lifeMs(untilS), mark)) === 1
+      return (await run(END, names, reason, lifeMs(untilS), mark, keys.changes(tenant))) === 1
     },
     async saveTask(task, expected) {
       const { tenant, id, version, watched, isSuspended, expiresAt } = task
       if (watched) await bounded(redis.sadd(keys.tenants, tenant))
       const names = [keys.task(tenant, id), keys.ended(tenant, id), keys.tasks(tenant), keys.beats(tenant)]
       const change = [JSON.stringify(task), version, expected ?? '', isSuspended ? 1 : 0, lifeMs(expiresAt)]
-      return (await run(SAVE_TASK, names, ...change, expiresAt, id, nowS(), watched ? clock.nowMs() : '')) === 1
+      const alive = [expiresAt, id, nowS(), watched ? clock.nowMs() : '']
+      return (await run(SAVE_TASK, names, ...change, ...alive, keys.changes(tenant))) === 1
     },
     async task(tenant, id) {
       const known = bounded(
@@ -110,7 +114,7 @@ export function openRedisStore(o: {
     // XX: a beat that arrives after the end cannot put the task back on the list.
     beat: (tenant, task) => bounded(redis.zadd(keys.beats(tenant), 'XX', clock.nowMs(), task).then(() => undefined)),
     overdue: (silentMs) => bounded(overdue(redis, keys, { nowMs: clock.nowMs(), silentMs })),
-    close: () => {},
+    close: silence,
   }
 }
 
@@ -139,6 +143,10 @@ function createKeys(prefix: string) {
     claim: (tenant: string, task: string) => `${of(tenant)}claim:${task}`,
     /** What is spent of a budget; of a rate, its last calls. */
     count: (tenant: string, name: string) => `${of(tenant)}count:${name}`,
+    /** Hash: orders by what they are about, and their version. */
+    orders: (tenant: string) => `${of(tenant)}orders`,
+    /** Channel: marks that have ended; the empty one for orders. */
+    changes: (tenant: string) => `${of(tenant)}changes`,
     seen: (tenant: string, name: string) => `${of(tenant)}seen:${name}`,
     /** Set of tenants with promised heartbeats. */
     tenants: `{${prefix}}:2:tenants`,
@@ -151,14 +159,14 @@ function wordsOf(charge: Charge, lifeMs: (untilS: number) => number): readonly (
     : ['rate', charge.n, charge.perS * 1_000_000, Math.ceil(charge.perS * 1000)]
 }
 
-function standingOf(found: readonly [string, string | null, string | null] | null): Standing | undefined {
+function standingOf(found: readonly [string, ...NonNullable<State>] | null): Standing | undefined {
   if (found === null) return undefined
-  const [stored, ended, suspended] = found
-  return { stored: JSON.parse(stored) as StoredGrant, ended: ended ?? undefined, isSuspended: suspended === '1' }
+  const [stored, ...state] = found
+  return { stored: JSON.parse(stored) as StoredGrant, ...stateOf(state) }
 }
 
-function stateOf(found: State): GrantState | undefined {
-  return found === null ? undefined : { ended: found[0] ?? undefined, isSuspended: found[1] === '1' }
+function stateOf([ended, suspended, orders]: NonNullable<State>): GrantState {
+  return { ended: ended ?? undefined, isSuspended: suspended === '1', orders: Number(orders ?? 0) }
 }
 
 type Run = <T>(script: string, names: readonly string[], ...given: readonly string[]) => Promise<T>
@@ -167,7 +175,8 @@ async function states(run: Run, keys: Keys, tenant: string, ids: readonly string
   const found: (GrantState | undefined)[] = []
   for (let at = 0; at < ids.length; at += MAX_KEYS) {
     const names = ids.slice(at, at + MAX_KEYS).map((id) => keys.grant(tenant, id))
-    found.push(...(await run<readonly State[]>(STATES, names, keys.of(tenant))).map(stateOf))
+    const answer = await run<readonly State[]>(STATES, names, keys.of(tenant))
+    found.push(...answer.map((state) => (state === null ? undefined : stateOf(state))))
   }
   return found
 }

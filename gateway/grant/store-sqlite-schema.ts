@@ -5,7 +5,14 @@
 import { chmodSync, closeSync, openSync } from 'node:fs'
 import { DatabaseSync } from 'node:sqlite'
 
-const SCHEMA_VERSION = 2
+const SCHEMA_VERSION = 3
+
+/** `about` is empty in the row of the version alone. */
+const ORDERS = `
+  CREATE TABLE orders (
+    tenant TEXT NOT NULL, about TEXT NOT NULL, body TEXT NOT NULL, version INTEGER NOT NULL,
+    PRIMARY KEY (tenant, about)
+  ) STRICT, WITHOUT ROWID;`
 
 const SCHEMA = `
   CREATE TABLE grants (
@@ -46,6 +53,7 @@ const SCHEMA = `
     PRIMARY KEY (tenant, name)
   ) STRICT, WITHOUT ROWID;
   CREATE INDEX seen_by_until ON seen (until_ms);
+  ${ORDERS}
   PRAGMA user_version = ${SCHEMA_VERSION};`
 
 /** Version 1 knew one grant a task: each becomes a root, and stands in for the record of its task (`record-version-1.ts`). */
@@ -62,6 +70,12 @@ const FROM_1 = `
   DROP TABLE grants_1;
   DROP TABLE uses;`
 
+/** Version 2 knew no orders. */
+const FROM_2 = `${ORDERS} PRAGMA user_version = ${SCHEMA_VERSION};`
+
+/** Version of the file → what makes it this one. */
+const STEPS: readonly string[] = [SCHEMA, FROM_1, FROM_2]
+
 /** Opens the file, made 0600 if absent; SQLite gives its companions (-wal, -shm) the same mode. */
 export function openDatabase(path: string): DatabaseSync {
   closeSync(openSync(path, 'a', 0o600))
@@ -76,7 +90,7 @@ export function openDatabase(path: string): DatabaseSync {
       )
     }
     // One transaction: after a crash in between, the file is as it was.
-    if (version < SCHEMA_VERSION) database.exec(`BEGIN IMMEDIATE; ${version === 0 ? SCHEMA : FROM_1} COMMIT;`)
+    if (version < SCHEMA_VERSION) database.exec(`BEGIN IMMEDIATE; ${STEPS[version]} COMMIT;`)
     return database
   } catch (cause) {
     database.close()

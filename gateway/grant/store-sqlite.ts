@@ -13,6 +13,7 @@ import {
   type StoredTask,
   storeUnavailable,
 } from './store.ts'
+import { createOrderShelf } from './store-sqlite-orders.ts'
 import { openDatabase } from './store-sqlite-schema.ts'
 import { createTally } from './store-sqlite-tally.ts'
 
@@ -23,6 +24,7 @@ export function openSqliteStore(o: { readonly path: string; readonly clock: Cloc
   const nowMs = () => o.clock.nowMs()
   const nowS = () => Math.floor(nowMs() / 1000)
   const tally = createTally(database, nowMs)
+  const shelf = createOrderShelf(database)
   const forget = () => {
     for (const statement of statements.forget) statement.run(nowS() - REMEMBER_S)
   }
@@ -66,6 +68,10 @@ export function openSqliteStore(o: { readonly path: string; readonly clock: Cloc
       }),
     beat: (tenant, task) => attempt(() => void statements.beat.run(nowMs(), tenant, task)),
     overdue: (silentMs) => attempt(() => statements.overdue.all(nowMs(), nowMs() - silentMs, nowS()).map(taskOf)),
+    orders: (tenant) => attempt(() => shelf.orders(tenant)),
+    ordersVersion: (tenant) => attempt(() => shelf.version(tenant)),
+    putOrder: (tenant, order, o) => change(() => shelf.put(tenant, order, o)),
+    forgetOrders: (tenant, about) => change(() => shelf.forget(tenant, about)),
     close: () => database.close(),
   }
 }

@@ -47,6 +47,38 @@ export interface GrantState {
   readonly ended: string | undefined
   /** Its task is suspended. */
   readonly isSuspended: boolean
+  /** Version of the orders of its tenant in the moment of the answer; absent: this process makes every change itself. */
+  readonly orders?: number
+}
+
+/** An order that is in force for a whole tenant (`order.ts`), at rest. */
+export interface StoredOrder {
+  /** What it is about, as a keyed hash: the newest order about it takes the place of the one before. */
+  readonly about: string
+  /** The order with its seal. */
+  readonly body: string
+}
+
+export interface StoredOrders {
+  /** Grows with every change; 0: there never was one. */
+  readonly version: number
+  readonly orders: readonly StoredOrder[]
+}
+
+/** Where orders are kept. */
+export interface OrderShelf {
+  orders(tenant: string): Eventual<StoredOrders>
+  /**
+   * @param o.expected version that is replaced. @param o.version greater.
+   * @returns false when another version is there; then nothing is changed.
+   */
+  putOrder(
+    tenant: string,
+    order: StoredOrder,
+    o: { readonly expected: number; readonly version: number },
+  ): Eventual<boolean>
+  /** Nobody has to know of these any more. */
+  forgetOrders(tenant: string, about: readonly string[]): Eventual<void>
 }
 
 export interface Standing extends GrantState {
@@ -87,7 +119,7 @@ export type Charge = CountCharge | RateCharge
 export const REMEMBER_S = 3600
 
 /** Every method may throw {GatewayError} `store_unavailable`; what it was asked to do may then have happened or not. */
-export interface GrantStore {
+export interface GrantStore extends OrderShelf {
   /**
    * Milliseconds for which an answer may be relied on. Infinity when this process makes every change itself, and so knows of
    * it; otherwise the time within which the end of a grant must be seen everywhere.
@@ -127,6 +159,13 @@ export interface GrantStore {
   beat(tenant: string, task: string): Eventual<void>
   /** Tasks silent for longer than `silentMs`. Each is given to one caller; again, to anyone, if still there after as long. */
   overdue(silentMs: number): Eventual<readonly StoredTask[]>
+  /** Version of the orders, as `orders` gives it. */
+  ordersVersion(tenant: string): Eventual<number>
+  /**
+   * Hear of changes by others as soon as they are made: the mark that was ended or suspended, undefined for the orders. A hint, not
+   * more: it may get lost, and anybody who can write to the store can give one. Absent: nobody else makes any.
+   */
+  onChange?(tenant: string, hear: (mark: string | undefined) => void): void
   close(): Eventual<void>
 }
 
