@@ -9,6 +9,7 @@ import type { Draft, JsonValue } from './canonical.ts'
 import { traceCause } from './cause.ts'
 import { grantOf, workloadOf } from './granted.ts'
 import { draftOn, type Letterhead } from './letterhead.ts'
+import { obliged } from './obliged.ts'
 
 /** What is known of an instruction when something is written about it. */
 export interface Instructed {
@@ -138,7 +139,12 @@ function whose(instruction: Instruction | Enquiry, proposal: Proposal | undefine
 }
 
 function verdict(decision: Decision | undefined, refusal: GatewayError | undefined): JsonValue {
-  const policy = decision && { policy_ids: decision.policyIds, policy_set: decision.policySet, errors: decision.errors }
+  const policy = decision && {
+    policy_ids: decision.policyIds,
+    policy_set: decision.policySet,
+    errors: decision.errors,
+    ...(decision.obligations.notify && { obligations: obliged(decision.obligations) }),
+  }
   if (!refusal) return { effect: 'allow', ...policy }
   const { code, detail } = refusal
   return { effect: 'deny', code, detail, cause: traceCause(refusal), status: problems[code].status, ...policy }

@@ -14,6 +14,7 @@ import { clientFields, standing } from './authority.ts'
 import { cut, cutList, type Draft, fits, type Limits, roomy, tenths, tight } from './canonical.ts'
 import { traceCause } from './cause.ts'
 import { type Chain, type Letterhead, sealed } from './letterhead.ts'
+import { obliged } from './obliged.ts'
 
 /** What the record says of the credential that was used. Never its value. */
 export interface LeaseFacts {
@@ -94,7 +95,6 @@ function writeOutcome(paper: Letterhead, result: CallResult, limits: Limits): Dr
 }
 
 function verdict({ decision, approved, refusal }: CallFacts, limits: Limits) {
-  const ttl = decision?.obligations.ttlS
   return {
     approval: approved?.id,
     cause: traced(refusal, limits),
@@ -102,12 +102,7 @@ function verdict({ decision, approved, refusal }: CallFacts, limits: Limits) {
     detail: refusal && cut(refusal.detail, limits.prose),
     effect: refusal ? 'deny' : 'allow',
     errors: decision && cutList(decision.errors, limits),
-    obligations: decision && {
-      foreign_credentials: decision.obligations.foreignCredentials,
-      max_depth: decision.obligations.maxDepth,
-      single_use: decision.obligations.singleUse,
-      ttl_s: ttl === undefined ? null : ttl,
-    },
+    obligations: decision && obliged(decision.obligations),
     policy_ids: decision && cutList(decision.policyIds, limits),
     policy_set: decision && cut(decision.policySet, limits.name),
     status: refusal && problems[refusal.code].status,

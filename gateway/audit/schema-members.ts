@@ -117,6 +117,25 @@ export const decision = whole(
         single_use: z.boolean(),
         max_depth: count('Delegations.').optional(),
         foreign_credentials: z.enum(['log', 'refuse']).optional(),
+        approval: z
+          .strictObject({
+            from: texts('Groups of which somebody has to consent; `human`: the root of the lineage.'),
+            count: count('Different people.'),
+            reuse_s: count('Seconds for which the same request passes again. Absent: once.').optional(),
+            fields: texts('Header fields that are approved along.').optional(),
+          })
+          .describe('Who has to consent.')
+          .optional(),
+        rates: texts('Calls/seconds of this agent and operation.').optional(),
+        read_only: z.boolean().optional(),
+        downscope: z
+          .enum(['scope', 'resource', 'policy'])
+          .describe('How far the credential has to be narrowed.')
+          .optional(),
+        redact: texts('JSON pointers to what the agent does not get of the answer.').optional(),
+        notify: texts('Whom webhooks tell of it.').optional(),
+        log: z.enum(['full']).describe('`asked` has more of the request.').optional(),
+        revoke: z.enum(['grant', 'task']).describe('What the gateway ends for this refusal.').optional(),
       })
       .describe('Conditions of the policies that decided.')
       .optional(),

@@ -4,13 +4,17 @@ import { readdir, readFile, stat } from 'node:fs/promises'
 import { basename, join, relative } from 'node:path'
 import { type PolicyJson, policySetTextToParts, policyToJson } from '@cedar-policy/cedar-wasm/nodejs'
 import type { Obligations } from '../protocol/decision.ts'
+import { readAnnotations } from './annotation.ts'
 import type { Fault } from './fault.ts'
-import { NO_OBLIGATIONS, readAnnotations } from './obligation.ts'
+import { NO_OBLIGATIONS } from './obligation.ts'
+import { asksOf } from './scope.ts'
 
 export interface Policy {
   /** Unique in the bundle: `<directory>/<file>#<@id>`. */
   readonly id: string
   readonly owner: string
+  /** `2027-01-31`, from @review. */
+  readonly review?: string
   readonly text: string
   readonly json: PolicyJson
   readonly obligations: Obligations
@@ -118,14 +122,15 @@ function readPolicy(file: SourceFile, { text, line }: Part, faults: Fault[]): Po
     )
     return []
   }
-  const annotated = readAnnotations(parsed.json.annotations ?? {}, parsed.json.effect)
+  const annotated = readAnnotations(parsed.json.annotations ?? {}, parsed.json.effect, asksOf(parsed.json))
   if (Array.isArray(annotated)) faults.push(...annotated.map((fault) => ({ where, ...fault })))
   // A policy without a usable name is still validated, so that one run shows all that is wrong with it.
-  const { id, owner, obligations } = Array.isArray(annotated)
+  const { id, owner, review, obligations } = Array.isArray(annotated)
     ? { id: `line ${line}`, owner: '', obligations: NO_OBLIGATIONS }
     : annotated
   const unique = `${file.label.replace(/\.cedar$/, '')}#${id}`
-  return [{ id: unique, owner, text, json: parsed.json, obligations, file: file.label, line }]
+  const told = { id: unique, owner, ...(review && { review }), obligations }
+  return [{ ...told, text, json: parsed.json, file: file.label, line }]
 }
 
 /** The line from 1 on which a part begins. Parts come about in the order of the file, so each is looked for behind the last. */

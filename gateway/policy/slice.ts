@@ -5,6 +5,7 @@
 import type { EntityUidJson, PolicyJson } from '@cedar-policy/cedar-wasm/nodejs'
 import type { Policy } from './policy-file.ts'
 import { type Reading, readingsOf } from './reads.ts'
+import { plainUid, scopeActions } from './scope.ts'
 
 /** What is asked, as far as the scope of a policy can tell: an action with its groups, and a resource in a service. */
 export interface Subject {
@@ -54,13 +55,6 @@ function actionMatches(policy: PolicyJson, subject: Subject): boolean {
   )
 }
 
-function scopeActions(policy: PolicyJson): string[] {
-  const { action } = policy
-  if (action.op === 'All') return []
-  if ('entities' in action) return action.entities.map((uid) => plainUid(uid).id)
-  return 'entity' in action ? [plainUid(action.entity).id] : []
-}
-
 function resourceMatches(scope: PolicyJson['resource'], subject: Subject): boolean {
   if (scope.op === 'All') return true
   if (scope.op === 'is') {
@@ -79,8 +73,4 @@ function isAtOrAbove(uid: EntityUidJson, subject: Subject): boolean {
 
 function isItself(uid: { type: string; id: string }, { kind, service, action }: Subject): boolean {
   return uid.type === kind && uid.id === (kind === 'Service' ? service : action)
-}
-
-export function plainUid(uid: EntityUidJson): { type: string; id: string } {
-  return '__entity' in uid ? uid.__entity : uid
 }

@@ -16,7 +16,32 @@ export interface Obligations {
   readonly foreignCredentials?: 'log' | 'refuse'
   /** Somebody has to approve this very request first. */
   readonly approval?: ApprovalTerms
+  /** How often one agent may make the call, over all its grants and tasks. Every one of them holds. */
+  readonly rates?: readonly Rate[]
+  /** Only what reads: a call that is anything else is refused, and so is a grant for it. */
+  readonly readOnly?: true
+  /** How far the credential has to be narrowed upstream, at least; no call is made with one that is not. */
+  readonly downscope?: Downscope
+  /** JSON pointers (RFC 6901, `*` for any member) to what the agent does not get of an answer. Sorted. */
+  readonly redact?: readonly string[]
+  /** Who is told of it: names by which webhooks of the settings choose. Sorted. */
+  readonly notify?: readonly string[]
+  /** More of the request is in the log. */
+  readonly log?: 'full'
+  /** Of a refusal alone: what the gateway ends for it. */
+  readonly revoke?: 'grant' | 'task'
 }
+
+/** At most `n` calls in any `perS` seconds. */
+export interface Rate {
+  readonly n: number
+  readonly perS: number
+}
+
+/** Least first; what a provider says of itself (`Provider.narrows`). */
+export const DOWNSCOPES = ['scope', 'resource', 'policy'] as const
+
+export type Downscope = (typeof DOWNSCOPES)[number]
 
 /** Everything a decision may depend on. Missing context denies. */
 export interface Ask {

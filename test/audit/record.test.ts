@@ -72,8 +72,30 @@ const anyDecision = fc
     policyIds: fc.array(anyText, { maxLength: 40 }),
     policySet: anyText,
     obligations: fc
-      .record({ ttlS: maybe(anyNumber), singleUse: fc.boolean(), maxDepth: maybe(fc.nat()) })
-      .map(({ maxDepth, ...rest }) => (maxDepth === undefined ? rest : { ...rest, maxDepth })),
+      .record({
+        ttlS: maybe(anyNumber),
+        singleUse: fc.boolean(),
+        more: fc.record(
+          {
+            maxDepth: fc.nat(),
+            approval: fc.record({
+              from: fc.array(anyText, { maxLength: 4 }),
+              count: fc.nat(),
+              reuseS: maybe(fc.nat()),
+              fields: fc.array(anyText, { maxLength: 4 }),
+            }),
+            rates: fc.array(fc.record({ n: fc.nat(), perS: fc.nat() }), { maxLength: 3 }),
+            readOnly: fc.constant(true as const),
+            downscope: fc.constantFrom('scope' as const, 'policy' as const),
+            redact: fc.array(anyText, { maxLength: 4 }),
+            notify: fc.array(anyText, { maxLength: 4 }),
+            log: fc.constant('full' as const),
+            revoke: fc.constantFrom('grant' as const, 'task' as const),
+          },
+          { requiredKeys: [] },
+        ),
+      })
+      .map(({ more, ...rest }) => ({ ...rest, ...more })),
   })
   .map(decision)
 const anyRefusal = fc

@@ -108,11 +108,7 @@ describe('a bundle', () => {
     ['no @id', '@owner("x") permit (principal, action, resource);', /1\n.*no @id/],
     ['no @owner', '\n@id("x") permit (principal, action, resource);', /:2\n.*no @owner/],
     ['an empty @owner', '@id("x") @owner(" ") permit (principal, action, resource);', /no @owner/],
-    [
-      'an unknown annotation',
-      '@id("x") @owner("x") @approval("me") permit (principal, action, resource);',
-      /@approval/,
-    ],
+    ['an unknown annotation', '@id("x") @owner("x") @approve("me") permit (principal, action, resource);', /@approve/],
     ['a @ttl of nothing', '@id("x") @owner("x") @ttl permit (principal, action, resource);', /@ttl/],
     ['a @ttl of 0', '@id("x") @owner("x") @ttl("0") permit (principal, action, resource);', /1 to 3600/],
     ['a @ttl of 3601', '@id("x") @owner("x") @ttl("3601") permit (principal, action, resource);', /1 to 3600/],
