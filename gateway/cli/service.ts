@@ -5,7 +5,7 @@ import { fileURLToPath } from 'node:url'
 import { Command } from 'commander'
 import type { ServiceDescription } from '../policy/service-file.ts'
 import type { Remark } from '../policy/service-review.ts'
-import { shippedServices } from './policy.ts'
+import { shippedServices } from './policy-sources.ts'
 import type { ImportOptions } from './service-import.ts'
 
 const SHIPPED = fileURLToPath(new URL('../../policies/services', import.meta.url))

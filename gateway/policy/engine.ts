@@ -70,7 +70,8 @@ export function createEngine(bundle: Bundle, options: { readonly remembers: bool
   }
 }
 
-function askCedar(slice: Slice, question: () => Question): Verdict {
+/** One question, never remembered. Whatever is not a clean yes is a no. */
+export function askCedar(slice: Slice, question: () => Question): Verdict {
   if (slice.preparsed === undefined) return denied([], [])
   try {
     const answer = statefulIsAuthorized({
@@ -104,7 +105,7 @@ function denied(policyIds: readonly string[], errors: readonly string[]): Verdic
 }
 
 /** A broad permit must not reach answers that are credentials, what can't be undone, and what nobody has described. */
-function requireName(verdict: Verdict, slice: Slice, operation: Operation): Verdict {
+export function requireName(verdict: Verdict, slice: Slice, operation: Operation): Verdict {
   if (verdict.effect === 'deny' || !mustBeNamed(operation)) return verdict
   const isNamed = verdict.policyIds.some((id) => {
     const policy = slice.policies.get(id)

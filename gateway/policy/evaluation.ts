@@ -9,7 +9,7 @@ import type { Proposal } from '../protocol/instruction.ts'
 import { asked, reach } from '../protocol/reach.ts'
 import type { Endpoint } from '../protocol/service.ts'
 import type { Bundle } from './bundle.ts'
-import { createEngine, type Verdict } from './engine.ts'
+import { createEngine, type Engine, type Verdict } from './engine.ts'
 import { allowLess, decideIssuing } from './issuing.ts'
 import { allowance, refusal } from './ruling.ts'
 import { mustBeNamed } from './vocabulary.ts'
@@ -26,10 +26,12 @@ export interface PolicyParts {
   readonly tenant: string
   /** Regions that an address is in, as the settings draw them. Default: none, so that `geo` is never met. */
   regionsOf?(address: string): readonly string[]
+  /** What asks Cedar. Default: one that remembers its answers. */
+  readonly engine?: Engine
 }
 
-export function createPolicy({ bundle, tenant, regionsOf = () => [] }: PolicyParts): Policy {
-  const engine = createEngine(bundle)
+export function createPolicy(parts: PolicyParts): Policy {
+  const { bundle, tenant, regionsOf = () => [], engine = createEngine(bundle) } = parts
   const { digest } = bundle
   /** allowing verdict → its decision under grants without budgets; both live as long as the verdict is remembered */
   const allowed = new WeakMap<Verdict, Decision>()

@@ -1,0 +1,78 @@
+/** Which policies and services a command on policy speaks of: those named, else those of the settings, else everything shipped. */
+import { existsSync } from 'node:fs'
+import { resolve } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import type { Command } from 'commander'
+import type { Bundle } from '../policy/bundle.ts'
+import type { Catalogue, CatalogueSource } from '../policy/catalogue.ts'
+import type { Settings } from '../settings.ts'
+
+export interface SourceOptions {
+  readonly config?: string
+  readonly policies?: readonly string[]
+  readonly services?: readonly string[]
+}
+
+export interface Sources {
+  readonly services: CatalogueSource['services']
+  readonly policies: readonly string[]
+  readonly baseDir: string
+  /** Services were named here, where nobody can say where they are. */
+  readonly atExamples: boolean
+  /** Undefined: no settings were read. */
+  readonly settings?: Settings | undefined
+}
+
+export interface Loaded {
+  readonly catalogue: Catalogue
+  readonly bundle: Bundle
+}
+
+const SHIPPED_POLICIES = fileURLToPath(new URL('../../policies', import.meta.url))
+const SHIPPED_SERVICES = fileURLToPath(new URL('../../policies/services', import.meta.url))
+
+export function onSources(command: Command): Command {
+  return command
+    .option('-c, --config <file>', 'settings that name them (default: ./keyless.yaml, else everything shipped)')
+    .option('--policies <path...>', 'policy files or directories, instead of those in the settings')
+    .option('--services <name...>', 'shipped names or service files, instead of those in the settings')
+}
+
+export async function sourcesOf(options: SourceOptions): Promise<Sources> {
+  const named = { services: options.services, policies: options.policies?.map((path) => resolve(path)) }
+  const config = options.config ?? (existsSync('keyless.yaml') ? 'keyless.yaml' : undefined)
+  if (config === undefined) {
+    const services = named.services ?? (await shippedServices())
+    return { services, policies: named.policies ?? [SHIPPED_POLICIES], baseDir: process.cwd(), atExamples: true }
+  }
+  const { loadSettings } = await import('../settings.ts')
+  const settings = await loadSettings(config)
+  const baseDir = named.services === undefined ? settings.baseDir : process.cwd()
+  const services = named.services ?? settings.services
+  const policies = named.policies ?? settings.policies
+  return { services, policies, baseDir, atExamples: named.services !== undefined, settings }
+}
+
+/** @throws {PolicyFaults} listing every problem in them. */
+export async function load(sources: Sources): Promise<Loaded> {
+  const [{ loadCatalogue }, { loadBundle }] = await Promise.all([
+    import('../policy/catalogue.ts'),
+    import('../policy/bundle.ts'),
+  ])
+  const catalogue = await loadCatalogue({ ...sources, shippedDir: SHIPPED_SERVICES })
+  return { catalogue, bundle: await loadBundle({ paths: sources.policies, catalogue }) }
+}
+
+/** Names of the shipped services, sorted. */
+export async function shippedServices(): Promise<string[]> {
+  const { readdir } = await import('node:fs/promises')
+  const files = await readdir(SHIPPED_SERVICES)
+  return files
+    .filter((file) => file.endsWith('.yaml'))
+    .map((file) => file.slice(0, -'.yaml'.length))
+    .sort()
+}
+
+export function counted(n: number, one: string, many = `${one}s`): string {
+  return `${n} ${n === 1 ? one : many}`
+}
