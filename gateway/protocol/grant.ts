@@ -127,6 +127,14 @@ export interface Ancestor {
   readonly succession?: Succession
 }
 
+/** Marks a grant that custodians opened in an emergency. It lives at the gateway where that was, beside the shared store. */
+export interface BreakGlass {
+  /** Id of the request that they signed. */
+  readonly request: string
+  /** Names of those who did, sorted. */
+  readonly custodians: readonly string[]
+}
+
 export interface Grant {
   /** `jti`, UUIDv7. */
   readonly id: string
@@ -169,4 +177,5 @@ export interface Grant {
   readonly step?: string
   /** W3C trace id (32 hex digits) that requests must carry. */
   readonly trace?: string
+  readonly breakGlass?: BreakGlass
 }

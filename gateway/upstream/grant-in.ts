@@ -7,7 +7,7 @@ import { GatewayError } from '../protocol/problem.ts'
 
 /** A handle: three characters and 43. */
 const SHORTEST = 46
-const HANDLE = /(?<![\w-])kh_[\w-]{43}(?![\w-])/
+const HANDLE = /(?<![\w-])b?kh_[\w-]{43}(?![\w-])/
 /** A signed JWT; what its claims say is looked at, not who signed them. */
 const JWT = /eyJ[\w-]{10,1000}\.(eyJ[\w-]{20,16000})\.[\w-]{20,1000}/g
 

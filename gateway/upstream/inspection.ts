@@ -150,7 +150,7 @@ class Findings implements Inspection {
 function foreignSlots(inbound: Inbound, service: Service): string[] {
   const known = new Set([...Object.values(service.placeholders), inbound.presented?.token])
   const isOurs = (value: string) =>
-    value === '' || known.has(value) || /^kh_/.test(value) || /keyless[-_]?placeholder|klp_[\w-]{43}$/i.test(value)
+    value === '' || known.has(value) || /^b?kh_/.test(value) || /keyless[-_]?placeholder|klp_[\w-]{43}$/i.test(value)
   return valuesInSlots(inbound, service)
     .filter(({ value }) => !isOurs(value))
     .map(({ name }) => name)

@@ -1,0 +1,172 @@
+/**
+ * Emergency access: grants that custodians open while nothing shared can be asked. They live in a store of this gateway alone, are
+ * never delegated, and end by themselves within minutes. A request is opened once here, also by two at once and after a crash.
+ */
+import { createHmac, createSecretKey, type KeyObject } from 'node:crypto'
+import type { BreakGlassRequest, Custodian } from '../protocol/break-glass.ts'
+import type { Clock } from '../protocol/clock.ts'
+import type { Agent, Authority, Grant } from '../protocol/grant.ts'
+import type { Inbound } from '../protocol/message.ts'
+import type { Traffic } from '../protocol/meter.ts'
+import type { GatewayError } from '../protocol/problem.ts'
+import { excessOf } from './attenuate.ts'
+import { Authenticator } from './authenticate.ts'
+import { refused, type Sealed, sealersOf } from './break-glass-request.ts'
+import { createBudgets, type Spending } from './budget.ts'
+import type { Allowance } from './bytes.ts'
+import { watchClock } from './clock-watch.ts'
+import { draftRoot, registered } from './draft.ts'
+import { breakGlassHandle, digestOf } from './handle.ts'
+import { lineageHash, rootLineage } from './lineage.ts'
+import { Liveness } from './liveness.ts'
+import { invalid } from './presented.ts'
+import { createRecords, firstRecord } from './record.ts'
+import { type SeatLimits, Seats, type Waiter } from './seats.ts'
+import type { Eventual, GrantStore } from './store.ts'
+import { marksOf } from './task.ts'
+import { termsAsked, tooWide } from './terms.ts'
+import { Watch } from './watch.ts'
+
+export interface BreakGlassOptions {
+  readonly tenant: string
+  /** Host name of this gateway, as in its entries. */
+  readonly node: string
+  readonly custodians: readonly Custodian[]
+  /** Different custodians who have to sign, at least 2. */
+  readonly threshold: number
+  /** The most that can be opened. */
+  readonly authority: readonly Authority[]
+  /** Seconds, at most 900. */
+  readonly maxTtlS: number
+  /** Of this gateway alone. */
+  readonly store: GrantStore
+  /** 32 bytes, the same on all replicas. */
+  readonly storeKey: KeyObject
+  readonly agents: ReadonlyMap<string, Agent>
+  knowsOperation(pattern: string): boolean
+  readonly limits: SeatLimits
+  readonly clock: Clock
+}
+
+export interface BreakGlassGrants {
+  /**
+   * The grant that would be opened; nothing has happened yet.
+   * @throws {GatewayError} `break_glass_refused`, `invalid_scope`, `agent_unknown`, `clock_set_back`, `store_unavailable`
+   */
+  propose(sealed: Sealed): Grant
+  /** Open it, which must be recorded by now. @returns the handle. @throws {GatewayError} `break_glass_refused` when it is already. */
+  open(grant: Grant): string
+  /** What was opened before this process began and lives. @throws {GatewayError} `store_unavailable` */
+  living(): readonly Grant[]
+  /** It ends here at once, and then in the store. @throws {GatewayError} `store_unavailable`: it is over all the same. */
+  end(grant: Grant, reason: string): void
+  /** @throws {GatewayError} as `Authenticator.authenticate` */
+  authenticate(inbound: Inbound): Eventual<Grant>
+  watch(grant: Grant, cut: (why: GatewayError) => void): () => void
+  seat(grant: Grant, waiter: Waiter): Eventual<Disposable>
+  debit(permit: Spending): Eventual<Allowance | undefined>
+  settle(permit: Spending, traffic: Traffic): void
+}
+
+export function createBreakGlassGrants(o: BreakGlassOptions): BreakGlassGrants {
+  const { store, clock, tenant, agents } = o
+  // Keys of their own: what the shared store holds can be put into this one by nobody.
+  const key = createSecretKey(createHmac('sha256', o.storeKey).update('break glass').digest())
+  const records = createRecords(key)
+  const clockWatch = watchClock(clock)
+  const steady = { nowMs: () => clockWatch.nowMs(), elapsedMs: () => clock.elapsedMs() }
+  const liveness = new Liveness(steady)
+  const authenticator = new Authenticator({
+    ...{ store, records, agents, clock: steady, liveness },
+    seal: { verify: () => Promise.reject(invalid('Emergency access is presented as a handle.')) },
+    firstSight: () => Promise.reject(invalid('Emergency access is never delegated.')),
+  })
+  const watch = new Watch({ store, liveness, clock: steady })
+  const budgets = createBudgets(store)
+  const seats = new Seats(o.limits)
+  return {
+    propose(sealed) {
+      clockWatch.check()
+      const grant = proposed(sealed, o, steady.nowMs())
+      if (at(store.byId(tenant, grant.id)) !== undefined) throw openedBefore()
+      return grant
+    },
+    open(grant) {
+      const { request } = grant.breakGlass ?? { request: '' }
+      const handle = breakGlassHandle(createHmac('sha256', key).update(`handle\n${tenant}\n${request}`).digest())
+      at(store.saveTask(records.closeTask(firstRecord(grant, false)), undefined))
+      // The grant last, in one step: of two at once one opens it, and a crash before it leaves a task that nobody can use.
+      const stored = records.close(grant, { handleDigest: digestOf(handle), marks: marksOf(grant) })
+      if (!at(store.create(stored))) throw openedBefore()
+      return handle
+    },
+    living: () =>
+      at(store.tasks(tenant))
+        .map((task) => records.openTask(task).root)
+        .filter(({ id }) => at(store.byId(tenant, id)) !== undefined),
+    end(grant, reason) {
+      const terms = { reason, untilS: grant.expiresAt }
+      authenticator.end(tenant, grant.task.id, terms)
+      at(store.end(tenant, grant.task.id, terms))
+    },
+    authenticate: (inbound) => authenticator.authenticate(inbound),
+    watch: (grant, cut) => watch.watch(grant, cut),
+    seat: (grant, waiter) => seats.take(grant, waiter),
+    debit: (permit) => budgets.debit(permit),
+    settle: (permit, traffic) => budgets.settle(permit, traffic),
+  }
+}
+
+/** Who signed is looked at first: what nobody vouches for learns nothing of the settings. */
+function proposed({ sealed, request }: Sealed, o: BreakGlassOptions, nowMs: number): Grant {
+  const custodians = sealersOf(sealed, o.custodians)
+  if (custodians.length < o.threshold)
+    throw refused(
+      `${o.threshold} different custodians have to sign the request, and ${custodians.length} did (${custodians.join(', ') || 'nobody'})`,
+    )
+  checkPlaceAndTime(request, o, nowMs)
+  const { scope, ttl_s: ttlS, who, why } = request
+  const agent = registered(request.agent, o.agents)
+  const ttl = { defaultS: o.maxTtlS, maxS: o.maxTtlS }
+  if (ttlS > o.maxTtlS)
+    throw refused(`it asks for ${ttlS} s, and \`break_glass.max_ttl_s\` in the settings allows ${o.maxTtlS} s`)
+  const limits = { knowsOperation: o.knowsOperation, ttl, maxDepth: 0 }
+  const terms = termsAsked({ scope, ttlS, delegable: false }, limits, nowMs)
+  const excess = excessOf(o.authority, terms.authority)
+  if (excess.length > 0) throw tooWide('`break_glass.scope` in the settings', excess)
+  const human = { iss: 'break-glass', sub: who }
+  const id = grantIdOf(request, o.node)
+  const task = { id: `task_${id}`, purpose: why }
+  const lineage = rootLineage(human, agent.id, id)
+  return {
+    ...draftRoot({ tenant: o.tenant, human, agent, task }, terms, nowMs),
+    ...{ id, lineage, lineageHash: lineageHash(lineage) },
+    breakGlass: { request: request.id, custodians },
+  }
+}
+
+function checkPlaceAndTime({ tenant, at: hosts, ...request }: BreakGlassRequest, o: BreakGlassOptions, nowMs: number) {
+  if (tenant !== o.tenant) throw refused(`it is of the tenant ${tenant}, and this gateway is of ${o.tenant}`)
+  if (hosts !== undefined && !hosts.includes(o.node))
+    throw refused(`it may be opened at ${hosts.join(', ')}, and this gateway is ${o.node}`)
+  const nowS = nowMs / 1000
+  const time = (s: number) => new Date(s * 1000).toISOString()
+  if (nowS < request.not_before) throw refused(`it may be opened from ${time(request.not_before)} on`)
+  if (nowS >= request.not_after) throw refused(`it could be opened until ${time(request.not_after)}. Ask anew`)
+}
+
+/** One grant for one request at one gateway: the store takes an id once. Made as UUIDv7 of the time of the request. */
+function grantIdOf({ id, tenant }: BreakGlassRequest, node: string): string {
+  const mac = createHmac('sha256', 'break glass').update(`${tenant}\n${id}\n${node}`).digest('hex')
+  return `${id.slice(0, 15)}${mac.slice(0, 3)}-a${mac.slice(3, 6)}-${mac.slice(6, 18)}`
+}
+
+function openedBefore(): GatewayError {
+  return refused('this request was opened here already. A request is good for one opening; ask anew')
+}
+
+/** The store of this gateway answers at once. */
+function at<T>(answer: Eventual<T>): T {
+  if (answer instanceof Promise) throw new TypeError('the store of emergency access must not be a shared one')
+  return answer
+}
