@@ -102,7 +102,7 @@ function verdict({ decision, approved, refusal }: CallFacts, limits: Limits) {
     detail: refusal && cut(refusal.detail, limits.prose),
     effect: refusal ? 'deny' : 'allow',
     errors: decision && cutList(decision.errors, limits),
-    obligations: decision && obliged(decision.obligations),
+    obligations: decision && obliged(decision.obligations, limits),
     policy_ids: decision && cutList(decision.policyIds, limits),
     policy_set: decision && cut(decision.policySet, limits.name),
     status: refusal && problems[refusal.code].status,
