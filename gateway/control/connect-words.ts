@@ -1,4 +1,5 @@
 /** What the pages of connecting say. Everything that is not written here is escaped. */
+import { escaped } from './page.ts'
 
 export interface ShownOffer {
   readonly connector: {
@@ -8,13 +9,6 @@ export interface ShownOffer {
   readonly host: string
   readonly scope: string | undefined
   readonly state: string
-}
-
-const STYLE =
-  'body{font:1rem/1.5 system-ui,sans-serif;max-width:36rem;margin:4rem auto;padding:0 1rem;color:#222;background:#fff}dt{font-weight:600;margin-top:.75rem}dd{margin:0;overflow-wrap:anywhere}button{font:inherit;padding:.5rem 1.25rem;margin-top:1.5rem}code{overflow-wrap:anywhere}'
-
-export function page(words: string): string {
-  return `<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>Keyless</title><style>${STYLE}</style></head><body>${words}</body></html>`
 }
 
 export function offerWords({ connector, host, scope }: ShownOffer, proof: string): string {
@@ -42,16 +36,4 @@ export function explainWords(credential: string): string {
 
 export function refusedWords(detail: string | undefined): string {
   return `<h1>Not connected</h1><p>${escaped(detail ?? 'Something unexpected happened. The operator finds it in the log of the gateway.')}</p>`
-}
-
-const ENTITIES: Readonly<Record<string, string>> = {
-  '&': '&amp;',
-  '<': '&lt;',
-  '>': '&gt;',
-  '"': '&quot;',
-  "'": '&#39;',
-}
-
-export function escaped(text: string): string {
-  return text.replaceAll(/[&<>"']/g, (character) => ENTITIES[character] ?? '')
 }
