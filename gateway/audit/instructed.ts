@@ -49,7 +49,7 @@ function factsOf(proposal: Proposal): Fields {
   const facts = { ttl_s: proposal.ttlS, workload: proposal.workload && workloadOf(proposal.workload) }
   switch (proposal.kind) {
     case 'task.open':
-      return { ...facts, heartbeat: proposal.heartbeat ?? false }
+      return { ...facts, heartbeat: proposal.heartbeat ?? false, beside: proposal.beside?.id }
     case 'grant.replace':
       return { ...facts, reason: proposal.reason, replaces: proposal.old.id }
     case 'grant.delegate':

@@ -18,6 +18,7 @@ export const instructionFacts = {
     heartbeat: z.boolean().describe('The opener promised heartbeats.').optional(),
     reason: text('Why it is replaced, parked or ended.').optional(),
     replaces: text('Grant that it takes the place of.').optional(),
+    beside: text('Grant whose agent asked for it; it belongs to the same task.').optional(),
     delegator: text('Agent that delegates.').optional(),
     attestation: digest('Of the attestation of this hop.').optional(),
     on_behalf: z.boolean().describe('The gateway attests for a holder without a key.').optional(),

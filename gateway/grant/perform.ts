@@ -36,6 +36,11 @@ export async function perform(p: Proposal, room: Room): Promise<IssuedGrant | nu
 
 async function open(p: Of<'task.open'>, room: Room): Promise<IssuedGrant> {
   const { grant, token } = await signed(p.grant, room)
+  if (p.beside !== undefined) {
+    const issued = await issue(grant, token, room)
+    await checkAlive(grant, room) // its task may have ended since it was proposed
+    return issued
+  }
   // The grant last: a crash before it leaves a task that nobody can use.
   await save(firstRecord(grant, p.heartbeat === true), undefined, room)
   return issue(grant, token, room)

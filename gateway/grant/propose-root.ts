@@ -9,15 +9,31 @@ import type { GrantRequest, Instruction, Proposal } from '../protocol/instructio
 import { GatewayError } from '../protocol/problem.ts'
 import { checkPurpose, draftRoot, type Root, registered } from './draft.ts'
 import type { Room } from './room.ts'
+import { livingTask } from './task.ts'
 import { invalid, termsAsked } from './terms.ts'
 
 type Opening = Extract<Instruction, { kind: 'task.open' }>
 type Requested = Extract<Instruction, { kind: 'grant.request' }>
 
-/** From the local socket: its owner is the human. */
-export function proposeOpen(i: Opening, room: Room): Proposal {
+/** From the local socket, or by whoever grants what an agent asked for: that is the human. */
+export function proposeOpen(i: Opening, room: Room): Proposal | Promise<Proposal> {
+  if (i.beside !== undefined) return proposeBeside(i, i.beside, room)
   const agent = registered(i.agent, room.agents)
   return opening(i, { tenant: i.tenant, human: i.human, agent, cnf: i.request.cnf }, room)
+}
+
+/** In the task as it is now, which ends it as well: what is asked for in the course of a task is not for afterwards. */
+async function proposeBeside(i: Opening, beside: Grant, room: Room): Promise<Proposal> {
+  const { root, state } = await livingTask(i.tenant, beside.task.id, room)
+  if (state === 'suspended') throw invalid(`the task ${beside.task.id} is suspended; resume it first`)
+  const agent = registered(i.agent, room.agents)
+  const nowMs = room.clock.nowMs()
+  const { step, trace, cnf, expiresAt: until, instance, attested } = beside
+  const bound = { ...(step !== undefined && { step }), ...(trace !== undefined && { trace }) }
+  const terms = termsAsked({ delegable: false, ...i.request, ...bound }, room, nowMs)
+  const draft = draftRoot({ tenant: i.tenant, human: i.human, agent, task: root.task, cnf, until }, terms, nowMs)
+  const proved = { ...(instance !== undefined && { instance }), ...(attested && { attested }) }
+  return { ...opened({ ...draft, ...proved }, {}), beside }
 }
 
 /** Token exchange with a human's token (RFC 8693 §2.1). @param client authenticated client, if any. */
@@ -96,7 +112,10 @@ function opening(i: Opening | Requested, root: Omit<Root, 'task'>, room: Room): 
   return opened(grant, { heartbeat: i.kind === 'task.open' && i.heartbeat === true, ...(workload && { workload }) })
 }
 
-export function opened(grant: Grant, o: { readonly heartbeat?: boolean; readonly workload?: Workload }): Proposal {
+export function opened(
+  grant: Grant,
+  o: { readonly heartbeat?: boolean; readonly workload?: Workload },
+): Extract<Proposal, { kind: 'task.open' }> {
   const { authority, agent, issuedAt, expiresAt } = grant
   return { kind: 'task.open', grant, authority, agent, ttlS: expiresAt - issuedAt, heartbeat: false, ...o }
 }

@@ -55,6 +55,11 @@ export type Instruction =
       readonly request: GrantRequest
       /** The opener promises heartbeats; without them the task is ended. Default false. */
       readonly heartbeat?: boolean
+      /**
+       * Living grant whose agent asked for more: what is given comes beside it, to the same agent and key, in the same task, and ends no
+       * later. Default: a task of its own.
+       */
+      readonly beside?: Grant
     })
   | (Given & {
       /** `POST /oauth/token`: a root grant for an authenticated workload, or a child of a presented grant. */
@@ -148,6 +153,8 @@ export type Proposal =
       readonly ttlS: number
       readonly heartbeat?: boolean
       readonly workload?: Workload
+      /** No new task: a further grant of the one that this grant belongs to. */
+      readonly beside?: Grant
     }
   | {
       /**
