@@ -11,7 +11,8 @@ import type { Operation, Service } from '../protocol/service.ts'
 import type { GrantAction } from './attributes.ts'
 import type { Catalogue } from './catalogue.ts'
 import { type Fault, throwFaults } from './fault.ts'
-import { lineAt, type Policy, readPolicies } from './policy-file.ts'
+import { NEEDS_NOTHING, needsOf } from './needs.ts'
+import { findSources, lineAt, type Policy, readPolicies, type SourceFile } from './policy-file.ts'
 import { type Parsed, parseSchema, parseSet } from './preparsed.ts'
 import { plainUid } from './scope.ts'
 import { UNMANAGED } from './site.ts'
@@ -25,13 +26,15 @@ export interface Bundle extends Disposable {
   readonly policies: readonly Policy[]
   /** The policies that can decide on an operation; an operation that the catalogue does not have gets none. */
   sliceFor(operation: Operation): Slice
+  /** Some policy looks at earlier calls of a task: those of tasks that are opened from now on are counted. */
+  readonly countsPast: boolean
   /** The policies that can decide on making a grant for a service. */
   grantSliceFor(action: GrantAction, service: string): Slice
 }
 
 export interface BundleSource {
-  /** Cedar files, and directories of them. */
-  readonly paths: readonly string[]
+  /** Cedar files, and directories of them; or what they hold. */
+  readonly paths: readonly (string | SourceFile)[]
   readonly catalogue: Catalogue
 }
 
@@ -41,7 +44,9 @@ const SCHEMA_FILE = new URL('../../policies/schema.cedarschema', import.meta.url
 export async function loadBundle(source: BundleSource): Promise<Bundle> {
   const faults: Fault[] = []
   const base = await readFile(SCHEMA_FILE, 'utf8')
-  const policies = await readPolicies(source.paths, faults)
+  const given = source.paths.filter((path) => typeof path !== 'string')
+  const named = source.paths.filter((path) => typeof path === 'string')
+  const policies = readPolicies([...(await findSources(named, faults)), ...given], faults)
   const { shipped } = source.catalogue
   const texts = policies.map(({ text }) => text).join('\n')
   const spoken = await source.catalogue.spokenOf(texts, faults)
@@ -144,13 +149,15 @@ function cut(policies: readonly Policy[], base: string, catalogue: Catalogue): B
   const made: { preparsed: string | undefined }[] = []
   for (const service of [...catalogue.services, UNMANAGED]) {
     const schema = opening.use(parseSchema(schemaText(base, [service]))).id
-    const sliceOf = (subject: Subject): Slice => {
+    const sliceOf = (subject: Subject, operation?: Operation): Slice => {
       const members = policies.filter((policy) => appliesTo(policy, subject))
+      const readings = readingsOfAll(members)
       const slice = {
         preparsed: preparse(members, preparsed, opening),
         schema,
         policies: new Map(members.map((policy) => [policy.id, policy])),
-        readings: readingsOfAll(members),
+        readings,
+        ...(operation === undefined ? NEEDS_NOTHING : needsOf(operation, members, readings)),
       }
       made.push(slice)
       return slice
@@ -158,7 +165,10 @@ function cut(policies: readonly Policy[], base: string, catalogue: Catalogue): B
     for (const operation of namedOperations(service)) {
       slices.set(
         operation.name,
-        sliceOf({ kind: 'Endpoint', action: operation.name, groups: groupsOf(operation), service: service.name }),
+        sliceOf(
+          { kind: 'Endpoint', action: operation.name, groups: groupsOf(operation), service: service.name },
+          operation,
+        ),
       )
     }
     for (const action of ['mint', 'delegate'] as const)
@@ -168,6 +178,7 @@ function cut(policies: readonly Policy[], base: string, catalogue: Catalogue): B
   return {
     digest,
     policies,
+    countsPast: [...slices.values()].some(({ needs }) => needs.past),
     sliceFor: (operation) => slices.get(operation.name) ?? NOTHING,
     grantSliceFor: (action, service) => grantSlices[action].get(service) ?? NOTHING,
     [Symbol.dispose]() {
@@ -177,7 +188,7 @@ function cut(policies: readonly Policy[], base: string, catalogue: Catalogue): B
   }
 }
 
-const NOTHING: Slice = { preparsed: undefined, schema: '', policies: new Map(), readings: new Set() }
+const NOTHING: Slice = { preparsed: undefined, schema: '', policies: new Map(), readings: new Set(), ...NEEDS_NOTHING }
 
 function preparse(
   members: readonly Policy[],

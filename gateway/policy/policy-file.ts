@@ -23,15 +23,22 @@ export interface Policy {
   readonly line: number
 }
 
-interface SourceFile {
+/** A file as ids and messages name it, and what it holds. */
+export interface SourceFile {
+  /** `<directory>/<file>`. */
   readonly label: string
   readonly text: string
 }
 
-/** Every policy in the files and directories given; what is wrong goes to `faults`. */
-export async function readPolicies(paths: readonly string[], faults: Fault[]): Promise<Policy[]> {
+/** Policy files in the places given; what is wrong goes to `faults`. */
+export async function findSources(paths: readonly string[], faults: Fault[]): Promise<SourceFile[]> {
   const files: SourceFile[] = []
   for (const path of paths) files.push(...(await readSources(path, faults)))
+  return files
+}
+
+/** Every policy in these files; what is wrong goes to `faults`. */
+export function readPolicies(files: readonly SourceFile[], faults: Fault[]): Policy[] {
   const policies = files.flatMap((file) => splitFile(file, faults))
   const seen = new Map<string, Policy>()
   for (const policy of policies) {

@@ -6,6 +6,7 @@ import type { CedarValueJson, EntityJson } from '@cedar-policy/cedar-wasm/nodejs
 import type { Ask } from '../protocol/decision.ts'
 import type { Operation } from '../protocol/service.ts'
 import { type GrantAsk, type Selection, valuesOf } from './attributes.ts'
+import { PAST, PAST_NAME } from './attributes-call.ts'
 
 export interface Question {
   readonly principal: { readonly type: string; readonly id: string }
@@ -26,11 +27,19 @@ export function callQuestion(selection: Selection<Ask>, ask: Ask, operation: Ope
       sensitivity: operation.sensitivity,
       returns_secret: operation.returnsSecret,
       irreversible: operation.irreversible,
+      labels: [...(operation.labels ?? [])],
     },
     parents: [{ type: 'Service', id: operation.name.slice(0, operation.name.indexOf(':')) }],
     tags: tagsOf('resource', values),
   }
-  return questionOf(operation.name, resource, values, [endpoint])
+  return questionOf(operation.name, resource, values, [endpoint, ...pastOf(selection, ask)])
+}
+
+/** Only where a policy reads it: the counts by operation. */
+function pastOf(selection: Selection<Ask>, ask: Ask): EntityJson[] {
+  if (!selection.names.includes(PAST_NAME)) return []
+  const counts = selection.table[PAST_NAME]?.read(ask) ?? {}
+  return [{ uid: PAST, attrs: {}, parents: [], tags: counts as Record<string, CedarValueJson> }]
 }
 
 export function grantQuestion(selection: Selection<GrantAsk>, ask: GrantAsk): Question {

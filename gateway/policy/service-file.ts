@@ -6,7 +6,8 @@ import ipaddr from 'ipaddr.js'
 import { LineCounter, parseDocument } from 'yaml'
 import { z } from 'zod'
 import { isExactHost } from '../protocol/host-pattern.ts'
-import { DIALECTS } from '../protocol/service.ts'
+import { parseParameter } from '../protocol/parameter.ts'
+import { DIALECTS, PARAMETER_TYPES } from '../protocol/service.ts'
 import type { Fault } from './fault.ts'
 import { PATTERN_FORM, parsePattern } from './pattern.ts'
 import { hostSchema, rangeSchema, SERVICE_NAME } from './selection.ts'
@@ -52,6 +53,19 @@ const slot = z.discriminatedUnion('in', [
   z.strictObject({ in: z.literal('certificate') }),
 ])
 
+/** Words that Cedar keeps for itself: no attribute can be read under them. */
+const RESERVED = ['true', 'false', 'if', 'then', 'else', 'in', 'is', 'like', 'has']
+const parameterKey = z
+  .string()
+  .refine((key) => parseParameter(key) !== undefined, 'query.NAME, or body. and a JSON pointer such as body./amount')
+const parameters = z.record(
+  z
+    .string()
+    .regex(/^[a-z][a-z0-9_]{0,39}$/)
+    .refine((name) => !RESERVED.includes(name), 'any name but a word of Cedar'),
+  z.union([parameterKey, z.strictObject({ from: parameterKey, type: z.enum(PARAMETER_TYPES) })]),
+)
+
 const SLOT_KINDS = slot.options.map((option) => option.shape.in.value)
 
 const dialect = z.enum(DIALECTS)
@@ -84,6 +98,12 @@ const operation = z
       )
       .min(1)
       .optional(),
+    /** By what policies choose it besides: `resource.labels.contains("payments")`. */
+    labels: z
+      .array(z.string().regex(/^[a-z0-9][a-z0-9_-]{0,39}$/, 'lower-case letters, digits and hyphens'))
+      .optional(),
+    /** What of its requests policies can read, as text unless it says more: `{ state: query.state }` is `context.params.state`. */
+    params: parameters.optional(),
     /** What it needs in the upstream's own words, for providers that narrow by it: `{ contents: read }` at GitHub. */
     permissions: z
       .record(z.string().regex(/^[a-z][a-z0-9_]*$/), z.string().regex(/^[A-Za-z][A-Za-z0-9_./-]*$/))

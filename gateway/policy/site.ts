@@ -1,6 +1,7 @@
 /** A service made ready for locating: its operations in one trie per host, and what stands in for what it does not list. */
 import { isHostPattern, labelNames } from '../protocol/host-pattern.ts'
-import type { Access, Dialect, Operation, Service, Slot } from '../protocol/service.ts'
+import { parseParameter } from '../protocol/parameter.ts'
+import type { Access, Dialect, NamedParameter, Operation, ParameterType, Service, Slot } from '../protocol/service.ts'
 import type { Fault } from './fault.ts'
 import { parsePattern, type RequestPattern } from './pattern.ts'
 import type { ServiceDescription } from './service-file.ts'
@@ -59,6 +60,8 @@ export function assembleService(description: ServiceDescription, faults: Fault[]
       ...(entry.permissions && { permissions: entry.permissions }),
       match: entry.match,
       ...(entry.iam && { iam: entry.iam }),
+      ...(entry.labels && { labels: entry.labels }),
+      ...(entry.params && { parameters: Object.entries(entry.params).map(parameterOf) }),
     }),
   )
   refuseLooseEnds(description, faults)
@@ -80,6 +83,13 @@ export function assembleService(description: ServiceDescription, faults: Fault[]
     write: { operation: strange(service.name, 'unlisted', 'write'), service },
   }
   return { service, tries, inside, unlisted }
+}
+
+function parameterOf([name, written]: [string, string | { from: string; type: ParameterType }]): NamedParameter {
+  const { from: key, type } = typeof written === 'string' ? { from: written, type: 'string' as const } : written
+  const from = parseParameter(key)
+  if (from === undefined) throw new TypeError('the schema has checked the key')
+  return { name, key, from, type }
 }
 
 /** Where a placeholder may stand the agent's own credential does not pass: one of the two would undo the other. */

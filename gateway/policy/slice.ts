@@ -3,6 +3,7 @@
  * things. Leaving a policy out is sound only if its scope can never match; when in doubt it stays in.
  */
 import type { EntityUidJson, PolicyJson } from '@cedar-policy/cedar-wasm/nodejs'
+import type { SliceNeeds } from './needs.ts'
 import type { Policy } from './policy-file.ts'
 import { type Reading, readingsOf } from './reads.ts'
 import { plainUid, scopeActions } from './scope.ts'
@@ -17,7 +18,7 @@ export interface Subject {
   readonly service: string
 }
 
-export interface Slice {
+export interface Slice extends SliceNeeds {
   /** Id under which Cedar keeps the parsed policies; undefined when there are none, which denies. */
   readonly preparsed: string | undefined
   /** Id under which Cedar keeps the schema of the service. */

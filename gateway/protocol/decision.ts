@@ -59,7 +59,40 @@ export interface Ask {
   readonly isUpgrade?: boolean | undefined
   /** W3C trace id of the request, 32 hex digits; absent: none, or not asked for by the grant. */
   readonly traceId?: string | undefined
+  /** By which way it came. Absent: not known. */
+  readonly mode?: 'forward' | 'intercept' | 'reverse' | undefined
+  /** Regions of the settings that an address is in. Absent: none is drawn. */
+  regionsOf?(address: string): readonly string[]
+  /** What the budgets of the chain still allow, where policy asks (`Needs.left`). */
+  readonly left?: BudgetLeft | undefined
+  /** Earlier calls of the task, where policy asks (`Needs.past`). Absent: not known, and what asks for them is refused. */
+  readonly past?: Past | undefined
+  /** Values under the names of the service file, where policy asks (`Needs.params`). */
+  readonly params?: Readonly<Record<string, ParameterValue>> | undefined
 }
+
+export type ParameterValue = string | number | boolean | readonly string[]
+
+/** The least that is left at any level of the chain; absent members: nothing counts it. */
+export interface BudgetLeft {
+  readonly calls?: number
+  readonly bytes?: number
+}
+
+/** Counts of the calls of a task so far, those of all its grants: field (`protocol/past.ts`) → how many. */
+export type Past = Readonly<Record<string, number>>
+
+/** What policies on one operation look at that is not had for nothing. */
+export interface Needs {
+  readonly params: boolean
+  /** Of the parameters some are in the JSON body, which has to be read whole first. */
+  readonly body: boolean
+  readonly left: boolean
+  /** The request has to be whole before it is decided: what is sent later could come from what a later call reads. */
+  readonly past: boolean
+}
+
+export const NO_NEEDS: Needs = Object.freeze({ params: false, body: false, left: false, past: false })
 
 export interface Decision {
   readonly effect: 'allow' | 'deny'
@@ -76,6 +109,10 @@ export interface Decision {
   readonly obligations: Obligations
   /** The entry of each grant of the chain that allows this, root first; empty when none of them keeps a budget. */
   readonly levels: readonly Level[]
+  /** What of the task's past it rests on: the call is counted only while that is still so. Absent: on nothing. */
+  readonly seen?: Past
+  /** What policy read of the request, for the record, where `obligations.log` asks for it. */
+  readonly params?: Ask['params']
 }
 
 /** By policy or by a constraint of the grant: the credential serves this call alone. */

@@ -18,12 +18,18 @@ export interface Agent {
   readonly riskTier: 'low' | 'medium' | 'high'
   /** Ids of the clients that may exchange tokens for this agent, besides itself. */
   readonly orchestrators?: readonly string[]
+  /** Words of the settings by which policies choose: `principal.labels.contains("finance")`. */
+  readonly labels?: readonly string[]
 }
 
 export interface Task {
   readonly id: string
   /** Declared intent, in the words of whoever opened the task. */
   readonly purpose: string
+  /** Patterns of the operations that the intent foresees; no claim. Absent: nobody said. It gives no authority. */
+  readonly plan?: readonly string[]
+  /** Every call of it is counted from its first one, because policies looked at earlier calls when it was opened; no claim. */
+  readonly counted?: true
 }
 
 /** A condition on one value of a request. Every member must hold. */
@@ -99,6 +105,13 @@ export interface Confirmation {
   readonly 'x5t#S256'?: string
 }
 
+/** What an agent proved itself by (`identity.ts`): the kind, who vouches for it, and short strings that the issuer says of it. */
+export interface WorkloadEvidence {
+  readonly kind: string
+  readonly issuer: string
+  readonly attributes: Readonly<Record<string, string>>
+}
+
 /** How long and for what a grant lives; each has its row in the table of lifetimes (`grant/preset.ts`). */
 export type Preset = 'per-task' | 'per-session' | 'per-prompt' | 'training-batch' | 'sensitive'
 
@@ -119,6 +132,14 @@ export interface Succession {
   readonly levels: readonly (Level | null)[]
 }
 
+/** When a grant was made, counted in what had been ended before (`grant/order.ts`). */
+export interface Issuance {
+  /** Version of the orders that were known when it was proposed: what was ordered later ends it. */
+  readonly after: number
+  /** Digest of the policies in force. */
+  readonly policySet: string
+}
+
 /** A grant above another. */
 export interface Ancestor {
   /** `jti` */
@@ -131,6 +152,8 @@ export interface Ancestor {
 export interface BreakGlass {
   /** Id of the request that they signed. */
   readonly request: string
+  /** `sha256:…` over the bytes of it. */
+  readonly digest: string
   /** Names of those who did, sorted. */
   readonly custodians: readonly string[]
 }
@@ -167,11 +190,15 @@ export interface Grant {
   readonly signedHash?: string
   /** Of a root grant that took the place of another without the human; no claim. */
   readonly succession?: Succession
+  /** Of the grants above it, root first, and its own; no claim. Absent in one that a gateway from before orders made. */
+  readonly issuance?: readonly Issuance[]
   readonly cnf?: Confirmation
   /** Which running instance of the agent: pod uid, run id. */
   readonly instance?: string
   /** The agent proved who it is by a workload identity; absent when the grantor merely named it. */
   readonly attested?: boolean
+  /** By which one, and what that says of it; no claim. */
+  readonly workload?: WorkloadEvidence
   readonly preset?: Preset
   /** Step of the task that this grant belongs to; it dies with the step. */
   readonly step?: string

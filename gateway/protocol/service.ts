@@ -1,6 +1,7 @@
 /** Upstream APIs and what can be done there, as the catalogue (`policies/services/*.yaml`) describes them. */
 
 import { HostTable, isHostPattern, parseHostPattern } from './host-pattern.ts'
+import type { Parameter } from './parameter.ts'
 
 /** Where a credential goes, and which slots an agent's own values are removed from first. */
 export type Slot = Place & {
@@ -62,7 +63,24 @@ export interface Operation {
   readonly match?: readonly string[]
   /** What it needs in AWS IAM: an action, and the ARN it is about with names in braces. Absent: nobody has said. */
   readonly iam?: readonly string[]
+  /** Words of the service file by which policies choose: `resource.labels.contains("payments")`. Absent: none. */
+  readonly labels?: readonly string[]
+  /** What of its requests policies can read: `context.params.amount`. Absent: nothing. */
+  readonly parameters?: readonly NamedParameter[]
 }
+
+/** A value of a request under the name that the service file gives it. */
+export interface NamedParameter {
+  readonly name: string
+  /** `query.NAME`, or `body.` and a JSON pointer. */
+  readonly key: string
+  readonly from: Parameter
+  readonly type: ParameterType
+}
+
+export const PARAMETER_TYPES = ['string', 'long', 'bool', 'strings'] as const
+
+export type ParameterType = (typeof PARAMETER_TYPES)[number]
 
 /** How refusals are shaped so that the service's clients display them. */
 export const DIALECTS = [
