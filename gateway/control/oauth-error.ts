@@ -20,6 +20,7 @@ const ERRORS: Partial<Record<ProblemCode, string>> = {
   dpop_nonce_required: 'use_dpop_nonce', // RFC 9449 §8
   policy_denied: 'access_denied',
   approval_required: 'access_denied',
+  access_blocked: 'access_denied',
   approval_denied: 'access_denied',
   approval_expired: 'access_denied',
   limit_exceeded: 'access_denied',

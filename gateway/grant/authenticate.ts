@@ -99,6 +99,12 @@ export class Authenticator {
     this.#liveness.changed(tenant, mark)
   }
 
+  /** Orders have changed: whatever they end is resolved anew, and refused. */
+  forgetOrdered(): void {
+    this.#rechecks += 1
+    for (const [digest, { grant }] of this.#entries) if (this.#isOrdered(grant)) this.#entries.delete(digest)
+  }
+
   /** A grant from a store, checked as it must be on any use. */
   admit(standing: Standing): Grant {
     const found = this.#parts.records.open(standing.stored)
@@ -112,6 +118,15 @@ export class Authenticator {
   #forget(tenant: string, mark: string): void {
     for (const [digest, { grant, marks }] of this.#entries)
       if (grant.tenant === tenant && marks.includes(mark)) this.#entries.delete(digest)
+  }
+
+  #isOrdered(grant: Grant): boolean {
+    try {
+      this.#liveness.checkOrders(grant)
+      return false
+    } catch {
+      return true
+    }
   }
 
   #isFresh(entry: Entry, digest: string): boolean {

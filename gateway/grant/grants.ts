@@ -10,6 +10,7 @@ import type { Instruction, IssuedGrant, Mandate, Proposal } from '../protocol/in
 import type { Inbound } from '../protocol/message.ts'
 import type { Traffic } from '../protocol/meter.ts'
 import type { GatewayError } from '../protocol/problem.ts'
+import type { Service } from '../protocol/service.ts'
 import type { AatRoot } from './aat.ts'
 import { Authenticator } from './authenticate.ts'
 import { createBudgets, type Spending } from './budget.ts'
@@ -18,15 +19,20 @@ import type { Allowance } from './bytes.ts'
 import { watchClock } from './clock-watch.ts'
 import { createFirstSight } from './first-sight.ts'
 import { type Introspector, introspect } from './introspect.ts'
+import { issuing } from './issuing.ts'
 import { Liveness } from './liveness.ts'
 import { chainTo, heldGrant, namedGrant } from './living.ts'
+import { Orders } from './orders.ts'
 import { perform } from './perform.ts'
 import { propose } from './propose.ts'
 import { presentChain } from './propose-present.ts'
 import { createRecords, type Records, type TaskRecord } from './record.ts'
+import { createRevocation, type Revocation } from './revoking.ts'
 import type { Room } from './room.ts'
 import { type SeatLimits, Seats, type Waiter } from './seats.ts'
 import type { Eventual, GrantStore, StoredTask } from './store.ts'
+import { obeying } from './store-obeying.ts'
+import type { OrderKeep } from './store-sqlite-orders.ts'
 import { livingTask, mandated } from './task.ts'
 import { createTokenSeal, SIGN_AGE_MS, type SigningKeys } from './token.ts'
 import { Watch } from './watch.ts'
@@ -35,6 +41,8 @@ export interface GrantsOptions {
   /** Of the doors: whose grants `holder` and `introspect` look at. */
   readonly tenant: string
   readonly store: GrantStore
+  /** This replica's own copy of the orders, where the store is shared. */
+  readonly keep?: OrderKeep | undefined
   /** Exact `iss` and `aud` of signed grants: the settings' `public_url`. */
   readonly issuer: string
   readonly signing: SigningKeys
@@ -59,8 +67,8 @@ export interface GrantsOptions {
   chainKey?(root: AatRoot): KeyObject | undefined | Promise<KeyObject | undefined>
   /** Take one hop of an offline delegation through the flow of instructions, as `grant.present`. */
   serveOffline(token: string, tenant: string): Promise<unknown>
-  /** A grant has ended: what was leased under it can go. Not waited for; failures are the callee's to record. */
-  onEnded(grant: Grant): void | Promise<void>
+  /** A grant has ended: what was leased under it can go. Failures are the callee's to record. @returns how much that was. */
+  onEnded(grant: Grant): number | undefined | Promise<number | undefined>
 }
 
 export interface LiveTask {
@@ -69,15 +77,17 @@ export interface LiveTask {
   readonly grants: readonly Grant[]
 }
 
-export interface Grants {
+export interface Grants extends Revocation {
   /** What an instruction that leaves them out gets. `agent` is the first one registered. */
   readonly defaults: { readonly agent: string | undefined; readonly heartbeatS: number }
   /** @see Authenticator.authenticate */
   authenticate(inbound: Inbound): Grant | Promise<Grant>
   /** @see Watch.watch */
-  watch(grant: Grant, cut: (why: GatewayError) => void): () => void
+  watch(grant: Grant, cut: (why: GatewayError) => void, service?: Service): () => void
   /** @see Seats.take. @throws {GatewayError} what `authenticate` does as well, when the grant ended while it waited. */
   seat(grant: Grant, waiter: Waiter): Eventual<Disposable>
+  /** @see Seats.aside */
+  aside(grant: Grant): Disposable
   /** @see Budgets.debit */
   debit(permit: Spending): Eventual<Allowance | undefined>
   /** @see Budgets.settle */
@@ -107,33 +117,13 @@ export interface Grants {
 }
 
 export function createGrants(o: GrantsOptions): Grants {
-  const { store, clock, tenant, agents } = o
-  const records = createRecords(o.storeKey)
-  const seal = createTokenSeal({ issuer: o.issuer, keys: o.signing })
-  const present = (token: string, of: string) =>
-    presentChain(token, {
-      serve: (hop) => o.serveOffline(hop, of),
-      isKnown: async (id) => (await store.byId(of, id)) !== undefined,
-    })
-  const firstSight = createFirstSight({ store, records, seal, issuer: o.issuer })
-  const clockWatch = watchClock(clock)
-  const steady = { nowMs: () => clockWatch.nowMs(), elapsedMs: () => clock.elapsedMs() }
-  const liveness = new Liveness(steady)
-  const authenticator = new Authenticator({
-    store,
-    records,
-    seal,
-    agents,
-    clock: steady,
-    liveness,
-    firstSight,
-    present,
-  })
-  const watch = new Watch({ store, liveness, clock: steady })
+  const { tenant, agents } = o
+  const room = { chainKey: () => undefined, ...o, ...openRoom(o) }
+  const { store, records, seal, authenticator, watch } = room
   const budgets = createBudgets(store)
   const seats = new Seats(o.limits)
-  const room = { chainKey: () => undefined, ...o, records, seal, authenticator, clockWatch }
   return {
+    ...createRevocation(room, tenant),
     defaults: {
       get agent() {
         return agents.keys().next().value
@@ -141,14 +131,15 @@ export function createGrants(o: GrantsOptions): Grants {
       heartbeatS: o.heartbeatS,
     },
     authenticate: (inbound) => authenticator.authenticate(inbound),
-    watch: (grant, cut) => watch.watch(grant, cut),
+    watch: (grant, cut, service) => watch.watch(grant, cut, service),
     seat(grant, waiter) {
       const seat = seats.take(grant, waiter)
       return seat instanceof Promise ? seat.then((its) => stillLiving(its, grant, room)) : seat
     },
+    aside: (grant) => seats.aside(grant),
     debit: (permit) => budgets.debit(permit),
     settle: (permit, traffic) => budgets.settle(permit, traffic),
-    propose: (i) => propose(i, room),
+    propose: (i) => issuing(i, room, () => propose(i, room)),
     perform: (p) => perform(p, room),
     async heartbeat(i) {
       const task = await mandated(i, room)
@@ -171,6 +162,35 @@ export function createGrants(o: GrantsOptions): Grants {
       return seal.jwks()
     },
   }
+}
+
+/** Who says which grants live: what is presented, what is watched and what is ordered meet here. */
+function openRoom(o: GrantsOptions) {
+  const { clock, tenant, agents } = o
+  const records = createRecords(o.storeKey)
+  const seal = createTokenSeal({ issuer: o.issuer, keys: o.signing })
+  const clockWatch = watchClock(clock)
+  const steady = { nowMs: () => clockWatch.nowMs(), elapsedMs: () => clock.elapsedMs() }
+  const onChange = () => {
+    authenticator.forgetOrdered()
+    watch.recheck()
+  }
+  const orders = new Orders({ ...o, key: o.storeKey, clock: steady, onChange })
+  const store = obeying(o.store, orders, tenant)
+  const liveness = new Liveness(steady)
+  liveness.obey((grant) => orders.endOf(grant))
+  const present = (token: string, of: string) =>
+    presentChain(token, {
+      serve: (hop) => o.serveOffline(hop, of),
+      isKnown: async (id) => (await store.byId(of, id)) !== undefined,
+    })
+  const firstSight = createFirstSight({ store, records, seal, issuer: o.issuer })
+  const parts = { store, records, seal, agents, clock: steady, liveness, firstSight, present }
+  const authenticator = new Authenticator(parts)
+  const watch = new Watch({ store, liveness, clock: steady, closureOf: (service) => orders.closureOf(service) })
+  // What is heard only says where to look.
+  o.store.onChange?.(tenant, (mark) => (mark === undefined ? orders.look() : authenticator.recheck(tenant, mark)))
+  return { store, records, seal, authenticator, watch, clockWatch, orders }
 }
 
 /** Records that carry our seal. Others cannot be used by anyone, so there is nothing to show or to end. */

@@ -19,9 +19,15 @@ export class Liveness {
   /** tenant and mark → reason; written only by `end` */
   readonly #ended = new Map<string, { readonly reason: string; readonly untilS: number }>()
   #tell: (tenant: string, mark: string) => void = () => {}
+  #ordered: (grant: Grant) => GatewayError | undefined = () => undefined
 
   constructor(clock: Clock) {
     this.#clock = clock
+  }
+
+  /** What says whether an order ends a grant (`orders.ts`). Default: there are none. */
+  obey(endOf: (grant: Grant) => GatewayError | undefined): void {
+    this.#ordered = endOf
   }
 
   /** Whom to tell that this process ended a mark, or changed in the store what it says of it. One at most. */
@@ -44,8 +50,15 @@ export class Liveness {
     this.#tell(tenant, mark)
   }
 
-  /** @throws {GatewayError} `grant_revoked`, `task_suspended`, `grant_expired`, `grant_invalid` */
+  /** As far as this process knows, without asking the store. @throws {GatewayError} `grant_revoked`, `access_blocked` */
+  checkOrders(grant: Grant): void {
+    const why = this.#ordered(grant)
+    if (why !== undefined) throw why
+  }
+
+  /** @throws {GatewayError} `access_blocked`, `grant_revoked`, `task_suspended`, `grant_expired`, `grant_invalid` */
   check(grant: Grant, { stored, ended, isSuspended }: Stands): void {
+    this.checkOrders(grant)
     const reason = ended ?? this.#endedHere(stored.tenant, stored.marks)
     if (reason !== undefined) {
       throw new GatewayError(

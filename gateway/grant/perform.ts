@@ -111,17 +111,27 @@ async function endTask(o: { readonly grant: Grant; readonly reason: string }, ro
 /** End every grant that carries the mark, and let go of what was leased under them. */
 async function end(
   mark: string,
+  o: { readonly grant: Grant; readonly reason: string },
+  room: Room,
+  untilS?: number,
+): Promise<null> {
+  letGo(await endMark(mark, o, room, untilS), room)
+  return null
+}
+
+/** End every grant that carries the mark. @returns those that lived. */
+export async function endMark(
+  mark: string,
   { grant, reason }: { readonly grant: Grant; readonly reason: string },
   room: Room,
   untilS: number = grant.expiresAt,
-): Promise<null> {
+): Promise<readonly StoredGrant[]> {
   room.authenticator.end(grant.tenant, mark, { reason, untilS }) // first: whatever becomes of the store, it is over here
   // Only what lives is listed, so this is asked before; but no answer to it keeps the end from the store.
   const [below] = await Promise.allSettled([livingUnder(mark, grant, room)])
   await room.store.end(grant.tenant, mark, { reason, untilS })
   if (below.status === 'rejected') throw below.reason
-  letGo(below.value, room)
-  return null
+  return below.value
 }
 
 async function livingUnder(mark: string, { tenant, task }: Grant, room: Room): Promise<readonly StoredGrant[]> {

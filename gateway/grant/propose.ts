@@ -18,7 +18,7 @@ import type { Room } from './room.ts'
 import { invalid } from './terms.ts'
 
 /** Instructions that only take away. */
-const TAKING: ReadonlySet<Instruction['kind']> = new Set([
+export const TAKING: ReadonlySet<Instruction['kind']> = new Set([
   'grant.revoke',
   'task.complete',
   'task.step_complete',

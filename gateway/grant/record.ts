@@ -108,14 +108,14 @@ interface SealedGrant {
   readonly marks: readonly string[]
 }
 
-interface Seal {
+export interface Seal {
   close(name: string, json: string): string
   /** @throws {GatewayError} `grant_invalid` */
   open(name: string, body: string): unknown
 }
 
 /** AES-256-GCM with random nonces: safe for 2^32 records under one key. */
-function createSeal(key: KeyObject): Seal {
+export function createSeal(key: KeyObject): Seal {
   const cipherKey = createSecretKey(createHmac('sha256', key).update('encrypted records').digest())
   // A name has no line break, nor has JSON: one text has one way to be cut.
   const mac = (name: string, json: string) => createHmac('sha256', key).update(`${name}\n${json}`).digest()

@@ -27,6 +27,6 @@ export interface Room extends Limits {
   policySet(): string
   readonly clock: Clock
   readonly clockWatch: ClockWatch
-  /** A grant has ended: what was leased under it can go. Not waited for; failures are the callee's to record. */
-  onEnded(grant: Grant): void | Promise<void>
+  /** A grant has ended: what was leased under it can go. Failures are the callee's to record. @returns how much that was. */
+  onEnded(grant: Grant): number | undefined | Promise<number | undefined>
 }

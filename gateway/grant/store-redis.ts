@@ -166,7 +166,11 @@ function standingOf(found: readonly [string, ...NonNullable<State>] | null): Sta
 }
 
 function stateOf([ended, suspended, orders]: NonNullable<State>): GrantState {
-  return { ended: ended ?? undefined, isSuspended: suspended === '1', orders: Number(orders ?? 0) }
+  return {
+    ended: ended ?? undefined,
+    isSuspended: suspended === '1',
+    ...(orders !== null && { orders: Number(orders) }),
+  }
 }
 
 type Run = <T>(script: string, names: readonly string[], ...given: readonly string[]) => Promise<T>

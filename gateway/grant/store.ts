@@ -47,7 +47,7 @@ export interface GrantState {
   readonly ended: string | undefined
   /** Its task is suspended. */
   readonly isSuspended: boolean
-  /** Version of the orders of its tenant in the moment of the answer; absent: this process makes every change itself. */
+  /** Version of the orders of its tenant in the moment of the answer; absent: there are none, or this process gives them all. */
   readonly orders?: number
 }
 

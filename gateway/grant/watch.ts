@@ -5,6 +5,7 @@
 import type { Clock } from '../protocol/clock.ts'
 import type { Grant } from '../protocol/grant.ts'
 import { asGatewayError, type GatewayError } from '../protocol/problem.ts'
+import type { Service } from '../protocol/service.ts'
 import type { Liveness } from './liveness.ts'
 import { invalid } from './presented.ts'
 import { type GrantState, type GrantStore, storeUnavailable } from './store.ts'
@@ -19,6 +20,8 @@ type Cut = (why: GatewayError) => void
 
 interface Watched {
   readonly grant: Grant
+  /** That the call goes to; absent: it goes nowhere yet. */
+  readonly service: Service | undefined
   readonly marks: readonly string[]
   readonly cuts: Set<Cut>
   /** Monotonic time at which the store was asked when it last said that the grant lives. */
@@ -31,7 +34,8 @@ export class Watch {
   readonly #store: Pick<GrantStore, 'trustMs' | 'states'>
   readonly #liveness: Liveness
   readonly #clock: Clock
-  /** tenant and id → what is told of its end */
+  readonly #closureOf: (service: Service) => GatewayError | undefined
+  /** tenant, id and service → what is told of its end */
   readonly #watched = new Map<string, Watched>()
   #timer: NodeJS.Timeout | undefined
   #isAsking = false
@@ -40,7 +44,10 @@ export class Watch {
     readonly store: Pick<GrantStore, 'trustMs' | 'states'>
     readonly liveness: Liveness
     readonly clock: Clock
+    /** Why no call goes to a service any more. Default: all are open. */
+    closureOf?(service: Service): GatewayError | undefined
   }) {
+    this.#closureOf = o.closureOf ?? (() => undefined)
     this.#store = o.store
     this.#liveness = o.liveness
     this.#clock = o.clock
@@ -54,14 +61,15 @@ export class Watch {
 
   /**
    * @param cut called at most once, never before this returns: `grant_expired`, `grant_revoked`, `task_suspended`,
-   *   `store_unavailable`, … Must not throw.
+   *   `access_blocked`, `store_unavailable`, … Must not throw.
+   * @param service that the call goes to, so that it is cut when that is closed.
    * @returns stops watching. Idempotent.
    */
-  watch(grant: Grant, cut: Cut): () => void {
-    const key = `${grant.tenant} ${grant.id}`
+  watch(grant: Grant, cut: Cut, service?: Service): () => void {
+    const key = keyOf({ grant, service })
     const once: Cut = (why) => cut(why) // the same function may be given twice
     const known = this.#watched.get(key)
-    const watched = known ?? this.#begin(key, grant)
+    const watched = known ?? this.#begin(key, grant, service)
     watched.cuts.add(once)
     return () => {
       watched.cuts.delete(once)
@@ -69,8 +77,13 @@ export class Watch {
     }
   }
 
-  #begin(key: string, grant: Grant): Watched {
-    const watched = { grant, marks: marksOf(grant), cuts: new Set<Cut>(), knownAtMs: this.#clock.elapsedMs() }
+  /** Orders have changed. */
+  recheck(): void {
+    for (const watched of [...this.#watched.values()]) this.#check(watched, ALIVE)
+  }
+
+  #begin(key: string, grant: Grant, service: Service | undefined): Watched {
+    const watched = { grant, service, marks: marksOf(grant), cuts: new Set<Cut>(), knownAtMs: this.#clock.elapsedMs() }
     this.#watched.set(key, watched)
     this.#timer ??= setInterval(() => this.#look(), LOOK_MS).unref()
     // It may have ended between its authentication and now. What others end is heard of at the next look.
@@ -125,8 +138,10 @@ export class Watch {
 
   /** @returns whether it goes on. */
   #check(watched: Watched, state: GrantState | undefined): boolean {
-    const { grant, marks } = watched
+    const { grant, marks, service } = watched
     try {
+      const closure = service && this.#closureOf(service)
+      if (closure !== undefined) throw closure
       if (state === undefined) throw invalid('The grant is not known to this gateway any more.')
       this.#liveness.check(grant, { ...state, stored: { tenant: grant.tenant, marks } })
       return true
@@ -144,11 +159,15 @@ export class Watch {
     for (const cut of cuts) queueMicrotask(() => cut(why))
   }
 
-  #forget({ grant, cuts }: Watched): void {
-    const key = `${grant.tenant} ${grant.id}`
-    if (this.#watched.get(key)?.cuts === cuts) this.#watched.delete(key)
+  #forget(watched: Watched): void {
+    const key = keyOf(watched)
+    if (this.#watched.get(key)?.cuts === watched.cuts) this.#watched.delete(key)
     if (this.#watched.size > 0) return
     clearInterval(this.#timer)
     this.#timer = undefined
   }
+}
+
+function keyOf({ grant, service }: Pick<Watched, 'grant' | 'service'>): string {
+  return `${grant.tenant} ${grant.id} ${service?.name ?? ''}`
 }

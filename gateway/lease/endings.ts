@@ -41,7 +41,7 @@ export class Endings {
   }
 
   /** @see Leases.purge */
-  async purge(grant: Grant): Promise<void> {
+  async purge(grant: Grant): Promise<number> {
     const { ended, captives, near, cache, revocations } = this.#rooms
     ended.add(grant.id)
     captives.forget(grant.id)
@@ -50,7 +50,7 @@ export class Endings {
     // A store that is away keeps sealed values until they expire; no call reaches them, because grants are checked first.
     const far = await cache.purge(grant.id).catch((): readonly Stored[] => [])
     this.#purging.delete(grant.id)
-    await this.#end([
+    return this.#end([
       ...this.#opened(far, grant, 'grant_ended'),
       ...revocations.inUse(grant.id, 'all'),
       ...held.map((one) => ({ ...one, reason: 'grant_ended' as const })),

@@ -37,8 +37,11 @@ export interface Leases {
   acquire(permit: Permit, receipt: Receipt, inbound?: Inbound): Lease | Promise<Lease>
   /** Whether this process holds the credential for such a call already. */
   holds(permit: Permit): boolean
-  /** The grant has ended: drop its credentials everywhere and revoke them where their issuer offers it. Never rejects. */
-  purge(grant: Grant): Promise<void>
+  /**
+   * The grant has ended: drop its credentials everywhere and revoke them where their issuer offers it. Never rejects.
+   * @returns how many.
+   */
+  purge(grant: Grant): Promise<number>
   /**
    * Drop and revoke credentials of living grants, which may go on and get others. Never rejects.
    * @returns how many.
@@ -141,7 +144,7 @@ class CachedLeases implements Leases, LeaseEnd {
     return service.credential === undefined || service.slots.length === 0 || this.#held(permit) !== undefined
   }
 
-  purge(grant: Grant): Promise<void> {
+  purge(grant: Grant): Promise<number> {
     return this.#endings.purge(grant)
   }
 

@@ -51,6 +51,7 @@ export const problems = {
     'Somebody was asked to approve this call and said no',
   ),
   approval_expired: row(403, 'http_request_denied', 'request_approval', 'Nobody approved this call in time'),
+  access_blocked: row(403, 'http_request_denied', 'ask_grantor', 'Access is blocked until somebody lifts it'),
   task_suspended: row(403, 'http_request_denied', 'renew_grant', 'The task is suspended'),
   host_unmanaged: row(403, 'http_request_denied', 'fix_configuration', 'No service covers this host'),
   foreign_credential: row(

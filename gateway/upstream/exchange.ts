@@ -6,6 +6,7 @@ import type { Grant } from '../protocol/grant.ts'
 import { BodyHash } from '../protocol/keyed-hash.ts'
 import type { AnswerHead, Outbound, Outcome, Rejection, Reply } from '../protocol/message.ts'
 import type { GatewayError } from '../protocol/problem.ts'
+import type { Service } from '../protocol/service.ts'
 import type { Answer } from './answer.ts'
 import { answering, type BodyHashes } from './answering.ts'
 import { type Attempt, type AttemptOwner, type Body, isRejected } from './attempt.ts'
@@ -62,6 +63,10 @@ export class Exchange implements AttemptOwner, Lasting {
 
   get grant(): Grant {
     return this.#outbound.grant
+  }
+
+  get service(): Service {
+    return this.#outbound.service
   }
 
   start(): void {

@@ -4,13 +4,16 @@
  */
 import type { Grant } from '../protocol/grant.ts'
 import type { GatewayError } from '../protocol/problem.ts'
+import type { Service } from '../protocol/service.ts'
 
 /** @param cut called at most once, never before this returns. @returns stops watching. */
-export type WatchGrant = (grant: Grant, cut: (why: GatewayError) => void) => () => void
+export type WatchGrant = (grant: Grant, cut: (why: GatewayError) => void, service: Service) => () => void
 
 export interface Lasting {
   /** Under which the call was allowed. */
   readonly grant: Grant
+  /** That it goes to. */
+  readonly service: Service
   /** End the call, now. Must not throw. */
   cut(why: GatewayError): void
 }
@@ -56,7 +59,7 @@ export class LastingCalls {
     for (const call of this.#young)
       this.#watched.set(
         call,
-        this.#watch(call.grant, (why) => call.cut(why)),
+        this.#watch(call.grant, (why) => call.cut(why), call.service),
       )
     this.#young.clear()
   }

@@ -79,6 +79,10 @@ class UpgradeCall implements UpgradeOwner, Lasting {
     return this.#outbound.grant
   }
 
+  get service(): Outbound['service'] {
+    return this.#outbound.service
+  }
+
   start(): void {
     const { reply } = this.#call
     if (reply.destroyed) {
