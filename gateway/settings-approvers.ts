@@ -51,8 +51,7 @@ export function channelsOf(written: Written, names: readonly string[], { report 
     })
   }
   for (const name of Object.keys(written.tokens ?? {})) check(['tokens', name], name, names, 'approvers')
-  written.access?.forEach((group, at) =>
-    check(['access', String(at)], group, Object.keys(written.groups ?? {}), 'groups'),
-  )
+  const groups = Object.keys(written.groups ?? {})
+  for (const [at, group] of (written.access ?? []).entries()) check(['access', String(at)], group, groups, 'groups')
   return { signIn: written.sign_in, tokens: written.tokens ?? {}, access: written.access ?? [] }
 }
