@@ -1,24 +1,16 @@
 /** Runs `*.test.yaml`: asks each case of the policies as a gateway would, and compares the answer with what is expected. */
 import type { Decision } from '../protocol/decision.ts'
-import type { Value } from './attributes.ts'
-import type { Bundle } from './bundle.ts'
-import type { Catalogue } from './catalogue.ts'
-import { createPolicy } from './evaluation.ts'
 import {
-  attributesOf,
-  callAsk,
-  destinationOf,
-  exampleOf,
-  factsOf,
-  issuingOf,
-  type Kind,
+  answer,
   parseCall,
-  supposingEngine,
-  type Written,
+  type Scene,
+  type Subject,
+  sceneOfCall,
+  sceneOfOperation,
   type WrittenCall,
-} from './supposed.ts'
+} from './scene.ts'
+import { attributesOf, factsOf, type Kind, type Written } from './supposed.ts'
 import type { TestCase, TestFile } from './testing-file.ts'
-import { namedOperations } from './vocabulary.ts'
 
 export interface CaseResult {
   readonly name: string
@@ -27,12 +19,6 @@ export interface CaseResult {
   /** Policies that decided. */
   readonly policyIds: readonly string[]
   readonly ms: number
-}
-
-/** What is tested: the policies, and the services that they speak of. */
-export interface Subject {
-  readonly bundle: Bundle
-  readonly catalogue: Catalogue
 }
 
 /** Every case of the file; one that names several requests or operations is as many. */
@@ -66,14 +52,20 @@ async function runCase(test: TestCase, given: Written, subject: Subject): Promis
   }
 }
 
-function decide(test: TestCase, given: Written, { bundle, catalogue }: Subject): Decision | Promise<Decision> {
-  const kind: Kind = test.mint ? 'mint' : test.delegate ? 'delegate' : 'call'
-  const facts = new Map([...factsOf(kind, onlyKnown(kind, given)), ...factsOf(kind, test)])
-  const policy = createPolicy({ bundle, tenant: 'default', engine: supposingEngine(bundle, facts) })
-  const scope = test.mint ?? test.delegate
-  if (kind !== 'call' && scope !== undefined)
-    return policy.evaluateInstruction(issuingOf(kind, scope, facts, test.max_depth))
-  return policy.evaluate(askOf(test, catalogue, facts))
+async function decide(test: TestCase, given: Written, subject: Subject): Promise<Decision> {
+  const scene = sceneOf(test, subject)
+  const facts = new Map([...factsOf(scene.kind, onlyKnown(scene.kind, given)), ...factsOf(scene.kind, test)])
+  return (await answer(subject, scene, facts)).decision
+}
+
+function sceneOf(
+  { call, operation: [name] = [], mint, delegate, max_depth: maxDepth }: TestCase,
+  subject: Subject,
+): Scene {
+  if (mint !== undefined) return { kind: 'mint', scope: mint, maxDepth }
+  if (delegate !== undefined) return { kind: 'delegate', scope: delegate }
+  if (name !== undefined) return sceneOfOperation(subject, name)
+  return sceneOfCall(subject, typeof call === 'string' ? parseCall(call) : (call as WrittenCall))
 }
 
 /** What is given for all cases may be about calls only, or about grants only. */
@@ -92,27 +84,6 @@ function onlyKnown(kind: Kind, given: Written): Written {
     resource: kept('resource', given.resource),
     context: kept('context', given.context),
   }
-}
-
-function askOf({ call, operation: [name] = [] }: TestCase, catalogue: Catalogue, facts: ReadonlyMap<string, Value>) {
-  if (name !== undefined) {
-    const { endpoint, method } = exampleOf(...operationNamed(catalogue, name))
-    return callAsk(endpoint, facts, { method })
-  }
-  const written = typeof call === 'string' ? parseCall(call) : (call as WrittenCall)
-  const endpoint = catalogue.locate(destinationOf(written))
-  return callAsk(endpoint, facts, written)
-}
-
-/** @throws {Error} when no service has it. */
-export function operationNamed(catalogue: Catalogue, name: string) {
-  const service = catalogue.service(name.slice(0, Math.max(0, name.indexOf(':'))))
-  const operation = service && namedOperations(service).find((one) => one.name === name)
-  if (service === undefined || operation === undefined) {
-    const services = catalogue.services.map((one) => one.name).join(', ')
-    throw new Error(`there is no operation ${name} in the services of this test: ${services}`)
-  }
-  return [service, operation] as const
 }
 
 function compare(test: TestCase, decision: Decision): string[] {
