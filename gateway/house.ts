@@ -11,6 +11,7 @@ import { createGrants, type Grants } from './grant/grants.ts'
 import type { GrantStore } from './grant/store.ts'
 import { openRedisStore } from './grant/store-redis.ts'
 import { openSqliteStore } from './grant/store-sqlite.ts'
+import { type HouseApprovals, openHouseApprovals } from './house-approvals.ts'
 import { auditDir, bodyHashesOf, openAudit, openHumans, recordSettings } from './house-audit.ts'
 import { keepFresh } from './house-authority.ts'
 import type { HouseConnect } from './house-connect.ts'
@@ -41,6 +42,8 @@ import type { Settings } from './settings.ts'
 import { createUpstream, type Upstream } from './upstream/forward.ts'
 
 export interface House extends RequestRooms, InstructionRooms {
+  readonly approvals: HouseApprovals['flow']
+  readonly approval: HouseApprovals['room']
   readonly assertions: PublishedAssertions
   readonly audit: Audit
   readonly catalogue: Catalogue
@@ -109,9 +112,11 @@ export async function buildHouse(settings: Settings, clock: Clock, outlook: Outl
   const grants: Grants = buildGrants(settings, {
     ...{ store, identities, keys, catalogue, policies, clock },
     serveOffline: (token, tenant) =>
-      serveInstruction({ kind: 'grant.present', id: uuidv7(clock.nowMs()), tenant, token }, { audit, grants, policy }),
+      serveInstruction({ kind: 'grant.present', id: uuidv7(clock.nowMs()), tenant, token }, { audit, grants, policy, approvals: approvals.flow }),
     onEnded: (grant) => leases.purge(grant),
   })
+  const approvals = openHouseApprovals(settings, { audit, grants, watch, store, keys, redis, clock })
+  opening.adopt(approvals.room, (room) => room.close())
   await begin(settings, { ...record, exports, reading, policies, leases })
   const opened = opening.move()
   return {
@@ -130,7 +135,8 @@ export async function buildHouse(settings: Settings, clock: Clock, outlook: Outl
     upstream,
     ...record,
     refusals: openRefusals({ catalogue, policy, nowMs: () => clock.nowMs(), askAt: undefined }),
-    approvals: { approved: () => undefined }, // whoever asks for an approval is refused by `requirePermit`
+    approvals: approvals.flow,
+    approval: approvals.room,
     nowMs: () => clock.nowMs(),
     close: () => opened.disposeAsync(),
   }

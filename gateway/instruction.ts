@@ -3,6 +3,7 @@
  * recorded before it takes effect.
  */
 import type { InstructionEvent, Receipt } from './audit/event.ts'
+import type { Approved } from './protocol/approval.ts'
 import type { Decision } from './protocol/decision.ts'
 import type { Enquiry, Instruction, IssuedGrant, Proposal } from './protocol/instruction.ts'
 import type { TurnedAway } from './protocol/message.ts'
@@ -21,6 +22,13 @@ export interface InstructionRooms {
     perform(proposal: Proposal, receipt: Receipt): Promise<IssuedGrant | null>
   }
   readonly policy: { evaluateInstruction(proposal: Proposal): Decision }
+  readonly approvals?: {
+    /**
+     * What lets this very instruction through, taken up, where the decision takes an approval; undefined where it does not.
+     * @throws {GatewayError} `approval_required` while there is none: nobody waits for humans here. `approval_denied`, …
+     */
+    instructed(instruction: Instruction, proposal: Proposal, decision: Decision): Promise<Approved | undefined>
+  }
 }
 
 export async function serveInstruction(instruction: Instruction, house: InstructionRooms): Promise<IssuedGrant | null> {
@@ -29,14 +37,23 @@ export async function serveInstruction(instruction: Instruction, house: Instruct
     const proposal = event.proposed(await house.grants.propose(instruction)) // 1 who asks, and for what exactly
     const decision = event.decided(house.policy.evaluateInstruction(proposal)) // 2 may it
     requireAllow(decision) // 3 or a refusal
-    const receipt = await event.commit() // 4 durable, or stop
-    return event.performed(await house.grants.perform(proposal, receipt)) // 5 takes effect
+    requireApproval(decision, event.approved(await house.approvals?.instructed(instruction, proposal, decision))) // 4 does somebody agree
+    const receipt = await event.commit() // 5 durable, or stop
+    return event.performed(await house.grants.perform(proposal, receipt)) // 6 takes effect
   } catch (cause) {
-    throw await event.refused(asGatewayError(cause)) // 6 the control door writes it
+    throw await event.refused(asGatewayError(cause)) // 7 the control door writes it
   }
 }
 
 function requireAllow(decision: Decision): void {
   if (decision.effect === 'allow' && decision.errors.length === 0) return
   throw new GatewayError(decision.code ?? 'policy_denied', decision.detail)
+}
+
+function requireApproval({ obligations }: Decision, approved: Approved | undefined): void {
+  if (obligations.approval === undefined || approved !== undefined) return
+  throw new GatewayError(
+    'approval_required',
+    'Policy wants this to be approved by somebody, and nobody can be asked by this way. Ask whoever keeps the policies of this gateway.',
+  )
 }

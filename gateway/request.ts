@@ -14,7 +14,7 @@ import { asGatewayError, type GatewayError } from './protocol/problem.ts'
 import { needsBody } from './protocol/reach.ts'
 import type { Endpoint } from './protocol/service.ts'
 import { traceIdOf } from './protocol/trace.ts'
-import { needsContent, readContent, readForm } from './upstream/content.ts'
+import { needsContent, readContent, readForm, readWhole } from './upstream/content.ts'
 import { cleanse } from './upstream/headers.ts'
 import type { Inspection } from './upstream/inspection.ts'
 
@@ -42,8 +42,14 @@ export interface RequestRooms {
   readonly policy: { evaluate(ask: Ask): Decision | Promise<Decision> }
   readonly approvals: {
     /**
-     * What lets this very request through, where the decision takes an approval; undefined where it does not.
-     * @throws {GatewayError} `approval_required` while there is none, `approval_denied`, …
+     * Have humans approve this very request, and wait for them, counted from `sinceMs`, as long as settings say.
+     * @returns true when it can be taken up at once; false when time has passed, and everything has to be decided anew.
+     * @throws {GatewayError} `approval_required`, `approval_denied`, `approval_expired`; why the grant ended meanwhile
+     */
+    sought(call: Decided, sinceMs: number): Promise<boolean>
+    /**
+     * What lets this very request through, taken up, where the decision takes an approval; undefined where it does not.
+     * @throws {GatewayError} `approval_required` when there is none, or another call has taken it up.
      */
     approved(call: Decided): Approved | undefined | Promise<Approved | undefined>
   }
@@ -86,9 +92,10 @@ export async function serveRequest(inbound: Inbound, house: RequestRooms): Promi
     const asked = house.catalogue.locate(inbound) // 3 where to, as which operation
     const told = asked.service.saysInForms === true ? await withForm(inbound, house) : inbound
     const endpoint = event.located(told === inbound ? asked : house.catalogue.locate(told))
-    const whole = await said(told, grant, endpoint, house) // 4 saying what, if that counts
-    const decision = event.decided(await house.policy.evaluate(ask(whole, grant, endpoint, house))) // 5 may it
-    const approved = event.approved(await house.approvals.approved({ inbound: whole, grant, endpoint, decision })) // 6 does somebody agree
+    const heard = await said(told, grant, endpoint, house) // 4 saying what, if that counts
+    const decided = await decide({ inbound: heard, grant, endpoint }, event, house) // 5 may it
+    const { inbound: whole, decision } = decided
+    const approved = event.approved(await house.approvals.approved(decided)) // 6 does somebody agree, and nobody has used that
     const permit = requirePermit(grant, endpoint, decision, approved) // 7 or a refusal
     const inspection = event.inspected(house.upstream.inspect(whole, endpoint, decision.obligations)) // 8 no credential but ours
     using meter = meterOf(permit, await house.grants.debit(permit), house) // 9 budgets: a call before it is made, bytes as they pass
@@ -123,6 +130,30 @@ async function said(inbound: Inbound, grant: Grant, { service, operation }: Endp
   const whole = await readContent(inbound, service, isJudged)
   await house.grants.authenticate(inbound) // the agent took its time to send all of it, and its grant may have ended meanwhile
   return whole
+}
+
+/**
+ * What policy says, and, where somebody has to agree first, what it says once they have: that takes time, in which grants end and
+ * policies change.
+ */
+async function decide(call: Omit<Decided, 'decision'>, event: CallEvent, house: RequestRooms): Promise<Decided> {
+  const { grant, endpoint } = call
+  const evaluated = async (inbound: Inbound) =>
+    event.decided(await house.policy.evaluate(ask(inbound, grant, endpoint, house)))
+  const decision = await evaluated(call.inbound)
+  if (!takesApproval(decision)) return { ...call, decision }
+  const sinceMs = house.nowMs()
+  const inbound = await readWhole(call.inbound) // what is approved is all of it
+  let decided = { ...call, inbound, decision }
+  while (takesApproval(decided.decision) && !(await house.approvals.sought(decided, sinceMs))) {
+    await house.grants.authenticate(inbound)
+    decided = { ...decided, decision: await evaluated(inbound) }
+  }
+  return decided
+}
+
+function takesApproval({ effect, errors, obligations }: Decision): boolean {
+  return effect === 'allow' && errors.length === 0 && obligations.approval !== undefined
 }
 
 /** What policy is asked about a call. */

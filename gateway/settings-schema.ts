@@ -10,6 +10,7 @@ import { selectionSchema } from './policy/selection.ts'
 import { credentialSchema } from './provider/registry.ts'
 import { vaultConnectionSchema } from './provider/vault/schema.ts'
 import { read } from './settings-advice.ts'
+import { approvalsSchema } from './settings-approvals.ts'
 import { auditSchema, postgresSchema } from './settings-audit.ts'
 import { caSchema } from './settings-ca.ts'
 import { cleanUrl, hasPassword, listenSchema } from './settings-listen.ts'
@@ -226,6 +227,7 @@ export const settingsSchema = z.strictObject({
   audit: auditSchema.optional(),
   postgres: postgresSchema.optional(),
   grants: grants.optional(),
+  approvals: approvalsSchema.optional(),
   limits: limits.optional(),
   upstream: upstream.optional(),
 })

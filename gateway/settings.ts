@@ -13,6 +13,7 @@ import type { Selection } from './policy/selection.ts'
 import type { Agent } from './protocol/grant.ts'
 import { formatAuthority } from './protocol/target.ts'
 import type { VaultConnectionConfig } from './provider/vault/schema.ts'
+import { type ApprovalSettings, approvalsOf } from './settings-approvals.ts'
 import { type AuditSettings, auditOf } from './settings-audit.ts'
 import { type CaSettings, caOf } from './settings-ca.ts'
 import { type WrittenDown, writtenDown } from './settings-digest.ts'
@@ -85,6 +86,7 @@ export interface Settings {
     readonly maxDepth: number
     readonly heartbeatS: number
   }
+  readonly approvals: ApprovalSettings
   readonly limits: {
     /** Calls of one agent at once. Default 1024. */
     readonly concurrency: number
@@ -225,6 +227,7 @@ function normalise(written: WrittenSettings, around: Surroundings): Omit<Setting
     audit: auditOf(written.audit, tenant, absolute),
     postgres: postgresOf(written.postgres, around),
     grants: grantsOf(written, around),
+    approvals: approvalsOf(written.approvals, around),
     limits: limitsOf(written.limits ?? {}),
     upstream: upstreamOf(written.upstream ?? {}, around),
     secretEnv: [

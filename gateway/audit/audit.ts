@@ -33,7 +33,11 @@ export interface Audit {
    * Record what somebody did to the gateway itself, before it is done: `admin.personal_forgotten`, `admin.records_read`.
    * @param by who did it; without a human, the gateway by itself.
    */
-  administer(kind: `admin.${string}`, by: { tenant: string; human?: Human }, facts: Facts): Promise<Receipt>
+  administer(
+    kind: `admin.${string}` | 'approval.decided',
+    by: { tenant: string; human?: Human },
+    facts: Facts,
+  ): Promise<Receipt>
   /** Entries in the log. */
   readonly size: number
   /** Entries that wait for a disk that failed. */

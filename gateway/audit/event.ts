@@ -62,6 +62,7 @@ export interface InstructionEvent {
   readonly id: string
   proposed(proposal: Proposal): Proposal
   decided(decision: Decision): Decision
+  approved(approved: Approved | undefined): Approved | undefined
   commit(): Promise<Receipt>
   /** It has taken effect. */
   performed<I>(issued: I): I

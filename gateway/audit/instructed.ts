@@ -1,11 +1,12 @@
 /** Entries about instructions and about the gateway itself. Rare, so built as objects and canonicalised by the package. */
+import type { Approved } from '../protocol/approval.ts'
 import type { Decision } from '../protocol/decision.ts'
 import type { Grant, Human } from '../protocol/grant.ts'
 import type { Enquiry, Instruction, Proposal } from '../protocol/instruction.ts'
 import { type GatewayError, problems } from '../protocol/problem.ts'
 import { askedBy, humanOf } from './asked.ts'
 import { authorityOf, type Fields, hashOf, humanFields } from './authority.ts'
-import type { Draft, JsonValue } from './canonical.ts'
+import type { Draft } from './canonical.ts'
 import { traceCause } from './cause.ts'
 import { grantOf, workloadOf } from './granted.ts'
 import { draftOn, type Letterhead } from './letterhead.ts'
@@ -16,6 +17,8 @@ export interface Instructed {
   readonly instruction: Instruction | Enquiry
   readonly proposal: Proposal | undefined
   readonly decision: Decision | undefined
+  /** Absent: it took none. */
+  readonly approved?: Approved | undefined
 }
 
 /** What is about to take effect → kind of its entry. */
@@ -31,12 +34,12 @@ const KINDS: Readonly<Record<Proposal['kind'], string>> = {
 
 /** What is about to take effect, whole. */
 export function performedDraft(paper: Letterhead, instructed: Instructed & { readonly proposal: Proposal }): Draft {
-  const { instruction, proposal, decision } = instructed
+  const { instruction, proposal, decision, approved } = instructed
   const { grant } = proposal
   const members = {
     ...common(instruction, KINDS[proposal.kind]),
     ...authorityOf(grant),
-    decision: verdict(decision, undefined),
+    decision: { ...verdict(decision, undefined), approval: approved?.id },
     grant: grantOf(grant),
     facts: { instruction: instruction.kind, ...factsOf(proposal) },
   }
@@ -138,7 +141,7 @@ function whose(instruction: Instruction | Enquiry, proposal: Proposal | undefine
   return proposal === undefined ? humanOf(instruction) : proposal.grant.human
 }
 
-function verdict(decision: Decision | undefined, refusal: GatewayError | undefined): JsonValue {
+function verdict(decision: Decision | undefined, refusal: GatewayError | undefined): Fields {
   const policy = decision && {
     policy_ids: decision.policyIds,
     policy_set: decision.policySet,

@@ -1,4 +1,5 @@
 /** The event of one instruction: recorded before it takes effect, and again if it then does not. */
+import type { Approved } from '../protocol/approval.ts'
 import type { Decision } from '../protocol/decision.ts'
 import type { Enquiry, Instruction, Proposal } from '../protocol/instruction.ts'
 import type { GatewayError } from '../protocol/problem.ts'
@@ -14,6 +15,7 @@ export class RecordedInstruction implements InstructionEvent {
   #stage: Stage = 'open'
   #proposal: Proposal | undefined
   #decision: Decision | undefined
+  #approved: Approved | undefined
 
   constructor(desk: Desk, instruction: Instruction | Enquiry) {
     this.id = instruction.id
@@ -30,6 +32,11 @@ export class RecordedInstruction implements InstructionEvent {
   decided(decision: Decision): Decision {
     this.#decision = decision
     return decision
+  }
+
+  approved(approved: Approved | undefined): Approved | undefined {
+    this.#approved = approved
+    return approved
   }
 
   async commit(): Promise<Receipt> {
@@ -71,6 +78,11 @@ export class RecordedInstruction implements InstructionEvent {
   }
 
   get #instructed(): Instructed {
-    return { instruction: this.#instruction, proposal: this.#proposal, decision: this.#decision }
+    return {
+      instruction: this.#instruction,
+      proposal: this.#proposal,
+      decision: this.#decision,
+      approved: this.#approved,
+    }
   }
 }

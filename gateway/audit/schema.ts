@@ -4,6 +4,7 @@
  * takes a new version.
  */
 import { z } from 'zod'
+import { approvalKinds } from './schema-approval.ts'
 import { cred, held, lease, outcome, target } from './schema-calls.ts'
 import { instructionFacts } from './schema-facts.ts'
 import {
@@ -151,6 +152,7 @@ export const kinds: Readonly<Record<string, Kind>> = {
     },
   },
   ...ownKinds,
+  ...approvalKinds,
   ...policyKinds,
 }
 

@@ -35,6 +35,13 @@ export class Seats {
     return (this.#tenants.get(tenant)?.get(id) ?? this.#add(tenant, id)).take(waiter)
   }
 
+  /** A call that has a seat waits for something that takes long: until this is disposed of, another may have it. */
+  aside({ tenant, agent: { id } }: Pick<Grant, 'tenant' | 'agent'>): Disposable {
+    const seats = this.#tenants.get(tenant)?.get(id) ?? this.#add(tenant, id)
+    seats.lend()
+    return { [Symbol.dispose]: () => seats.takeBack() }
+  }
+
   #add(tenant: string, id: string): AgentSeats {
     const agents = this.#tenants.get(tenant) ?? new Map<string, AgentSeats>()
     const seats = new AgentSeats(id, this.#limits)
@@ -69,6 +76,16 @@ class AgentSeats implements Disposable {
     const [next] = this.#waiting
     if (next === undefined) this.#taken -= 1
     else next() // the seat changes hands: whoever comes now is behind those who wait
+  }
+
+  /** The seat of a call that is set aside goes to the next one. */
+  lend(): void {
+    this[Symbol.dispose]()
+  }
+
+  /** The call goes on, and does not queue again: so many more than the limit are under way for a moment. */
+  takeBack(): void {
+    this.#taken += 1
   }
 
   #wait(waiter: Waiter): Promise<Disposable> {

@@ -1,6 +1,9 @@
 /** Consent of humans to one request: who has to give it, what approvers are shown, and what it is once given. */
 import type { Agent, Human, LineageStep, Task } from './grant.ts'
 
+/** In place of a group: the human at the root of the lineage. */
+export const ROOT_HUMAN = 'human'
+
 /** Of several that ask for it the strictest wins: all their groups, the most people, the shortest reuse, every field. */
 export interface ApprovalTerms {
   /**
@@ -24,7 +27,7 @@ export interface Approved {
   /** UUIDv7 of the approval; the log names it. */
   readonly id: string
   readonly by: readonly Pick<Human, 'iss' | 'sub'>[]
-  /** `sha256:…` over the canonical form of the request that was approved. */
+  /** `hmac:…` over the canonical form of the request that was approved, keyed: what is in it could be guessed. */
   readonly fingerprint: string
 }
 
@@ -97,7 +100,7 @@ export interface ApprovalView {
   readonly id: string
   readonly tenant: string
   readonly state: ApprovalState
-  /** `sha256:…`: whoever says yes to this view says yes to exactly this. */
+  /** `hmac:…`: whoever says yes to this view says yes to exactly this. */
   readonly fingerprint: string
   readonly facts: ApprovalFacts
   readonly agentSays: AgentSays

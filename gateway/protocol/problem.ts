@@ -68,7 +68,7 @@ export const problems = {
   ),
 
   request_malformed: row(400, 'http_request_error', 'fix_request', 'The request cannot be understood in one way only'),
-  content_too_large: row(413, 'http_request_error', 'fix_request', 'The body is larger than the gateway can sign'),
+  content_too_large: row(413, 'http_request_error', 'fix_request', 'The body is larger than the gateway takes whole'),
   method_refused: row(405, 'http_request_error', 'fix_request', 'The method is never forwarded'),
   target_mismatch: row(421, 'http_request_error', 'fix_request', 'Host, SNI and CONNECT target differ'),
   path_ambiguous: row(400, 'http_request_error', 'fix_request', 'The path could be read as two places'),

@@ -60,6 +60,24 @@ const TELLING: Purpose = {
     new GatewayError('request_malformed', `The form of this call says what it asks for, and cannot be read: ${what}.`),
 }
 
+const APPROVED: Purpose = {
+  maxBytes: MAX_BYTES,
+  refuse: (what) =>
+    new GatewayError(
+      'content_too_large',
+      `This call has to be approved with all that it says, and its body cannot be held until then: ${what}. Send less at once.`,
+    ),
+}
+
+/**
+ * The request with all of its body, in whatever form: somebody is going to look at exactly these bytes. At most 1 MiB.
+ * @throws {GatewayError} `content_too_large`, `request_malformed`
+ */
+export async function readWhole(inbound: Inbound): Promise<Inbound> {
+  if (inbound.body === null || inbound.content !== undefined) return inbound
+  return { ...inbound, content: { bytes: await collected(inbound.body, APPROVED), taken: [] } }
+}
+
 /**
  * The request with its form, where it has one: what it asks for is in it (`Service.saysInForms`). At most 1 MiB.
  * @throws {GatewayError} `request_malformed`

@@ -150,6 +150,7 @@ function playedRooms(o: {
             record.push(`proposed ${proposal.kind}`)
             return proposal
           },
+          approved: (approved) => approved,
           decided(made) {
             record.push(`decided ${made.effect}`)
             return made

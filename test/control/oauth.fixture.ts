@@ -188,6 +188,7 @@ function playedRooms(rig: Pick<OauthRig, 'served' | 'refused' | 'next'>) {
         id: instruction.id,
         proposed: <T>(proposal: T) => proposal,
         decided: <T>(decision: T) => decision,
+        approved: <T>(approved: T) => approved,
         commit: async () => ({}) as never,
         performed: <T>(issued: T) => issued,
         async refused(refusal: GatewayError) {

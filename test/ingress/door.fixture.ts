@@ -166,7 +166,7 @@ function rooms({ calls, refused, upstream, state, clock }: Backing): RequestRoom
           : { effect: 'allow', code: undefined, detail: '', ...rest }
       },
     },
-    approvals: { approved: () => undefined },
+    approvals: { sought: async () => true, approved: () => undefined },
     leases: { acquire: () => lease() },
     upstream: { inspect: () => undefined, forward: (outbound, reply) => forward(outbound, reply, upstream.port) },
     refusals: { write: writeRefusal },

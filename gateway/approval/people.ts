@@ -1,0 +1,63 @@
+/** Who may decide on what: groups of the settings, and never whoever asks. Pure. */
+import { type ApprovalFacts, type ApprovalTerms, ROOT_HUMAN } from '../protocol/approval.ts'
+import type { Human } from '../protocol/grant.ts'
+
+type Identity = Pick<Human, 'iss' | 'sub'>
+
+/** One person, however many ways it has to prove to be it. */
+export interface Approver {
+  readonly name: string
+  readonly identities: readonly Identity[]
+}
+
+export interface People {
+  readonly approvers: readonly Approver[]
+  /** Group → names of approvers. */
+  readonly groups: ReadonlyMap<string, readonly string[]>
+}
+
+/** Why not, in words for whoever tries. */
+export type Standing =
+  | { readonly name: string; readonly groups: readonly string[]; readonly hindrance?: undefined }
+  | { readonly hindrance: string }
+
+interface Sought {
+  readonly facts: Pick<ApprovalFacts, 'human' | 'agent' | 'lineage'>
+  readonly terms: Pick<ApprovalTerms, 'from'>
+}
+
+/**
+ * What a human's word counts for. The human for whom the agent works is asked as `human` and counts for no group, by whichever of
+ * its identities it comes; otherwise who asks and who consents would be one.
+ */
+export function standingOf({ approvers, groups }: People, { facts, terms }: Sought, human: Identity): Standing {
+  if (facts.lineage.some(({ type, id }) => type === 'ai_agent' && id === human.sub))
+    return { hindrance: 'An agent decides on nothing that agents ask for.' }
+  const approver = approvers.find(({ identities }) => identities.some((known) => isSame(known, human)))
+  if (isRoot(facts, human, approver)) {
+    if (!terms.from.includes(ROOT_HUMAN))
+      return { hindrance: 'The agent works for this human, so somebody else has to decide.' }
+    return { name: approver?.name ?? `${human.iss} ${human.sub}`, groups: [ROOT_HUMAN] }
+  }
+  const own = approver && terms.from.filter((group) => groups.get(group)?.includes(approver.name))
+  if (approver === undefined || own === undefined || own.length === 0)
+    return { hindrance: `This human is in none of the groups that are asked: ${terms.from.join(', ')}.` }
+  return { name: approver.name, groups: own }
+}
+
+/** Groups that the settings do not have, or that are empty: nobody could consent for them. */
+export function unknownGroups({ groups }: People, { from }: Pick<ApprovalTerms, 'from'>): string[] {
+  return from.filter((group) => group !== ROOT_HUMAN && (groups.get(group)?.length ?? 0) === 0)
+}
+
+/** An agent that came by itself works for its owner, who is known by name alone. */
+function isRoot({ human: root }: Sought['facts'], human: Identity, approver: Approver | undefined): boolean {
+  if (isSame(root, human)) return true
+  if (approver === undefined) return root.iss === 'registry' && root.sub === human.sub
+  if (root.iss === 'registry' && approver.name === root.sub) return true
+  return approver.identities.some((known) => isSame(known, root) || (root.iss === 'registry' && known.sub === root.sub))
+}
+
+function isSame(a: Identity, b: Identity): boolean {
+  return a.iss === b.iss && a.sub === b.sub
+}

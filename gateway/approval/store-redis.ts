@@ -1,0 +1,131 @@
+/**
+ * Approvals shared by replicas, in Redis. All keys of a tenant carry one hash tag, so that one change is one script. Everything
+ * expires by itself. Needs `maxmemory-policy noeviction`: an evicted key would let what was denied be asked again.
+ */
+import type { Redis } from 'ioredis'
+import type { Clock } from '../protocol/clock.ts'
+import { GatewayError } from '../protocol/problem.ts'
+import type { Added, ApprovalStore, StoredApproval } from './store.ts'
+import { ADD, BY_ID, CHANGE, IN_SLOT, LAPSED, PENDING } from './store-redis-scripts.ts'
+
+/** A Redis that takes longer is as good as gone: the call is refused instead of held. */
+const ANSWER_MS = 1_000
+/** A message that got lost between replicas delays whoever waits by this much. */
+const LOOK_MS = 2_000
+
+/** @param o.prefix first part of every key, default `keyless`. @param o.redis stays the caller's to close. */
+export function openRedisApprovals(o: {
+  readonly redis: Redis
+  readonly prefix?: string
+  readonly clock: Clock
+}): ApprovalStore {
+  const { redis, clock } = o
+  const prefix = o.prefix ?? 'keyless'
+  const keys = keysOf(prefix)
+  const channel = `${prefix}:approvals`
+  const listeners = new Set<(tenant: string, id: string) => void>()
+  let subscriber: Redis | undefined
+  const run = <T>(script: string, names: readonly string[], ...given: readonly (string | number)[]) =>
+    bounded(redis.eval(script, names.length, ...names, ...given) as Promise<T>)
+  const nowMs = () => clock.nowMs()
+  return {
+    lookMs: LOOK_MS,
+    async add(one, most): Promise<Added> {
+      const { tenant, id, slot, agent, untilMs, keepMs } = one
+      const names = [keys.slot(tenant, slot), keys.pending(tenant), keys.pendingOf(tenant, agent), keys.one(tenant, id)]
+      const given = [id, JSON.stringify(one), one.version, untilMs, keepMs, nowMs(), most, keys.of(tenant)]
+      const found = await run<string | number>(ADD, names, ...given)
+      if (typeof found === 'string') return { first: JSON.parse(found) as StoredApproval }
+      return found === 1 ? { isNew: true } : 'full'
+    },
+    count: (tenant, agent) => bounded(redis.zcount(keys.pendingOf(tenant, agent), `(${nowMs()}`, '+inf')),
+    inSlot: async (tenant, slot) =>
+      storedOf(await run(IN_SLOT, [keys.slot(tenant, slot)], keys.of(tenant)), nowMs(), 'untilMs'),
+    byId: async (tenant, id) => storedOf(await run(BY_ID, [keys.one(tenant, id)]), nowMs(), 'keepMs'),
+    async change(one) {
+      const { tenant, id, slot, agent, version, isPending, untilMs, keepMs } = one
+      const names = [keys.slot(tenant, slot), keys.pending(tenant), keys.pendingOf(tenant, agent), keys.one(tenant, id)]
+      const given = [
+        id,
+        JSON.stringify(one),
+        version,
+        untilMs,
+        keepMs,
+        nowMs(),
+        isPending ? 1 : 0,
+        channel,
+        `${tenant} ${id}`,
+      ]
+      return (await run(CHANGE, names, ...given)) === 1
+    },
+    pending: async (tenant) => parsed(await run<string[]>(PENDING, [keys.pending(tenant)], keys.of(tenant))),
+    lapsed: async (tenant) => parsed(await run<string[]>(LAPSED, [keys.pending(tenant)], keys.of(tenant), nowMs())),
+    onChange(told) {
+      listeners.add(told)
+      subscriber ??= subscribe(redis, channel, (message) => {
+        const space = message.indexOf(' ')
+        for (const listener of listeners) listener(message.slice(0, space), message.slice(space + 1))
+      })
+      return () => void listeners.delete(told)
+    },
+    close: () => subscriber?.disconnect(),
+  }
+}
+
+/** The 1 is the layout. */
+function keysOf(prefix: string) {
+  const of = (tenant: string) => `{${prefix}:${tenant}}:approvals:1:`
+  return {
+    of,
+    /** Hash: the approval and its version. */
+    one: (tenant: string, id: string) => `${of(tenant)}one:${id}`,
+    /** Id by fingerprint. */
+    slot: (tenant: string, slot: string) => `${of(tenant)}slot:${slot}`,
+    /** Sorted set: pending ones by the end of their time, epoch milliseconds. */
+    pending: (tenant: string) => `${of(tenant)}pending`,
+    /** The same of one agent. */
+    pendingOf: (tenant: string, agent: string) => `${of(tenant)}pending-of:${agent}`,
+  }
+}
+
+function parsed(texts: readonly string[]): StoredApproval[] {
+  return texts.map((text) => JSON.parse(text) as StoredApproval).sort((a, b) => (a.id < b.id ? -1 : 1)) // UUIDv7: by time
+}
+
+function storedOf(text: unknown, nowMs: number, until: 'untilMs' | 'keepMs'): StoredApproval | undefined {
+  if (typeof text !== 'string') return undefined
+  const stored = JSON.parse(text) as StoredApproval
+  return stored[until] > nowMs ? stored : undefined
+}
+
+/** Subscribes on every new connection: what was missed between two is seen at the next look. */
+function subscribe(redis: Redis, channel: string, told: (message: string) => void): Redis {
+  const subscriber = redis.duplicate({
+    lazyConnect: false,
+    enableOfflineQueue: true,
+    maxRetriesPerRequest: null,
+    autoResubscribe: false,
+  })
+  subscriber.on('error', () => undefined)
+  subscriber.on('ready', () => void subscriber.subscribe(channel).catch(() => undefined))
+  subscriber.on('message', (_, message: string) => told(message))
+  return subscriber
+}
+
+async function bounded<T>(work: Promise<T>): Promise<T> {
+  const late = Promise.withResolvers<never>()
+  const refuse = () => late.reject(new Error(`Redis did not answer within ${ANSWER_MS} ms`))
+  // One more turn: after a stall of our own, timers run before the answers that have arrived meanwhile are read.
+  const timer = setTimeout(() => setImmediate(refuse), ANSWER_MS)
+  try {
+    return await Promise.race([work, late.promise])
+  } catch (cause) {
+    throw new GatewayError(
+      'store_unavailable',
+      'Approvals cannot be read or written now, so nothing is allowed on one. Try again shortly.',
+      { cause },
+    )
+  } finally {
+    clearTimeout(timer)
+  }
+}
