@@ -7,6 +7,7 @@ import { hash } from 'node:crypto'
 import { readFile } from 'node:fs/promises'
 import { type ValidationError, validate } from '@cedar-policy/cedar-wasm/nodejs'
 import canonicalize from 'canonicalize'
+import { patternCovers } from '../protocol/authority.ts'
 import type { Operation, Service } from '../protocol/service.ts'
 import type { GrantAction } from './attributes.ts'
 import type { Catalogue } from './catalogue.ts'
@@ -28,6 +29,8 @@ export interface Bundle extends Disposable {
   sliceFor(operation: Operation): Slice
   /** Some policy looks at earlier calls of a task: those of tasks that are opened from now on are counted. */
   readonly countsPast: boolean
+  /** Names of the operations under these patterns that do more than read. */
+  changing(patterns: readonly string[]): readonly string[]
   /** The policies that can decide on making a grant for a service. */
   grantSliceFor(action: GrantAction, service: string): Slice
 }
@@ -147,6 +150,7 @@ function cut(policies: readonly Policy[], base: string, catalogue: Catalogue): B
   /** ids of the policies in it → the preparsed set */
   const preparsed = new Map<string, Parsed>()
   const made: { preparsed: string | undefined }[] = []
+  const changes: string[] = []
   for (const service of [...catalogue.services, UNMANAGED]) {
     const schema = opening.use(parseSchema(schemaText(base, [service]))).id
     const sliceOf = (subject: Subject, operation?: Operation): Slice => {
@@ -163,6 +167,7 @@ function cut(policies: readonly Policy[], base: string, catalogue: Catalogue): B
       return slice
     }
     for (const operation of namedOperations(service)) {
+      if (operation.access !== 'read') changes.push(operation.name)
       slices.set(
         operation.name,
         sliceOf(
@@ -179,6 +184,7 @@ function cut(policies: readonly Policy[], base: string, catalogue: Catalogue): B
     digest,
     policies,
     countsPast: [...slices.values()].some(({ needs }) => needs.past),
+    changing: (patterns) => changes.filter((name) => patterns.some((pattern) => patternCovers(pattern, name))),
     sliceFor: (operation) => slices.get(operation.name) ?? NOTHING,
     grantSliceFor: (action, service) => grantSlices[action].get(service) ?? NOTHING,
     [Symbol.dispose]() {

@@ -91,8 +91,9 @@ export function askCedar(slice: Slice, question: () => Question): Verdict {
       ...diagnostics.errors.map(({ policyId, error }) => `${policyId}: ${error.message}`),
       ...answer.warnings.map((warning) => warning.message),
     ]
-    if (decision !== 'allow' || errors.length > 0) return denied(reasons, errors)
+    if (errors.length > 0) return denied(reasons, errors)
     const obligations = combine(reasons.map((id) => slice.policies.get(id)?.obligations ?? NO_OBLIGATIONS))
+    if (decision !== 'allow') return { ...denied(reasons, []), obligations }
     return { effect: 'allow', policyIds: reasons, errors: [], obligations }
   } catch (cause) {
     // A trap in the engine: whatever it was going to say, it did not say yes.

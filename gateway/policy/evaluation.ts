@@ -3,20 +3,29 @@
  * what was asked and what to do; which policies decided is for the record only.
  */
 
-import type { Ask, Decision } from '../protocol/decision.ts'
-import type { Level } from '../protocol/grant.ts'
+import { ROOT_HUMAN } from '../protocol/approval.ts'
+import { type Ask, type Decision, type Needs, NO_NEEDS, type Obligations, type Past } from '../protocol/decision.ts'
+import type { Approval } from '../protocol/grant.ts'
 import type { Proposal } from '../protocol/instruction.ts'
-import { asked, reach } from '../protocol/reach.ts'
-import type { Endpoint } from '../protocol/service.ts'
+import { countOf } from '../protocol/past.ts'
+import { asked, type Reach, reach } from '../protocol/reach.ts'
+import type { Endpoint, Operation } from '../protocol/service.ts'
 import type { Bundle } from './bundle.ts'
 import { createEngine, type Engine, type Verdict } from './engine.ts'
 import { allowLess, decideIssuing } from './issuing.ts'
+import { combine, NO_OBLIGATIONS } from './obligation.ts'
+import { readParameters } from './parameters.ts'
 import { allowance, refusal } from './ruling.ts'
+import { unfulfilled, unknownPast } from './unfulfilled.ts'
 import { mustBeNamed } from './vocabulary.ts'
 
 export interface Policy {
   /** `sha256:…` of the bundle that decides. */
   readonly digest: string
+  /** Some policy looks at earlier calls of a task. */
+  readonly countsPast: boolean
+  /** What has to be known of a call of the operation before it can be decided. */
+  needs(operation: Operation): Needs
   evaluate(ask: Ask): Decision
   evaluateInstruction(proposal: Proposal): Decision
 }
@@ -30,52 +39,79 @@ export interface PolicyParts {
   readonly engine?: Engine
 }
 
+type Reached = Extract<Reach, { readonly isWithin: true }>
+
 export function createPolicy(parts: PolicyParts): Policy {
   const { bundle, tenant, regionsOf = () => [], engine = createEngine(bundle) } = parts
   const { digest } = bundle
   /** allowing verdict → its decision under grants without budgets; both live as long as the verdict is remembered */
   const allowed = new WeakMap<Verdict, Decision>()
-  const allow = (ask: Ask, verdict: Verdict, levels: readonly Level[]): Decision => {
+  const allow = (ask: Ask, verdict: Verdict, reached: Reached): Decision => {
     let decision = allowed.get(verdict)
     if (decision === undefined) {
       decision = allowance(digest, `Policy allows ${ask.endpoint.operation.name}.`, verdict)
       allowed.set(verdict, decision)
     }
-    return levels.length === 0 ? decision : { ...decision, levels }
+    const { levels, approval } = reached
+    const { needs, past } = bundle.sliceFor(ask.endpoint.operation)
+    if (levels.length === 0 && approval === undefined && needs === NO_NEEDS) return decision
+    return {
+      ...decision,
+      levels,
+      ...(approval && { obligations: combine([decision.obligations, CONSENT[approval]]) }),
+      ...(needs.past && { seen: seenOf(past, ask) }),
+      ...(ask.params && decision.obligations.log === 'full' && { params: ask.params }),
+    }
+  }
+  const decide = (ask: Ask, reached: Reached): Decision => {
+    const { needs } = bundle.sliceFor(ask.endpoint.operation)
+    if (needs.past && ask.past === undefined) return refusal(digest, 'policy_denied', unknownPast(ask))
+    const known = needs.params ? withParameters(ask) : ask
+    if (typeof known === 'string') return refusal(digest, 'request_malformed', `${asked(ask)}. ${known}`)
+    const verdict = engine.decide(known)
+    if (verdict.effect === 'deny') return policyRefusal(digest, ask, verdict)
+    const no = unfulfilled(ask, verdict.obligations, needs)
+    return no === undefined ? allow(known, verdict, reached) : refusal(digest, no.code, no.detail, verdict)
   }
   return {
     digest,
-    evaluate(ask) {
+    countsPast: bundle.countsPast,
+    needs: (operation) => bundle.sliceFor(operation).needs,
+    evaluate(asking) {
+      const ask = { ...asking, regionsOf }
       const { grant, endpoint } = ask
       if (grant.tenant !== tenant)
         return refusal(digest, 'grant_invalid', 'This grant belongs to another tenant. Use a grant of this gateway.')
-      const reached = reach(grant, { ...ask, regionsOf })
+      const reached = reach(grant, ask)
       if (!reached.isWithin) {
         // Nobody can grant access to a place that has no service yet: wider scope is not what is missing.
         const isNowhere = reached.code === 'scope_exceeded' && isUnmanaged(endpoint)
         if (isNowhere) return refusal(digest, 'host_unmanaged', nobodysHost(endpoint))
         return refusal(digest, reached.code, reached.detail)
       }
-      const verdict = engine.decide(ask)
-      if (verdict.effect === 'deny') return policyRefusal(digest, ask, verdict)
-      const { maxDepth } = verdict.obligations
-      if (maxDepth !== undefined && grant.depth > maxDepth)
-        return refusal(digest, 'policy_denied', tooFarDown(ask, maxDepth), verdict)
-      if (ask.isUpgrade === true && !endpoint.operation.websocket)
-        return refusal(digest, 'upgrade_refused', noWebSocket(ask), verdict)
-      return allow(ask, verdict, reached.levels)
+      return decide(ask, reached)
     },
     evaluateInstruction: (proposal) =>
-      'ttlS' in proposal ? decideIssuing(digest, engine, proposal) : allowLess(digest),
+      'ttlS' in proposal ? decideIssuing(bundle, engine, proposal) : allowLess(digest),
   }
 }
 
-function tooFarDown(ask: Ask, most: number): string {
-  return `${asked(ask)}. Policy allows it down to depth ${most} below the human's agent; this grant is at depth ${ask.grant.depth}. Let an agent further up call it.`
+/** Whom the constraint `approval` of a grant asks: the human behind it, and with `quorum` somebody of that group besides. */
+const CONSENT: Readonly<Record<Exclude<Approval, 'none'>, Obligations>> = {
+  notify: { ...NO_OBLIGATIONS, notify: [ROOT_HUMAN] },
+  single: { ...NO_OBLIGATIONS, approval: { from: [ROOT_HUMAN], count: 1, reuseS: undefined, fields: [] } },
+  quorum: { ...NO_OBLIGATIONS, approval: { from: [ROOT_HUMAN, 'quorum'], count: 2, reuseS: undefined, fields: [] } },
 }
 
-function noWebSocket(ask: Ask): string {
-  return `${asked(ask)}, which its service file does not offer as a WebSocket. Use its HTTP form, such as server-sent events.`
+function seenOf(fields: readonly string[], { past = {} }: Ask): Past {
+  return Object.fromEntries(fields.map((field) => [field, countOf(past, field)]))
+}
+
+/** @returns what is wrong with them, where the request does not say them in one way. */
+function withParameters(ask: Ask): Ask | string {
+  const read = readParameters(ask.endpoint.operation.parameters ?? [], ask)
+  if ('params' in read) return { ...ask, params: read.params }
+  return `A policy depends on ${read.fault}. Send it once, as plain JSON or in the query.`
 }
 
 function policyRefusal(digest: string, ask: Ask, verdict: Verdict): Decision {

@@ -8,18 +8,25 @@ import type { Proposal } from '../protocol/instruction.ts'
 import { listed } from '../protocol/reach.ts'
 import type { GrantAsk } from './attributes.ts'
 import { isOnBehalf } from './attributes-chain.ts'
+import type { Bundle } from './bundle.ts'
 import type { Engine, Verdict } from './engine.ts'
 import { combine, NO_OBLIGATIONS } from './obligation.ts'
 import { allowance, refusal } from './ruling.ts'
 
 export type Issuing = Extract<Proposal, { readonly ttlS: number }>
 
-export function decideIssuing(digest: string, engine: Engine, proposal: Issuing): Decision {
+export function decideIssuing(
+  { digest, changing }: Pick<Bundle, 'digest' | 'changing'>,
+  engine: Engine,
+  proposal: Issuing,
+): Decision {
   const verdicts: Verdict[] = []
   for (const [service, operations] of patternsByService(proposal.authority)) {
     const verdict = engine.decideGrant(askOf(proposal, service, operations))
     const no = refused(digest, proposal, operations, verdict)
     if (no !== undefined) return no
+    const changes = verdict.obligations.readOnly === true ? changing(operations) : []
+    if (changes.length > 0) return tooActive(digest, proposal, changes, verdict)
     verdicts.push(verdict)
   }
   if (verdicts.length === 0)
@@ -54,6 +61,15 @@ function refused(
   if (ttlS !== undefined && proposal.ttlS > ttlS)
     return deny(`is longer than the ${ttlS} s that policy allows. Ask for ${ttlS} s or less.`)
   return maxDepth === undefined ? undefined : tooDeep(digest, proposal, maxDepth, verdict)
+}
+
+function tooActive(digest: string, proposal: Issuing, changes: readonly string[], verdict: Verdict): Decision {
+  return refusal(
+    digest,
+    'policy_denied',
+    `${sentence(doing(proposal))} with ${listed(changes)} is not allowed: policy allows only what reads here. Name the operations that read, one by one.`,
+    verdict,
+  )
 }
 
 function tooDeep(digest: string, { kind, grant }: Issuing, most: number, verdict: Verdict): Decision | undefined {

@@ -27,6 +27,10 @@ export function createLivePolicy(first: Bundle, make: (bundle: Bundle) => Policy
     get bundle() {
       return bundle
     },
+    get countsPast() {
+      return bundle.countsPast
+    },
+    needs: (operation) => policy.needs(operation),
     evaluate: (ask) => policy.evaluate(ask),
     evaluateInstruction: (proposal) => policy.evaluateInstruction(proposal),
     swap(next) {

@@ -31,7 +31,7 @@ export function refusal(policySet: string, code: ProblemCode, detail: string, ve
     policyIds: verdict?.policyIds ?? [],
     policySet,
     errors: verdict?.errors ?? [],
-    obligations: NO_OBLIGATIONS,
+    obligations: verdict?.effect === 'deny' ? verdict.obligations : NO_OBLIGATIONS, // those of a yes oblige to nothing here
     levels: NO_LEVELS,
   }
 }

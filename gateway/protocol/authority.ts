@@ -3,7 +3,7 @@
  * which requests are held against them. Pure. What cannot be understood covers nothing.
  */
 import { type Condition, conditionsOf, hasBudget } from './constraint.ts'
-import type { Authority, Constraints } from './grant.ts'
+import type { Approval, Authority, Constraints } from './grant.ts'
 import { type PathPattern, parsePathPattern, pathMatches } from './path-pattern.ts'
 import { GatewayError } from './problem.ts'
 import type { Endpoint } from './service.ts'
@@ -74,7 +74,7 @@ export interface Entry {
   readonly paths: readonly PathPattern[] | undefined
   readonly constraints: Constraints | undefined
   readonly conditions: readonly Condition[]
-  readonly needsApproval: boolean
+  readonly approval: Approval
   readonly hasBudget: boolean
   readonly readsBody: boolean
 }
@@ -116,7 +116,7 @@ function compile(authority: Authority, index: number): Entry {
     paths: paths?.flatMap((path) => parsePathPattern(path) ?? []),
     constraints,
     conditions: conditionsOf(constraints ?? {}),
-    needsApproval: approval !== 'none' && approval !== 'notify',
+    approval,
     hasBudget: hasBudget(constraints ?? {}),
     readsBody: Object.keys(params).some((key) => key.startsWith('body.')),
   }

@@ -35,7 +35,10 @@ const conditions: Table = {
   max_bytes: elsewhere,
   rate: elsewhere,
   single_use: elsewhere,
-  approval: elsewhere,
+  approval: (approval) =>
+    APPROVALS.includes(approval)
+      ? []
+      : [() => 'The approval that the grant asks for is not known here, so nothing meets it.'],
   not_before: (from) => [
     ({ nowMs }) =>
       nowMs >= from * 1000 ? undefined : `It is allowed from ${instant(from)} on (not_before). Wait until then.`,

@@ -3,8 +3,8 @@
  * level one entry must cover the whole request; two entries never add up to a third.
  */
 import { type Entry, entriesFor, isPlaceOf, patternCovers } from './authority.ts'
-import type { Circumstances } from './constraint.ts'
-import type { Ancestor, Authority, Grant, Level } from './grant.ts'
+import { APPROVALS, type Circumstances } from './constraint.ts'
+import type { Ancestor, Approval, Authority, Grant, Level } from './grant.ts'
 import type { ProblemCode } from './problem.ts'
 
 /** One request, as far as grants look at it. */
@@ -16,24 +16,37 @@ export interface Facts extends Circumstances {
 
 /** `levels`: the entry that lets the request through at each level of the chain; their budgets are the ones to be spent. */
 export type Reach =
-  | { readonly isWithin: true; readonly levels: readonly Level[] }
+  | {
+      readonly isWithin: true
+      readonly levels: readonly Level[]
+      /** What the constraint `approval` asks for, at whatever level it does: weakest first. Absent: nothing. */
+      readonly approval?: Exclude<Approval, 'none'>
+    }
   | { readonly isWithin: false; readonly code: ProblemCode; readonly detail: string }
 
 /** No level has a budget: nothing to spend. */
 const UNBUDGETED: Reach = { isWithin: true, levels: [] }
 
+function within(levels: readonly Level[], entries: readonly Entry[]): Reach {
+  const [strictest = 'none'] = entries.map(({ approval }) => approval).sort((a, b) => rank(b) - rank(a))
+  if (strictest !== 'none') return { isWithin: true, levels, approval: strictest }
+  return levels.length === 0 ? UNBUDGETED : { isWithin: true, levels }
+}
+
+function rank(approval: Approval): number {
+  return APPROVALS.indexOf(approval)
+}
+
 /**
  * Whether every level of the chain allows the request. Of several entries of a level the first that does counts.
  * @returns all levels, root first, when any of them has a budget; otherwise none. On refusal: `scope_exceeded` when no entry
- *   covers operation, method and place, `constraint_unmet` when one does but asks for more, `approval_required`.
+ *   covers operation, method and place, `constraint_unmet` when one does but asks for more.
  */
 export function reach(grant: Grant, facts: Facts): Reach {
   if (grant.trace !== undefined && facts.traceId !== grant.trace) return otherTrace()
   const own = entryAt(grant.authority, facts)
   if (own === undefined) return refusal(grant.authority, facts, 'This grant')
-  if (grant.ancestry.length === 0) {
-    return own.hasBudget ? { isWithin: true, levels: levelsOf(grant, own) } : UNBUDGETED
-  }
+  if (grant.ancestry.length === 0) return within(own.hasBudget ? levelsOf(grant, own) : [], [own])
   return reachAbove(grant, own, facts)
 }
 
@@ -54,22 +67,33 @@ function readsBody(authority: readonly Authority[], operation: string): boolean 
 
 function reachAbove(grant: Grant, own: Entry, facts: Facts): Reach {
   const levels: Level[] = []
+  const entries = [own]
   let hasBudget = own.hasBudget
   for (const above of grant.ancestry) {
     const entry = entryAt(above.authority, facts)
     if (entry === undefined) return refusal(above.authority, facts, `A grant above this one (${above.id})`)
     hasBudget ||= entry.hasBudget
+    entries.push(entry)
     levels.push(...levelsOf(above, entry))
   }
-  return hasBudget ? { isWithin: true, levels: [...levels, ...levelsOf(grant, own)] } : UNBUDGETED
+  return within(hasBudget ? [...levels, ...levelsOf(grant, own)] : [], entries)
 }
 
 function entryAt(authority: readonly Authority[], facts: Facts): Entry | undefined {
+  let approvable: Entry | undefined
   for (const entry of entriesFor(authority, facts.endpoint.operation.name)) {
     if (entry.isUnbounded) return entry
-    if (isAsked(entry, facts) && !entry.needsApproval && unmet(entry, facts) === undefined) return entry
+    if (approvable !== undefined && asksHumans(entry)) continue
+    if (!isAsked(entry, facts) || unmet(entry, facts) !== undefined) continue
+    if (!asksHumans(entry)) return entry
+    approvable = entry
   }
-  return undefined
+  return approvable
+}
+
+/** One that lets the request through without asking anybody comes first. */
+function asksHumans({ approval }: Entry): boolean {
+  return approval === 'single' || approval === 'quorum'
 }
 
 function isAsked(entry: Entry, facts: Facts): boolean {
@@ -95,12 +119,6 @@ function levelsOf({ id, succession }: Pick<Ancestor, 'id' | 'succession'>, { ind
 function refusal(authority: readonly Authority[], facts: Facts, whose: string): Reach {
   const near = entriesFor(authority, facts.endpoint.operation.name).filter((entry) => isAsked(entry, facts))
   const fault = near.map((entry) => unmet(entry, facts))
-  if (fault.includes(undefined)) {
-    return refused(
-      'approval_required',
-      `${asked(facts)}. ${whose} covers it only with approval, and no approval can be given here yet. Ask the grantor for a grant without that condition.`,
-    )
-  }
   if (fault[0] !== undefined)
     return refused('constraint_unmet', `${asked(facts)}. ${whose} sets a condition: ${fault[0]}`)
   return refused('scope_exceeded', `${asked(facts)}. ${beyond(authority, facts, whose)}`)

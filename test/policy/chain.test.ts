@@ -60,7 +60,6 @@ describe('a call under a chain', () => {
     ['a body that was not read', { params: { 'body./a': { max: 3 } } }, {}, 'constraint_unmet'],
     ['less sensitive', { sensitivity_max: 'confidential' }, {}, undefined],
     ['more sensitive', { sensitivity_max: 'internal' }, {}, 'constraint_unmet'],
-    ['approval', { approval: 'single' }, {}, 'approval_required'],
     ['notice only', { approval: 'notify' }, {}, undefined],
   ])('is held to %s at any level', (_, constraints = {}, override, code) => {
     const bound: Authority = { ...ALL, constraints }
@@ -68,6 +67,18 @@ describe('a call under a chain', () => {
       const decision = read(held, override)
       expect([decision.effect, decision.code]).toEqual(code === undefined ? ['allow', undefined] : ['deny', code])
     }
+  })
+
+  it('asks humans where any level says so, and the most of them that any does', () => {
+    const [single, quorum, notify] = (['single', 'quorum', 'notify'] as const).map(
+      (approval): Authority => ({ ...ALL, constraints: { approval } }),
+    ) as [Authority, Authority, Authority]
+    for (const held of [chain(single), chain(single, ALL, ALL), chain(ALL, single, notify)])
+      expect(read(held).obligations.approval).toEqual({ from: ['human'], count: 1, reuseS: undefined, fields: [] })
+    expect(read(chain(single, quorum, ALL)).obligations.approval).toMatchObject({ from: ['human', 'quorum'], count: 2 })
+    expect(read(chain(ALL, notify)).obligations).toMatchObject({ notify: ['human'] })
+    expect(read(chain(ALL, notify)).obligations.approval).toBeUndefined()
+    expect(read(chain(ALL)).obligations.notify).toBeUndefined()
   })
 
   it('has no levels to debit unless one keeps a budget, and then all of them', () => {

@@ -68,7 +68,9 @@ function isCovered(
 }
 
 function isOpen(entry: Entry, { method, host }: Ground, operation: Operation, service: Service): boolean {
-  if (entry.needsApproval || (entry.actions !== undefined && !entry.actions.has(method))) return false
+  // What somebody has to approve first is not in what the grant has anyway.
+  const isApproved = entry.approval === 'none' || entry.approval === 'notify'
+  if (!isApproved || (entry.actions !== undefined && !entry.actions.has(method))) return false
   return isMildEnough(operation, entry) && isAt(entry, service, host)
 }
 
