@@ -159,7 +159,6 @@ function callAsk({ endpoint, method, body }: Extract<Scene, { kind: 'call' }>, f
     body,
     isUpgrade: facts.get('context.websocket') === true,
     past: {},
-    past: {}, // known to be none, unless the facts say otherwise
   }
 }
 
