@@ -10,6 +10,7 @@ import { Tally, type Watcher } from './audit/tally.ts'
 import { personalDirIn } from './data-directory.ts'
 import { type Keys, loadKeys } from './keys.ts'
 import { type Clock, systemClock } from './protocol/clock.ts'
+import type { SourceView } from './protocol/control-policy.ts'
 import type { Human } from './protocol/grant.ts'
 import { bodyHashes } from './protocol/keyed-hash.ts'
 import type { Settings } from './settings.ts'
@@ -57,18 +58,23 @@ export async function recordSettings(audit: Audit, { file, tenant, written }: Se
 }
 
 /** What decides from now on. */
-export async function recordPolicy(audit: Audit, tenant: string, { bundle, catalogue }: Loaded): Promise<void> {
+export async function recordPolicy(audit: Audit, tenant: string, { bundle, catalogue, source }: Loaded): Promise<void> {
   await audit.record('policy.loaded', tenant, {
     policy_set: bundle.digest,
     policies: bundle.policies.length,
     files: [...new Set(bundle.policies.map((policy) => policy.file))],
     services: catalogue.services.map((service) => service.name),
+    ...(source?.bundle && {
+      ...{ source: source.kind, place: source.place, ...source.bundle, signed_by: [...source.bundle.signed_by] },
+    }),
   })
 }
 
 interface Loaded {
   readonly bundle: { readonly digest: string; readonly policies: readonly { readonly file: string }[] }
   readonly catalogue: { readonly services: readonly { readonly name: string }[] }
+  /** Where a signed bundle is from. */
+  readonly source?: SourceView
 }
 
 /** How often the keys of humans are looked at, ms: whether another replica or a command destroyed one. */

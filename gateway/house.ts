@@ -80,7 +80,11 @@ export async function buildHouse(settings: Settings, clock: Clock, outlook: Outl
   const { services, shippedServicesDir: shippedDir, baseDir } = settings
   const catalogue = await loadCatalogue({ services, shippedDir, baseDir })
   const removed = () => {}
-  const policies = await openHousePolicy(settings, { catalogue, clock, removed })
+  const fetchFor: Upstream['fetchFor'] = (...args) => upstream.fetchFor(...args) // built below, as what reads secrets
+  const policies = await openHousePolicy(settings, {
+    ...{ catalogue, clock, removed, fetchFor },
+    readSecret: (...args) => readSecret(...args),
+  })
   const { live: policy } = policies
   const keys = await loadKeys(settings.keysDir, clock)
   const authority = await loadAuthority(settings.keysDir, clock, authorityTerms(settings.ca, catalogue.services))
@@ -117,6 +121,7 @@ export async function buildHouse(settings: Settings, clock: Clock, outlook: Outl
   })
   const approvals = openHouseApprovals(settings, { audit, grants, watch, store, keys, redis, clock })
   opening.adopt(approvals.room, (room) => room.close())
+  opening.adopt(policies, (room) => room.close())
   await begin(settings, { ...record, exports, reading, policies, leases })
   const opened = opening.move()
   return {

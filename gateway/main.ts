@@ -222,7 +222,8 @@ async function viewOf(service: Service, { credentials }: Settings, { secrets }: 
 }
 
 function readyOf(house: House): ReadyView {
-  const checks = { audit: house.audit.failure === undefined, redis: isRedisReady(house) }
+  const { policies } = house.policies.view
+  const checks = { audit: house.audit.failure === undefined, policy: policies > 0, redis: isRedisReady(house) }
   return { ready: Object.values(checks).every(Boolean), checks }
 }
 

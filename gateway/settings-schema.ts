@@ -14,6 +14,7 @@ import { approvalsSchema } from './settings-approvals.ts'
 import { auditSchema, postgresSchema } from './settings-audit.ts'
 import { caSchema } from './settings-ca.ts'
 import { cleanUrl, hasPassword, listenSchema } from './settings-listen.ts'
+import { policySchema } from './settings-policy.ts'
 import { upstreamProxySchema } from './settings-proxy.ts'
 
 /** Ceiling of a grant's life, seconds: a person's attention span, and the longest a stolen grant can be of use (DESIGN §2). */
@@ -226,6 +227,7 @@ export const settingsSchema = z.strictObject({
   redis: redis.optional(),
   audit: auditSchema.optional(),
   postgres: postgresSchema.optional(),
+  policy: policySchema.optional(),
   grants: grants.optional(),
   approvals: approvalsSchema.optional(),
   limits: limits.optional(),

@@ -31,6 +31,7 @@ import {
   rootsOf,
   type Surroundings,
 } from './settings-parts.ts'
+import { type PolicySettings, policyOf } from './settings-policy.ts'
 import { postgresOf } from './settings-postgres.ts'
 import { settingsJsonSchema, settingsSchema, type WrittenSettings } from './settings-schema.ts'
 import { trustOf } from './settings-trust.ts'
@@ -60,8 +61,9 @@ export interface Settings {
   readonly publicUrl: string
   /** Shipped names as written, own files as absolute paths, with what settings add to them. Default none: every host is unmanaged. */
   readonly services: readonly (string | Selection)[]
-  /** Absolute files or directories. Default: the shipped `policies/`. */
+  /** Absolute files or directories. Default: the shipped `policies/`; none with `policy.source`. */
   readonly policies: readonly string[]
+  readonly policy: PolicySettings
   /** Where the shipped names of `services` are found. Not a setting: it goes with the program. */
   readonly shippedServicesDir: string
   /** Service's credential name → checked provider configuration. Paths in it are relative to `baseDir`. */
@@ -214,7 +216,7 @@ function normalise(written: WrittenSettings, around: Surroundings): Omit<Setting
     listen,
     publicUrl,
     services: (written.services ?? []).map((entry) => placedService(entry, absolute)),
-    policies: (written.policies ?? ['shipped']).map((entry) =>
+    policies: (written.policies ?? (written.policy?.source ? [] : ['shipped'])).map((entry) =>
       entry === 'shipped' ? shippedPolicies : absolute(entry),
     ),
     credentials: written.credentials ?? {},
@@ -226,6 +228,7 @@ function normalise(written: WrittenSettings, around: Surroundings): Omit<Setting
     redis: redisOf(written, around),
     audit: auditOf(written.audit, tenant, absolute),
     postgres: postgresOf(written.postgres, around),
+    policy: policyOf(written, around),
     grants: grantsOf(written, around),
     approvals: approvalsOf(written.approvals, around),
     limits: limitsOf(written.limits ?? {}),
@@ -237,6 +240,7 @@ function normalise(written: WrittenSettings, around: Surroundings): Omit<Setting
           written.vault,
           written.redis,
           written.postgres,
+          written.policy,
           written.audit,
           written.upstream?.proxy,
         ].flatMap(envNames),

@@ -1,5 +1,6 @@
 /** What entries say about the policies in force, and about the agents that they are for. */
-import { count, facts, gw, human, perhapsBehind, tenant, text, texts } from './schema-members.ts'
+import { z } from 'zod'
+import { count, epoch, facts, gw, perhapsBehind, tenant, text, texts } from './schema-members.ts'
 
 const own = { gw, tenant }
 
@@ -13,8 +14,34 @@ export const policyKinds = {
         policies: count('How many.'),
         files: texts('Where from.'),
         services: texts('Services that are known.'),
+        source: z
+          .enum(['dir', 'http', 'git'])
+          .describe('Of a signed bundle: what kind of place it is from.')
+          .optional(),
+        place: text('Path or address of the source.').optional(),
+        name: text('Of the bundle.').optional(),
+        version: count('Of the bundle.').optional(),
+        revision: text('Commit or entity tag.').optional(),
+        signed_by: texts('Ids of the keys that signed it.').optional(),
+        issued_at: epoch('When it was signed.').optional(),
+        not_after: epoch('When it ends.').optional(),
       }),
     },
+  },
+  'policy.refused': {
+    written: 'when policies or settings that were offered are not taken up; those before go on',
+    members: {
+      ...own,
+      facts: facts({
+        policy_set: text('What goes on.'),
+        reason: text('Why.'),
+        place: text('Path or address of the source.').optional(),
+      }),
+    },
+  },
+  'policy.ended': {
+    written: 'before a bundle stops to decide without another in its place: everything is denied then',
+    members: { ...own, facts: facts({ policy_set: text('What ends.'), reason: text('Why.') }) },
   },
   'admin.agents_reloaded': {
     written: 'before the agents of the settings are others than before',

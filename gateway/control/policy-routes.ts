@@ -23,6 +23,24 @@ const view = {
     loaded_at: { type: 'integer', description: 'epoch seconds' },
     trouble: text,
     needs_restart: { type: 'array', items: text },
+    source: {
+      type: 'object',
+      required: ['kind', 'place', 'looked_at'],
+      properties: {
+        kind: text,
+        place: text,
+        looked_at: { type: ['integer', 'null'], description: 'epoch seconds' },
+        bundle: {
+          type: 'object',
+          required: ['name', 'version', 'signed_by', 'issued_at'],
+          properties: {
+            ...{ name: text, version: { type: 'integer' }, revision: text },
+            signed_by: { type: 'array', items: text },
+            ...{ issued_at: { type: 'integer' }, not_after: { type: 'integer' } },
+          },
+        },
+      },
+    },
   },
 } as const
 const tags = ['policy']

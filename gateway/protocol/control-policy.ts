@@ -4,7 +4,7 @@
 export interface PolicyView {
   /** `sha256:…` over policies, schema and services. */
   readonly policy_set: string
-  /** How many policies. */
+  /** How many policies; 0 denies everything. */
   readonly policies: number
   /** Epoch seconds at which it began to decide. */
   readonly loaded_at: number
@@ -12,4 +12,29 @@ export interface PolicyView {
   readonly trouble?: string
   /** Settings that have changed in the file and that only a restart takes up. */
   readonly needs_restart?: readonly string[]
+  /** Absent: the files that settings name decide. */
+  readonly source?: SourceView
+}
+
+export interface SourceView {
+  readonly kind: 'dir' | 'http' | 'git'
+  /** Path or address. */
+  readonly place: string
+  /** Epoch seconds of the last look at it; null: none yet. */
+  readonly looked_at: number | null
+  /** What is in force; absent: nothing was taken yet, or it has ended. */
+  readonly bundle?: BundleView
+}
+
+/** A signed bundle. */
+export interface BundleView {
+  readonly name: string
+  readonly version: number
+  /** Commit or entity tag. */
+  readonly revision?: string
+  /** Ids of the keys that signed it. */
+  readonly signed_by: readonly string[]
+  /** Epoch seconds. */
+  readonly issued_at: number
+  readonly not_after?: number
 }
