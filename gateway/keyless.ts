@@ -3,6 +3,7 @@ import { existsSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { Command } from 'commander'
+import { approvalsCommand } from './cli/approvals.ts'
 import { caCommand } from './cli/ca.ts'
 import { connectCommand, disconnectCommand } from './cli/connect.ts'
 import { doctorCommand } from './cli/doctor.ts'
@@ -41,6 +42,7 @@ program.addCommand(runCommand())
 program.addCommand(taskCommand())
 program.addCommand(grantCommand())
 program.addCommand(leaseCommand())
+program.addCommand(approvalsCommand())
 program.addCommand(warmCommand())
 program.addCommand(
   logCommand(async (which, human) => {

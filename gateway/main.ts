@@ -58,6 +58,7 @@ export async function openGateway(settings: Settings, clock: Clock = systemClock
       grants: house.grants,
       identities: house.identities,
       status,
+      approvals: house.approval,
       policies: house.policies,
       leases: leaseDoorOf(house, settings),
       publicLog: house.witnesses.publicLog,

@@ -16,6 +16,7 @@ import type {
   TaskDetail,
   TaskView,
 } from '../protocol/control.ts'
+import type { ApprovalJson } from '../protocol/control-approvals.ts'
 import type { BegunView, ConnectBody, ConnectionView, ProgressView, SecretsView } from '../protocol/control-connect.ts'
 import type { PendingRevocationView, RevokeLeasesBody, WarmBody, WarmedView } from '../protocol/control-leases.ts'
 import type { PolicyView } from '../protocol/control-policy.ts'
@@ -92,6 +93,12 @@ export interface ControlClient {
   /** @returns how many credentials were dropped. */
   revokeLeases(body: RevokeLeasesBody): Promise<number>
   pendingRevocations(): Promise<readonly PendingRevocationView[]>
+  /** Those that wait, oldest first. */
+  approvals(): Promise<readonly ApprovalJson[]>
+  /** @throws {GatewayError} `approval_unknown` */
+  approval(id: string): Promise<ApprovalJson>
+  /** As the human who owns the socket. @throws {GatewayError} `approver_refused`, `approval_closed`, `approval_unknown` */
+  decideApproval(id: string, verdict: 'approve' | 'deny'): Promise<ApprovalJson>
   /** Public keys that verify signed grants (RFC 7517). */
   jwks(): Promise<object>
 }
@@ -140,6 +147,10 @@ export function controlClient(socketPath: string): ControlClient {
     revokeLeases: async (body) => ((await call('POST', '/leases/revoke', body)) as { revoked: number }).revoked,
     pendingRevocations: async () =>
       ((await call('GET', '/leases/pending')) as { pending: PendingRevocationView[] }).pending,
+    approvals: async () => ((await call('GET', '/approvals')) as { approvals: ApprovalJson[] }).approvals,
+    approval: async (id) => (await call('GET', `/approvals/${part(id)}`)) as ApprovalJson,
+    decideApproval: async (id, verdict) =>
+      (await call('POST', `/approvals/${part(id)}/decide`, { verdict })) as ApprovalJson,
     jwks: async () => (await call('GET', '/.well-known/jwks.json')) as object,
   }
 }

@@ -15,6 +15,7 @@ import { GatewayError } from '../protocol/problem.ts'
 import { valuesOf } from '../protocol/raw-headers.ts'
 import { parseAuthority } from '../protocol/target.ts'
 import { isBoundAddress, isOwnName } from './address.ts'
+import { type ApprovalDoor, addApprovalRoutes, addApprovalStatus } from './approval-routes.ts'
 import { type AssertionDoor, addAssertionRoutes } from './assertion-routes.ts'
 import { addConnectPages, type ConnectPagesDoor, OWN_FORM } from './connect-pages.ts'
 import { addConnectRoutes, type ConnectDoor } from './connect-routes.ts'
@@ -57,6 +58,8 @@ export interface ControlDoorOptions
   readonly records: RecordsDoor['records'] | undefined
   /** Undefined: no routes for the policies in force. */
   readonly policies?: PolicyDoor['policies']
+  /** Undefined: no routes for approvals. */
+  readonly approvals?: ApprovalDoor['approvals']
   /** Undefined: no routes for credentials. */
   readonly leases?: LeaseDoor['leases']
   /** Who may read the log over TCP: name → SHA-256 of the token. */
@@ -107,6 +110,7 @@ export async function openControlDoor(o: ControlDoorOptions): Promise<ControlDoo
     addSecretRoutes(app, o)
     if (o.policies) addPolicyRoutes(app, { ...o, policies: o.policies })
     addConnectRoutes(app, o)
+    if (o.approvals) addApprovalRoutes(app, { ...o, approvals: o.approvals }, o.human)
     if (records) addRecordsRoutes(app, { ...o, records }, undefined)
   }
   const local = await buildApp(o, isDraining, { addOwn: addLocal, mayRead: () => undefined })
@@ -179,6 +183,7 @@ async function buildApp(
   await app.register(async (routes) => {
     side.addOwn(routes) // hooks first: they guard only the routes added after them
     addPublicRoutes(routes, o)
+    if (o.approvals) addApprovalStatus(routes, { ...o, approvals: o.approvals })
   })
   return app
 }
