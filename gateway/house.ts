@@ -12,6 +12,7 @@ import type { GrantStore } from './grant/store.ts'
 import { openRedisStore } from './grant/store-redis.ts'
 import { openSqliteStore } from './grant/store-sqlite.ts'
 import { type HouseApprovals, openHouseApprovals } from './house-approvals.ts'
+import { type HouseApprovers, openHouseApprovers } from './house-approvers.ts'
 import { auditDir, bodyHashesOf, openAudit, openHumans, recordSettings } from './house-audit.ts'
 import { keepFresh } from './house-authority.ts'
 import type { HouseConnect } from './house-connect.ts'
@@ -42,6 +43,7 @@ import type { Settings } from './settings.ts'
 import { createUpstream, type Upstream } from './upstream/forward.ts'
 
 export interface House extends RequestRooms, InstructionRooms {
+  readonly approvers: HouseApprovers
   readonly approvals: HouseApprovals['flow']
   readonly approval: HouseApprovals['room']
   readonly assertions: PublishedAssertions
@@ -121,6 +123,9 @@ export async function buildHouse(settings: Settings, clock: Clock, outlook: Outl
   })
   const approvals = openHouseApprovals(settings, { audit, grants, watch, store, keys, redis, clock })
   opening.adopt(approvals.room, (room) => room.close())
+  const rooms = { audit, grants, policy, approvals: approvals.flow }
+  const asking = { ...secrets, ...{ audit, grants, rooms, keys, clock }, approvals: approvals.room }
+  const approvers = await openHouseApprovers(settings, { ...asking, fetchFor: (ranges) => upstream.fetchFor(ranges) })
   opening.adopt(policies, (room) => room.close())
   await begin(settings, { ...record, exports, reading, policies, leases })
   const opened = opening.move()
@@ -139,9 +144,10 @@ export async function buildHouse(settings: Settings, clock: Clock, outlook: Outl
     secrets,
     upstream,
     ...record,
-    refusals: openRefusals({ catalogue, policy, nowMs: () => clock.nowMs(), askAt: undefined }),
+    refusals: openRefusals({ catalogue, policy, nowMs: () => clock.nowMs(), askAt: `${settings.publicUrl}/access-requests` }),
     approvals: approvals.flow,
     approval: approvals.room,
+    approvers,
     nowMs: () => clock.nowMs(),
     close: () => opened.disposeAsync(),
   }

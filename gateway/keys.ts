@@ -63,6 +63,8 @@ export interface Keys {
   readonly record: KeyObject
   /** 32 bytes, wraps the keys that humans' names are sealed under. */
   readonly personal: KeyObject
+  /** 32 bytes, encrypts what browsers of approvers keep. */
+  readonly sessions: KeyObject
   /** Keys what is masked in exports: replicas that share the keys mask alike. */
   readonly masks: KeyObject
   /** Sign what the gateway says of whom it asks for. Made and read when one is first needed. Live, like `grantKeys`. */
@@ -85,6 +87,7 @@ export async function loadKeys(dir: string, clock: Clock = systemClock): Promise
     lease: createSecretKey(lease),
     record: derived(lease, 'keyless record values'),
     personal: derived(lease, PERSONAL),
+    sessions: derived(lease, 'keyless approver sessions'),
     masks: derived(lease, MASKS),
     assertions: {
       ES256: onDemand(dir, assertionRings.ES256, clock),

@@ -64,6 +64,7 @@ export async function openGateway(settings: Settings, clock: Clock = systemClock
       publicLog: house.witnesses.publicLog,
       witness: house.witnesses.witness,
       assertions: house.assertions,
+      approvers: house.approvers,
       ready: async () => readyOf(house),
       metrics: () => house.metrics.text(),
       ...house.reading,

@@ -2,6 +2,7 @@
 import { z } from 'zod'
 import { ROOT_HUMAN } from './protocol/approval.ts'
 import { nearest } from './protocol/nearest.ts'
+import { type ChannelSettings, channelMembers, channelsOf } from './settings-approvers.ts'
 import type { Surroundings } from './settings-parts.ts'
 
 /** Many clients give up after a minute without an answer. */
@@ -80,6 +81,7 @@ export const approvalsSchema = z
       .describe(
         'Group that policies name in @approval → names of approvers. `human` is the human of the task, always.',
       ),
+    ...channelMembers,
   })
   .describe('Who says yes to calls that policy wants approved. Omit: only the human of the task, at this machine.')
 
@@ -96,6 +98,7 @@ export interface ApprovalSettings {
     readonly identities: readonly { readonly iss: string; readonly sub: string }[]
   }[]
   readonly groups: ReadonlyMap<string, readonly string[]>
+  readonly channels: ChannelSettings
 }
 
 type Written = z.output<typeof approvalsSchema>
@@ -127,6 +130,11 @@ export function approvalsOf(written: Written = {}, around: Surroundings): Approv
     maxPerHour: written.max_per_hour ?? 120,
     approvers,
     groups: new Map(Object.entries(written.groups ?? {})),
+    channels: channelsOf(
+      written,
+      approvers.map((one) => one.name),
+      around,
+    ),
   }
 }
 

@@ -5,6 +5,7 @@
  */
 import { z } from 'zod'
 import { approvalKinds } from './schema-approval.ts'
+import { approverKinds } from './schema-approver.ts'
 import { cred, held, lease, outcome, target } from './schema-calls.ts'
 import { instructionFacts } from './schema-facts.ts'
 import {
@@ -154,6 +155,7 @@ export const kinds: Readonly<Record<string, Kind>> = {
   ...ownKinds,
   ...approvalKinds,
   ...policyKinds,
+  ...approverKinds,
 }
 
 /** Kind → what an entry of it must be. */

@@ -14,7 +14,10 @@ import { uuidv7 } from '../protocol/id.ts'
 import { GatewayError } from '../protocol/problem.ts'
 import { valuesOf } from '../protocol/raw-headers.ts'
 import { parseAuthority } from '../protocol/target.ts'
+import { ACCESS_FORMS } from './access-pages.ts'
 import { isBoundAddress, isOwnName } from './address.ts'
+import { APPROVAL_FORMS } from './approval-pages.ts'
+import { type ApproverDoor, addApprovers, addLocalAccess } from './approver-routes.ts'
 import { type ApprovalDoor, addApprovalRoutes, addApprovalStatus } from './approval-routes.ts'
 import { type AssertionDoor, addAssertionRoutes } from './assertion-routes.ts'
 import { addConnectPages, type ConnectPagesDoor, OWN_FORM } from './connect-pages.ts'
@@ -60,6 +63,8 @@ export interface ControlDoorOptions
   readonly policies?: PolicyDoor['policies']
   /** Undefined: no routes for approvals. */
   readonly approvals?: ApprovalDoor['approvals']
+  /** Undefined: nobody approves here, and agents ask for nothing. */
+  readonly approvers?: ApproverDoor['approvers']
   /** Undefined: no routes for credentials. */
   readonly leases?: LeaseDoor['leases']
   /** Who may read the log over TCP: name → SHA-256 of the token. */
@@ -107,6 +112,7 @@ export async function openControlDoor(o: ControlDoorOptions): Promise<ControlDoo
     addOauthRoutes(app, o, o.human)
     addPersonalRoutes(app, o)
     if (o.leases) addLeaseRoutes(app, { ...o, leases: o.leases })
+    if (o.approvers) addLocalAccess(app, { ...o, approvers: o.approvers }, o.human)
     addSecretRoutes(app, o)
     if (o.policies) addPolicyRoutes(app, { ...o, policies: o.policies })
     addConnectRoutes(app, o)
@@ -119,6 +125,7 @@ export async function openControlDoor(o: ControlDoorOptions): Promise<ControlDoo
     addLifeRoutes(app, o, undefined)
     addOauthRoutes(app, o, undefined)
     addConnectPages(app, o)
+    if (o.approvers) addApprovers(app, { ...o, approvers: o.approvers })
     if (records) addRecordsRoutes(app, { ...o, records }, readerOf)
   }
   const open = await buildApp(o, isDraining, { addOwn: addOpen, mayRead }, o.tls && tlsOptions(o.tls))
@@ -227,11 +234,14 @@ function createApp(clock: Clock, tls: ServerOptions | undefined): FastifyInstanc
   return app
 }
 
+/** Routes that forms of our own pages are posted to. */
+const OWN_FORMS: ReadonlySet<string | undefined> = new Set([OWN_FORM, ...APPROVAL_FORMS, ...ACCESS_FORMS])
+
 /** Browsers name the page that asks; programs on this machine do not. No page has business here (CSRF). */
 function refusePages(request: FastifyRequest, { rooms }: ControlDoorOptions): void {
   if (request.method === 'GET' || request.method === 'HEAD') return
   if (request.headers.origin === undefined && request.headers['sec-fetch-site'] === undefined) return
-  if (request.routeOptions.url === OWN_FORM) return // it looks for itself
+  if (OWN_FORMS.has(request.routeOptions.url)) return // it looks for itself
   rooms.audit.turnedAway?.('web_page')
   throw new GatewayError(
     'policy_denied',

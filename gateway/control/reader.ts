@@ -21,8 +21,10 @@ export type ReaderOf = (request: FastifyRequest) => Promise<Reader>
 const PACE = { n: 120, perMs: 10_000 } as const
 const ATTEMPTS = { n: 20, perMs: 10_000 } as const
 
-/** @param readers name → SHA-256 of the token. */
-export function createReaders(readers: ReadonlyMap<string, Buffer>, clock: Clock): ReaderOf {
+const WANTED = 'The log is shown to its readers: send "Authorization: Bearer" and a token of audit.readers.'
+
+/** @param readers name → SHA-256 of the token. @param wanted what is said to everybody else. */
+export function createReaders(readers: ReadonlyMap<string, Buffer>, clock: Clock, wanted: string = WANTED): ReaderOf {
   const pace = createPace({ ...PACE, clock })
   const attempts = createPace({ ...ATTEMPTS, clock })
   return async (request) => {
@@ -31,10 +33,7 @@ export function createReaders(readers: ReadonlyMap<string, Buffer>, clock: Clock
     const name = token === undefined ? undefined : nameOf(readers, token)
     if (name === undefined) {
       attempts.admit(request.ip)
-      throw new GatewayError(
-        'client_invalid',
-        'The log is shown to its readers: send "Authorization: Bearer" and a token of audit.readers.',
-      )
+      throw new GatewayError('client_invalid', wanted)
     }
     pace.admit(name)
     return { name }

@@ -26,7 +26,7 @@ const purpose = {
 } as const
 
 /** What may be asked for in any grant. */
-const grantBody = {
+export const grantBody = {
   scope: {
     type: 'string',
     minLength: 1,
