@@ -8,6 +8,7 @@ import { certifyingIn } from './keys-client-ca.ts'
 import { createMemoryCache } from './lease/cache-memory.ts'
 import { createRedisCache } from './lease/cache-redis.ts'
 import { createLeases, type Leases } from './lease/leases.ts'
+import type { LeaseRooms } from './lease/rooms.ts'
 import type { Clock } from './protocol/clock.ts'
 import { createAssertions, type PublishedAssertions } from './provider/assertions.ts'
 import type { Provider } from './provider/provider.ts'
@@ -35,10 +36,12 @@ export interface CredentialParts {
   readonly clock: Clock
   readonly readSecret: ReadSecret
   readonly sealed: Sealed
+  readonly onLeak: NonNullable<LeaseRooms['onLeak']>
+  readonly requireOpen: NonNullable<LeaseRooms['requireOpen']>
 }
 
 export function openHouseCredentials(settings: Settings, parts: CredentialParts): HouseCredentials {
-  const { upstream, redis, audit, keys, clock, readSecret, sealed } = parts
+  const { upstream, redis, audit, keys, clock, readSecret, sealed, onLeak, requireOpen } = parts
   const assertions = createAssertions(keys.assertions, `${settings.publicUrl}/assertions`, clock)
   const certifyClient = certifyingIn(settings.keysDir, clock)
   const outside = { fetchFor: upstream.fetchFor, clock, readSecret, assertions, certifyClient }
@@ -49,6 +52,7 @@ export function openHouseCredentials(settings: Settings, parts: CredentialParts)
   const leases = createLeases({
     providers: buildProviders(settings, tools),
     fallbacks: fallbacksOf(settings.credentials),
+    ...{ onLeak, requireOpen },
     custodyFile: join(settings.dataDir, 'credentials.sqlite'),
     cache: redis ? createRedisCache({ redis }) : createMemoryCache({ clock }),
     sealKey: keys.lease,

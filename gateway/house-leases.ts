@@ -5,7 +5,7 @@ import type { Leases } from './lease/leases.ts'
 import type { PendingRevocation } from './lease/revocations.ts'
 import type { PendingRevocationView, RevokeLeasesBody, WarmBody } from './protocol/control-leases.ts'
 import type { Grant, Human } from './protocol/grant.ts'
-import { nearest } from './protocol/nearest.ts'
+import { requireKnown } from './protocol/nearest.ts'
 import { GatewayError } from './protocol/problem.ts'
 import { type WarmRooms, warm } from './warm.ts'
 
@@ -56,15 +56,6 @@ export function leaseDoorOf(house: LeaseHouse, { tenant, credentials }: Configur
     },
     pending: () => house.leases.pending.map(viewOf),
   }
-}
-
-function requireKnown(what: string, name: string | undefined, known: readonly string[]): void {
-  if (name === undefined || known.includes(name)) return
-  const meant = nearest(name, known)
-  throw new GatewayError(
-    'instruction_invalid',
-    `The settings have no ${what} "${name}".${meant === undefined ? '' : ` Did you mean ${meant}?`} They have: ${known.join(', ') || 'none'}.`,
-  )
 }
 
 function whose(): GatewayError {

@@ -11,6 +11,7 @@ import { createGrants, type Grants } from './grant/grants.ts'
 import type { GrantStore } from './grant/store.ts'
 import { openRedisStore } from './grant/store-redis.ts'
 import { openSqliteStore } from './grant/store-sqlite.ts'
+import { openOrderKeep } from './grant/store-sqlite-orders.ts'
 import { type HouseApprovals, openHouseApprovals } from './house-approvals.ts'
 import { type HouseApprovers, openHouseApprovers } from './house-approvers.ts'
 import { auditDir, bodyHashesOf, openAudit, openHumans, recordSettings } from './house-audit.ts'
@@ -23,6 +24,7 @@ import { type HousePolicy, openHousePolicy } from './house-policy.ts'
 import { type HouseRecords, openHouseRecords } from './house-records.ts'
 import { connectRedis } from './house-redis.ts'
 import { openRefusals } from './house-refusals.ts'
+import { createHouseRevocation, type HouseRevocation } from './house-revocation.ts'
 import { type HouseSealed, openHouseSealed } from './house-sealed.ts'
 import { openWitnesses, type Witnesses } from './house-witness.ts'
 import { createIdentities } from './identity/identities.ts'
@@ -63,6 +65,7 @@ export interface House extends RequestRooms, InstructionRooms {
   readonly witnesses: Witnesses
   readonly redis: Redis | undefined
   readonly reading: HouseRecords
+  readonly revocations: HouseRevocation
   readonly secrets: HouseSealed
   readonly connect: HouseConnect
   /** Close in reverse order of opening. */
@@ -81,7 +84,7 @@ export async function buildHouse(settings: Settings, clock: Clock, outlook: Outl
   await requireWritable(settings.dataDir)
   const { services, shippedServicesDir: shippedDir, baseDir } = settings
   const catalogue = await loadCatalogue({ services, shippedDir, baseDir })
-  const removed = () => {}
+  const removed: HouseRevocation['removed'] = (agents) => revocations.removed(agents) // built below
   const fetchFor: Upstream['fetchFor'] = (...args) => upstream.fetchFor(...args) // built below, as what reads secrets
   const policies = await openHousePolicy(settings, {
     ...{ catalogue, clock, removed, fetchFor },
@@ -100,7 +103,7 @@ export async function buildHouse(settings: Settings, clock: Clock, outlook: Outl
   const secrets = opening.adopt(openHouseSealed(settings, { redis, clock }), (room) => room.close())
   const { readSecret } = secrets
   const store = opening.adopt(openStore(settings, redis, clock), async (room) => room.close())
-  const watch: Grants['watch'] = (grant, cut) => grants.watch(grant, cut) // built below: identities need the upstream first
+  const watch: Grants['watch'] = (grant, cut, service) => grants.watch(grant, cut, service) // built below: identities need the upstream first
   const hashes = bodyHashesOf(settings, keys)
   const isClosed = outlook.isControlAddress
   const secretRules = () => policies.secretRules
@@ -111,15 +114,24 @@ export async function buildHouse(settings: Settings, clock: Clock, outlook: Outl
     room.close(),
   )
   const { sealed } = secrets
-  const credentials = openHouseCredentials(settings, { upstream, redis, audit, keys, clock, readSecret, sealed })
+  const credentials = openHouseCredentials(settings, {
+    ...{ upstream, redis, audit, keys, clock, readSecret, sealed },
+    onLeak: (grant) => revocations.leaked(grant), // built below, as what says what is closed
+    requireOpen: (credential) => grants.requireOpenCredential(credential),
+  })
   opening.adopt(credentials.connect, (room) => room.close())
   const leases = opening.adopt(credentials.leases, (room) => room.close())
   const identities = buildIdentities(settings, { upstream, store, keys, clock })
   const grants: Grants = buildGrants(settings, {
-    ...{ store, identities, keys, catalogue, policies, clock },
+    ...{ store, keep: redis && openKeep(settings, opening), identities, keys, catalogue, policies, clock },
     serveOffline: (token, tenant) =>
       serveInstruction({ kind: 'grant.present', id: uuidv7(clock.nowMs()), tenant, token }, { audit, grants, policy, approvals: approvals.flow }),
     onEnded: (grant) => leases.purge(grant),
+  })
+  opening.defer(() => grants.close())
+  const revocations = createHouseRevocation(settings, {
+    ...{ audit, clock, store, catalogue, agents: policies.agents },
+    rooms: () => ({ audit, grants, policy, leases, approvals: approvals.flow }),
   })
   const approvals = openHouseApprovals(settings, { audit, grants, watch, store, keys, redis, clock })
   opening.adopt(approvals.room, (room) => room.close())
@@ -139,6 +151,7 @@ export async function buildHouse(settings: Settings, clock: Clock, outlook: Outl
     keys,
     policies,
     policy,
+    revocations,
     reading,
     redis,
     secrets,
@@ -189,6 +202,11 @@ function openStore(settings: Settings, redis: Redis | undefined, clock: Clock): 
   return openSqliteStore({ path: join(settings.dataDir, 'state.sqlite'), clock })
 }
 
+/** What this replica knows of orders, for when the store has lost them. */
+function openKeep({ dataDir }: Settings, opening: AsyncDisposableStack) {
+  return opening.adopt(openOrderKeep(join(dataDir, 'orders.sqlite')), async (keep) => keep.close())
+}
+
 interface IdentityParts {
   readonly upstream: Upstream
   readonly store: GrantStore
@@ -209,7 +227,7 @@ function buildIdentities({ trust, publicUrl, tenant }: Settings, { upstream, sto
 }
 
 type GrantsOptions = Parameters<typeof createGrants>[0]
-type GrantParts = Pick<GrantsOptions, 'store' | 'clock' | 'serveOffline' | 'onEnded'> &
+type GrantParts = Pick<GrantsOptions, 'store' | 'keep' | 'clock' | 'serveOffline' | 'onEnded'> &
   Pick<House, 'identities' | 'keys' | 'catalogue' | 'policies'>
 
 function buildGrants(settings: Settings, { identities, keys, catalogue, policies, ...parts }: GrantParts): Grants {

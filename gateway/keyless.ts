@@ -12,6 +12,7 @@ import { grantCommand } from './cli/grant.ts'
 import { initCommand } from './cli/init.ts'
 import { keysCommand } from './cli/keys.ts'
 import { leaseCommand } from './cli/lease.ts'
+import { revokeCommand } from './cli/revoke.ts'
 import { logCommand } from './cli/log.ts'
 import { policyCommand } from './cli/policy.ts'
 import { reportCommand } from './cli/report.ts'
@@ -42,6 +43,7 @@ program.addCommand(runCommand())
 program.addCommand(taskCommand())
 program.addCommand(grantCommand())
 program.addCommand(leaseCommand())
+program.addCommand(revokeCommand())
 program.addCommand(approvalsCommand())
 program.addCommand(warmCommand())
 program.addCommand(

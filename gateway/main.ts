@@ -61,6 +61,7 @@ export async function openGateway(settings: Settings, clock: Clock = systemClock
       approvals: house.approval,
       policies: house.policies,
       leases: leaseDoorOf(house, settings),
+      revocations: house.revocations,
       publicLog: house.witnesses.publicLog,
       witness: house.witnesses.witness,
       assertions: house.assertions,

@@ -53,6 +53,13 @@ export interface RequestRooms {
      */
     approved(call: Decided): Approved | undefined | Promise<Approved | undefined>
   }
+  readonly revocations: {
+    /**
+     * Ends what the decision says is to be ended.
+     * @throws {GatewayError} `access_blocked`, `grant_revoked`: what the call needs was ended or closed since it began.
+     */
+    require(call: Omit<Decided, 'inbound'>): void
+  }
   readonly leases: { acquire(permit: Permit, receipt: Receipt, inbound: Inbound): Lease | Promise<Lease> }
   readonly upstream: {
     inspect(inbound: Inbound, endpoint: Endpoint, obligations: Obligations): Inspection | undefined
@@ -96,6 +103,7 @@ export async function serveRequest(inbound: Inbound, house: RequestRooms): Promi
     const decided = await decide({ inbound: heard, grant, endpoint }, event, house) // 5 may it
     const { inbound: whole, decision } = decided
     const approved = event.approved(await house.approvals.approved(decided)) // 6 does somebody agree, and nobody has used that
+    house.revocations.require({ grant, endpoint, decision }) // and nothing was ended or closed meanwhile
     const permit = requirePermit(grant, endpoint, decision, approved) // 7 or a refusal
     const inspection = event.inspected(house.upstream.inspect(whole, endpoint, decision.obligations)) // 8 no credential but ours
     using meter = meterOf(permit, await house.grants.debit(permit), house) // 9 budgets: a call before it is made, bytes as they pass

@@ -16,6 +16,7 @@ import { caSchema } from './settings-ca.ts'
 import { cleanUrl, hasPassword, listenSchema } from './settings-listen.ts'
 import { policySchema } from './settings-policy.ts'
 import { upstreamProxySchema } from './settings-proxy.ts'
+import { revocationSchema } from './settings-revocation.ts'
 
 /** Ceiling of a grant's life, seconds: a person's attention span, and the longest a stolen grant can be of use (DESIGN §2). */
 export const HARD_TTL_S = 3600
@@ -230,6 +231,7 @@ export const settingsSchema = z.strictObject({
   policy: policySchema.optional(),
   grants: grants.optional(),
   approvals: approvalsSchema.optional(),
+  revocation: revocationSchema.optional(),
   limits: limits.optional(),
   upstream: upstream.optional(),
 })

@@ -33,6 +33,7 @@ import {
 } from './settings-parts.ts'
 import { type PolicySettings, policyOf } from './settings-policy.ts'
 import { postgresOf } from './settings-postgres.ts'
+import { type RevocationSettings, revocationOf } from './settings-revocation.ts'
 import { settingsJsonSchema, settingsSchema, type WrittenSettings } from './settings-schema.ts'
 import { trustOf } from './settings-trust.ts'
 import { vaultOf } from './settings-vault.ts'
@@ -89,6 +90,8 @@ export interface Settings {
     readonly heartbeatS: number
   }
   readonly approvals: ApprovalSettings
+  /** What the gateway ends by itself. */
+  readonly revocation: RevocationSettings
   readonly limits: {
     /** Calls of one agent at once. Default 1024. */
     readonly concurrency: number
@@ -231,6 +234,7 @@ function normalise(written: WrittenSettings, around: Surroundings): Omit<Setting
     policy: policyOf(written, around),
     grants: grantsOf(written, around),
     approvals: approvalsOf(written.approvals, around),
+    revocation: revocationOf(written.revocation ?? {}),
     limits: limitsOf(written.limits ?? {}),
     upstream: upstreamOf(written.upstream ?? {}, around),
     secretEnv: [

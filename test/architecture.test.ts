@@ -32,6 +32,7 @@ const HEIGHTS: Readonly<Record<string, number>> = {
   'house-redis.ts': 5,
   'house-refusals.ts': 6.5,
   'house-approvers.ts': 6.5,
+  'house-revocation.ts': 6,
   'house-sealed.ts': 5,
   'house-secrets.ts': 6,
   'house-witness.ts': 6,

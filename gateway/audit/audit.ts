@@ -34,10 +34,12 @@ export interface Audit {
    * @param by who did it; without a human, the gateway by itself.
    */
   administer(
-    kind: `admin.${string}` | 'approval.decided',
+    kind: `admin.${string}` | `revocation.${string}` | 'approval.decided',
     by: { tenant: string; human?: Human },
     facts: Facts,
   ): Promise<Receipt>
+  /** What somebody, or the gateway by itself, has done already: kept through a failing disk until it can be written. */
+  late(kind: `revocation.${string}`, by: { tenant: string; human?: Human }, facts: Facts): void
   /** Entries in the log. */
   readonly size: number
   /** Entries that wait for a disk that failed. */
@@ -92,6 +94,17 @@ export function createAudit({ log, clock, personal, tally = new Tally(), heartbe
     record: (kind, tenant, facts) => noted(kind, facts, () => noteDraft(paper, kind, tenant, facts)),
     recordUnder: (kind, grant, facts) => noted(kind, facts, () => underDraft(paper, kind, grant, facts), grant.human),
     administer: (kind, by, facts) => noted(kind, facts, () => adminDraft(paper, kind, by, facts), by.human),
+    late(kind, by, facts) {
+      // Without the key that a name is sealed under, nobody is named.
+      const written = (as: typeof by) => log.enqueue(adminDraft(paper, kind, as, facts))
+      Promise.resolve(desk.ready(by.human))
+        .then(
+          () => written(by),
+          () => written({ tenant: by.tenant }),
+        )
+        .catch(() => undefined) // the log was closed: nothing can be added to it
+      tally.watcher?.noted(kind, facts)
+    },
     get size() {
       return log.size
     },

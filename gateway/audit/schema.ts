@@ -25,6 +25,7 @@ import {
   trace,
 } from './schema-members.ts'
 import { type Kind, ownKinds } from './schema-own.ts'
+import { revocationKinds } from './schema-revocation.ts'
 import { policyKinds } from './schema-policy.ts'
 
 const own = { gw, tenant }
@@ -153,6 +154,7 @@ export const kinds: Readonly<Record<string, Kind>> = {
     },
   },
   ...ownKinds,
+  ...revocationKinds,
   ...approvalKinds,
   ...policyKinds,
   ...approverKinds,

@@ -18,6 +18,7 @@ import type {
 } from '../protocol/control.ts'
 import type { ApprovalJson } from '../protocol/control-approvals.ts'
 import type { BegunView, ConnectBody, ConnectionView, ProgressView, SecretsView } from '../protocol/control-connect.ts'
+import type { BlockView, LiftBody, RevokeBody, RevokedView } from '../protocol/control-revocation.ts'
 import type { PendingRevocationView, RevokeLeasesBody, WarmBody, WarmedView } from '../protocol/control-leases.ts'
 import type { PolicyView } from '../protocol/control-policy.ts'
 import type { StatusView } from '../protocol/control-status.ts'
@@ -93,6 +94,11 @@ export interface ControlClient {
   /** @returns how many credentials were dropped. */
   revokeLeases(body: RevokeLeasesBody): Promise<number>
   pendingRevocations(): Promise<readonly PendingRevocationView[]>
+  /** End access. @throws {GatewayError} `instruction_invalid`, `grant_invalid`, `task_unknown`, `store_unavailable` */
+  endAccess(body: RevokeBody): Promise<RevokedView>
+  /** @throws {GatewayError} `instruction_invalid` when nothing of the kind is blocked. */
+  lift(body: LiftBody): Promise<void>
+  blocks(): Promise<readonly BlockView[]>
   /** Those that wait, oldest first. */
   approvals(): Promise<readonly ApprovalJson[]>
   /** @throws {GatewayError} `approval_unknown` */
@@ -145,6 +151,9 @@ export function controlClient(socketPath: string): ControlClient {
     status: async () => (await call('GET', '/status')) as StatusView,
     warm: async (body) => ((await call('POST', '/leases/warm', body)) as { warmed: WarmedView[] }).warmed,
     revokeLeases: async (body) => ((await call('POST', '/leases/revoke', body)) as { revoked: number }).revoked,
+    endAccess: async (body) => (await call('POST', '/revocations', body)) as RevokedView,
+    lift: async (body) => void (await call('POST', '/revocations/lift', body)),
+    blocks: async () => ((await call('GET', '/revocations')) as { blocks: BlockView[] }).blocks,
     pendingRevocations: async () =>
       ((await call('GET', '/leases/pending')) as { pending: PendingRevocationView[] }).pending,
     approvals: async () => ((await call('GET', '/approvals')) as { approvals: ApprovalJson[] }).approvals,

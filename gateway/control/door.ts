@@ -34,6 +34,7 @@ import { addPublicRoutes, type PublicDoor } from './public-routes.ts'
 import { createReaders } from './reader.ts'
 import { addRecordsRoutes, type RecordsDoor } from './records-routes.ts'
 import { recordThrown } from './refused.ts'
+import { addRevokeRoutes, type RevokeDoor } from './revoke-routes.ts'
 import { addSecretRoutes, type SecretDoor } from './secret-routes.ts'
 import { clearSocketPath, listenOnSocket } from './socket.ts'
 import { addTaskRoutes, type TaskDoor } from './task-routes.ts'
@@ -56,6 +57,7 @@ export interface ControlDoorOptions
     ConnectDoor,
     ConnectPagesDoor,
     AssertionDoor,
+    Partial<Pick<RevokeDoor, 'revocations'>>,
     Omit<RecordsDoor, 'records'> {
   /** Undefined: there is no index, and no routes for it. */
   readonly records: RecordsDoor['records'] | undefined
@@ -113,6 +115,7 @@ export async function openControlDoor(o: ControlDoorOptions): Promise<ControlDoo
     addPersonalRoutes(app, o)
     if (o.leases) addLeaseRoutes(app, { ...o, leases: o.leases })
     if (o.approvers) addLocalAccess(app, { ...o, approvers: o.approvers }, o.human)
+    if (o.revocations) addRevokeRoutes(app, { ...o, revocations: o.revocations })
     addSecretRoutes(app, o)
     if (o.policies) addPolicyRoutes(app, { ...o, policies: o.policies })
     addConnectRoutes(app, o)

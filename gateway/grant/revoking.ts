@@ -39,6 +39,8 @@ export interface Revocation {
    * came. @throws {GatewayError} `access_blocked`, `grant_revoked`
    */
   requireOpen(grant: Grant, service: Pick<Service, 'name' | 'credential'>): void
+  /** @param name of a credential in the settings. @throws {GatewayError} `access_blocked` */
+  requireOpenCredential(name: string): void
   /**
    * End what lives under the target, and refuse what comes anew where it says so. In force here at once, whatever is thrown.
    * @throws {GatewayError} `store_unavailable`: others may not know of it yet; `grant_invalid`, `grant_revoked`, `task_unknown`
@@ -59,6 +61,10 @@ export function createRevocation(room: Ordering, tenant: string): Revocation {
   return {
     requireOpen(grant, service) {
       const why = orders.closureOf(service) ?? orders.endOf(grant)
+      if (why !== undefined) throw why
+    },
+    requireOpenCredential(credential) {
+      const why = orders.closureOf({ name: '', credential })
       if (why !== undefined) throw why
     },
     async revoke(target, how) {

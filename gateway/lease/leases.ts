@@ -121,7 +121,7 @@ class CachedLeases implements Leases, LeaseEnd {
     const parts = { issue: this.#issue, near: this.#near, burns: this.#burns, clock, end: this }
     this.#supply = new Supply({ ...parts, lockMs, patienceMs })
     const known = { near: this.#near, captives: this.#captives, ended: this.#ended, revocations: this.#revocations }
-    this.#endings = new Endings({ cache, seal, providers, ...known })
+    this.#endings = new Endings({ cache, seal, providers, onLeak: rooms.onLeak, ...known })
     this.#sweeper = setInterval(() => this.#sweep(), SWEEP_MS).unref()
   }
 
@@ -210,6 +210,7 @@ class CachedLeases implements Leases, LeaseEnd {
     for (const claim of claimsOf(permit, this.#sources)) {
       this.#ended.requireLiving(claim.grant)
       try {
+        this.#rooms.requireOpen?.(claim.name)
         return await acquire(claim)
       } catch (cause) {
         if (asGatewayError(cause).code !== 'credential_unavailable') throw away ?? cause

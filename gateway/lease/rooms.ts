@@ -1,6 +1,7 @@
 /** What the lease room is built with. */
 import type { KeyObject } from 'node:crypto'
 import type { Clock } from '../protocol/clock.ts'
+import type { Grant } from '../protocol/grant.ts'
 import type { Provider } from '../provider/provider.ts'
 import type { LeaseCache } from './cache.ts'
 import type { RecordLease } from './record.ts'
@@ -19,6 +20,10 @@ export interface LeaseRooms {
   /** Name of a credential → name of the one that is asked for while its issuer is away. No cycle. Default none. */
   readonly fallbacks?: ReadonlyMap<string, string>
   readonly cache: LeaseCache
+  /** A credential of this grant came back in an answer; it is burnt already. Must not throw. */
+  onLeak?(grant: Grant): void
+  /** @throws {GatewayError} `access_blocked` for a credential of the settings that nobody may use at present. */
+  requireOpen?(credential: string): void
   /** 32-byte secret key, the same on all replicas. */
   readonly sealKey: KeyObject
   readonly clock: Clock

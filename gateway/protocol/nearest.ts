@@ -1,4 +1,5 @@
 /** "Did you mean": the known name that a mistyped one is closest to. Pure. */
+import { GatewayError } from './problem.ts'
 
 /**
  * @returns the closest of `known` by Levenshtein distance, if it is within a third of the word, or two letters; else the only one that
@@ -26,4 +27,14 @@ function editDistance(a: string, b: string): number {
     previous = current
   }
   return previous[b.length] ?? 0
+}
+
+/** @param what the name is of: `service`, `credential`, … @throws {GatewayError} `instruction_invalid` that says which there are. */
+export function requireKnown(what: string, name: string | undefined, known: readonly string[]): void {
+  if (name === undefined || known.includes(name)) return
+  const meant = nearest(name, known)
+  throw new GatewayError(
+    'instruction_invalid',
+    `The settings have no ${what} "${name}".${meant === undefined ? '' : ` Did you mean ${meant}?`} They have: ${known.join(', ') || 'none'}.`,
+  )
 }

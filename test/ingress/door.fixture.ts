@@ -166,6 +166,7 @@ function rooms({ calls, refused, upstream, state, clock }: Backing): RequestRoom
           : { effect: 'allow', code: undefined, detail: '', ...rest }
       },
     },
+    revocations: { require: () => {} },
     approvals: { sought: async () => true, approved: () => undefined },
     leases: { acquire: () => lease() },
     upstream: { inspect: () => undefined, forward: (outbound, reply) => forward(outbound, reply, upstream.port) },
