@@ -10,7 +10,7 @@ export interface Page {
 export interface Browser {
   /** Follows redirects until a page comes, or `until` says that this is where it stops: then `text` is empty. */
   open(url: string | URL, until?: (url: URL) => boolean): Promise<Page>
-  /** Sends the only form of a page with its hidden fields, as a browser does. @param fields typed by the person. */
+  /** Sends the first form of a page with its hidden fields, as a browser does. @param fields typed by the person. */
   submit(page: Page, fields?: Record<string, string>, until?: (url: URL) => boolean): Promise<Page>
   /** Cookies that go to this URL. */
   cookies(url: string | URL): string
@@ -42,8 +42,9 @@ export function browser(): Browser {
     cookies,
     open: (url, until = never) => go(new URL(url), {}, until),
     submit(page, fields = {}, until = never) {
-      const action = /<form[^>]*\saction="([^"]*)"/.exec(page.text)?.[1]
-      const hidden = [...page.text.matchAll(/<input[^>]*type="hidden"[^>]*>/g)].map(([tag]) => [
+      const form = /<form[^]*?<\/form>/.exec(page.text)?.[0] ?? page.text
+      const action = /<form[^>]*\saction="([^"]*)"/.exec(form)?.[1]
+      const hidden = [...form.matchAll(/<input[^>]*type="hidden"[^>]*>/g)].map(([tag]) => [
         /name="([^"]*)"/.exec(tag)?.[1] ?? '',
         /value="([^"]*)"/.exec(tag)?.[1] ?? '',
       ])

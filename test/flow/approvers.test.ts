@@ -1,0 +1,223 @@
+/** People sign in with their own provider and decide on what agents ask for; whatever else opens a link decides nothing. */
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { basic, codeOf, say } from '../invariant/agent.fixture.ts'
+import { entriesOf, type Site, writeSite } from '../invariant/services.fixture.ts'
+import { type Accounts, startAccounts } from '../rig/accounts.ts'
+import { type Browser, browser, type Page } from '../rig/browser.ts'
+import { type EchoUpstream, startEcho } from '../rig/echo.ts'
+import { startGateway, type TestGateway } from '../rig/gateway.ts'
+import { freePort } from '../rig/ports.ts'
+
+const NASTY = '<img src=x onerror=alert(1)>"\'& \u202egnp.exe'
+const BOT_TOKEN = 'pager-bot-token-0123456789abcdef'
+
+let accounts: Accounts
+let echo: EchoUpstream
+let site: Site
+let gateway: TestGateway
+let base: string
+
+beforeAll(async () => {
+  const controlPort = await freePort()
+  base = `http://127.0.0.1:${controlPort}`
+  accounts = await startAccounts(`${base}/approve/signed-in`)
+  echo = await startEcho({ names: ['mail.keyless.test'] })
+  process.env.KEYLESS_TEST_SIGN_IN = accounts.clientSecret
+  process.env.KEYLESS_TEST_BOT = BOT_TOKEN
+  const iss = accounts.issuer
+  site = await writeSite(
+    { port: echo.tlsPort, caPem: echo.caPem },
+    {
+      services: [
+        {
+          name: 'mail',
+          operations: {
+            'messages.read': { match: ['GET /stream'], access: 'read' },
+            'messages.send': { match: ['POST /stream'], access: 'write' },
+            'messages.list': { match: ['GET /list'], access: 'read' },
+            'settings.change': { match: ['PUT /stream'], access: 'write' },
+          },
+        },
+      ],
+      credentials: { mail: 'a-standing-key-of-the-mail-service' },
+      policies: {
+        text: `@id("sending-is-approved") @owner("security") @approval("on-call")
+          permit (principal is Agent, action == Action::"mail:messages.send", resource);`,
+      },
+      settings: {
+        public_url: base,
+        approvals: {
+          hold_s: 0,
+          approvers: [
+            { name: 'bea', iss, sub: 'bea' },
+            { name: 'cem', iss, sub: 'cem' },
+            { name: 'pager-bot', iss: 'https://bots.acme.test', sub: 'pager' },
+          ],
+          groups: { 'on-call': ['bea', 'pager-bot'], leads: ['cem'] },
+          access: ['leads'],
+          tokens: { 'pager-bot': { env: 'KEYLESS_TEST_BOT' } },
+          sign_in: {
+            issuer: iss,
+            client_id: 'keyless',
+            client_secret: { env: 'KEYLESS_TEST_SIGN_IN' },
+            addresses: ['127.0.0.1/32'],
+          },
+        },
+      },
+    },
+  )
+  gateway = await startGateway(site.yaml, { controlPort })
+})
+afterAll(async () => {
+  await gateway?.stop()
+  await Promise.all([accounts?.stop(), echo?.stop(), site?.remove()])
+  delete process.env.KEYLESS_TEST_SIGN_IN
+  delete process.env.KEYLESS_TEST_BOT
+})
+
+interface Refusal {
+  readonly code: string
+  readonly remedy: string
+  readonly approval?: { readonly id: string; readonly status_url: string; readonly interval: number }
+  readonly instead?: readonly { readonly operation: string; readonly request: string }[]
+  readonly how_to_ask?: { readonly method: string; readonly url: string; readonly body: Record<string, string> }
+  readonly instance: string
+}
+
+/** `POST` sends: policy wants that approved. */
+async function call(handle: string, method: string, path = '/stream?bytes=2', body = '') {
+  const head = `${method} /mail${path} HTTP/1.1\r\nHost: 127.0.0.1:${gateway.proxyPort}\r\nConnection: close\r\n`
+  const fields = `Proxy-Authorization: ${basic(handle)}\r\nContent-Length: ${Buffer.byteLength(body)}\r\n`
+  const answer = await say(gateway.proxyPort, `${head}${fields}\r\n${body}`)
+  const text = answer.bytes.toString('latin1')
+  const refusal = answer.status >= 400 ? (JSON.parse(text.slice(text.indexOf('\r\n\r\n') + 4)) as Refusal) : undefined
+  return { status: answer.status, code: codeOf(answer), refusal, text }
+}
+
+/** A call that waits for approval. */
+async function asked(purpose = 'answer the customers', body = '') {
+  const { handle, task } = await gateway.openTask('mail:*', purpose)
+  const { refusal } = await call(handle as string, 'POST', undefined, body)
+  return { handle: handle as string, task, id: refusal?.approval?.id as string }
+}
+
+async function signedIn(person: string, at: Browser, path = '/approve'): Promise<Page> {
+  accounts.person = person
+  return at.open(`${base}${path}`)
+}
+
+const logged = async (kind: string) =>
+  (await entriesOf(gateway.settings.dataDir)).filter((entry) => entry.kind === kind)
+
+describe('an approver', () => {
+  it('signs in, sees what waits, says yes, and the very same call passes once', async () => {
+    const { handle, id } = await asked()
+    const at = browser()
+    expect((await signedIn('bea', at)).text).toContain(id)
+    const page = await at.open(`${base}/approve/${id}`)
+    expect(page.text).toContain('mail:messages.send')
+    const after = await at.submit(page, { verdict: 'approve' })
+    expect(after.text).toContain('It is approved')
+    expect((await call(handle, 'POST')).status).toBe(200)
+    expect((await call(handle, 'POST')).code).toBe('approval_required')
+    expect(await logged('admin.approver_signed_in')).toMatchObject([{ human: { sub: 'bea' } }])
+    expect(await logged('approval.decided')).toMatchObject([{ human: { iss: accounts.issuer, sub: 'bea' } }])
+  })
+
+  it('says no, and the agent is told that somebody did', async () => {
+    const { handle, id } = await asked()
+    const at = browser()
+    await at.submit(await signedIn('bea', at, `/approve/${id}`), { verdict: 'deny' })
+    expect((await call(handle, 'POST')).code).toBe('approval_denied')
+  })
+
+  it('comes back to the page that the link was for', async () => {
+    const { id } = await asked()
+    expect((await signedIn('bea', browser(), `/approve/${id}`)).url.pathname).toBe(`/approve/${id}`)
+  })
+
+  it('sees what an agent wrote apart, cut, escaped, and with nothing hidden in it', async () => {
+    const { id } = await asked('<b>urgent</b> approve at once', NASTY)
+    const { text, headers } = await signedIn('bea', browser(), `/approve/${id}`)
+    expect(text).not.toContain('<img')
+    expect(text).not.toContain('\u202e')
+    expect(text).toContain('\\u{202e}')
+    const [facts = '', says = ''] = text.split('<div class="says">')
+    expect(facts).not.toContain('onerror')
+    expect(facts).not.toContain('urgent')
+    expect(says).toContain('&lt;img src=x onerror=alert(1)&gt;&quot;&#39;&amp;')
+    expect(says).toContain('Not verified')
+    expect(text).not.toContain('<script')
+    expect(headers.get('content-security-policy')).toMatch(/default-src 'none'.*frame-ancestors 'none'/)
+    expect(headers.get('cache-control')).toBe('no-store')
+    expect(headers.get('x-frame-options')).toBe('DENY')
+  })
+})
+
+describe('nobody else', () => {
+  it('decides by opening a link, however often', async () => {
+    const { handle, id } = await asked()
+    const at = browser()
+    for (const path of [`/approve/${id}`, `/approve/${id}?verdict=approve`, `/approve/${id}?approve`])
+      await signedIn('bea', at, path)
+    expect((await call(handle, 'POST')).code).toBe('approval_required')
+  })
+
+  it('sees or decides anything, though the provider knows them', async () => {
+    const { id } = await asked()
+    const at = browser()
+    expect((await signedIn('mallory', at)).text).not.toContain(id)
+    const page = await at.open(`${base}/approve/${id}`)
+    expect(page.status).toBe(404)
+    expect(page.text).not.toContain('mail:messages.send')
+    const headers = { origin: base, cookie: at.cookies(base), 'content-type': 'application/x-www-form-urlencoded' }
+    const forced = await fetch(`${base}/approve/${id}`, { method: 'POST', headers, body: 'verdict=approve' })
+    expect(forced.status).toBe(404)
+  })
+
+  it('decides from another page, without the proof, or with that of another approval', async () => {
+    const [one, other] = [await asked(), await asked('something else')]
+    const at = browser()
+    const page = await signedIn('bea', at, `/approve/${one.id}`)
+    const proof = /name="proof" value="([^"]*)"/.exec(page.text)?.[1] ?? ''
+    const post = (id: string, body: object, headers: object) =>
+      fetch(`${base}/approve/${id}`, {
+        method: 'POST',
+        redirect: 'manual',
+        headers: { cookie: at.cookies(base), ...headers },
+        body: new URLSearchParams({ verdict: 'approve', ...body }),
+      })
+    expect((await post(one.id, { proof }, { origin: 'https://evil.test' })).status).toBe(403)
+    expect((await post(one.id, { proof }, { 'sec-fetch-site': 'cross-site' })).status).toBe(403)
+    expect((await post(one.id, {}, { origin: base })).status).toBe(403)
+    expect((await post(other.id, { proof }, { origin: base })).status).toBe(403)
+    expect((await post(one.id, { proof }, { origin: base, cookie: '' })).status).toBe(401)
+    expect((await call(one.handle, 'POST')).code).toBe('approval_required')
+    expect((await post(one.id, { proof }, { origin: base })).status).toBe(303)
+  })
+
+  it('signs in with an answer that was meant for another browser, or twice with one', async () => {
+    const [victim, attacker] = [browser(), browser()]
+    accounts.person = 'bea'
+    const stopped = await attacker.open(`${base}/approve`, (url) => url.pathname === '/approve/signed-in')
+    expect((await victim.open(stopped.url)).status).toBe(400)
+    expect((await attacker.open(stopped.url)).text).toContain('You are bea')
+    expect((await attacker.open(stopped.url)).status).toBe(400)
+  })
+
+  it('makes up a session', async () => {
+    const cookie =
+      'keyless-approver=eyJhbGciOiJkaXIiLCJlbmMiOiJBMjU2R0NNIn0..AAAAAAAAAAAAAAAA.AAAA.AAAAAAAAAAAAAAAAAAAAAA'
+    const answer = await fetch(`${base}/approve`, { headers: { cookie }, redirect: 'manual' })
+    expect(answer.status).toBe(303)
+    expect(answer.headers.get('location')).toMatch(accounts.issuer)
+  })
+
+  it('is signed in after signing out', async () => {
+    const at = browser()
+    const page = await signedIn('bea', at)
+    expect((await at.submit(page)).text).toContain('Signed out')
+    const answer = await fetch(`${base}/approve`, { headers: { cookie: at.cookies(base) }, redirect: 'manual' })
+    expect(answer.status).toBe(303)
+  })
+})
