@@ -76,7 +76,7 @@ export const approvalsSchema = z
       .optional()
       .describe('Who may consent. Default: the human of the task alone.'),
     groups: z
-      .record(name(), z.array(name()).min(1).max(1000))
+      .record(z.string().regex(/^[a-z][a-z0-9_-]{0,39}$/), z.array(name()).min(1).max(1000))
       .optional()
       .describe(
         'Group that policies name in @approval → names of approvers. `human` is the human of the task, always.',

@@ -55,9 +55,9 @@ const WORDS = {
     read: (text: string) => (/^[0-8]$/.test(text) ? Number(text) : undefined),
   },
   foreign_credentials: choice(CALL, ['log', 'refuse'] as const),
-  approval: list({ on: CALL, item: NAME, allowed: 'groups of approvers, or human', example: 'on-call' }),
-  approvers: number({ on: CALL, most: 10, allowed: 'different people, from 1 to 10', example: '2' }),
-  approval_ttl: number({ on: CALL, most: MAX_TTL_S, allowed: `whole seconds from 1 to ${MAX_TTL_S}`, example: '300' }),
+  approval: list({ on: BOTH, item: NAME, allowed: 'groups of approvers, or human', example: 'on-call' }),
+  approvers: number({ on: BOTH, most: 10, allowed: 'different people, from 1 to 10', example: '2' }),
+  approval_ttl: number({ on: BOTH, most: MAX_TTL_S, allowed: `whole seconds from 1 to ${MAX_TTL_S}`, example: '300' }),
   fingerprint: list({ on: CALL, item: FIELD, allowed: 'header fields, lower case', example: 'x-account,if-match' }),
   rate: {
     ...{ on: CALL, allowed: `calls/seconds, up to ${MAX_RATE}/${MAX_PER_S}`, example: '60/60' },
