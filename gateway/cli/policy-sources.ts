@@ -31,11 +31,12 @@ export interface Loaded {
 const SHIPPED_POLICIES = fileURLToPath(new URL('../../policies', import.meta.url))
 const SHIPPED_SERVICES = fileURLToPath(new URL('../../policies/services', import.meta.url))
 
-export function onSources(command: Command): Command {
-  return command
-    .option('-c, --config <file>', 'settings that name them (default: ./keyless.yaml, else everything shipped)')
-    .option('--policies <path...>', 'policy files or directories, instead of those in the settings')
-    .option('--services <name...>', 'shipped names or service files, instead of those in the settings')
+/** @param takesPolicies false: they are named by the arguments. */
+export function onSources(command: Command, takesPolicies = true): Command {
+  command.option('-c, --config <file>', 'settings that name them (default: ./keyless.yaml, else everything shipped)')
+  if (takesPolicies)
+    command.option('--policies <path...>', 'policy files or directories, instead of those in the settings')
+  return command.option('--services <name...>', 'shipped names or service files, instead of those in the settings')
 }
 
 export async function sourcesOf(options: SourceOptions): Promise<Sources> {

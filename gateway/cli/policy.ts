@@ -1,14 +1,17 @@
 /** `keyless policy`: one table of its subcommands, each in its own file. */
 import { Command } from 'commander'
 import { policyCheckCommand } from './policy-check.ts'
+import { policyExplainCommand } from './policy-explain.ts'
 import { policyReloadCommand, policyStatusCommand } from './policy-live.ts'
+import { policyReplayCommand } from './policy-replay.ts'
 import { policyKeygenCommand, policySignCommand } from './policy-sign.ts'
 import { policyTestCommand } from './policy-test.ts'
 
 export function policyCommand(): Command {
   const command = new Command('policy').description('work with policy as code')
+  const asking = [policyCheckCommand(), policyTestCommand(), policyExplainCommand(), policyReplayCommand()]
   const running = [policyStatusCommand(), policyReloadCommand()]
   const signing = [policySignCommand(), policyKeygenCommand()]
-  for (const sub of [policyCheckCommand(), policyTestCommand(), ...signing, ...running]) command.addCommand(sub)
+  for (const sub of [...asking, ...signing, ...running]) command.addCommand(sub)
   return command
 }

@@ -6,7 +6,7 @@ import type { Decision } from '../protocol/decision.ts'
 import type { Value } from './attributes.ts'
 import { type Atom, type Conditions, conditionsOf, type Term, type Truth } from './conditions.ts'
 import type { Policy } from './policy-file.ts'
-import { type Values, valuesFor } from './remedy.ts'
+import { isAnother, type Values, valuesFor } from './remedy.ts'
 import { type Answer, answer, type Scene, type Subject } from './scene.ts'
 import type { Facts, Seen } from './supposed.ts'
 import { isEnough, isReadingKnown } from './weighing.ts'
@@ -55,7 +55,10 @@ export interface Way {
 export interface Change {
   readonly name: string
   readonly from: Value | undefined
+  /** A value with which it was tried. */
   readonly to: Value
+  /** Any other text would do as well, as far as this condition goes. */
+  readonly isAnother?: true
 }
 
 /** Questions that one explanation asks at most. */
@@ -135,23 +138,30 @@ interface Asked {
 async function waysOf(subject: Pick<Subject, 'bundle'>, asked: Asked, { decision, seen }: Answer): Promise<Way[]> {
   const last = seen.at(-1)
   if (last === undefined || decision.errors.length > 0) return []
+  using conditions = conditionsOf(last.slice)
   const ways: Way[] = []
   const tried = new Set<string>()
-  for (const values of guesses(last, decision)) {
+  const waiting = [...guesses(last, decision, conditions)]
+  for (let values = waiting.shift(); values !== undefined && tried.size < TRIES; values = waiting.shift()) {
     const changes = changesIn(last.values, values).filter(({ name }) => asked.isKnown(name))
     const key = JSON.stringify(changes)
-    if (changes.length === 0 || tried.has(key) || isMore(changes, ways)) continue
-    if (tried.size >= TRIES) break
+    if (tried.has(key) || isMore(changes, ways)) continue
     tried.add(key)
-    const supposed = inTime(
-      new Map([...asked.facts, ...changes.map(({ name, to }) => [name, to] as const)]),
-      changes,
-      last,
-    )
-    const again = await answer(subject, asked.scene, supposed, asked.isKnown)
+    const supposed = new Map([...asked.facts, ...changes.map(({ name, to }) => [name, to] as const)])
+    const again = await answer(subject, asked.scene, inTime(supposed, changes, last), asked.isKnown)
     if (again.decision.effect === 'allow') ways.push({ changes })
+    // What a permit takes may be what a forbid looks for, and so may be what another forbid did not mind.
+    else waiting.push(...disarmed(again, values, conditions))
   }
   return ways.sort((a, b) => a.changes.length - b.changes.length).slice(0, WAYS_TOLD)
+}
+
+/** The same without what the forbids that refused it look for. */
+function disarmed({ seen }: Answer, values: Values, { terms }: Conditions): Values[] {
+  const { verdict, slice } = seen.at(-1) ?? {}
+  const fired = verdict?.policyIds.filter((id) => slice?.policies.get(id)?.json.effect === 'forbid') ?? []
+  const parts = fired.flatMap((id): Term[] => (terms.has(id) ? [{ kind: 'not', of: terms.get(id) as Term }] : []))
+  return parts.length === 0 ? [] : valuesFor({ kind: 'all', of: parts }, true, values)
 }
 
 /** Whoever reads a way does not want to read another that asks for the same, and more. */
@@ -160,43 +170,23 @@ function isMore(changes: readonly Change[], ways: readonly Way[]): boolean {
   return ways.some((way) => way.changes.every(has))
 }
 
-/** For every permit that could allow: its conditions met, and every forbid that applies disarmed. */
-function* guesses(seen: Seen, decision: Decision): Generator<Values> {
-  yield* withinBounds(seen, decision)
-  using conditions = conditionsOf(seen.slice)
+/** For every permit that could allow, the one that misses least first: its conditions met. */
+function guesses(seen: Seen, decision: Decision, conditions: Conditions): Values[] {
   const truth = conditions.truths(seen.question)
-  const all = [...seen.slice.policies.values()]
-  const against = all.filter(({ json }) => json.effect === 'forbid')
-  const permits = all
+  const permits = [...seen.slice.policies.values()]
     .filter((policy) => policy.json.effect === 'permit' && isEnough(policy, seen))
-    .map((policy) => ({ policy, missing: failing(termIn(conditions, policy), true, truth).length }))
+    .map((policy) => termIn(conditions, policy))
+    .map((term) => ({ term, missing: failing(term, true, truth).length }))
     .sort((a, b) => a.missing - b.missing)
-  for (const { policy } of permits) {
-    const term = termIn(conditions, policy)
-    const met = truth(term) === 'true' ? [seen.values] : valuesFor(missingOf(term, truth), true, seen.values)
-    for (const values of met) {
-      const fired = against.filter((one) => truth(termIn(conditions, one)) === 'true')
-      yield* disarm(
-        fired.map((one) => termIn(conditions, one)),
-        values,
-      )
-      // What the permit takes may be what a forbid looks for.
-      if (fired.length < against.length)
-        yield* disarm(
-          against.map((one) => termIn(conditions, one)),
-          values,
-        )
-    }
-  }
+  const met = permits.flatMap(({ term, missing }) =>
+    missing === 0 ? [seen.values] : valuesFor(missingOf(term, truth), true, seen.values),
+  )
+  return [...withinBounds(seen, decision), ...met]
 }
 
 /** Only what fails has to change. */
 function missingOf(term: Term, truth: (term: Term) => Truth): Term {
   return term.kind === 'all' ? { kind: 'all', of: term.of.filter((part) => truth(part) !== 'true') } : term
-}
-
-function disarm(forbids: readonly Term[], values: Values): Values[] {
-  return valuesFor({ kind: 'all', of: forbids.map((of) => ({ kind: 'not', of })) }, true, values)
 }
 
 /** Policy said yes, and an obligation bounds what may be asked for. */
@@ -213,7 +203,9 @@ function withinBounds({ verdict, values }: Seen, { effect }: Decision): Values[]
 function changesIn(before: Facts, after: Values): Change[] {
   return [...after].flatMap(([name, to]) => {
     const from = before.get(name)
-    return JSON.stringify(from) === JSON.stringify(to) ? [] : [{ name, from, to }]
+    return JSON.stringify(from) === JSON.stringify(to)
+      ? []
+      : [{ name, from, to, ...(isAnother(from, to) && { isAnother: true as const }) }]
   })
 }
 

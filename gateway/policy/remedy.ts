@@ -16,7 +16,10 @@ export function valuesFor(term: Term, wanted: boolean, values: Values): Values[]
   if (term.kind === 'atom') return atomValues(term.atom, wanted, values)
   if (term.kind === 'not') return valuesFor(term.of, !wanted, values)
   const needsEach = (term.kind === 'all') === wanted
-  if (!needsEach) return term.of.flatMap((part) => valuesFor(part, wanted, values)).slice(0, MOST)
+  if (!needsEach) {
+    const ways = term.of.flatMap((part) => valuesFor(part, wanted, values)).filter((way) => way !== values)
+    return ways.length === 0 ? [values] : ways.slice(0, MOST)
+  }
   return term.of.reduce<Values[]>(
     (ways, part) => ways.flatMap((way) => valuesFor(part, wanted, way)).slice(0, MOST),
     [values],
@@ -189,7 +192,14 @@ function itemOf(value: unknown): readonly Item[] | undefined {
 /** Something else of the same type. */
 function other(item: Item | undefined): Item {
   if (typeof item === 'number') return item + 1
-  return typeof item === 'boolean' ? !item : `${item ?? ''}-other`
+  return typeof item === 'boolean' ? !item : `${item ?? ''}${ANOTHER}`
+}
+
+const ANOTHER = '-other'
+
+/** Whether a text was tried only because it is not the one that stood there. */
+export function isAnother(from: Value | undefined, to: Value): boolean {
+  return typeof from === 'string' && to === `${from}${ANOTHER}`
 }
 
 function membersIn(values: Values, name: string): { readonly [name: string]: Value } {

@@ -54,12 +54,21 @@ export function sceneOfCall({ catalogue }: Subject, written: WrittenCall): Scene
 }
 
 /** An operation by its name: a request of its first pattern. @throws {Error} when no service has it. */
-export function sceneOfOperation({ catalogue }: Subject, name: string): Scene {
-  const service = catalogue.service(name.slice(0, Math.max(0, name.indexOf(':'))))
-  const operation = service && namedOperations(service).find((one) => one.name === name)
-  if (service !== undefined && operation !== undefined) return { kind: 'call', ...exampleOf(service, operation) }
+export function sceneOfOperation({ catalogue }: Pick<Subject, 'catalogue'>, name: string): Scene {
+  const found = operationNamed(catalogue, name)
+  if (found !== undefined) return { kind: 'call', ...exampleOf(...found) }
   const services = catalogue.services.map((one) => one.name).join(', ')
   throw new Error(`there is no operation ${name} in the services here: ${services}`)
+}
+
+export function hasOperation({ catalogue }: Pick<Subject, 'catalogue'>, name: string): boolean {
+  return operationNamed(catalogue, name) !== undefined
+}
+
+function operationNamed(catalogue: Catalogue, name: string): readonly [Service, Operation] | undefined {
+  const service = catalogue.service(name.slice(0, Math.max(0, name.indexOf(':'))))
+  const operation = service && namedOperations(service).find((one) => one.name === name)
+  return service && operation && [service, operation]
 }
 
 const NOON = Date.UTC(2026, 0, 5, 12) // a Monday
