@@ -3,7 +3,7 @@ import { z } from 'zod'
 import { ROOT_HUMAN } from './protocol/approval.ts'
 import { nearest } from './protocol/nearest.ts'
 import { type ChannelSettings, channelMembers, channelsOf } from './settings-approvers.ts'
-import type { Surroundings } from './settings-parts.ts'
+import type { Surroundings } from './settings-around.ts'
 
 /** Many clients give up after a minute without an answer. */
 const MAX_HOLD_S = 55

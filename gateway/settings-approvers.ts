@@ -3,7 +3,7 @@ import { z } from 'zod'
 import { nearest } from './protocol/nearest.ts'
 import { type SignInConfig, signInSchema } from './provider/oauth/sign-in-schema.ts'
 import { secretReference } from './provider/reference.ts'
-import type { Surroundings } from './settings-parts.ts'
+import type { Surroundings } from './settings-around.ts'
 
 /** Members of `approvals`. */
 export const channelMembers = {

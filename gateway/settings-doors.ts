@@ -4,8 +4,8 @@
  */
 import { createPrivateKey, X509Certificate } from 'node:crypto'
 import { controlSocketOf } from './data-directory.ts'
+import { absolutePath, readText, type Surroundings } from './settings-around.ts'
 import type { ListenAddress, WrittenListen } from './settings-listen.ts'
-import { absolutePath, readText, type Surroundings } from './settings-parts.ts'
 import type { WrittenSettings } from './settings-schema.ts'
 
 /** Absolute PEM files, read anew when they change. */

@@ -1,6 +1,6 @@
 /** Credentials that stand in for others while an issuer is away: each must be there, and none may stand in for itself. */
 import { nearest } from './protocol/nearest.ts'
-import type { Surroundings } from './settings-parts.ts'
+import type { Surroundings } from './settings-around.ts'
 
 type Written = Readonly<Record<string, { readonly fallback?: string | undefined }>>
 

@@ -3,24 +3,12 @@
  * what deserves a warning. Each reports what is wrong instead of stopping, so that all problems are listed together.
  */
 import { X509Certificate } from 'node:crypto'
-import { readFileSync } from 'node:fs'
-import { homedir, userInfo } from 'node:os'
-import { isAbsolute, join, resolve } from 'node:path'
+import { userInfo } from 'node:os'
+import { isAbsolute } from 'node:path'
 import type { Selection } from './policy/selection.ts'
 import type { Agent } from './protocol/grant.ts'
-import type { SettingsProblem } from './settings-explain.ts'
+import { absolutePath, readText, type Surroundings } from './settings-around.ts'
 import { HARD_TTL_S, type WrittenSettings } from './settings-schema.ts'
-
-export interface Surroundings {
-  readonly baseDir: string
-  readonly file: string | undefined
-  readonly report: (path: readonly string[], problem: Omit<SettingsProblem, 'path' | 'line'>) => void
-}
-
-/** Relative paths are relative to the settings file; `~/` is the home of whoever runs the gateway. */
-export function absolutePath(path: string, around: Surroundings): string {
-  return resolve(around.baseDir, path.startsWith('~/') ? join(homedir(), path.slice(2)) : path)
-}
 
 /** A path says so: a slash, a leading dot or the ending. Anything else is a shipped name. */
 function isServicePath(entry: string): boolean {
@@ -136,14 +124,6 @@ export function redisOf(written: WrittenSettings, around: Surroundings): { reado
   }
   // Not enumerable: the URL may carry a password, and settings get printed.
   return Object.defineProperty({ url: '' }, 'url', { value: url ?? '', enumerable: false })
-}
-
-export function readText(path: string): string | undefined {
-  try {
-    return readFileSync(path, 'utf8')
-  } catch {
-    return undefined
-  }
 }
 
 /** Every `{ env: NAME }` below a value. */

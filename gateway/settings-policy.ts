@@ -6,8 +6,8 @@ import { rangeSchema } from './policy/selection.ts'
 import { BUNDLE_NAME } from './policy/signature.ts'
 import { secretReference } from './provider/reference.ts'
 import { read } from './settings-advice.ts'
+import { absolutePath, readText, type Surroundings } from './settings-around.ts'
 import { cleanUrl } from './settings-listen.ts'
-import { absolutePath, readText, type Surroundings } from './settings-parts.ts'
 
 const path = () => z.string().min(1)
 const ranges = () =>

@@ -1,7 +1,7 @@
 /** Postgres in `keyless.yaml`, completed: where the shared index of the logs of a fleet is. */
 import type { z } from 'zod'
+import { absolutePath, readText, type Surroundings } from './settings-around.ts'
 import type { postgresSchema } from './settings-audit.ts'
-import { absolutePath, readText, type Surroundings } from './settings-parts.ts'
 
 export function postgresOf(
   written: z.output<typeof postgresSchema> | undefined,

@@ -9,7 +9,7 @@ import { anchorsOf } from './identity/trust-bundle.ts'
 import type { KeySource } from './identity/trust-parts.ts'
 import type { Agent } from './protocol/grant.ts'
 import { nearest } from './protocol/nearest.ts'
-import { absolutePath, type Surroundings } from './settings-parts.ts'
+import { absolutePath, type Surroundings } from './settings-around.ts'
 
 interface Own {
   /** Audience of tokens whose row names none. */

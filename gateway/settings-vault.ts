@@ -1,7 +1,7 @@
 /** The Vault or OpenBao server of the settings, and whether everything that needs one has it. */
 import type { VaultConnectionConfig } from './provider/vault/schema.ts'
+import type { Surroundings } from './settings-around.ts'
 import { referencesIn } from './settings-credentials.ts'
-import type { Surroundings } from './settings-parts.ts'
 import type { WrittenSettings } from './settings-schema.ts'
 
 /** Reports every credential that asks a server which is not there. */

@@ -1,6 +1,7 @@
 /** The proxy of the network that we are in, completed: where it is, and the credentials that its settings refer to. */
 import { DEFAULT_PORTS } from './protocol/target.ts'
-import { absolutePath, readText, rootsOf, type Surroundings } from './settings-parts.ts'
+import { absolutePath, readText, type Surroundings } from './settings-around.ts'
+import { rootsOf } from './settings-parts.ts'
 import { PLACE, proxyUrl, type WrittenUpstreamProxy } from './settings-proxy.ts'
 import type { UpstreamProxy } from './upstream/via-proxy.ts'
 

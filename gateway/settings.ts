@@ -14,23 +14,14 @@ import type { Agent } from './protocol/grant.ts'
 import { formatAuthority } from './protocol/target.ts'
 import type { VaultConnectionConfig } from './provider/vault/schema.ts'
 import { type ApprovalSettings, approvalsOf } from './settings-approvals.ts'
+import { absolutePath, type Surroundings } from './settings-around.ts'
 import { type AuditSettings, auditOf } from './settings-audit.ts'
 import { type CaSettings, caOf } from './settings-ca.ts'
 import { type WrittenDown, writtenDown } from './settings-digest.ts'
 import { type Doors, doorsOf, warningsOf } from './settings-doors.ts'
 import { explainIssues, lineOf, SettingsError, type SettingsProblem } from './settings-explain.ts'
 import { checkFallbacks } from './settings-fallback.ts'
-import {
-  absolutePath,
-  agentsOf,
-  envNames,
-  grantsOf,
-  limitsOf,
-  placedService,
-  redisOf,
-  rootsOf,
-  type Surroundings,
-} from './settings-parts.ts'
+import { agentsOf, envNames, grantsOf, limitsOf, placedService, redisOf, rootsOf } from './settings-parts.ts'
 import { type PolicySettings, policyOf } from './settings-policy.ts'
 import { postgresOf } from './settings-postgres.ts'
 import { type RevocationSettings, revocationOf } from './settings-revocation.ts'
