@@ -5,6 +5,7 @@ import { AccessDesk } from './approval/access.ts'
 import type { Audit } from './audit/audit.ts'
 import type { AccessDoor } from './control/access-routes.ts'
 import type { ApprovalPagesDoor } from './control/approval-pages.ts'
+import type { ApproverDoor } from './control/approver-routes.ts'
 import { createSessions } from './control/approver-session.ts'
 import { requestOf } from './control/task-views.ts'
 import type { Grants } from './grant/grants.ts'
@@ -12,7 +13,7 @@ import { operator } from './house-audit.ts'
 import { type InstructionRooms, serveInstruction } from './instruction.ts'
 import type { Keys } from './keys.ts'
 import type { Wanted } from './protocol/access.ts'
-import type { Approvals, Decider } from './protocol/approval.ts'
+import type { Decider } from './protocol/approval.ts'
 import type { Clock } from './protocol/clock.ts'
 import type { Grant, Human } from './protocol/grant.ts'
 import { uuidv7 } from './protocol/id.ts'
@@ -27,7 +28,7 @@ import type { Sealed } from './provider/sealed/sealed.ts'
 import type { Settings } from './settings.ts'
 
 interface Parts {
-  readonly approvals: Approvals
+  readonly approvals: ApproverDoor['approvers']['approvals']
   readonly audit: Pick<Audit, 'administer' | 'recordUnder'> & InstructionRooms['audit']
   readonly grants: Grants
   readonly rooms: InstructionRooms
@@ -39,7 +40,7 @@ interface Parts {
 }
 
 export interface HouseApprovers {
-  readonly approvals: Approvals
+  readonly approvals: Parts['approvals']
   /** Undefined: settings name no provider to sign in at, and there are no pages. */
   readonly pages: Pick<ApprovalPagesDoor, 'sessions' | 'signIn' | 'recordSignIn'> | undefined
   readonly access: AccessDoor['access']

@@ -62,19 +62,28 @@ async function adviceOn(
   const { askAt } = rooms
   const isAuthority = problems[code].remedy === 'ask_grantor' || problems[code].remedy === 'request_approval'
   if (!isAuthority) return {}
-  const isInsteadOf = endpoint !== undefined && !BUDGETS.has(code) && isWorthIt(grant.agent.id)
+  const isInsteadOf = endpoint !== undefined && !FOR_ALL.has(code) && isWorthIt(grant.agent.id)
   const instead = isInsteadOf ? await alternatives(inbound, grant, endpoint, rooms) : []
+  const isAsked = askAt !== undefined && endpoint !== undefined && ASKABLE.has(code)
+  const scope = endpoint?.operation.name ?? ''
+  const body = { scope, reason: '<why your task needs it>', event: inbound.id }
   return {
     ...(instead.length > 0 && { instead }),
-    ...(problems[code].remedy === 'ask_grantor' &&
-      askAt !== undefined && {
-        how_to_ask: { method: 'POST', url: askAt, body: { event: inbound.id, reason: '<why your task needs it>' } },
-      }),
+    ...(isAsked && { how_to_ask: { method: 'POST', url: askAt, body } }),
   }
 }
 
-/** What is spent is spent for the other operations as well. */
-const BUDGETS: ReadonlySet<ProblemCode> = new Set(['limit_exceeded'])
+/** What more authority would help against. */
+const ASKABLE: ReadonlySet<ProblemCode> = new Set([
+  'policy_denied',
+  'scope_exceeded',
+  'constraint_unmet',
+  'use_spent',
+  'limit_exceeded',
+])
+
+/** What is spent, or blocked, is so for the other operations as well. */
+const FOR_ALL: ReadonlySet<ProblemCode> = new Set(['limit_exceeded', 'access_blocked'])
 
 async function alternatives(
   inbound: Inbound,

@@ -2,10 +2,10 @@
  * Approvals by hand: on the unix socket whoever owns it sees those that wait, and decides; on both listeners the holder of a grant
  * asks how its own stands. Nothing is ever decided by GET: links are fetched by whoever previews them.
  */
-import type { FastifyInstance } from 'fastify'
-import type { Approvals, ApprovalView } from '../protocol/approval.ts'
+import type { FastifyInstance, FastifyRequest } from 'fastify'
+import type { Approvals, ApprovalView, Decider } from '../protocol/approval.ts'
 import { approvalJson, approvalStatus, type DecideBody } from '../protocol/control-approvals.ts'
-import type { Grant, Human } from '../protocol/grant.ts'
+import type { Grant } from '../protocol/grant.ts'
 import { GatewayError } from '../protocol/problem.ts'
 import { type HolderDoor, holderOf } from './holder.ts'
 import { closed } from './shapes.ts'
@@ -40,9 +40,18 @@ const decideBody = {
 
 const view = { type: 'object', additionalProperties: true } as const
 
-/** @param human owner of the socket. */
-export function addApprovalRoutes(app: FastifyInstance, { approvals, tenant }: ApprovalDoor, human: Human): void {
-  const shown = (found: ApprovalView) => approvalJson(found, approvals.hindrance(found, human))
+/** @param deciderOf who asks: on the socket its owner. Throws for who may not even look. */
+export function addApprovalRoutes(
+  app: FastifyInstance,
+  { approvals, tenant }: ApprovalDoor,
+  deciderOf: (request: FastifyRequest) => Decider | Promise<Decider>,
+): void {
+  const shown = (found: ApprovalView, { human }: Decider) => approvalJson(found, approvals.hindrance(found, human))
+  /** Who owns the socket sees all; others what they may decide on, or have. */
+  const sees = ({ human, via }: Decider, found: ApprovalView) =>
+    via === 'socket' ||
+    approvals.hindrance(found, human) === undefined ||
+    found.consents.some((one) => one.human.iss === human.iss && one.human.sub === human.sub)
   app.get(
     '/approvals',
     {
@@ -52,7 +61,11 @@ export function addApprovalRoutes(app: FastifyInstance, { approvals, tenant }: A
         response: { 200: { description: 'Approvals', ...closed({ approvals: { type: 'array', items: view } }) } },
       },
     },
-    async () => ({ approvals: (await approvals.pending(tenant)).map(shown) }),
+    async (request) => {
+      const by = await deciderOf(request)
+      const found = (await approvals.pending(tenant)).filter((one) => sees(by, one))
+      return { approvals: found.map((one) => shown(one, by)) }
+    },
   )
   app.get<OfApproval>(
     '/approvals/:id',
@@ -64,13 +77,17 @@ export function addApprovalRoutes(app: FastifyInstance, { approvals, tenant }: A
         response: { 200: view },
       },
     },
-    async ({ params: { id } }) => shown((await approvals.get(tenant, id)) ?? unknown()),
+    async (request) => {
+      const by = await deciderOf(request)
+      const found = await approvals.get(tenant, request.params.id)
+      return shown(found !== undefined && sees(by, found) ? found : unknown(), by)
+    },
   )
   app.post<OfApproval & { Body: DecideBody }>(
     '/approvals/:id/decide',
     {
       schema: {
-        summary: 'Say yes or no, as the human who owns the socket',
+        summary: 'Say yes or no, as the human who owns the socket or whose token it is',
         description:
           'Recorded before it counts. Nobody approves what their own agent asks for, unless `human` is asked.',
         tags: ['approvals'],
@@ -79,8 +96,10 @@ export function addApprovalRoutes(app: FastifyInstance, { approvals, tenant }: A
         response: { 200: view },
       },
     },
-    async ({ params: { id }, body: { verdict } }) =>
-      shown(await approvals.decide(tenant, id, verdict, { human, via: 'socket' })),
+    async (request) => {
+      const by = await deciderOf(request)
+      return shown(await approvals.decide(tenant, request.params.id, request.body.verdict, by), by)
+    },
   )
 }
 

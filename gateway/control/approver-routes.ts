@@ -1,18 +1,20 @@
 /** Everything by which approvers come over TCP, and agents to them: pages where settings name a provider, and tokens for programs. */
-import type { FastifyInstance, FastifyRequest } from 'fastify'
-import type { Approvals, Decider } from '../protocol/approval.ts'
+import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
+import type { Decider } from '../protocol/approval.ts'
 import type { Clock } from '../protocol/clock.ts'
 import type { Human } from '../protocol/grant.ts'
 import { addAccessPages } from './access-pages.ts'
 import { type AccessDoor, addAccessAsking, addAccessDeciding } from './access-routes.ts'
 import { type ApprovalPagesDoor, addApprovalPages } from './approval-pages.ts'
+import { type ApprovalDoor, addApprovalRoutes } from './approval-routes.ts'
 import type { HolderDoor } from './holder.ts'
+import { redirect } from './page.ts'
 import { createReaders } from './reader.ts'
 
 export interface ApproverDoor extends HolderDoor {
   readonly tenant: string
   readonly approvers: {
-    readonly approvals: Approvals
+    readonly approvals: ApprovalDoor['approvals']
     /** Undefined: settings name no provider to sign in at. */
     readonly pages: Pick<ApprovalPagesDoor, 'sessions' | 'signIn' | 'recordSignIn'> | undefined
     readonly access: AccessDoor['access']
@@ -35,10 +37,23 @@ export function addLocalAccess(app: FastifyInstance, door: ApproverDoor, human: 
 export function addApprovers(app: FastifyInstance, door: ApproverDoor): void {
   const { access, approvals, pages } = door.approvers
   addAccessAsking(app, { ...door, access })
-  addAccessDeciding(app, { access }, tokenDecider(door))
+  const deciderOf = tokenDecider(door)
+  void app.register(async (routes) => {
+    if (pages !== undefined) routes.addHook('onRequest', leadToPages)
+    addApprovalRoutes(routes, { ...door, approvals }, deciderOf)
+    addAccessDeciding(routes, { access }, deciderOf)
+  })
   if (pages === undefined) return
   const own = { ...door, approvals, ...pages }
   addApprovalPages(app, own, (more, visited) => addAccessPages(more, { ...own, requests: access.requests }, visited))
+}
+
+/** A person who opens what programs ask is shown the page of it. */
+async function leadToPages({ method, headers, url }: FastifyRequest, reply: FastifyReply): Promise<void> {
+  const isPerson = headers.authorization === undefined && headers.accept?.includes('text/html') === true
+  if (method !== 'GET' || !isPerson) return
+  const [path = ''] = url.split('?', 1)
+  return redirect(reply, path.replace('/access-requests', '/approve/access').replace('/approvals', '/approve'))
 }
 
 const WANTED =

@@ -119,7 +119,7 @@ export async function openControlDoor(o: ControlDoorOptions): Promise<ControlDoo
     addSecretRoutes(app, o)
     if (o.policies) addPolicyRoutes(app, { ...o, policies: o.policies })
     addConnectRoutes(app, o)
-    if (o.approvals) addApprovalRoutes(app, { ...o, approvals: o.approvals }, o.human)
+    if (o.approvals) addApprovalRoutes(app, { ...o, approvals: o.approvals }, () => ({ human: o.human, via: 'socket' }))
     if (records) addRecordsRoutes(app, { ...o, records }, undefined)
   }
   const local = await buildApp(o, isDraining, { addOwn: addLocal, mayRead: () => undefined })
