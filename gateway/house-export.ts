@@ -1,6 +1,8 @@
 /** The part of the composition root that sends the log on: gives every export its secrets and its way out, and opens their thread. */
 
 import { join } from 'node:path'
+import type { Audit } from './audit/audit.ts'
+import { type LetterParts, type Mailing, openMailings } from './house-letters.ts'
 import type { Keys } from './keys.ts'
 import type { Clock } from './protocol/clock.ts'
 import { createReceiver, readDatabaseUrl } from './provider/receiver.ts'
@@ -15,19 +17,37 @@ interface ExportParts {
   readonly upstream: Pick<Upstream, 'fetchFor'>
   readonly clock: Clock
   readonly readSecret: ReadSecret
+  readonly audit: Pick<Audit, 'record'>
+  /** Webhooks and streams, whose thread is the same. */
+  readonly mailings: readonly Mailing[]
+}
+
+/** Exports of the log, and with them what tells others of it. */
+export async function openTelling(settings: Settings, { opening, keys, ...parts }: TellingParts) {
+  const mailings = await openMailings(settings, parts)
+  const exports = opening.adopt(await openHouseExports(settings, { ...parts, keys, mailings }), (room) => room.close())
+  return { ...parts, mailings, exports }
+}
+
+interface TellingParts extends LetterParts {
+  /** Closes what is opened. */
+  readonly opening: AsyncDisposableStack
+  readonly keys: Keys
+  readonly audit: Pick<Audit, 'administer' | 'record'>
 }
 
 /** Without exports in the settings nothing runs. @throws {Error} naming the export whose secret cannot be read. */
-export async function openHouseExports(settings: Settings, parts: ExportParts): Promise<Exports> {
+async function openHouseExports(settings: Settings, parts: ExportParts): Promise<Exports> {
   const { exports, origin } = settings.audit
-  const prepared = await Promise.all(
+  const prepared: Prepared[] = await Promise.all(
     Object.entries(exports).map(([name, one]) =>
       prepare(parts, { name, ...one }).catch((cause: Error) => {
         throw new Error(`audit.export.${name}: ${cause.message}`, { cause })
       }),
     ),
   )
-  if (prepared.length === 0) return { lag: () => ({}), close: async () => {} }
+  prepared.push(...parts.mailings)
+  if (prepared.length === 0) return NONE
   return openExports({
     log: origin,
     dir: join(settings.dataDir, 'audit'),
@@ -37,15 +57,25 @@ export async function openHouseExports(settings: Settings, parts: ExportParts): 
     senders: new Map(prepared.flatMap(({ job, send }) => (send ? [[job.name, send]] : []))),
     nowMs: () => parts.clock.nowMs(),
     warn,
+    undelivered(to, { id, kind: about, seq: entry, attempts, reason }) {
+      const facts = { to, id, about, entry, attempts, reason }
+      parts.audit.record('signal.undelivered', settings.tenant, facts).catch((cause: Error) => {
+        warn(`export ${to}: message ${id} was given up, which cannot be recorded (${cause.message})`)
+      })
+    },
   })
 }
+
+const NONE: Exports = { lag: () => ({}), letters: () => undefined, wake: () => undefined, close: async () => {} }
+
+type Prepared = { readonly job: ExportJob; readonly send?: Send | undefined }
 
 type Written = Settings['audit']['exports'][string] & { readonly name: string }
 
 async function prepare(
   { upstream, readSecret }: Pick<ExportParts, 'upstream' | 'readSecret'>,
   { name, format, to, mask, kinds }: Written,
-): Promise<{ readonly job: ExportJob; readonly send?: Send }> {
+): Promise<Prepared> {
   const job = { name, format, mask: mask ?? [], kinds }
   if ('file' in to) return { job: { ...job, to } }
   if ('postgres' in to) {

@@ -18,7 +18,7 @@ import { auditDir, bodyHashesOf, openAudit, openHumans, recordSettings } from '.
 import { keepFresh } from './house-authority.ts'
 import type { HouseConnect } from './house-connect.ts'
 import { openHouseCredentials } from './house-credentials.ts'
-import { openHouseExports } from './house-export.ts'
+import { openTelling } from './house-export.ts'
 import { gaugesOf } from './house-metrics.ts'
 import { type HousePolicy, openHousePolicy } from './house-policy.ts'
 import { type HouseRecords, openHouseRecords } from './house-records.ts'
@@ -26,6 +26,7 @@ import { connectRedis } from './house-redis.ts'
 import { openRefusals } from './house-refusals.ts'
 import { createHouseRevocation, type HouseRevocation } from './house-revocation.ts'
 import { type HouseSealed, openHouseSealed } from './house-sealed.ts'
+import { type HouseSignals, openHouseSignals } from './house-signals.ts'
 import { openWitnesses, type Witnesses } from './house-witness.ts'
 import { createIdentities } from './identity/identities.ts'
 import { authorityTerms, type CertificateAuthority, loadAuthority } from './ingress/certificate.ts'
@@ -67,6 +68,7 @@ export interface House extends RequestRooms, InstructionRooms {
   readonly reading: HouseRecords
   readonly revocations: HouseRevocation
   readonly secrets: HouseSealed
+  readonly signals: HouseSignals
   readonly connect: HouseConnect
   /** Close in reverse order of opening. */
   close(): Promise<void>
@@ -110,9 +112,10 @@ export async function buildHouse(settings: Settings, clock: Clock, outlook: Outl
   const made = createUpstream({ ...settings.upstream, clock, secretRules, hashes, isClosed, watch })
   const upstream = opening.adopt(made, (room) => room.close())
   const reading = opening.adopt(await openHouseRecords(settings, { keys, audit, readSecret }), (room) => room.close())
-  const exports = opening.adopt(await openHouseExports(settings, { keys, upstream, clock, readSecret }), (room) =>
-    room.close(),
-  )
+  const telling = await openTelling(settings, {
+    ...{ opening, keys, upstream, audit, clock, readSecret },
+    signEvent: (claims) => credentials.assertions.signEvent(claims), // built below
+  })
   const { sealed } = secrets
   const credentials = openHouseCredentials(settings, {
     ...{ upstream, redis, audit, keys, clock, readSecret, sealed },
@@ -139,13 +142,14 @@ export async function buildHouse(settings: Settings, clock: Clock, outlook: Outl
   const asking = { ...secrets, ...{ audit, grants, rooms, keys, clock }, approvals: approvals.room }
   const approvers = await openHouseApprovers(settings, { ...asking, fetchFor: (ranges) => upstream.fetchFor(ranges) })
   opening.adopt(policies, (room) => room.close())
-  await begin(settings, { ...record, exports, reading, policies, leases })
+  await begin(settings, { ...telling, ...record, reading, policies, leases })
+  const signals = await openHouseSignals(settings, { ...telling, opening, store, revocations })
   const opened = opening.move()
   return {
     ...credentials,
     authority,
     catalogue,
-    exports,
+    exports: telling.exports,
     grants,
     identities,
     keys,
@@ -155,6 +159,7 @@ export async function buildHouse(settings: Settings, clock: Clock, outlook: Outl
     reading,
     redis,
     secrets,
+    signals,
     upstream,
     ...record,
     refusals: openRefusals({ catalogue, policy, nowMs: () => clock.nowMs(), askAt: `${settings.publicUrl}/access-requests` }),

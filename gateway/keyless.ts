@@ -22,6 +22,7 @@ import { serviceCommand } from './cli/service.ts'
 import { startCommand } from './cli/start.ts'
 import { taskCommand } from './cli/task.ts'
 import { warmCommand } from './cli/warm.ts'
+import { webhooksCommand } from './cli/webhooks.ts'
 import { witnessCommand } from './cli/witness.ts'
 import { systemClock } from './protocol/clock.ts'
 import type { Settings } from './settings.ts'
@@ -68,6 +69,7 @@ program.addCommand(
 )
 program.addCommand(connectCommand())
 program.addCommand(disconnectCommand())
+program.addCommand(webhooksCommand())
 program.addCommand(witnessCommand())
 program.addCommand(reportCommand())
 program.addCommand(policyCommand())

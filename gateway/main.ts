@@ -73,6 +73,8 @@ export async function openGateway(settings: Settings, clock: Clock = systemClock
       forget: (named, by) => forget({ ...house, tenant: settings.tenant, by }, named),
       secrets: createSecretWork(settings, { ...house.secrets, audit: house.audit }),
       ...house.connect,
+      signals: house.signals.signals,
+      webhooks: house.signals.webhooks,
       publicUrl: settings.publicUrl,
       takesChains: settings.trust.chains.length > 0,
       clock,

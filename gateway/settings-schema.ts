@@ -16,6 +16,7 @@ import { caSchema } from './settings-ca.ts'
 import { cleanUrl, hasPassword, listenSchema } from './settings-listen.ts'
 import { policySchema } from './settings-policy.ts'
 import { upstreamProxySchema } from './settings-proxy.ts'
+import { signalsSchema, webhooksSchema } from './settings-signals-schema.ts'
 import { revocationSchema } from './settings-revocation.ts'
 
 /** Ceiling of a grant's life, seconds: a person's attention span, and the longest a stolen grant can be of use (DESIGN §2). */
@@ -228,6 +229,8 @@ export const settingsSchema = z.strictObject({
   redis: redis.optional(),
   audit: auditSchema.optional(),
   postgres: postgresSchema.optional(),
+  webhooks: webhooksSchema.optional(),
+  signals: signalsSchema.optional(),
   policy: policySchema.optional(),
   grants: grants.optional(),
   approvals: approvalsSchema.optional(),

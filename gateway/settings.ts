@@ -26,6 +26,7 @@ import { type PolicySettings, policyOf } from './settings-policy.ts'
 import { postgresOf } from './settings-postgres.ts'
 import { type RevocationSettings, revocationOf } from './settings-revocation.ts'
 import { settingsJsonSchema, settingsSchema, type WrittenSettings } from './settings-schema.ts'
+import { type SignalSettings, signalsOf } from './settings-signals.ts'
 import { trustOf } from './settings-trust.ts'
 import { vaultOf } from './settings-vault.ts'
 import { upstreamProxyOf } from './settings-way-out.ts'
@@ -73,6 +74,7 @@ export interface Settings {
   readonly audit: AuditSettings
   /** Undefined: the index of the log is SQLite beside it. `url` may hold a password and is not enumerable. */
   readonly postgres: { readonly url: string } | undefined
+  readonly signals: SignalSettings
   readonly grants: {
     /** Seconds a grant lives: by default (900, or `maxS` if that is less) and at most (default and ceiling 3600). */
     readonly ttl: { readonly defaultS: number; readonly maxS: number }
@@ -222,6 +224,7 @@ function normalise(written: WrittenSettings, around: Surroundings): Omit<Setting
     redis: redisOf(written, around),
     audit: auditOf(written.audit, tenant, absolute),
     postgres: postgresOf(written.postgres, around),
+    signals: signalsOf(written, publicUrl, around),
     policy: policyOf(written, around),
     grants: grantsOf(written, around),
     approvals: approvalsOf(written.approvals, around),
@@ -237,6 +240,8 @@ function normalise(written: WrittenSettings, around: Surroundings): Omit<Setting
           written.postgres,
           written.policy,
           written.audit,
+          written.webhooks,
+          written.signals,
           written.upstream?.proxy,
         ].flatMap(envNames),
       ),

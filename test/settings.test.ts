@@ -388,10 +388,12 @@ describe('the schema for editors', () => {
         'redis',
         'regions',
         'services',
+        'signals',
         'tenant',
         'trust',
         'upstream',
         'vault',
+        'webhooks',
       ].sort(),
     )
     for (const property of Object.values(schema.properties)) expect(property.description).toMatch(/\.$/)

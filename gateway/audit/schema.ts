@@ -27,6 +27,7 @@ import {
 import { type Kind, ownKinds } from './schema-own.ts'
 import { revocationKinds } from './schema-revocation.ts'
 import { policyKinds } from './schema-policy.ts'
+import { signalKinds } from './schema-signal.ts'
 
 const own = { gw, tenant }
 const call = { ...own, req, trace: trace.optional(), ...perhapsBehind }
@@ -157,6 +158,7 @@ export const kinds: Readonly<Record<string, Kind>> = {
   ...revocationKinds,
   ...approvalKinds,
   ...policyKinds,
+  ...signalKinds,
   ...approverKinds,
 }
 

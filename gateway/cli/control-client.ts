@@ -22,6 +22,7 @@ import type { BlockView, LiftBody, RevokeBody, RevokedView } from '../protocol/c
 import type { PendingRevocationView, RevokeLeasesBody, WarmBody, WarmedView } from '../protocol/control-leases.ts'
 import type { PolicyView } from '../protocol/control-policy.ts'
 import type { StatusView } from '../protocol/control-status.ts'
+import type { TestedView, WebhookView } from '../protocol/control-webhooks.ts'
 import { GatewayError, type ProblemCode, problems } from '../protocol/problem.ts'
 
 /** A gateway on this machine answers in milliseconds; this bounds one that hangs. */
@@ -94,6 +95,11 @@ export interface ControlClient {
   /** @returns how many credentials were dropped. */
   revokeLeases(body: RevokeLeasesBody): Promise<number>
   pendingRevocations(): Promise<readonly PendingRevocationView[]>
+  webhooks(): Promise<readonly WebhookView[]>
+  /** @param id one message; undefined: all. @returns how many wait again. @throws {GatewayError} `webhook_unknown` */
+  retryWebhook(name: string, id?: string): Promise<number>
+  /** @throws {GatewayError} `webhook_unknown` */
+  testWebhook(name: string): Promise<TestedView>
   /** End access. @throws {GatewayError} `instruction_invalid`, `grant_invalid`, `task_unknown`, `store_unavailable` */
   endAccess(body: RevokeBody): Promise<RevokedView>
   /** @throws {GatewayError} `instruction_invalid` when nothing of the kind is blocked. */
@@ -154,6 +160,11 @@ export function controlClient(socketPath: string): ControlClient {
     endAccess: async (body) => (await call('POST', '/revocations', body)) as RevokedView,
     lift: async (body) => void (await call('POST', '/revocations/lift', body)),
     blocks: async () => ((await call('GET', '/revocations')) as { blocks: BlockView[] }).blocks,
+    webhooks: async () => ((await call('GET', '/webhooks')) as { webhooks: WebhookView[] }).webhooks,
+    retryWebhook: async (name, id) =>
+      ((await call('POST', `/webhooks/${encodeURIComponent(name)}/retry`, { id })) as { retried: number }).retried,
+    testWebhook: async (name) =>
+      (await call('POST', `/webhooks/${encodeURIComponent(name)}/test`)) as TestedView,
     pendingRevocations: async () =>
       ((await call('GET', '/leases/pending')) as { pending: PendingRevocationView[] }).pending,
     approvals: async () => ((await call('GET', '/approvals')) as { approvals: ApprovalJson[] }).approvals,

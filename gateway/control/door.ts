@@ -36,8 +36,10 @@ import { addRecordsRoutes, type RecordsDoor } from './records-routes.ts'
 import { recordThrown } from './refused.ts'
 import { addRevokeRoutes, type RevokeDoor } from './revoke-routes.ts'
 import { addSecretRoutes, type SecretDoor } from './secret-routes.ts'
+import { addSignalRoutes, type SignalDoor } from './signal-routes.ts'
 import { clearSocketPath, listenOnSocket } from './socket.ts'
 import { addTaskRoutes, type TaskDoor } from './task-routes.ts'
+import { addWebhookRoutes, type WebhookDoor } from './webhook-routes.ts'
 import { addWitnessRoutes, type WitnessDoor } from './witness-routes.ts'
 
 const BODY_LIMIT_BYTES = 64 * 1024
@@ -56,6 +58,8 @@ export interface ControlDoorOptions
     SecretDoor,
     ConnectDoor,
     ConnectPagesDoor,
+    SignalDoor,
+    WebhookDoor,
     AssertionDoor,
     Partial<Pick<RevokeDoor, 'revocations'>>,
     Omit<RecordsDoor, 'records'> {
@@ -119,6 +123,7 @@ export async function openControlDoor(o: ControlDoorOptions): Promise<ControlDoo
     addSecretRoutes(app, o)
     if (o.policies) addPolicyRoutes(app, { ...o, policies: o.policies })
     addConnectRoutes(app, o)
+    addWebhookRoutes(app, o)
     if (o.approvals) addApprovalRoutes(app, { ...o, approvals: o.approvals }, () => ({ human: o.human, via: 'socket' }))
     if (records) addRecordsRoutes(app, { ...o, records }, undefined)
   }
@@ -128,6 +133,7 @@ export async function openControlDoor(o: ControlDoorOptions): Promise<ControlDoo
     addLifeRoutes(app, o, undefined)
     addOauthRoutes(app, o, undefined)
     addConnectPages(app, o)
+    addSignalRoutes(app, o)
     if (o.approvers) addApprovers(app, { ...o, approvers: o.approvers })
     if (records) addRecordsRoutes(app, { ...o, records }, readerOf)
   }

@@ -154,6 +154,9 @@ export const problems = {
   approver_refused: row(403, 'http_request_denied', 'ask_grantor', 'This human cannot decide on the approval'),
   approval_closed: row(409, 'http_request_error', 'fix_request', 'The approval is decided or over already'),
   break_glass_refused: row(403, 'http_request_denied', 'ask_grantor', 'Emergency access is not opened'),
+  signal_invalid: row(400, 'http_request_denied', 'fix_request', 'The security event token is not acceptable'),
+  stream_unknown: row(404, 'http_request_error', 'fix_request', 'No such stream of security events'),
+  webhook_unknown: row(404, 'http_request_error', 'fix_request', 'No such webhook'),
   step_unknown: row(404, 'http_request_error', 'fix_request', 'No such step of the task'),
   invalid_details: row(400, 'http_request_denied', 'fix_request', 'The authorization details cannot be understood'),
   invalid_target: row(

@@ -32,6 +32,11 @@ export interface PublishedAssertions {
   readonly metadata: object
   /** RFC 7517. Every key that signs, did or will. */
   jwks(): Promise<{ readonly keys: readonly object[] }>
+  /**
+   * Claims of a security event token (RFC 8417), signed: whole, and of a type of its own, so that it passes for no assertion. RS256, which
+   * every receiver understands (CAEP interoperability profile).
+   */
+  signEvent(claims: Readonly<Record<string, unknown>>): Promise<string>
 }
 
 const MAX_LIFE_S = 600
@@ -58,6 +63,13 @@ export function createAssertions(keys: AssertionKeys, issuer: string, clock: Clo
         .setExpirationTime(nowS + Math.min(lifeS, MAX_LIFE_S))
         .setJti(uuidv7(clock.nowMs()))
       return new Secret(await jwt.sign(current))
+    },
+    async signEvent(claims) {
+      const { current } = await ringOf('RS256')
+      const jwt = new SignJWT({ ...claims })
+      return jwt
+        .setProtectedHeader({ alg: 'RS256', typ: 'secevent+jwt', kid: published(current, 'RS256').kid })
+        .sign(current)
     },
     metadata: {
       issuer,

@@ -11,6 +11,8 @@ export interface ReceiverOptions {
   /** Header → where its value is read. */
   readonly headers: Readonly<Record<string, SecretReference>>
   readonly readSecret: ReadSecret
+  /** Characters of an answer that are kept. Default 300. */
+  readonly maxText?: number
 }
 
 interface Pushed {
@@ -29,7 +31,7 @@ const CONTROLS = /\p{Cc}+/gu
  * What sends a body to a receiver. Headers are read at the start, and again after the receiver did not accept them.
  * @throws {GatewayError} when a reference cannot be read.
  */
-export async function createReceiver({ fetch, headers, readSecret }: ReceiverOptions) {
+export async function createReceiver({ fetch, headers, readSecret, maxText = MAX_TEXT }: ReceiverOptions) {
   const read = async () =>
     Promise.all(Object.entries(headers).map(async ([name, place]) => [name, await readSecret(place)] as const))
   let secrets = await read()
@@ -46,6 +48,8 @@ export async function createReceiver({ fetch, headers, readSecret }: ReceiverOpt
       redirect: 'manual', // a secret never follows a redirect
     })
     const text = withoutSecrets(await answer.text(), secrets)
+      .slice(0, maxText)
+      .trim()
     if (answer.status === 401 || answer.status === 403) secrets = await read() // perhaps they were rotated
     return { status: answer.status, retryAfter: answer.headers.get('retry-after'), text }
   }
@@ -58,7 +62,7 @@ function withoutSecrets(text: string, secrets: readonly (readonly [string, Secre
     return [value, JSON.stringify(value).slice(1, -1), ...value.split(' ').filter((word) => word.length >= 8)]
   })
   const shown = values.reduce((rest, value) => rest.replaceAll(value, SHOWN), text)
-  return shown.replaceAll(CONTROLS, ' ').slice(0, MAX_TEXT).trim()
+  return shown.replaceAll(CONTROLS, ' ')
 }
 
 /** URL of a database, whose driver wants it as text. @throws {Error} when it is not one; the message does not repeat it. */

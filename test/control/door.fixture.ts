@@ -95,6 +95,8 @@ export async function openRig(changes: RigChanges = {}): Promise<Rig> {
     connections: { begin: unasked, progress: unasked, list: unasked, disconnect: unasked },
     flow: { offer: unasked, leave: unasked, callback: unasked },
     isConnectable: () => false,
+    signals: { receive: undefined, streams: new Map(), metadata: {} },
+    webhooks: { list: unasked, retry: unasked, test: unasked },
     secrets: { list: unasked, set: unasked, rotate: unasked, remove: unasked, reseal: unasked },
     clock,
     report: (cause) => void reported.push(cause),

@@ -109,6 +109,8 @@ export async function openOauthRig(changes: Partial<ControlDoorOptions> = {}): P
     connections: { begin: unasked, progress: unasked, list: unasked, disconnect: unasked },
     flow: { offer: unasked, leave: unasked, callback: unasked },
     isConnectable: () => false,
+    signals: { receive: undefined, streams: new Map(), metadata: {} },
+    webhooks: { list: unasked, retry: unasked, test: unasked },
     secrets: { list: unasked, set: unasked, rotate: unasked, remove: unasked, reseal: unasked },
     grants: {
       defaults: { agent: undefined, ttlS: 900, heartbeatS: 15 },

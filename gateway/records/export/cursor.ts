@@ -33,7 +33,8 @@ export interface Cursor {
   readonly asidePath: string
 }
 
-export function createCursor(dir: string, name: string, log: string): Cursor {
+/** @param begin where a new one begins; default at the first entry. Written down at once, so that a crash does not move it. */
+export function createCursor(dir: string, name: string, log: string, begin?: () => Promise<Place>): Cursor {
   const path = join(dir, `${name}.json`)
   const asidePath = join(dir, `${name}.refused.jsonl`)
   return {
@@ -41,7 +42,11 @@ export function createCursor(dir: string, name: string, log: string): Cursor {
     async read() {
       await makePrivate(dir)
       const text = await readIfThere(path)
-      if (text === undefined) return { log, place: START, open: [] }
+      if (text === undefined) {
+        const mark = { log, place: (await begin?.()) ?? START, open: [] }
+        if (begin) await replace(path, JSON.stringify(mark))
+        return mark
+      }
       const mark = parseMark(text.toString('utf8'))
       if (!mark) throw new Error(`${path} is not a cursor. Restore it, or remove it to export everything again.`)
       if (mark.log !== log)

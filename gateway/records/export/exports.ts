@@ -3,7 +3,9 @@
  * receiver or to the thread, calls go on; what was not delivered is in the log and leaves later.
  */
 import { Worker } from 'node:worker_threads'
-import type { FormatName, Mask } from '../../protocol/exporting.ts'
+import type { FormatName, LetterFormat, LetterView, Mask } from '../../protocol/exporting.ts'
+import type { LetterTerms } from './letter.ts'
+import type { LetterState } from './letterbox.ts'
 import type { PumpState } from './pump.ts'
 import type { Push, Pushed, Send } from './sink-http.ts'
 
@@ -14,8 +16,20 @@ export interface ExportJob {
     | { readonly file: string }
     | { readonly url: string }
     | { readonly postgres: string; readonly table: string }
+    | LetterJob
   readonly mask: readonly Mask[]
   readonly kinds: readonly string[] | undefined
+  readonly notify?: readonly string[] | undefined
+}
+
+/** Messages, one for each entry, kept until they are taken. */
+export interface LetterJob {
+  readonly letters: LetterFormat
+  readonly terms: LetterTerms
+  /** Where those are kept that wait, or were given up. */
+  readonly spoolDir: string
+  /** The receiver comes and takes them. */
+  readonly isPolled: boolean
 }
 
 export interface ThreadPlan {
@@ -33,10 +47,13 @@ export type FromThread =
   | { readonly kind: 'send'; readonly name: string; readonly id: number; readonly push: Push }
   | { readonly kind: 'state'; readonly name: string; readonly state: PumpState }
   | { readonly kind: 'warn'; readonly name: string; readonly text: string }
+  | { readonly kind: 'letters'; readonly name: string; readonly state: LetterState }
+  | { readonly kind: 'undelivered'; readonly name: string; readonly letter: LetterView }
 
 export type ToThread =
   | { readonly kind: 'answered'; readonly id: number; readonly pushed: Pushed }
   | { readonly kind: 'failed'; readonly id: number; readonly why: string }
+  | { readonly kind: 'wake'; readonly name: string }
   | { readonly kind: 'stop' }
 
 export interface ExportLag {
@@ -53,6 +70,10 @@ export interface ExportLag {
 export interface Exports {
   /** By name of the export. */
   lag(): Readonly<Record<string, ExportLag>>
+  /** Of messages, by name of what sends them; undefined before the first word of it. */
+  letters(name: string): LetterState | undefined
+  /** Messages were put back to wait: send them now. */
+  wake(name: string): void
   /** Delivers what is there if that is quick, and ends. */
   close(): Promise<void>
 }
@@ -63,6 +84,8 @@ export interface ExportsOptions extends ThreadPlan {
   readonly nowMs: () => number
   /** What somebody should know, one sentence. */
   warn(text: string): void
+  /** A message was given up; it is kept. */
+  undelivered?(name: string, letter: LetterView): void
 }
 
 /** A receiver that does not answer must not keep the gateway from ending. */
@@ -73,6 +96,7 @@ const MEMORY_MB = 256
 
 export function openExports(o: ExportsOptions): Exports {
   const states = new Map<string, PumpState>()
+  const boxes = new Map<string, LetterState>()
   let restart: NodeJS.Timeout | undefined
   let isClosing = false
   let worker = start()
@@ -100,6 +124,8 @@ export function openExports(o: ExportsOptions): Exports {
   function hear(from: Worker, message: FromThread): void {
     if (message.kind === 'state') states.set(message.name, message.state)
     else if (message.kind === 'warn') o.warn(`export ${message.name}: ${message.text}`)
+    else if (message.kind === 'letters') boxes.set(message.name, message.state)
+    else if (message.kind === 'undelivered') o.undelivered?.(message.name, message.letter)
     else void answer(from, message)
   }
 
@@ -115,6 +141,8 @@ export function openExports(o: ExportsOptions): Exports {
   }
 
   return {
+    letters: (name) => boxes.get(name),
+    wake: (name) => worker.postMessage({ kind: 'wake', name } satisfies ToThread),
     lag: () => Object.fromEntries(o.jobs.map(({ name }) => [name, lagOf(states.get(name), o.nowMs())])),
     async close() {
       isClosing = true

@@ -4,9 +4,12 @@ import { leafHash } from '../../audit/merkle.ts'
 import type { MaskEntry } from './mask.ts'
 
 /** Members that formats have places for, besides those that every reader knows. */
-export interface Exported extends Omit<Entry, 'grant'> {
+export interface Exported extends Omit<Entry, 'grant' | 'decision'> {
   /** W3C traceparent, as the caller sent it. */
   readonly trace?: string
+  readonly decision?: NonNullable<Entry['decision']> & {
+    readonly obligations?: { readonly notify?: readonly string[] }
+  }
   readonly grant?: NonNullable<Entry['grant']> & {
     readonly instance?: string
     /** Epoch seconds. */
@@ -68,4 +71,12 @@ export function kindFilter(kinds: readonly string[] | undefined): (kind: string)
   const exact = new Set(kinds)
   const rooms = kinds.filter((kind) => kind.endsWith('.*')).map((kind) => kind.slice(0, -1))
   return (kind) => exact.has(kind) || rooms.some((room) => kind.startsWith(room))
+}
+
+/** Whether an entry is of a kind asked for, or was decided with an obligation to tell somebody who is. Neither said: every entry. */
+export function entryFilter(o: { kinds?: readonly string[] | undefined; notify?: readonly string[] | undefined }) {
+  const isWanted = kindFilter(o.notify === undefined ? o.kinds : (o.kinds ?? []))
+  const names = new Set(o.notify ?? [])
+  return (entry: Exported) =>
+    isWanted(entry.kind) || (entry.decision?.obligations?.notify ?? []).some((name) => names.has(name))
 }

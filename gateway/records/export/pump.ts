@@ -6,7 +6,7 @@
 import { timeOf } from '../../audit/entry.ts'
 import { coveredBy, entriesAt, firstKept, type Place, readEntries, type Stretch } from '../../audit/follow.ts'
 import type { Cursor, Mark } from './cursor.ts'
-import { type Item, type Items, kindFilter } from './item.ts'
+import { type Exported, entryFilter, type Item, type Items } from './item.ts'
 import { createOffer, type Refused } from './offer.ts'
 import { type Sink, Unavailable } from './sink.ts'
 
@@ -29,6 +29,8 @@ export interface PumpOptions {
   readonly items: Items
   readonly sink: Sink
   readonly kinds?: readonly string[] | undefined
+  /** Obligations to notify: what was decided with one of them is wanted too. */
+  readonly notify?: readonly string[] | undefined
   /** Every change of state. */
   report(state: PumpState): void
   /** What somebody should know. */
@@ -71,7 +73,7 @@ function backoffMs(failures: number, cause: unknown, random: number): number {
 
 class Pump {
   readonly #o: PumpOptions
-  readonly #wants: (kind: string) => boolean
+  readonly #wants: (entry: Exported) => boolean
   readonly #offer: (items: readonly Item[]) => Promise<Refused[]>
   #place: Place | undefined // undefined until the cursor has been read
   #isSaved = true
@@ -80,7 +82,7 @@ class Pump {
 
   constructor(o: PumpOptions) {
     this.#o = o
-    this.#wants = kindFilter(o.kinds)
+    this.#wants = entryFilter(o)
     this.#offer = createOffer(o.sink, o.random)
   }
 
@@ -127,7 +129,7 @@ class Pump {
       if (!item) warn(`entry ${from + i} is no entry; it is passed over. "keyless log verify" says what is wrong.`)
       return item
     })
-    const wanted = read.filter((item) => item !== undefined).filter(({ entry }) => this.#wants(entry.kind))
+    const wanted = read.filter((item) => item !== undefined).filter(({ entry }) => this.#wants(entry))
     const refused = wanted.length > 0 ? await this.#offer(wanted) : []
     if (refused.length > 0) await this.#setAside(refused)
     // Confirmed. A crash before the cursor is written sends these entries once more: they have the same ids.

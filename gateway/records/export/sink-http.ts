@@ -56,7 +56,7 @@ async function pushOf(url: string, { contentType, isZipped }: Format, { path, te
 }
 
 /** RFC 9110 §10.2.3: seconds, or a date. */
-function retryAfterMs({ retryAfter }: Pushed, nowMs: number): number | undefined {
+export function retryAfterMs({ retryAfter }: Pushed, nowMs: number): number | undefined {
   if (retryAfter === null) return undefined
   const ms = /^\d+$/.test(retryAfter.trim()) ? Number(retryAfter) * 1000 : Date.parse(retryAfter) - nowMs
   return Number.isFinite(ms) ? Math.min(Math.max(ms, 0), MAX_RETRY_AFTER_MS) : undefined
