@@ -42,7 +42,10 @@ beforeAll(async () => {
       credentials: { mail: 'a-standing-key-of-the-mail-service' },
       policies: {
         text: `@id("sending-is-approved") @owner("security") @approval("on-call")
-          permit (principal is Agent, action == Action::"mail:messages.send", resource);`,
+          permit (principal is Agent, action == Action::"mail:messages.send", resource);
+          @id("leads-give-access") @owner("security")
+          permit (principal is Agent, action == Action::"mint", resource is Service)
+          when { context.human_iss == "${iss}" && context.ttl_s <= 600 };`,
       },
       settings: {
         public_url: base,
@@ -219,5 +222,162 @@ describe('nobody else', () => {
     expect((await at.submit(page)).text).toContain('Signed out')
     const answer = await fetch(`${base}/approve`, { headers: { cookie: at.cookies(base) }, redirect: 'manual' })
     expect(answer.status).toBe(303)
+  })
+})
+
+describe('a program of an approver', () => {
+  const asBot = (path: string, init: RequestInit = {}) =>
+    fetch(`${base}${path}`, { ...init, headers: { ...init.headers, authorization: `Bearer ${BOT_TOKEN}` } })
+  const verdict = (said: string) => ({
+    method: 'POST',
+    headers: { 'content-type': 'application/json' },
+    body: JSON.stringify({ verdict: said }),
+  })
+
+  it('sees what waits for it, and decides by its token', async () => {
+    const { handle, id } = await asked()
+    const listed = (await (await asBot('/approvals')).json()) as { approvals: { id: string }[] }
+    expect(listed.approvals.map((one) => one.id)).toContain(id)
+    expect((await asBot(`/approvals/${id}/decide`, verdict('approve'))).status).toBe(200)
+    expect((await call(handle, 'POST')).status).toBe(200)
+    expect((await logged('approval.decided')).at(-1)).toMatchObject({
+      human: { sub: 'pager' },
+      facts: { via: 'token' },
+    })
+  })
+
+  it('is nobody without it, and sees no request for access that it may not grant', async () => {
+    const { id } = await asked()
+    for (const authorization of ['', 'Bearer pager-bot-token-0123456789abcdeg', `Basic ${BOT_TOKEN}`])
+      expect((await fetch(`${base}/approvals/${id}`, { headers: { authorization } })).status).toBe(401)
+    const { handle } = await asked()
+    const { id: wanted } = await requested(handle, { scope: 'mail:settings.change' })
+    expect(await (await asBot('/access-requests')).json()).toEqual({ requests: [] })
+    expect((await asBot(`/access-requests/${wanted}`)).status).toBe(404)
+    expect((await asBot(`/access-requests/${wanted}/decision`, verdict('grant'))).status).toBe(403)
+  })
+
+  it('leads a person to the page', async () => {
+    const { id } = await asked()
+    const answer = await fetch(`${base}/approvals/${id}`, { headers: { accept: 'text/html,*/*' }, redirect: 'manual' })
+    expect(answer.headers.get('location')).toBe(`/approve/${id}`)
+  })
+})
+
+interface Status {
+  readonly id: string
+  readonly state: string
+  readonly code?: string
+  readonly grant_url?: string
+  readonly handle?: string
+  readonly scope?: string
+  readonly expires_at?: number
+}
+
+async function tell(handle: string, path: string, body?: object): Promise<Status & { readonly status: number }> {
+  const answer = await fetch(path.startsWith('http') ? path : `${base}${path}`, {
+    ...(body && { method: 'POST', body: JSON.stringify(body) }),
+    headers: { authorization: `Bearer ${handle}`, ...(body && { 'content-type': 'application/json' }) },
+  })
+  return { ...((await answer.json()) as Status), status: answer.status }
+}
+
+const requested = (handle: string, wanted: object) =>
+  tell(handle, '/access-requests', { reason: 'the customer wants it', ...wanted })
+
+describe('an agent that is refused', () => {
+  it('is told what it may do instead and how to ask, and nothing of policies', async () => {
+    const { handle } = await gateway.openTask('mail:messages.read mail:messages.list mail:messages.send')
+    const { refusal, text } = await call(handle as string, 'PUT')
+    expect(refusal).toMatchObject({
+      code: 'scope_exceeded',
+      remedy: 'ask_grantor',
+      instead: [
+        { operation: 'mail:messages.read', access: 'read', request: 'GET /stream' },
+        { operation: 'mail:messages.list', access: 'read', request: 'GET /list' },
+        { operation: 'mail:messages.send', access: 'write', request: 'POST /stream', needs_approval: true },
+      ],
+      how_to_ask: {
+        method: 'POST',
+        url: `${base}/access-requests`,
+        body: { scope: 'mail:settings.change', event: refusal?.instance },
+      },
+    })
+    expect(text).not.toMatch(/sending-is-approved|read-and-write|permit|security/)
+  })
+
+  it('asks as it was told; a human grants it, and the new grant does it in the name of who gave it', async () => {
+    const { handle, task } = await gateway.openTask('mail:messages.read')
+    const { refusal } = await call(handle as string, 'PUT')
+    const { url = '', body } = refusal?.how_to_ask ?? {}
+    const { id, status } = await tell(handle as string, url, { ...body, reason: 'the customer wants it', ttl_s: 600 })
+    expect(status).toBe(202)
+    expect(await tell(handle as string, `/access-requests/${id}/grant`, {})).toMatchObject({
+      code: 'approval_required',
+    })
+    const at = browser()
+    const page = await signedIn('cem', at, `/approve/access/${id}`)
+    expect(page.text).toContain('mail:settings.change')
+    expect((await at.submit(page, { verdict: 'grant' })).text).toContain('It is granted')
+    const { grant_url: grantUrl } = await tell(handle as string, `/access-requests/${id}/status`)
+    const granted = await tell(handle as string, grantUrl as string, {})
+    expect(granted).toMatchObject({ status: 201, scope: 'mail:settings.change', task, human: 'cem' })
+    expect((await call(granted.handle as string, 'PUT')).status).toBe(200)
+    expect((await call(granted.handle as string, 'GET')).code).toBe('scope_exceeded')
+    expect((await tell(handle as string, grantUrl as string, {})).code).toBe('approval_closed')
+    await gateway.control.completeTask(task, 'completed')
+    expect((await call(granted.handle as string, 'PUT')).code).toBe('grant_revoked')
+    expect((await logged('admin.access_decided')).at(-1)).toMatchObject({
+      human: { sub: 'cem' },
+      facts: { verdict: 'grant', via: 'page', task },
+    })
+  })
+
+  it('gets what a human made of it, and not what it asked for', async () => {
+    const { handle } = await gateway.openTask('mail:messages.read')
+    const { id } = await requested(handle as string, { scope: 'mail:*' })
+    const at = browser()
+    const page = await signedIn('cem', at, `/approve/access/${id}`)
+    const edited = await at.submit(page, { verdict: 'edit', scope: 'mail:messages.list', ttl_s: '60' })
+    expect(edited.text).toContain('The agent asked for')
+    const stale = await at.submit(page, { verdict: 'grant' })
+    expect(stale.status).toBe(403) // what was shown is not what would be granted
+    await at.submit(edited, { verdict: 'grant' })
+    const granted = await tell(handle as string, `/access-requests/${id}/grant`, {})
+    expect(granted.scope).toBe('mail:messages.list')
+    expect((granted.expires_at as number) - Date.now() / 1000).toBeLessThanOrEqual(60)
+  })
+
+  it('gets nothing that policy does not let this human give', async () => {
+    const { handle } = await gateway.openTask('mail:messages.read')
+    const { id } = await requested(handle as string, { scope: 'mail:settings.change', ttl_s: 900 })
+    const at = browser()
+    const page = await at.submit(await signedIn('cem', at, `/approve/access/${id}`), { verdict: 'grant' })
+    expect(page).toMatchObject({ status: 403 })
+    expect(page.text).toContain('not allowed by policy for this agent and human')
+    expect(await tell(handle as string, `/access-requests/${id}/status`)).toMatchObject({ state: 'pending' })
+  })
+
+  it('is denied, once and for all', async () => {
+    const { handle } = await gateway.openTask('mail:messages.read')
+    const { id } = await requested(handle as string, { scope: 'mail:settings.change' })
+    const at = browser()
+    await at.submit(await signedIn('cem', at, `/approve/access/${id}`), { verdict: 'deny' })
+    expect(await tell(handle as string, `/access-requests/${id}/grant`, {})).toMatchObject({ code: 'approval_denied' })
+  })
+
+  it('shares nothing of it with agents of other tasks, and drowns nobody in requests', async () => {
+    const { handle } = await gateway.openTask('mail:messages.read')
+    const { handle: other } = await gateway.openTask('mail:messages.read')
+    const { id } = await requested(handle as string, { scope: 'mail:settings.change' })
+    expect((await requested(handle as string, { scope: 'mail:settings.change' })).id).toBe(id)
+    expect((await tell(other as string, `/access-requests/${id}/status`)).code).toBe('approval_unknown')
+    expect((await tell(other as string, `/access-requests/${id}/grant`, {})).code).toBe('approval_unknown')
+    const more = []
+    for (let ttl = 1; ttl <= 8; ttl++)
+      more.push((await requested(handle as string, { scope: 'mail:settings.change', ttl_s: ttl })).code)
+    expect(more.filter((code) => code === 'too_many_requests').length).toBeGreaterThanOrEqual(3)
+    expect((await requested(handle as string, { scope: 'nothing:known' })).code).toBe('invalid_scope')
+    expect((await tell('', '/access-requests', { scope: 'mail:*', reason: 'x' })).status).toBe(401)
   })
 })
