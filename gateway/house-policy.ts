@@ -6,19 +6,17 @@
 import { isDeepStrictEqual } from 'node:util'
 import type { Audit } from './audit/audit.ts'
 import { Registry } from './house-agents.ts'
-import { recordPolicy } from './house-audit.ts'
+import { InForce } from './house-policy-force.ts'
 import { openSupply, type Ways } from './house-policy-source.ts'
-import { type Bundle, loadBundle } from './policy/bundle.ts'
+import { type Bundle, type BundleSource, loadBundle } from './policy/bundle.ts'
 import type { Catalogue } from './policy/catalogue.ts'
-import { createPolicy } from './policy/evaluation.ts'
-import { createLivePolicy, type LivePolicy } from './policy/live.ts'
-import { createRegions } from './policy/regions.ts'
+import type { LivePolicy } from './policy/live.ts'
 import type { Offer, Supply } from './policy/supply.ts'
 import type { PolicyView } from './protocol/control-policy.ts'
 import type { Agent, Human } from './protocol/grant.ts'
 import { asGatewayError, GatewayError } from './protocol/problem.ts'
 import { loadSettings, type Settings } from './settings.ts'
-import { loadSecretRules, type SecretRules } from './upstream/secret-rules.ts'
+import type { SecretRules } from './upstream/secret-rules.ts'
 
 export interface HousePolicy {
   readonly live: LivePolicy
@@ -50,60 +48,53 @@ interface Parts extends Ways {
 /** Patience with a source at the start, when the doors wait for it, and later. */
 const FIRST_LOOK_MS = 15_000
 const LOOK_MS = 120_000
-/** Characters of a reason in the log. */
-const MAX_REASON = 2_000
 
 /** @throws {PolicyFaults} for the files that settings name. */
 export async function openHousePolicy(settings: Settings, parts: Parts): Promise<HousePolicy> {
-  const { catalogue } = parts
+  const { catalogue, clock } = parts
   const supply = openSupply(settings, parts)
   const recalled = await supply?.recall()
   const paths = supply === undefined ? settings.policies : (recalled?.offer?.files ?? [])
-  const first = await loadBundle({ paths, catalogue }).catch(async (cause: Error) => {
+  const first = await loadBundle({ paths, catalogue }).catch((cause: Error) => {
     if (supply === undefined) throw cause
     supply.drop() // it was taken by a gateway with other services
     return loadBundle({ paths: [], catalogue })
   })
-  return new Policies(settings, parts, { first, supply, trouble: recalled?.trouble, rules: await rulesFor(first) })
+  const registry = new Registry(settings.agents)
+  const force = await InForce.begin(settings, { catalogue, clock, agents: registry.agents }, first)
+  if (recalled?.trouble !== undefined) force.troubled(recalled.trouble)
+  return new Policies(settings, parts, { registry, force, supply })
 }
 
-interface Beginning {
-  readonly first: Bundle
+interface Rooms {
+  readonly registry: Registry
+  readonly force: InForce
   readonly supply: Supply | undefined
-  readonly trouble: string | undefined
-  readonly rules: SecretRules | undefined
 }
 
 class Policies implements HousePolicy {
-  readonly live: LivePolicy
-  readonly #registry: Registry
   readonly #parts: Parts
+  readonly #registry: Registry
+  readonly #force: InForce
   readonly #supply: Supply | undefined
   readonly #closing = new AbortController()
   #current: Settings
-  #rules: SecretRules | undefined
-  #loadedAtS: number
-  #trouble: string | undefined
-  /** As it stands in the log. */
-  #recordedTrouble: string | undefined
   #stale: readonly string[] = []
-  #refused = 0
   #audit: Audit | undefined
   /** One after the other: what was asked for last is what decides. */
   #last: Promise<unknown> = Promise.resolve()
   #timer: NodeJS.Timeout | undefined
 
-  constructor(settings: Settings, parts: Parts, { first, supply, trouble, rules }: Beginning) {
-    const { tenant, regions } = settings
-    const regionsOf = createRegions(regions)
-    this.live = createLivePolicy(first, (bundle) => createPolicy({ bundle, tenant, regionsOf }))
-    this.#registry = new Registry(settings.agents)
+  constructor(settings: Settings, parts: Parts, { registry, force, supply }: Rooms) {
     this.#parts = parts
+    this.#registry = registry
+    this.#force = force
     this.#supply = supply
     this.#current = settings
-    this.#rules = rules
-    this.#trouble = trouble
-    this.#loadedAtS = this.#nowS
+  }
+
+  get live(): LivePolicy {
+    return this.#force.live
   }
 
   get agents(): ReadonlyMap<string, Agent> {
@@ -111,25 +102,26 @@ class Policies implements HousePolicy {
   }
 
   get secretRules(): SecretRules | undefined {
-    return this.#rules
+    return this.#force.secretRules
   }
 
   get refused(): number {
-    return this.#refused
+    return this.#force.refused
   }
 
   get view(): PolicyView {
     const { digest, policies } = this.live.bundle
+    const { sinceS, trouble } = this.#force
     return {
-      ...{ policy_set: digest, policies: policies.length, loaded_at: this.#loadedAtS },
-      ...(this.#trouble !== undefined && { trouble: this.#trouble }),
+      ...{ policy_set: digest, policies: policies.length, loaded_at: sinceS },
+      ...(trouble !== undefined && { trouble }),
       ...(this.#stale.length > 0 && { needs_restart: this.#stale }),
       ...(this.#supply && { source: this.#supply.view }),
     }
   }
 
   async begin(audit: Audit): Promise<void> {
-    await recordPolicy(audit, this.#current.tenant, this.#loaded(this.live.bundle, this.#supply?.view.bundle))
+    await this.#force.record(audit, this.#supply?.view)
     this.#audit = audit
     if (this.#supply === undefined) return
     await this.#inTurn(() => this.#look(audit, FIRST_LOOK_MS))
@@ -145,7 +137,7 @@ class Policies implements HousePolicy {
         return this.view
       } catch (cause) {
         const refusal = rejection(cause)
-        await this.#refuse(audit, refusal.detail)
+        await this.#force.refuse(audit, refusal.detail, this.#supply?.view.place)
         throw refusal
       }
     })
@@ -158,10 +150,6 @@ class Policies implements HousePolicy {
     await this.#supply?.close()
   }
 
-  get #nowS(): number {
-    return Math.floor(this.#parts.clock.nowMs() / 1000)
-  }
-
   #inTurn<T>(work: () => Promise<T>): Promise<T> {
     const done = this.#last.then(work)
     this.#last = done.catch(() => undefined)
@@ -172,19 +160,18 @@ class Policies implements HousePolicy {
     const { file, tenant } = this.#current
     const next = file === undefined ? this.#current : await loadSettings(file)
     const isFromFiles = this.#supply === undefined
-    const bundle = isFromFiles
-      ? await loadBundle({ paths: next.policies, catalogue: this.#parts.catalogue })
-      : undefined
+    const bundle = isFromFiles ? await this.#loaded(next.policies) : undefined
     try {
-      const removed = await this.#registry.take(next.agents, tenant, audit, by)
+      const { isChanged, removed } = await this.#registry.take(next.agents, tenant, audit, by)
       if (removed.length > 0) this.#parts.removed(removed)
+      if (isChanged) this.live.recheck()
       this.#current = { ...this.#current, agents: next.agents, policies: next.policies }
-      if (bundle !== undefined && bundle.digest !== this.live.digest) await this.#take(audit, bundle)
+      if (bundle !== undefined && bundle.digest !== this.live.digest) await this.#force.take(audit, bundle)
     } finally {
       if (bundle !== undefined && this.live.bundle !== bundle) bundle[Symbol.dispose]()
     }
     this.#stale = staleNames(next, this.#current)
-    if (isFromFiles) this.#settled()
+    if (isFromFiles) this.#force.settled()
     else await this.#renewTerms(audit, next)
   }
 
@@ -196,73 +183,40 @@ class Policies implements HousePolicy {
     await this.#end(audit, 'no key that the settings trust stands for it any more')
   }
 
-  /** Never rejects but for the log. */
+  /** Rejects only when what has ended cannot be put into the log: then no call can either. */
   async #look(audit: Audit, patienceMs: number): Promise<void> {
     const supply = this.#supply
     if (supply === undefined) return
     try {
       const signal = AbortSignal.any([this.#closing.signal, AbortSignal.timeout(patienceMs)])
-      await supply.look((offer) => this.#takeOffer(audit, offer), signal)
-      this.#settled()
+      await supply.look((offer) => this.#takeOffer(audit, supply, offer), signal)
+      this.#force.settled()
     } catch (cause) {
       if (this.#closing.signal.aborted) return
-      const refusal = rejection(cause)
-      if (refusal.code === 'audit_unavailable') this.#trouble = refusal.detail
-      else await this.#refuse(audit, refusal.detail)
+      const { code, detail } = rejection(cause)
+      if (code === 'audit_unavailable') this.#force.troubled(detail)
+      else await this.#force.refuse(audit, detail, supply.view.place)
     }
     if (supply.hasEnded) await this.#end(audit, 'the time that its signers gave it is over')
   }
 
-  async #takeOffer(audit: Audit, { files, view, keep }: Offer): Promise<void> {
-    const bundle = await loadBundle({ paths: files, catalogue: this.#parts.catalogue })
+  async #takeOffer(audit: Audit, supply: Supply, { files, view, keep }: Offer): Promise<void> {
+    const bundle = await this.#loaded(files)
     try {
       await keep()
-      await this.#take(audit, bundle, view)
+      await this.#force.take(audit, bundle, { ...supply.view, bundle: view })
     } finally {
       if (this.live.bundle !== bundle) bundle[Symbol.dispose]()
     }
   }
 
-  async #take(audit: Audit, bundle: Bundle, from?: Offer['view']): Promise<void> {
-    const rules = await rulesFor(bundle)
-    await recordPolicy(audit, this.#current.tenant, this.#loaded(bundle, from))
-    this.#rules = rules ?? this.#rules // calls under way may still need those before
-    this.live.swap(bundle)
-    this.#loadedAtS = this.#nowS
-  }
-
-  /** Nothing decides: everything is denied until there is another bundle. */
   async #end(audit: Audit, reason: string): Promise<void> {
-    const { tenant } = this.#current
-    const nothing = await loadBundle({ paths: [], catalogue: this.#parts.catalogue })
-    await audit.record('policy.ended', tenant, { policy_set: this.live.digest, reason })
+    await this.#force.end(audit, reason)
     this.#supply?.drop()
-    await this.#take(audit, nothing)
-    this.#trouble ??= `Everything is denied: ${reason}.`
   }
 
-  #loaded(bundle: Bundle, from: Offer['view'] | undefined) {
-    const view = this.#supply?.view
-    return { bundle, catalogue: this.#parts.catalogue, ...(from && view && { source: { ...view, bundle: from } }) }
-  }
-
-  #settled(): void {
-    this.#trouble = undefined
-    this.#recordedTrouble = undefined
-  }
-
-  /** In the log once for as long as it is the same. */
-  async #refuse(audit: Audit, reason: string): Promise<void> {
-    this.#refused++
-    this.#trouble = reason
-    if (this.#recordedTrouble === reason) return
-    const facts = { policy_set: this.live.digest, reason: reason.slice(0, MAX_REASON), place: this.#supply?.view.place }
-    await audit.record('policy.refused', this.#current.tenant, facts).then(
-      () => {
-        this.#recordedTrouble = reason
-      },
-      () => undefined, // nothing changes by it, and the next look says it again
-    )
+  #loaded(paths: BundleSource['paths']): Promise<Bundle> {
+    return loadBundle({ paths, catalogue: this.#parts.catalogue })
   }
 
   /** Until the next look, or until what is in force ends. */
@@ -270,15 +224,9 @@ class Policies implements HousePolicy {
     if (this.#closing.signal.aborted) return
     const pollS = this.#current.policy.source?.pollS ?? 30
     const left = (this.#supply?.endsAtS ?? Number.POSITIVE_INFINITY) - this.#parts.clock.nowMs() / 1000
-    this.#timer = setTimeout(
-      () => {
-        this.#inTurn(() => this.#look(audit, LOOK_MS)).then(
-          () => this.#schedule(audit),
-          () => this.#schedule(audit), // the log is away: then no call is made either, and the next look tries again
-        )
-      },
-      Math.max(1, Math.min(pollS, left)) * 1000,
-    ).unref()
+    const again = () => this.#schedule(audit)
+    const look = () => this.#inTurn(() => this.#look(audit, LOOK_MS)).then(again, again)
+    this.#timer = setTimeout(look, Math.max(1, Math.min(pollS, left)) * 1000).unref()
   }
 }
 
@@ -301,10 +249,4 @@ function staleNames(next: Settings, current: Settings): string[] {
   )
   const isMoved = !isDeepStrictEqual(next.policy.source?.from, current.policy.source?.from)
   return [...names, ...(isMoved ? ['policy.source'] : [])].toSorted()
-}
-
-/** They cost time to load, so only where a policy asks what credentials a request carries. */
-async function rulesFor({ policies }: Bundle): Promise<SecretRules | undefined> {
-  const isAsked = policies.some(({ obligations }) => obligations.foreignCredentials !== undefined)
-  return isAsked ? loadSecretRules() : undefined
 }

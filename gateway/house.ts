@@ -44,6 +44,7 @@ import type { Exports } from './records/export/exports.ts'
 import type { RequestRooms } from './request.ts'
 import type { Settings } from './settings.ts'
 import { createUpstream, type Upstream } from './upstream/forward.ts'
+import type { WatchCall } from './upstream/lasting.ts'
 
 export interface House extends RequestRooms, InstructionRooms {
   readonly approvers: HouseApprovers
@@ -109,7 +110,11 @@ export async function buildHouse(settings: Settings, clock: Clock, outlook: Outl
   const hashes = bodyHashesOf(settings, keys)
   const isClosed = outlook.isControlAddress
   const secretRules = () => policies.secretRules
-  const made = createUpstream({ ...settings.upstream, clock, secretRules, hashes, isClosed, watch })
+  const watchCall: WatchCall = ({ grant, service, standing = {} }, cut) => {
+    const stops = [watch(grant, cut, service), policy.watch(standing, cut)]
+    return () => stops.forEach((stop) => stop())
+  }
+  const made = createUpstream({ ...settings.upstream, clock, secretRules, hashes, isClosed, watch: watchCall })
   const upstream = opening.adopt(made, (room) => room.close())
   const reading = opening.adopt(await openHouseRecords(settings, { keys, audit, readSecret }), (room) => room.close())
   const telling = await openTelling(settings, {
@@ -142,6 +147,7 @@ export async function buildHouse(settings: Settings, clock: Clock, outlook: Outl
   const asking = { ...secrets, ...{ audit, grants, rooms, keys, clock }, approvals: approvals.room }
   const approvers = await openHouseApprovers(settings, { ...asking, fetchFor: (ranges) => upstream.fetchFor(ranges) })
   opening.adopt(policies, (room) => room.close())
+  policy.onChange(() => approvals.room.reconsider())
   await begin(settings, { ...telling, ...record, reading, policies, leases })
   const signals = await openHouseSignals(settings, { ...telling, opening, store, revocations })
   const opened = opening.move()

@@ -28,7 +28,6 @@ const HEIGHTS: Readonly<Record<string, number>> = {
   'house-letters.ts': 6.2,
   'house-metrics.ts': 6,
   'house-policy.ts': 6,
-  'house-policy-source.ts': 5,
   'house-records.ts': 6,
   'house-redis.ts': 5,
   'house-refusals.ts': 6.5,
@@ -249,6 +248,7 @@ function dialling(source: Source): string[] {
 function placeOf(file: string): string {
   const [, room = '', ...inside] = file.split('/')
   if (inside.length > 0) return room
+  if (room.startsWith('house-policy-')) return 'house-policy.ts'
   return SETTINGS.test(room) ? 'settings' : room
 }
 

@@ -1,9 +1,13 @@
 /**
  * The policies that decide now. Another bundle takes their place between two decisions: each is made wholly under one of them,
- * and says under which. Whoever holds something that was decided earlier is told, and asks again.
+ * and says under which. What was decided earlier and still lasts is decided again.
  */
+import type { Standing } from '../protocol/decision.ts'
+import type { Agent } from '../protocol/grant.ts'
+import type { GatewayError } from '../protocol/problem.ts'
 import type { Bundle } from './bundle.ts'
 import type { Policy } from './evaluation.ts'
+import { refusalNow, Standings } from './standing.ts'
 
 export interface LivePolicy extends Policy {
   /** `sha256:…` of the bundle that decides now; another one after a change. */
@@ -11,16 +15,29 @@ export interface LivePolicy extends Policy {
   readonly bundle: Bundle
   /** From the next decision on; the bundle before denies everything from then on. Its entry has to be in the log already. */
   swap(bundle: Bundle): void
+  /** Agents are others than before: what lasts is decided again. */
+  recheck(): void
   /** Told after each change, in the same turn. Must not throw. @returns stops telling. */
   onChange(told: () => void): () => void
+  /** Before a call that was decided under other policies is sent. @throws {GatewayError} when it would not be let through now. */
+  again(call: Standing): Promise<void>
+  /** @see Standings.watch */
+  watch(call: Standing, cut: (why: GatewayError) => void): () => void
 }
 
-/** @param make the decision point of one bundle. */
-export function createLivePolicy(first: Bundle, make: (bundle: Bundle) => Policy): LivePolicy {
+export interface LiveParts {
+  /** The decision point of one bundle. */
+  make(bundle: Bundle): Policy
+  /** Registered agents by id. */
+  readonly agents: ReadonlyMap<string, Agent>
+  nowMs(): number
+}
+
+export function createLivePolicy(first: Bundle, { make, agents, nowMs }: LiveParts): LivePolicy {
   let bundle = first
   let policy = make(first)
   const listeners = new Set<() => void>()
-  return {
+  const live: LivePolicy = {
     get digest() {
       return bundle.digest
     },
@@ -31,6 +48,7 @@ export function createLivePolicy(first: Bundle, make: (bundle: Bundle) => Policy
       return bundle.countsPast
     },
     needs: (operation) => policy.needs(operation),
+    informed: (ask, from) => policy.informed(ask, from),
     evaluate: (ask) => policy.evaluate(ask),
     evaluateInstruction: (proposal) => policy.evaluateInstruction(proposal),
     swap(next) {
@@ -38,12 +56,22 @@ export function createLivePolicy(first: Bundle, make: (bundle: Bundle) => Policy
       policy = make(next) // may throw: then the old one goes on
       bundle = next
       old[Symbol.dispose]()
+      live.recheck()
       for (const told of [...listeners]) told()
     },
+    recheck: () => void standings.recheck(),
     onChange(told) {
       const once = () => told() // the same function may be given twice
       listeners.add(once)
       return () => listeners.delete(once)
     },
+    async again({ ask, decision }) {
+      const why = ask && decision && (await refusalNow(ask, decision, parts))
+      if (why !== undefined) throw why
+    },
+    watch: (call, cut) => standings.watch(call, cut),
   }
+  const parts = { policy: live, agents, nowMs }
+  const standings = new Standings(parts)
+  return live
 }

@@ -92,6 +92,14 @@ export interface Needs {
   readonly past: boolean
 }
 
+/** Where it is known from. */
+export interface Facts {
+  /** Undefined: calls of the task were not counted from its first one on, so nobody knows. @throws {GatewayError} `store_unavailable` */
+  past(grant: Grant): Past | undefined | Promise<Past | undefined>
+  /** Of the entries that a call would spend from. @throws {GatewayError} `store_unavailable` */
+  left(grant: Grant, levels: readonly Level[]): BudgetLeft | Promise<BudgetLeft>
+}
+
 export const NO_NEEDS: Needs = Object.freeze({ params: false, body: false, left: false, past: false })
 
 export interface Decision {
@@ -113,6 +121,12 @@ export interface Decision {
   readonly seen?: Past
   /** What policy read of the request, for the record, where `obligations.log` asks for it. */
   readonly params?: Ask['params']
+}
+
+/** What a call that lasts was asked and decided on, to decide again. Without both, nobody can. */
+export interface Standing {
+  readonly ask?: Ask
+  readonly decision?: Decision
 }
 
 /** By policy or by a constraint of the grant: the credential serves this call alone. */

@@ -69,6 +69,10 @@ export class Exchange implements AttemptOwner, Lasting {
     return this.#outbound.service
   }
 
+  get standing(): Outbound['standing'] {
+    return this.#outbound.standing
+  }
+
   start(): void {
     const { reply } = this.#call
     if (reply.destroyed) {

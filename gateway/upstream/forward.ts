@@ -9,7 +9,7 @@ import { createDial, type DialOptions } from './dial.ts'
 import { type Call, Exchange } from './exchange.ts'
 import { type Fetch, Fetches } from './fetch.ts'
 import { type Inspection, inspect } from './inspection.ts'
-import { LastingCalls, type WatchGrant } from './lasting.ts'
+import { LastingCalls, type WatchCall } from './lasting.ts'
 import { Pool } from './pool.ts'
 import { Searchers } from './searcher.ts'
 import type { SecretRules } from './secret-rules.ts'
@@ -45,8 +45,8 @@ export interface UpstreamOptions {
   readonly proxy?: DialOptions['proxy']
   /** Doors of the gateway that no call may reach. Default: there is none. */
   readonly isClosed?: NonNullable<DialOptions['isClosed']>
-  /** Says when the grant of a call that lasts has ended. Default: grants outlive their calls. */
-  readonly watch?: WatchGrant
+  /** Says when a call that lasts must go on no longer. Default: every one may. */
+  readonly watch?: WatchCall
 }
 
 export interface Upstream {

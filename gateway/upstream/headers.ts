@@ -4,6 +4,7 @@
  * here knows a credential.
  */
 import { readAwsClaim, withoutAwsSignature } from '../protocol/aws-claim.ts'
+import type { Standing } from '../protocol/decision.ts'
 import type { Grant } from '../protocol/grant.ts'
 import type { Censor, Inbound, Outbound } from '../protocol/message.ts'
 import type { Meter } from '../protocol/meter.ts'
@@ -16,8 +17,8 @@ import { requireNoGrant } from './grant-in.ts'
 import { type Action, actionOn, type Plan, planFor } from './request-fields.ts'
 import { withoutCookie, withoutParameter, withoutSubprotocol } from './slots.ts'
 
-/** For whom it is sent, and where. */
-interface Permitted {
+/** For whom it is sent, and where, and on what that was decided. */
+interface Permitted extends Standing {
   readonly grant: Grant
   readonly endpoint: Endpoint
 }
@@ -51,7 +52,8 @@ const END_TO_END: ReadonlySet<string> = new Set([
  * @param meter counts its bytes, up and down. @param censor looks at its body as it leaves.
  * @throws {GatewayError} `request_malformed`, `method_refused`, `foreign_credential` for a handle or grant left in its head.
  */
-export function cleanse(inbound: Inbound, { grant, endpoint }: Permitted, meter?: Meter, censor?: Censor): Outbound {
+export function cleanse(inbound: Inbound, permitted: Permitted, meter?: Meter, censor?: Censor): Outbound {
+  const { grant, endpoint } = permitted
   const { service, scheme, host, port } = endpoint
   const { method, body, content } = inbound
   if (method === 'TRACE' || method === 'TRACK' || method === 'CONNECT') {
@@ -81,6 +83,7 @@ export function cleanse(inbound: Inbound, { grant, endpoint }: Permitted, meter?
     isHttp2: inbound.isHttp2 === true,
     upgrade: inbound.upgrade,
     grant,
+    standing: permitted,
     meter,
     censor: isLooked ? undefined : censor,
     isolation: `${grant.tenant}\n${grant.id}`,

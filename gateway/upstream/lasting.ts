@@ -2,18 +2,20 @@
  * Calls that last are cut when their grant ends. A sweep hands those it still finds to whoever watches grants, so that a call
  * which is over soon pays for its place in a set and nothing else.
  */
+import type { Standing } from '../protocol/decision.ts'
 import type { Grant } from '../protocol/grant.ts'
 import type { GatewayError } from '../protocol/problem.ts'
 import type { Service } from '../protocol/service.ts'
 
 /** @param cut called at most once, never before this returns. @returns stops watching. */
-export type WatchGrant = (grant: Grant, cut: (why: GatewayError) => void, service: Service) => () => void
+export type WatchCall = (call: Omit<Lasting, 'cut'>, cut: (why: GatewayError) => void) => () => void
 
 export interface Lasting {
   /** Under which the call was allowed. */
   readonly grant: Grant
   /** That it goes to. */
   readonly service: Service
+  readonly standing?: Standing | undefined
   /** End the call, now. Must not throw. */
   cut(why: GatewayError): void
 }
@@ -22,14 +24,14 @@ export interface Lasting {
 const SWEEP_MS = 200
 
 export class LastingCalls {
-  readonly #watch: WatchGrant
+  readonly #watch: WatchCall
   /** Not watched yet. */
   readonly #young = new Set<Lasting>()
   /** call → stops watching */
   readonly #watched = new Map<Lasting, () => void>()
   #timer: NodeJS.Timeout | undefined
 
-  constructor(watch: WatchGrant) {
+  constructor(watch: WatchCall) {
     this.#watch = watch
   }
 
@@ -59,7 +61,7 @@ export class LastingCalls {
     for (const call of this.#young)
       this.#watched.set(
         call,
-        this.#watch(call.grant, (why) => call.cut(why), call.service),
+        this.#watch(call, (why) => call.cut(why)),
       )
     this.#young.clear()
   }

@@ -83,6 +83,10 @@ class UpgradeCall implements UpgradeOwner, Lasting {
     return this.#outbound.service
   }
 
+  get standing(): Outbound['standing'] {
+    return this.#outbound.standing
+  }
+
   start(): void {
     const { reply } = this.#call
     if (reply.destroyed) {

@@ -62,7 +62,7 @@ async function open(source: object, more?: object, reuse?: { dir: string }): Pro
 async function answers(at: TestGateway, handle: string): Promise<readonly string[]> {
   const ask = async (method: string) => {
     const { status, bytes } = await reverse(at.proxyPort, handle, { method, path: '/echo/echo' })
-    return status === 200 ? 'ok' : codeOf({ status, bytes })
+    return status === 200 ? 'ok' : (codeOf({ status, bytes }) ?? String(status))
   }
   return [await ask('GET'), await ask('POST')]
 }

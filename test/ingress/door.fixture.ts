@@ -157,6 +157,8 @@ function rooms({ calls, refused, upstream, state, clock }: Backing): RequestRoom
       settle() {},
     },
     policy: {
+      digest: 'sha256:00',
+      again: async () => {},
       evaluate({ endpoint }) {
         const isDenied = endpoint.path.startsWith('/denied')
         const obligations = { ttlS: undefined, singleUse: false }
