@@ -21,8 +21,13 @@ import type { Settings } from './settings.ts'
 import { fallbacksOf } from './settings-fallback.ts'
 import type { Upstream } from './upstream/forward.ts'
 
+/** Whose leases: where they are shared and kept, and who records them. */
+type LeaseParts = Required<Pick<LeaseRooms, 'cache' | 'custodyFile' | 'record'>>
+
 export interface HouseCredentials {
   readonly leases: Leases
+  /** The same credentials, leased apart from those of all others. */
+  leasesApart(o: Omit<LeaseParts, 'cache'>): Leases
   readonly assertions: PublishedAssertions
   /** To be closed after the leases. */
   readonly connect: HouseConnect
@@ -49,17 +54,20 @@ export function openHouseCredentials(settings: Settings, parts: CredentialParts)
   const reading = { ...outside, readSecret: readingVault(readSecret, vault) }
   const connect = openHouseConnect(settings, { ...reading, sealed, audit })
   const tools = { ...reading, vault, connections: connect.tools }
-  const leases = createLeases({
+  const shared = {
     providers: buildProviders(settings, tools),
     fallbacks: fallbacksOf(settings.credentials),
     ...{ onLeak, requireOpen },
-    custodyFile: join(settings.dataDir, 'credentials.sqlite'),
-    cache: redis ? createRedisCache({ redis }) : createMemoryCache({ clock }),
     sealKey: keys.lease,
     clock,
+  }
+  const lend = (parts: LeaseParts) => createLeases({ ...shared, ...parts })
+  const leases = lend({
+    custodyFile: join(settings.dataDir, 'credentials.sqlite'),
+    cache: redis ? createRedisCache({ redis }) : createMemoryCache({ clock }),
     record: (kind, grant, fields) => audit.recordUnder(kind, grant, fields),
   })
-  return { leases, assertions, connect }
+  return { leases, leasesApart: (o) => lend({ ...o, cache: createMemoryCache({ clock }) }), assertions, connect }
 }
 
 /** Every credential in settings, as its provider. Providers reach the network only through the guarded dial. */

@@ -1,8 +1,11 @@
 /** The part of the composition root that reaches Redis, and knows what it is trusted with. */
 import { Redis } from 'ioredis'
 
-/** One connection for leases and grants. A command fails at once while Redis is away: callers fail closed instead of hanging. */
-export async function connectRedis(url: string): Promise<Redis> {
+/**
+ * One connection for leases and grants. A command fails at once while Redis is away: callers fail closed instead of hanging.
+ * @param isNeeded false: what can be done without it is worth a start, and it is tried again in the background.
+ */
+export async function connectRedis(url: string, isNeeded = true): Promise<Redis> {
   const redis = new Redis(url, {
     lazyConnect: true,
     enableOfflineQueue: false,
@@ -22,6 +25,7 @@ export async function connectRedis(url: string): Promise<Redis> {
     await redis.connect()
     return redis
   } catch (cause) {
+    if (!isNeeded) return redis
     redis.disconnect()
     const { host, port } = redis.options
     throw new Error(

@@ -16,6 +16,7 @@ import { type HouseApprovals, openHouseApprovals } from './house-approvals.ts'
 import { type HouseApprovers, openHouseApprovers } from './house-approvers.ts'
 import { auditDir, bodyHashesOf, openAudit, openHumans, recordSettings } from './house-audit.ts'
 import { keepFresh } from './house-authority.ts'
+import { type HouseBreakGlass, openHouseBreakGlass } from './house-break-glass.ts'
 import type { HouseConnect } from './house-connect.ts'
 import { openHouseCredentials } from './house-credentials.ts'
 import { openTelling } from './house-export.ts'
@@ -66,9 +67,11 @@ export interface House extends RequestRooms, InstructionRooms {
   readonly personal: Personal
   readonly witnesses: Witnesses
   readonly redis: Redis | undefined
+  /** Undefined: no emergency access. */
+  readonly breakGlass: HouseBreakGlass | undefined
   readonly reading: HouseRecords
-  readonly revocations: HouseRevocation
   readonly secrets: HouseSealed
+  readonly revocations: HouseRevocation
   readonly signals: HouseSignals
   readonly connect: HouseConnect
   /** Close in reverse order of opening. */
@@ -101,12 +104,14 @@ export async function buildHouse(settings: Settings, clock: Clock, outlook: Outl
   const record = await openRecord(settings, { opening, keys, clock, outlook })
   const { audit } = record
   opening.defer(keepFresh(authority, audit, settings.tenant))
-  const redis = settings.redis ? await connectRedis(settings.redis.url) : undefined
+  const redis = settings.redis ? await connectRedis(settings.redis.url, settings.breakGlass === undefined) : undefined
   opening.defer(() => redis?.disconnect())
   const secrets = opening.adopt(openHouseSealed(settings, { redis, clock }), (room) => room.close())
   const { readSecret } = secrets
   const store = opening.adopt(openStore(settings, redis, clock), async (room) => room.close())
-  const watch: Grants['watch'] = (grant, cut, service) => grants.watch(grant, cut, service) // built below: identities need the upstream first
+  // Built below: identities need the upstream first.
+  const watch: Grants['watch'] = (grant, cut, service) =>
+    (grant.breakGlass && breakGlass ? breakGlass : grants).watch(grant, cut, service)
   const hashes = bodyHashesOf(settings, keys)
   const isClosed = outlook.isControlAddress
   const secretRules = () => policies.secretRules
@@ -133,7 +138,10 @@ export async function buildHouse(settings: Settings, clock: Clock, outlook: Outl
   const grants: Grants = buildGrants(settings, {
     ...{ store, keep: redis && openKeep(settings, opening), identities, keys, catalogue, policies, clock },
     serveOffline: (token, tenant) =>
-      serveInstruction({ kind: 'grant.present', id: uuidv7(clock.nowMs()), tenant, token }, { audit, grants, policy, approvals: approvals.flow }),
+      serveInstruction(
+        { kind: 'grant.present', id: uuidv7(clock.nowMs()), tenant, token },
+        { audit, grants, policy, approvals: approvals.flow },
+      ),
     onEnded: (grant) => leases.purge(grant),
   })
   opening.defer(() => grants.close())
@@ -150,10 +158,15 @@ export async function buildHouse(settings: Settings, clock: Clock, outlook: Outl
   policy.onChange(() => approvals.room.reconsider())
   await begin(settings, { ...telling, ...record, reading, policies, leases })
   const signals = await openHouseSignals(settings, { ...telling, opening, store, revocations })
+  const { agents } = policies
+  const emergency = { audit, keys, clock, policy, catalogue, agents, leasesApart: credentials.leasesApart }
+  const breakGlass = opening.adopt(await openHouseBreakGlass(settings, emergency), (room) => room?.dispose())
+  record.metrics.add(...(breakGlass?.gauges ?? []))
   const opened = opening.move()
   return {
     ...credentials,
     authority,
+    breakGlass,
     catalogue,
     exports: telling.exports,
     grants,
@@ -254,6 +267,7 @@ function buildGrants(settings: Settings, { identities, keys, catalogue, policies
     ...settings.grants,
     limits: settings.limits,
     policySet: () => policies.live.digest,
+    countsPast: () => policies.live.countsPast,
     ...parts,
   })
 }

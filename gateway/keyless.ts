@@ -3,7 +3,9 @@ import { existsSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { Command } from 'commander'
+import { accessCommand } from './cli/access.ts'
 import { approvalsCommand } from './cli/approvals.ts'
+import { breakGlassCommand } from './cli/break-glass.ts'
 import { caCommand } from './cli/ca.ts'
 import { connectCommand, disconnectCommand } from './cli/connect.ts'
 import { doctorCommand } from './cli/doctor.ts'
@@ -12,10 +14,10 @@ import { grantCommand } from './cli/grant.ts'
 import { initCommand } from './cli/init.ts'
 import { keysCommand } from './cli/keys.ts'
 import { leaseCommand } from './cli/lease.ts'
-import { revokeCommand } from './cli/revoke.ts'
 import { logCommand } from './cli/log.ts'
 import { policyCommand } from './cli/policy.ts'
 import { reportCommand } from './cli/report.ts'
+import { revokeCommand } from './cli/revoke.ts'
 import { runCommand } from './cli/run.ts'
 import { secretCommand } from './cli/secret.ts'
 import { serviceCommand } from './cli/service.ts'
@@ -44,8 +46,10 @@ program.addCommand(runCommand())
 program.addCommand(taskCommand())
 program.addCommand(grantCommand())
 program.addCommand(leaseCommand())
-program.addCommand(revokeCommand())
 program.addCommand(approvalsCommand())
+program.addCommand(accessCommand())
+program.addCommand(revokeCommand())
+program.addCommand(breakGlassCommand())
 program.addCommand(warmCommand())
 program.addCommand(
   logCommand(async (which, human) => {

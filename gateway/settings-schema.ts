@@ -12,12 +12,13 @@ import { vaultConnectionSchema } from './provider/vault/schema.ts'
 import { read } from './settings-advice.ts'
 import { approvalsSchema } from './settings-approvals.ts'
 import { auditSchema, postgresSchema } from './settings-audit.ts'
+import { breakGlassSchema } from './settings-break-glass.ts'
 import { caSchema } from './settings-ca.ts'
 import { cleanUrl, hasPassword, listenSchema } from './settings-listen.ts'
 import { policySchema } from './settings-policy.ts'
 import { upstreamProxySchema } from './settings-proxy.ts'
-import { signalsSchema, webhooksSchema } from './settings-signals-schema.ts'
 import { revocationSchema } from './settings-revocation.ts'
+import { signalsSchema, webhooksSchema } from './settings-signals-schema.ts'
 
 /** Ceiling of a grant's life, seconds: a person's attention span, and the longest a stolen grant can be of use (DESIGN §2). */
 export const HARD_TTL_S = 3600
@@ -49,6 +50,11 @@ const agent = z.strictObject({
     .max(64)
     .optional()
     .describe('Ids of clients that may exchange tokens for this agent, besides itself. Default: none.'),
+  labels: z
+    .array(z.string().regex(/^[a-z0-9][a-z0-9_-]{0,39}$/, 'lower-case letters, digits and hyphens'))
+    .max(64)
+    .optional()
+    .describe('Words by which policies choose: `principal.labels.contains("finance")`. Default: none.'),
 })
 
 const redis = z
@@ -233,6 +239,7 @@ export const settingsSchema = z.strictObject({
   signals: signalsSchema.optional(),
   policy: policySchema.optional(),
   grants: grants.optional(),
+  break_glass: breakGlassSchema.optional(),
   approvals: approvalsSchema.optional(),
   revocation: revocationSchema.optional(),
   limits: limits.optional(),

@@ -16,6 +16,7 @@ import type { VaultConnectionConfig } from './provider/vault/schema.ts'
 import { type ApprovalSettings, approvalsOf } from './settings-approvals.ts'
 import { absolutePath, type Surroundings } from './settings-around.ts'
 import { type AuditSettings, auditOf } from './settings-audit.ts'
+import { type BreakGlassSettings, breakGlassOf } from './settings-break-glass.ts'
 import { type CaSettings, caOf } from './settings-ca.ts'
 import { type WrittenDown, writtenDown } from './settings-digest.ts'
 import { type Doors, doorsOf, warningsOf } from './settings-doors.ts'
@@ -82,6 +83,8 @@ export interface Settings {
     readonly maxDepth: number
     readonly heartbeatS: number
   }
+  /** Undefined: there is no emergency access. */
+  readonly breakGlass: BreakGlassSettings | undefined
   readonly approvals: ApprovalSettings
   /** What the gateway ends by itself. */
   readonly revocation: RevocationSettings
@@ -227,6 +230,7 @@ function normalise(written: WrittenSettings, around: Surroundings): Omit<Setting
     signals: signalsOf(written, publicUrl, around),
     policy: policyOf(written, around),
     grants: grantsOf(written, around),
+    breakGlass: breakGlassOf(written.break_glass, { dataDir, absolute }, around),
     approvals: approvalsOf(written.approvals, around),
     revocation: revocationOf(written.revocation ?? {}),
     limits: limitsOf(written.limits ?? {}),

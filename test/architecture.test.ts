@@ -22,6 +22,7 @@ const HEIGHTS: Readonly<Record<string, number>> = {
   'house-audit.ts': 5,
   'house-authority.ts': 6,
   'house-credentials.ts': 6,
+  'house-break-glass.ts': 6,
   'house-connect.ts': 5,
   'house-export.ts': 6.5,
   'house-leases.ts': 7,
@@ -248,6 +249,7 @@ function dialling(source: Source): string[] {
 function placeOf(file: string): string {
   const [, room = '', ...inside] = file.split('/')
   if (inside.length > 0) return room
+  if (room.startsWith('house-break-glass-')) return 'house-break-glass.ts'
   if (room.startsWith('house-policy-')) return 'house-policy.ts'
   return SETTINGS.test(room) ? 'settings' : room
 }

@@ -4,6 +4,7 @@ import type { Clock } from '../protocol/clock.ts'
 import type { Grant, Human } from '../protocol/grant.ts'
 import type { Enquiry, Instruction } from '../protocol/instruction.ts'
 import type { Inbound, TurnedAway } from '../protocol/message.ts'
+import { type Aside, type AsideParts, createAside } from './aside.ts'
 import type { Draft, JsonValue } from './canonical.ts'
 import { type CallEvent, type Desk, type InstructionEvent, type Receipt, RecordedCall, receiptFor } from './event.ts'
 import { startHeartbeat } from './heartbeat.ts'
@@ -40,6 +41,8 @@ export interface Audit {
   ): Promise<Receipt>
   /** What somebody, or the gateway by itself, has done already: kept through a failing disk until it can be written. */
   late(kind: `revocation.${string}`, by: { tenant: string; human?: Human }, facts: Facts): void
+  /** The record of emergencies, which goes on in the journal while the log cannot be written. */
+  beside(journal: AsideParts['journal'], onJournalled: AsideParts['onJournalled']): Aside
   /** Entries in the log. */
   readonly size: number
   /** Entries that wait for a disk that failed. */
@@ -105,6 +108,7 @@ export function createAudit({ log, clock, personal, tally = new Tally(), heartbe
         .catch(() => undefined) // the log was closed: nothing can be added to it
       tally.watcher?.noted(kind, facts)
     },
+    beside: (journal, onJournalled) => createAside({ desk, log, journal, onJournalled }),
     get size() {
       return log.size
     },

@@ -6,6 +6,7 @@
 import { z } from 'zod'
 import { approvalKinds } from './schema-approval.ts'
 import { approverKinds } from './schema-approver.ts'
+import { breakGlassKinds } from './schema-breakglass.ts'
 import { cred, held, lease, outcome, target } from './schema-calls.ts'
 import { instructionFacts } from './schema-facts.ts'
 import {
@@ -25,8 +26,8 @@ import {
   trace,
 } from './schema-members.ts'
 import { type Kind, ownKinds } from './schema-own.ts'
-import { revocationKinds } from './schema-revocation.ts'
 import { policyKinds } from './schema-policy.ts'
+import { revocationKinds } from './schema-revocation.ts'
 import { signalKinds } from './schema-signal.ts'
 
 const own = { gw, tenant }
@@ -46,7 +47,7 @@ const place = {
 
 const instructed = { ...own, req, decision, facts: facts(instructionFacts.performed), grant, ...behind }
 
-/** Kind → its shape. Those of approvals and of break-glass come with what writes them. */
+/** Kind → its shape. */
 export const kinds: Readonly<Record<string, Kind>> = {
   'call.decision': {
     written: 'before a credential is attached, or when a call is refused',
@@ -154,12 +155,13 @@ export const kinds: Readonly<Record<string, Kind>> = {
       }),
     },
   },
+  ...breakGlassKinds,
   ...ownKinds,
   ...revocationKinds,
   ...approvalKinds,
   ...policyKinds,
-  ...signalKinds,
   ...approverKinds,
+  ...signalKinds,
 }
 
 /** Kind → what an entry of it must be. */

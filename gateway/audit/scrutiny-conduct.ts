@@ -51,7 +51,8 @@ export class Conduct {
     if (fact.ends) this.#grants.end(fact, ledger)
     if (fact.kind === 'log.stalled') this.#stalled(fact, ledger)
     if (fact.kind === 'grant.failed' && fact.req !== undefined) this.#grants.failed(fact.req)
-    if (fact.lease) this.#leased(fact, fact.lease, index, ledger)
+    if (fact.lease && fact.isLate) this.#leases.add(fact.lease, fact.ms)
+    else if (fact.lease) this.#leased(fact, fact.lease, index, ledger)
     if (fact.decision?.effect === 'allow') this.#decided(fact, index, ledger)
     if (fact.outcome && fact.grant !== undefined && decidedMs !== undefined)
       this.#grants.ended({

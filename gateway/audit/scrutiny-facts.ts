@@ -29,6 +29,8 @@ export interface Fact {
   readonly made?: MadeGrant
   readonly ends?: End
   readonly lease?: LeaseClaim
+  /** It came by way of the journal: what it tells of was before. */
+  readonly isLate?: boolean
   /** Entries that have lost their text by now, from the first on. */
   readonly pruned?: number
   /** Of an entry of the log about itself. */
@@ -114,7 +116,9 @@ export function factReader(isWhole: boolean): FactReader {
   }
 }
 
-const MAKING: ReadonlySet<string> = new Set(['grant.issued', 'grant.delegated', 'grant.replaced'])
+const MAKING: ReadonlySet<string> = new Set(['grant.issued', 'grant.delegated', 'grant.replaced', 'breakglass.opened'])
+/** What an emergency left in the journal: as whole entries, when the log could be written again. */
+const LATE = 'breakglass.recorded_late'
 const LEASING: ReadonlySet<string> = new Set(['lease.issued', 'lease.renewed', 'lease.captured'])
 
 function factOf(entry: Entry, chain: Chain | undefined): Fact {
@@ -129,7 +133,7 @@ function factOf(entry: Entry, chain: Chain | undefined): Fact {
     ...(log !== undefined && { log }),
     ...(req !== undefined && { req }),
     ...(typeof gw?.boot === 'string' && { boot: gw.boot }),
-    ...(typeof set === 'string' && { policySet: set }),
+    ...(typeof set === 'string' && kind !== LATE && { policySet: set }),
     ...(own !== undefined && { grant: own }),
     ...(chain && { chain }),
     ...(own !== undefined && { who: whoIn(entry) }),
@@ -148,6 +152,7 @@ function special(entry: Entry, own: string | undefined): Partial<Fact> {
   if (kind === 'call.decision')
     return { decision: { effect: entry.decision?.effect ?? '', hasTarget: entry.target !== undefined } }
   if (kind === 'call.outcome') return entry.outcome ? { outcome: { lease: leaseOfCall(entry, own) } } : {}
+  if (kind === LATE) return late(entry, own)
   if (MAKING.has(kind)) return { made: madeOf(entry) }
   if (LEASING.has(kind)) return leased(entry)
   if (kind === 'policy.loaded') return typeof facts?.policy_set === 'string' ? { policySet: facts.policy_set } : {}
@@ -155,6 +160,13 @@ function special(entry: Entry, own: string | undefined): Partial<Fact> {
   if (kind.startsWith('log.')) return facts ? { facts } : {}
   const ends = endOf(entry)
   return ends ? { ends } : {}
+}
+
+/** Grants and credentials that later entries use. Calls are whole in it, and stand beside those that are counted. */
+function late(entry: Entry, own: string | undefined): Partial<Fact> {
+  const { of, facts } = entry.facts ?? {}
+  if (typeof of !== 'string' || of.startsWith('call.')) return { isLate: true }
+  return { ...special({ ...entry, kind: of, facts: (facts ?? {}) as NonNullable<Entry['facts']> }, own), isLate: true }
 }
 
 /** A service without credential has a lease of nothing. */
@@ -197,6 +209,7 @@ function endOf({ kind, grant, task, facts = {} }: Entry): End | undefined {
   if (task === undefined) return undefined
   if (kind === 'task.suspended') return { mark: task.id, isSuspension: true }
   if (kind === 'task.step_completed') return { mark: `${task.id}/${facts.step}`, isSuspension: false }
+  if (kind === 'breakglass.closed') return { mark: task.id, isSuspension: false }
   if (kind !== 'grant.revoked') return undefined
   // Nothing is left of a task whose root grant is revoked.
   const isTask = facts.instruction === 'task.complete' || grant?.depth === 0 || grant?.id === undefined

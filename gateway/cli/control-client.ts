@@ -3,6 +3,8 @@
  * refusals come back as the `GatewayError` that was raised there.
  */
 import { type IncomingMessage, request } from 'node:http'
+import type { Wanted } from '../protocol/access.ts'
+import type { BreakGlassStatus, OpenedBreakGlass, SealedRequest } from '../protocol/break-glass.ts'
 import type {
   CompletionReason,
   DelegateBody,
@@ -16,11 +18,12 @@ import type {
   TaskDetail,
   TaskView,
 } from '../protocol/control.ts'
+import type { AccessRequestView } from '../protocol/control-access.ts'
 import type { ApprovalJson } from '../protocol/control-approvals.ts'
 import type { BegunView, ConnectBody, ConnectionView, ProgressView, SecretsView } from '../protocol/control-connect.ts'
-import type { BlockView, LiftBody, RevokeBody, RevokedView } from '../protocol/control-revocation.ts'
 import type { PendingRevocationView, RevokeLeasesBody, WarmBody, WarmedView } from '../protocol/control-leases.ts'
 import type { PolicyView } from '../protocol/control-policy.ts'
+import type { BlockView, LiftBody, RevokeBody, RevokedView } from '../protocol/control-revocation.ts'
 import type { StatusView } from '../protocol/control-status.ts'
 import type { TestedView, WebhookView } from '../protocol/control-webhooks.ts'
 import { GatewayError, type ProblemCode, problems } from '../protocol/problem.ts'
@@ -95,24 +98,36 @@ export interface ControlClient {
   /** @returns how many credentials were dropped. */
   revokeLeases(body: RevokeLeasesBody): Promise<number>
   pendingRevocations(): Promise<readonly PendingRevocationView[]>
-  webhooks(): Promise<readonly WebhookView[]>
-  /** @param id one message; undefined: all. @returns how many wait again. @throws {GatewayError} `webhook_unknown` */
-  retryWebhook(name: string, id?: string): Promise<number>
-  /** @throws {GatewayError} `webhook_unknown` */
-  testWebhook(name: string): Promise<TestedView>
   /** End access. @throws {GatewayError} `instruction_invalid`, `grant_invalid`, `task_unknown`, `store_unavailable` */
   endAccess(body: RevokeBody): Promise<RevokedView>
   /** @throws {GatewayError} `instruction_invalid` when nothing of the kind is blocked. */
   lift(body: LiftBody): Promise<void>
   blocks(): Promise<readonly BlockView[]>
+  webhooks(): Promise<readonly WebhookView[]>
+  /** @param id one message; undefined: all. @returns how many wait again. @throws {GatewayError} `webhook_unknown` */
+  retryWebhook(name: string, id?: string): Promise<number>
+  /** @throws {GatewayError} `webhook_unknown` */
+  testWebhook(name: string): Promise<TestedView>
   /** Those that wait, oldest first. */
   approvals(): Promise<readonly ApprovalJson[]>
   /** @throws {GatewayError} `approval_unknown` */
   approval(id: string): Promise<ApprovalJson>
   /** As the human who owns the socket. @throws {GatewayError} `approver_refused`, `approval_closed`, `approval_unknown` */
   decideApproval(id: string, verdict: 'approve' | 'deny'): Promise<ApprovalJson>
+  /** Of agents, for more access; those that the owner of the socket may decide on. */
+  accessRequests(): Promise<readonly AccessRequestView[]>
+  /** @throws {GatewayError} `approval_unknown` */
+  accessRequest(id: string): Promise<AccessRequestView>
+  /** @throws {GatewayError} `approver_refused`, `approval_closed`, `invalid_scope`, … */
+  editAccess(id: string, wanted: Wanted): Promise<AccessRequestView>
+  /** @throws {GatewayError} `approver_refused`, `approval_closed`, `policy_denied`, … */
+  decideAccess(id: string, verdict: 'grant' | 'deny'): Promise<AccessRequestView>
   /** Public keys that verify signed grants (RFC 7517). */
   jwks(): Promise<object>
+  breakGlass(): Promise<BreakGlassStatus>
+  /** @throws {GatewayError} `break_glass_refused`, `invalid_scope`, `policy_denied`, `audit_unavailable`, … */
+  openBreakGlass(sealed: SealedRequest): Promise<OpenedBreakGlass>
+  closeBreakGlass(id: string): Promise<void>
 }
 
 /**
@@ -157,21 +172,29 @@ export function controlClient(socketPath: string): ControlClient {
     status: async () => (await call('GET', '/status')) as StatusView,
     warm: async (body) => ((await call('POST', '/leases/warm', body)) as { warmed: WarmedView[] }).warmed,
     revokeLeases: async (body) => ((await call('POST', '/leases/revoke', body)) as { revoked: number }).revoked,
-    endAccess: async (body) => (await call('POST', '/revocations', body)) as RevokedView,
-    lift: async (body) => void (await call('POST', '/revocations/lift', body)),
-    blocks: async () => ((await call('GET', '/revocations')) as { blocks: BlockView[] }).blocks,
     webhooks: async () => ((await call('GET', '/webhooks')) as { webhooks: WebhookView[] }).webhooks,
     retryWebhook: async (name, id) =>
       ((await call('POST', `/webhooks/${encodeURIComponent(name)}/retry`, { id })) as { retried: number }).retried,
-    testWebhook: async (name) =>
-      (await call('POST', `/webhooks/${encodeURIComponent(name)}/test`)) as TestedView,
+    testWebhook: async (name) => (await call('POST', `/webhooks/${encodeURIComponent(name)}/test`)) as TestedView,
+    endAccess: async (body) => (await call('POST', '/revocations', body)) as RevokedView,
+    lift: async (body) => void (await call('POST', '/revocations/lift', body)),
+    blocks: async () => ((await call('GET', '/revocations')) as { blocks: BlockView[] }).blocks,
     pendingRevocations: async () =>
       ((await call('GET', '/leases/pending')) as { pending: PendingRevocationView[] }).pending,
     approvals: async () => ((await call('GET', '/approvals')) as { approvals: ApprovalJson[] }).approvals,
     approval: async (id) => (await call('GET', `/approvals/${part(id)}`)) as ApprovalJson,
     decideApproval: async (id, verdict) =>
       (await call('POST', `/approvals/${part(id)}/decide`, { verdict })) as ApprovalJson,
+    accessRequests: async () => ((await call('GET', '/access-requests')) as { requests: AccessRequestView[] }).requests,
+    accessRequest: async (id) => (await call('GET', `/access-requests/${part(id)}`)) as AccessRequestView,
+    editAccess: async (id, wanted) =>
+      (await call('POST', `/access-requests/${part(id)}/edit`, wanted)) as AccessRequestView,
+    decideAccess: async (id, verdict) =>
+      (await call('POST', `/access-requests/${part(id)}/decision`, { verdict })) as AccessRequestView,
     jwks: async () => (await call('GET', '/.well-known/jwks.json')) as object,
+    breakGlass: async () => (await call('GET', '/break-glass')) as BreakGlassStatus,
+    openBreakGlass: async (sealed) => (await call('POST', '/break-glass/open', sealed)) as OpenedBreakGlass,
+    closeBreakGlass: async (id) => void (await call('POST', '/break-glass/close', { id })),
   }
 }
 

@@ -103,41 +103,8 @@ async function atStore(
 
 /** One trailing newline is cut, as where any reference is read. Nothing of it is shown, and nothing of it stands in a list of processes. */
 async function readValue(name: string): Promise<string> {
-  const text = process.stdin.isTTY ? await prompt(`${name}: `) : await readAll()
-  return text.replace(/\r?\n$/, '')
-}
-
-async function readAll(): Promise<string> {
-  const chunks: Buffer[] = []
-  for await (const chunk of process.stdin) chunks.push(chunk as Buffer)
-  return Buffer.concat(chunks).toString('utf8')
-}
-
-const ENTER = new Set(['\r', '\n', '\u0004'])
-const ERASE = new Set(['\u007f', '\b'])
-const INTERRUPT = '\u0003'
-
-function prompt(words: string): Promise<string> {
-  const { stdin, stderr } = process
-  stderr.write(words)
-  stdin.setRawMode(true)
-  stdin.setEncoding('utf8').resume()
-  return new Promise((done, fail) => {
-    let typed = ''
-    const end = (settle: () => void) => {
-      stdin.setRawMode(false)
-      stdin.pause().removeAllListeners('data')
-      stderr.write('\n')
-      settle()
-    }
-    stdin.on('data', (keys: string) => {
-      for (const key of keys) {
-        if (key === INTERRUPT) return end(() => fail(new Error('Nothing was stored.')))
-        if (ENTER.has(key)) return end(() => done(typed))
-        typed = ERASE.has(key) ? typed.slice(0, -1) : typed + key
-      }
-    })
-  })
+  const { readHidden } = await import('./hidden.ts')
+  return readHidden(`${name}: `)
 }
 
 function inWords({ secrets, missing }: SecretsView): string {

@@ -17,9 +17,10 @@ import { parseAuthority } from '../protocol/target.ts'
 import { ACCESS_FORMS } from './access-pages.ts'
 import { isBoundAddress, isOwnName } from './address.ts'
 import { APPROVAL_FORMS } from './approval-pages.ts'
-import { type ApproverDoor, addApprovers, addLocalAccess } from './approver-routes.ts'
 import { type ApprovalDoor, addApprovalRoutes, addApprovalStatus } from './approval-routes.ts'
+import { type ApproverDoor, addApprovers, addLocalAccess } from './approver-routes.ts'
 import { type AssertionDoor, addAssertionRoutes } from './assertion-routes.ts'
+import { addBreakGlassRoutes, type EmergencyDoor } from './break-glass-routes.ts'
 import { addConnectPages, type ConnectPagesDoor, OWN_FORM } from './connect-pages.ts'
 import { addConnectRoutes, type ConnectDoor } from './connect-routes.ts'
 import { addGrantRoutes } from './grant-routes.ts'
@@ -67,6 +68,8 @@ export interface ControlDoorOptions
   readonly records: RecordsDoor['records'] | undefined
   /** Undefined: no routes for the policies in force. */
   readonly policies?: PolicyDoor['policies']
+  /** Undefined: no routes for emergencies. */
+  readonly breakGlass?: EmergencyDoor['breakGlass'] | undefined
   /** Undefined: no routes for approvals. */
   readonly approvals?: ApprovalDoor['approvals']
   /** Undefined: nobody approves here, and agents ask for nothing. */
@@ -118,13 +121,14 @@ export async function openControlDoor(o: ControlDoorOptions): Promise<ControlDoo
     addOauthRoutes(app, o, o.human)
     addPersonalRoutes(app, o)
     if (o.leases) addLeaseRoutes(app, { ...o, leases: o.leases })
-    if (o.approvers) addLocalAccess(app, { ...o, approvers: o.approvers }, o.human)
+    if (o.breakGlass) addBreakGlassRoutes(app, { ...o, breakGlass: o.breakGlass })
     if (o.revocations) addRevokeRoutes(app, { ...o, revocations: o.revocations })
+    if (o.approvers) addLocalAccess(app, { ...o, approvers: o.approvers }, o.human)
     addSecretRoutes(app, o)
     if (o.policies) addPolicyRoutes(app, { ...o, policies: o.policies })
     addConnectRoutes(app, o)
-    addWebhookRoutes(app, o)
     if (o.approvals) addApprovalRoutes(app, { ...o, approvals: o.approvals }, () => ({ human: o.human, via: 'socket' }))
+    addWebhookRoutes(app, o)
     if (records) addRecordsRoutes(app, { ...o, records }, undefined)
   }
   const local = await buildApp(o, isDraining, { addOwn: addLocal, mayRead: () => undefined })
@@ -133,8 +137,8 @@ export async function openControlDoor(o: ControlDoorOptions): Promise<ControlDoo
     addLifeRoutes(app, o, undefined)
     addOauthRoutes(app, o, undefined)
     addConnectPages(app, o)
-    addSignalRoutes(app, o)
     if (o.approvers) addApprovers(app, { ...o, approvers: o.approvers })
+    addSignalRoutes(app, o)
     if (records) addRecordsRoutes(app, { ...o, records }, readerOf)
   }
   const open = await buildApp(o, isDraining, { addOwn: addOpen, mayRead }, o.tls && tlsOptions(o.tls))

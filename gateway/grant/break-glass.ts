@@ -2,7 +2,7 @@
  * Emergency access: grants that custodians open while nothing shared can be asked. They live in a store of this gateway alone, are
  * never delegated, and end by themselves within minutes. A request is opened once here, also by two at once and after a crash.
  */
-import { createHmac, createSecretKey, type KeyObject } from 'node:crypto'
+import { createHmac, createSecretKey, hash, type KeyObject } from 'node:crypto'
 import type { BreakGlassRequest, Custodian } from '../protocol/break-glass.ts'
 import type { Clock } from '../protocol/clock.ts'
 import type { Agent, Authority, Grant } from '../protocol/grant.ts'
@@ -12,8 +12,7 @@ import type { GatewayError } from '../protocol/problem.ts'
 import { excessOf } from './attenuate.ts'
 import { Authenticator } from './authenticate.ts'
 import { refused, type Sealed, sealersOf } from './break-glass-request.ts'
-import { createBudgets, type Spending } from './budget.ts'
-import type { Allowance } from './bytes.ts'
+import { type Budgets, createBudgets, type Spending } from './budget.ts'
 import { watchClock } from './clock-watch.ts'
 import { draftRoot, registered } from './draft.ts'
 import { breakGlassHandle, digestOf } from './handle.ts'
@@ -64,7 +63,7 @@ export interface BreakGlassGrants {
   authenticate(inbound: Inbound): Eventual<Grant>
   watch(grant: Grant, cut: (why: GatewayError) => void): () => void
   seat(grant: Grant, waiter: Waiter): Eventual<Disposable>
-  debit(permit: Spending): Eventual<Allowance | undefined>
+  debit(permit: Spending): ReturnType<Budgets['debit']>
   settle(permit: Spending, traffic: Traffic): void
 }
 
@@ -141,7 +140,7 @@ function proposed({ sealed, request }: Sealed, o: BreakGlassOptions, nowMs: numb
   return {
     ...draftRoot({ tenant: o.tenant, human, agent, task }, terms, nowMs),
     ...{ id, lineage, lineageHash: lineageHash(lineage) },
-    breakGlass: { request: request.id, custodians },
+    breakGlass: { request: request.id, digest: `sha256:${hash('sha256', sealed.payload, 'base64url')}`, custodians },
   }
 }
 
