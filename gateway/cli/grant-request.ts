@@ -81,7 +81,7 @@ function keyOf({ bind, dpopJkt = bind }: GrantOptions): { readonly dpop_jkt?: st
   return dpopJkt === undefined ? {} : { dpop_jkt: dpopJkt }
 }
 
-function parseDetails(text: string): readonly unknown[] {
+export function parseDetails(text: string): readonly unknown[] {
   const json = text.startsWith('@') ? read(text.slice(1)) : text
   try {
     const details = parseStrictJson(json)

@@ -366,6 +366,17 @@ describe('an agent that is refused', () => {
     expect(await tell(handle as string, `/access-requests/${id}/grant`, {})).toMatchObject({ code: 'approval_denied' })
   })
 
+  it('is heard at the machine too, by the human that it works for', async () => {
+    const { handle } = await gateway.openTask('mail:messages.read')
+    const { id } = await requested(handle as string, { scope: 'mail:*', reason: '<i>\u001b[2J</i>' })
+    expect((await gateway.control.accessRequests()).map((one) => one.id)).toContain(id)
+    const edited = await gateway.control.editAccess(id, { scope: 'mail:messages.list' })
+    expect(edited).toMatchObject({ scope: 'mail:messages.list', asked: { scope: 'mail:*' } })
+    expect(await gateway.control.decideAccess(id, 'grant')).toMatchObject({ state: 'granted' })
+    const granted = await tell(handle as string, `/access-requests/${id}/grant`, {})
+    expect((await call(granted.handle as string, 'GET', '/list')).status).not.toBe(403)
+  })
+
   it('shares nothing of it with agents of other tasks, and drowns nobody in requests', async () => {
     const { handle } = await gateway.openTask('mail:messages.read')
     const { handle: other } = await gateway.openTask('mail:messages.read')
