@@ -268,6 +268,7 @@ function buildGrants(settings: Settings, { identities, keys, catalogue, policies
     limits: settings.limits,
     policySet: () => policies.live.digest,
     countsPast: () => policies.live.countsPast,
+    countsPast: () => policies.live.countsPast,
     ...parts,
   })
 }

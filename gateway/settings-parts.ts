@@ -28,6 +28,7 @@ export function agentsOf(written: WrittenSettings, around: Surroundings): [Agent
       purpose: agent.purpose,
       riskTier: agent.risk_tier ?? 'low',
       ...(agent.orchestrators !== undefined && { orchestrators: agent.orchestrators }),
+      ...(agent.labels !== undefined && { labels: agent.labels }),
     }),
   )
   if (first === undefined)

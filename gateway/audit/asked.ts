@@ -20,7 +20,7 @@ export function humanOf(instruction: Instruction | Enquiry): Human | undefined {
 export function askedBy(instruction: Instruction | Enquiry): Fields {
   switch (instruction.kind) {
     case 'task.open':
-      return { agent: instruction.agent, purpose: instruction.purpose, ...requested(instruction.request) }
+      return { agent: instruction.agent, ...intended(instruction), ...requested(instruction.request) }
     case 'grant.request':
       return tokenRequest(instruction)
     case 'grant.delegate':
@@ -36,8 +36,8 @@ export function askedBy(instruction: Instruction | Enquiry): Fields {
     case 'task.complete':
       return { task: instruction.task, reason: instruction.reason, ...mandate(instruction.by) }
     case 'task.intent': {
-      const { task, purpose, request, by } = instruction
-      return { task, purpose, ...requested(request), ...mandate(by) }
+      const { task, request, by } = instruction
+      return { task, ...intended(instruction), ...requested(request), ...mandate(by) }
     }
     case 'task.step_complete':
       return { task: instruction.task, step: instruction.step, ...mandate(instruction.by) }
@@ -53,7 +53,7 @@ export function askedBy(instruction: Instruction | Enquiry): Fields {
 }
 
 function tokenRequest(instruction: Extract<Instruction, { kind: 'grant.request' }>): Fields {
-  const { grantType, client, jkt, subject, actor, requestedActor, attestation, purpose, request } = instruction
+  const { grantType, client, jkt, subject, actor, requestedActor, attestation, request } = instruction
   return {
     grant_type: grantType,
     ...evidence(client),
@@ -62,9 +62,13 @@ function tokenRequest(instruction: Extract<Instruction, { kind: 'grant.request' 
     actor: actor?.type,
     requested_actor: cut(requestedActor),
     attested: attestation !== undefined,
-    purpose: cut(purpose),
+    ...intended(instruction),
     ...requested(request),
   }
+}
+
+function intended({ purpose, plan }: { readonly purpose?: string; readonly plan?: readonly string[] }): Fields {
+  return { purpose: cut(purpose), plan: texts(plan) }
 }
 
 function requested(request: GrantRequest): Fields {

@@ -29,7 +29,11 @@ export function authorityOf(grant: Grant): Fields {
   return {
     ...rest,
     lineage: lineage.map((step, i) => ({ ...step, att: hashOf(grant.attestations[i - FIRST_DELEGATION]) })),
-    task: { ...task, intent_hash: hash('sha256', grant.task.purpose, 'base64url') },
+    task: {
+      ...task,
+      intent_hash: hash('sha256', grant.task.purpose, 'base64url'),
+      plan: grant.task.plan && [...grant.task.plan],
+    },
   }
 }
 

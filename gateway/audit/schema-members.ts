@@ -84,6 +84,7 @@ export const task = whole(
     id: text('Task.'),
     purpose: text('Declared intent, in the words of whoever opened the task.'),
     intent_hash: text('base64url SHA-256 of the intent. Not in the entries of calls.').optional(),
+    plan: texts('Operations that the intent foresees. Not in the entries of calls. Absent: nobody said.').optional(),
   }),
 ).meta({ id: 'task', description: 'For what.' })
 

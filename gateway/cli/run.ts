@@ -13,6 +13,7 @@ import { type GrantOptions, grantBodyOf, saysPreset, saysWhat } from './grant-re
 
 export interface RunOptions extends WhichGateway, Omit<GrantOptions, 'bind' | 'dpopJkt'> {
   readonly task: string
+  readonly plan?: string
   readonly as?: string
   readonly verbose?: boolean
   /** Undefined: where there is a Java, and its port can be kept to this user. */
@@ -30,6 +31,7 @@ export function runCommand(): Command {
     .description('run a command whose API calls go through the gateway, under a task of its own')
     .usage('--task "…" [options] -- COMMAND [ARGS…]')
     .requiredOption('-t, --task <purpose>', 'what the command is to do, in plain words; policies and records carry it')
+    .option('--plan <operations>', 'what it foresees to do, as in "github:issues.*"; policies look at it')
     .option('--as <agent>', 'registered agent that acts (default: the first one of the settings)')
   return saysPreset(saysWhat(command))
     .option('-c, --config <file>', 'settings of the gateway (default: ./keyless.yaml if there is one)')
@@ -76,6 +78,7 @@ export async function run(command: readonly string[], options: RunOptions): Prom
     const task = await control.openTask({
       ...grantBodyOf({ ...options, ...(scope !== undefined && { scope }) }),
       purpose: options.task,
+      ...(options.plan !== undefined && { plan: options.plan.split(' ') }),
       heartbeat: true,
       ...(options.as !== undefined && { agent: options.as }),
     })

@@ -11,6 +11,7 @@ import { printable } from './log-words.ts'
 interface OpenOptions extends WhichGateway {
   readonly task: string
   readonly scope: string
+  readonly plan?: string
   readonly as?: string
   /** Seconds. */
   readonly ttl?: number
@@ -99,6 +100,7 @@ function openTaskCommand(): Command {
     .description('open a task and print the handle that stands for it, this once')
     .requiredOption('-t, --task <purpose>', 'what it is for, in plain words; policies and records carry it')
     .requiredOption('--scope <operations>', 'what it may do, as in "github:issues.read openai:*" (required)')
+    .option('--plan <operations>', 'what it foresees to do, as in "github:issues.*"; policies look at it')
     .option('--as <agent>', 'registered agent that acts (default: the first one of the settings)')
     .option('--ttl <duration>', 'how long at most: 30s, 15m, 1h (default: the setting grants.ttl_s)', parseTtl)
     .option('--warm', 'fetch the credentials of its services at once, so that the first calls need not wait')
@@ -110,6 +112,7 @@ async function open(control: ControlClient, socket: string, options: OpenOptions
   const body: OpenTaskBody = {
     purpose: options.task,
     scope: options.scope,
+    ...(options.plan !== undefined && { plan: options.plan.split(' ') }),
     ...(options.as !== undefined && { agent: options.as }),
     ...(options.ttl !== undefined && { ttl_s: options.ttl }),
     ...(options.warm === true && { warm: true }),

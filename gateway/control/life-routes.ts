@@ -110,13 +110,14 @@ function addRenewals(app: FastifyInstance, life: Life): void {
       schema: { ...of('Declare another intent, for a new grant'), body: intentBody, response: { 201: answers.issued } },
     },
     async (request, reply) => {
-      const { purpose } = request.body
+      const { purpose, plan } = request.body
       const asked = requestOf(request.body)
       const instruction = await given(request, reply, (by) => ({
         kind: 'task.intent',
         ...about(request),
         by,
         purpose,
+        ...(plan && { plan }),
         request: asked,
       }))
       return reply

@@ -24,6 +24,7 @@ export interface TokenForm {
   readonly dpop_jkt?: string
   readonly tls_client_certificate_bound_access_tokens?: 'true' | 'false'
   readonly purpose?: string
+  readonly plan?: string
   readonly preset?: Preset
   readonly requested_expires_in?: string
   readonly trace?: string
@@ -82,7 +83,7 @@ export function grantTypeOf(form: TokenForm): Requested['grantType'] {
 export function readTokenForm(
   form: TokenForm,
   o: { readonly jkt: string | undefined; readonly issuer: string },
-): Pick<Requested, 'subject' | 'actor' | 'requestedActor' | 'attestation' | 'purpose' | 'request'> {
+): Pick<Requested, 'subject' | 'actor' | 'requestedActor' | 'attestation' | 'purpose' | 'plan' | 'request'> {
   checkTarget(form, o.issuer)
   const isExchange = grantTypeOf(form) === 'token-exchange'
   const foreign = isExchange ? undefined : OF_EXCHANGE.find((name) => form[name] !== undefined)
@@ -101,6 +102,7 @@ export function readTokenForm(
     ...(form.requested_actor !== undefined && { requestedActor: form.requested_actor }),
     ...(form.actor_proof !== undefined && { attestation: form.actor_proof }),
     ...(form.purpose !== undefined && { purpose: form.purpose }),
+    ...(form.plan !== undefined && { plan: form.plan.split(' ') }),
     request: grantRequestOf(form),
   }
 }

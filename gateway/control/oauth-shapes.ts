@@ -39,6 +39,7 @@ export const tokenForm = {
     dpop_jkt: word('an RFC 7638 thumbprint: 43 characters of base64url', '^[A-Za-z0-9_-]{43}$'),
     tls_client_certificate_bound_access_tokens: flag('bind the grant to the TLS certificate of the client'),
     purpose: line('a text of 1 to 500 characters that says what the task is for', 1000),
+    plan: line('the operations that the task foresees, separated by spaces', 4096),
     preset: {
       type: 'string',
       enum: ['per-task', 'per-session', 'per-prompt', 'training-batch', 'sensitive'],

@@ -25,6 +25,14 @@ const purpose = {
   description: 'a text of 1 to 500 characters that says what the task is for',
 } as const
 
+const plan = {
+  type: 'array',
+  minItems: 1,
+  maxItems: 100,
+  items: { type: 'string', minLength: 1, maxLength: 200 },
+  description: 'an array of 1 to 100 operations that the task foresees, such as ["github:issues.read"]',
+} as const
+
 /** What may be asked for in any grant. */
 export const grantBody = {
   scope: {
@@ -63,10 +71,10 @@ export const grantBody = {
 
 export const openTaskBody = {
   description: 'a JSON object',
-  ...closed({ agent, purpose, ...grantBody, heartbeat: trueOrFalse, warm: trueOrFalse }, ['purpose']),
+  ...closed({ agent, purpose, plan, ...grantBody, heartbeat: trueOrFalse, warm: trueOrFalse }, ['purpose']),
 }
 
-export const intentBody = { description: 'a JSON object', ...closed({ purpose, ...grantBody }, ['purpose']) }
+export const intentBody = { description: 'a JSON object', ...closed({ purpose, plan, ...grantBody }, ['purpose']) }
 
 export const renewBody = {
   description: 'a JSON object, or no body',

@@ -89,11 +89,12 @@ export function addTaskRoutes(app: FastifyInstance, door: TaskDoor): void {
 
 async function openTask(id: string, body: OpenTaskBody, door: TaskDoor): Promise<object> {
   const { tenant, human, grants } = door
-  const { purpose, heartbeat = false, warm = false, agent = grants.defaults.agent } = body
+  const { purpose, plan, heartbeat = false, warm = false, agent = grants.defaults.agent } = body
   if (agent === undefined)
     throw new GatewayError('agent_unknown', 'No agent is registered. Add one to `agents` in the settings.')
   const request = requestOf(body)
-  const issued = await issue({ kind: 'task.open', id, tenant, human, agent, purpose, request, heartbeat }, door)
+  const intent = { purpose, ...(plan && { plan }) }
+  const issued = await issue({ kind: 'task.open', id, tenant, human, agent, ...intent, request, heartbeat }, door)
   if (warm) door.leases?.warmPlan(issued.grant)
   return { ...issued, ...(heartbeat && { heartbeat_s: grants.defaults.heartbeatS }) }
 }

@@ -8,9 +8,9 @@ import type { Decision } from '../protocol/decision.ts'
 import type { Grant, Level } from '../protocol/grant.ts'
 import type { Traffic } from '../protocol/meter.ts'
 import { GatewayError } from '../protocol/problem.ts'
-import type { Endpoint } from '../protocol/service.ts'
 import { type Allowance, Purses } from './bytes.ts'
-import type { Charge, CountCharge, Eventual, GrantStore } from './store.ts'
+import { type Counted, pastCharge } from './past-charge.ts'
+import type { Charge, CountCharge, Eventual, GrantStore, RateCharge } from './store.ts'
 import { SUSPENDED_S } from './task.ts'
 
 /** No grant lives longer, so none above this one outlives it by more. */
@@ -19,16 +19,20 @@ const LONGEST_LIFE_S = 3600
 /** What is spent on: the part of a permit that this room looks at. */
 export interface Spending {
   readonly grant: Grant
-  readonly endpoint: { readonly operation: Pick<Endpoint['operation'], 'name'> }
-  readonly decision: Pick<Decision, 'levels' | 'obligations'>
+  readonly endpoint: { readonly operation: Counted }
+  readonly decision: Pick<Decision, 'levels' | 'obligations' | 'seen'>
 }
+
+/** Something happened in the task on which the decision rests: it has to be made anew. */
+export const MOVED = 'moved'
 
 export interface Budgets {
   /**
-   * @returns undefined when nothing counts bytes; no promise when there is nothing to spend, or the store answers at once.
+   * @returns undefined when nothing counts bytes, `moved` when nothing was spent because the decision rests on a past that is over; no
+   *   promise when there is nothing to spend, or the store answers at once.
    * @throws {GatewayError} `use_spent`, `limit_exceeded`, `store_unavailable`
    */
-  debit(spending: Spending): Eventual<Allowance | undefined>
+  debit(spending: Spending): Eventual<Allowance | undefined | typeof MOVED>
   /** Never throws: what the store cannot be told now it is told before it allows anything more. */
   settle(spending: Spending, traffic: Traffic): void
 }
@@ -42,8 +46,8 @@ export function chargesOf(
   grant: Grant,
   levels: readonly Level[],
   o: { readonly operation: string; readonly isSingleUse: boolean },
-): readonly Charge[] {
-  const untilOf = (owner: string) => grant.expiresAt + (owner === grant.id ? 0 : LONGEST_LIFE_S)
+): readonly (CountCharge | RateCharge)[] {
+  const untilOf = untilIn(grant)
   const charges = levels.flatMap((level) => chargesAt(level, untilOf(level.grant)))
   if (!o.isSingleUse) return charges
   const [root = grant] = grant.ancestry
@@ -54,6 +58,33 @@ export function chargesOf(
     once(`${owner}/once/${o.operation}`, untilOf(owner) + (i === 0 ? SUSPENDED_S : 0)),
   )
   return [...charges, ...uses]
+}
+
+function untilIn(grant: Grant): (owner: string) => number {
+  return (owner) => grant.expiresAt + (owner === grant.id ? 0 : LONGEST_LIFE_S)
+}
+
+/** Every budget that counts calls or bytes, of the levels that a call would spend from. */
+export function budgetsAt(
+  grant: Grant,
+  levels: readonly Level[],
+): readonly { readonly counts: 'calls' | 'bytes'; readonly charge: CountCharge }[] {
+  const untilOf = untilIn(grant)
+  const charges = levels.flatMap((level) => chargesAt(level, untilOf(level.grant)))
+  return charges.flatMap((charge) =>
+    charge.kind === 'count' ? [{ counts: isBytes(charge) ? ('bytes' as const) : ('calls' as const), charge }] : [],
+  )
+}
+
+/** By policy: of one agent, over all its grants and tasks. The numbers are in the name, so that other ones count for themselves. */
+function ratesOf({ grant, endpoint, decision }: Spending): readonly RateCharge[] {
+  const { rates } = decision.obligations
+  if (rates === undefined) return []
+  const { name } = endpoint.operation
+  return rates.map(({ n, perS }) => ({
+    ...{ name: `rates/${name}/${n}/${perS}/${grant.agent.id}`, kind: 'rate', n, perS },
+    untilS: grant.expiresAt,
+  }))
 }
 
 export function createBudgets(store: Pick<GrantStore, 'spend' | 'add' | 'left'>): Budgets {
@@ -68,20 +99,20 @@ export function createBudgets(store: Pick<GrantStore, 'spend' | 'add' | 'left'>)
       untold.shift()
     }
   }
-  const spend = (spending: Spending, charges: readonly Charge[]): Eventual<Allowance | undefined> => {
+  const spend = (spending: Spending, charges: readonly Charge[]): Eventual<Allowance | undefined | typeof MOVED> => {
     const { tenant } = spending.grant
     const bytes = charges.filter(isBytes)
     const answers = [store.spend(tenant, charges), ...bytes.map((each) => store.left(tenant, each))]
     const judge = ([misfit, ...left]: readonly number[]) => {
-      if (misfit !== -1) throw refusal(charges[misfit ?? 0] as Charge, spending)
+      const unfit = misfit === -1 ? undefined : (charges[misfit ?? 0] as Charge)
+      if (unfit?.kind === 'past') return MOVED
+      if (unfit !== undefined) throw refusal(unfit, spending)
       return left.length === 0 ? undefined : purses.open(namesOf(tenant, bytes), left)
     }
     return answers.every((answer) => typeof answer === 'number') ? judge(answers) : Promise.all(answers).then(judge)
   }
   return {
     debit(spending) {
-      const { levels, obligations } = spending.decision
-      if (levels.length === 0 && !obligations.singleUse) return undefined
       const charges = chargesFor(spending)
       if (charges.length === 0) return undefined
       if (untold.length === 0) return spend(spending, charges)
@@ -106,16 +137,25 @@ export function createBudgets(store: Pick<GrantStore, 'spend' | 'add' | 'left'>)
   }
 }
 
-function chargesFor({ grant, endpoint, decision }: Spending): readonly Charge[] {
-  const { levels, obligations } = decision
-  return chargesOf(grant, levels, { operation: endpoint.operation.name, isSingleUse: obligations.singleUse })
+const NO_CHARGES: readonly Charge[] = []
+
+function chargesFor(spending: Spending): readonly Charge[] {
+  const { grant, endpoint, decision } = spending
+  const { levels, obligations, seen = {} } = decision
+  const isCounted = grant.task.counted === true
+  if (levels.length === 0 && !obligations.singleUse && !isCounted && obligations.rates === undefined) return NO_CHARGES
+  return [
+    ...chargesOf(grant, levels, { operation: endpoint.operation.name, isSingleUse: obligations.singleUse }),
+    ...ratesOf(spending),
+    ...(isCounted ? [pastCharge(grant, endpoint.operation, seen)] : []),
+  ]
 }
 
-function chargesAt({ grant, entry, constraints }: Level, untilS: number): Charge[] {
+function chargesAt({ grant, entry, constraints }: Level, untilS: number): (CountCharge | RateCharge)[] {
   if (constraints === undefined) return []
   const { max_calls, max_bytes, rate, single_use } = constraints
   const name = `${grant}/${entry}`
-  const charges: Charge[] = []
+  const charges: (CountCharge | RateCharge)[] = []
   if (single_use === true) charges.push(once(`${name}/use`, untilS))
   if (max_calls !== undefined) charges.push({ name: `${name}/calls`, kind: 'count', limit: max_calls, by: 1, untilS })
   if (max_bytes !== undefined) charges.push({ name: `${name}/bytes`, kind: 'count', limit: max_bytes, by: 0, untilS })
@@ -136,7 +176,14 @@ function isBytes(charge: Charge): charge is CountCharge {
 }
 
 /** Says whose budget it is: the holder of a child cannot see what its siblings spent. */
-function refusal(charge: Charge, { grant, endpoint }: Spending): GatewayError {
+function refusal(charge: CountCharge | RateCharge, { grant, endpoint }: Spending): GatewayError {
+  if (charge.name.startsWith('rates/')) {
+    const { n, perS } = charge as RateCharge
+    return new GatewayError(
+      'limit_exceeded',
+      `Policy lets ${grant.agent.id} call ${endpoint.operation.name} ${n} times in any ${perS} s, over all its tasks, and it has. Wait up to ${perS} s and try again.`,
+    )
+  }
   const [owner, , kind] = charge.name.split('/') as [string, string, string]
   const whose = owner === grant.id ? `grant ${owner}` : `grant ${owner} above it`
   const operation = endpoint.operation.name

@@ -1,5 +1,5 @@
 /** Drafts of grants: who, for whom, for which task, on which terms. Nothing has happened yet, and nothing is signed. */
-import type { Agent, Confirmation, Grant, Human, Task } from '../protocol/grant.ts'
+import type { Agent, Confirmation, Grant, Human, Task, WorkloadEvidence } from '../protocol/grant.ts'
 import { uuidv7 } from '../protocol/id.ts'
 import type { Workload } from '../protocol/identity.ts'
 import { GatewayError } from '../protocol/problem.ts'
@@ -92,8 +92,12 @@ function evidence(cnf: Confirmation | undefined, workload: Workload | undefined)
   return {
     ...(cnf !== undefined && { cnf }),
     ...(workload?.instance !== undefined && { instance: workload.instance }),
-    ...(workload !== undefined && { attested: true }),
+    ...(workload !== undefined && { attested: true, workload: evidenceOf(workload) }),
   }
+}
+
+function evidenceOf({ kind, issuer, attributes }: Workload): WorkloadEvidence {
+  return { kind, issuer, attributes }
 }
 
 /** @throws {GatewayError} `agent_unknown` naming some that are registered. */

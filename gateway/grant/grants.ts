@@ -4,6 +4,7 @@
  */
 import type { KeyObject } from 'node:crypto'
 import type { Clock } from '../protocol/clock.ts'
+import type { Facts } from '../protocol/decision.ts'
 import type { Agent, Confirmation, Grant } from '../protocol/grant.ts'
 import type { Identities } from '../protocol/identity.ts'
 import type { Instruction, IssuedGrant, Mandate, Proposal } from '../protocol/instruction.ts'
@@ -13,7 +14,7 @@ import type { GatewayError } from '../protocol/problem.ts'
 import type { Service } from '../protocol/service.ts'
 import type { AatRoot } from './aat.ts'
 import { Authenticator } from './authenticate.ts'
-import { createBudgets, type Spending } from './budget.ts'
+import { createBudgets, type MOVED, type Spending } from './budget.ts'
 import { type Bundle, bundleOf } from './bundle.ts'
 import type { Allowance } from './bytes.ts'
 import { watchClock } from './clock-watch.ts'
@@ -23,6 +24,7 @@ import { issuing } from './issuing.ts'
 import { Liveness } from './liveness.ts'
 import { chainTo, heldGrant, namedGrant } from './living.ts'
 import { Orders } from './orders.ts'
+import { createFacts } from './past.ts'
 import { perform } from './perform.ts'
 import { propose } from './propose.ts'
 import { presentChain } from './propose-present.ts'
@@ -62,6 +64,8 @@ export interface GrantsOptions {
   readonly limits: SeatLimits
   /** Digest of the policies in force now. */
   policySet(): string
+  /** Whether policies in force now look at earlier calls: tasks that are opened then are counted. Default: none does. */
+  countsPast?(): boolean
   readonly clock: Clock
   /** Key of the root token of an AAT chain. Default: nobody is trusted with one. */
   chainKey?(root: AatRoot): KeyObject | undefined | Promise<KeyObject | undefined>
@@ -77,7 +81,7 @@ export interface LiveTask {
   readonly grants: readonly Grant[]
 }
 
-export interface Grants extends Revocation {
+export interface Grants extends Revocation, Facts {
   /** What an instruction that leaves them out gets. `agent` is the first one registered. */
   readonly defaults: { readonly agent: string | undefined; readonly heartbeatS: number }
   /** @see Authenticator.authenticate */
@@ -89,7 +93,7 @@ export interface Grants extends Revocation {
   /** @see Seats.aside */
   aside(grant: Grant): Disposable
   /** @see Budgets.debit */
-  debit(permit: Spending): Eventual<Allowance | undefined>
+  debit(permit: Spending): Eventual<Allowance | undefined | typeof MOVED>
   /** @see Budgets.settle */
   settle(permit: Spending, traffic: Traffic): void
   /** @throws {GatewayError} whatever is wrong with the instruction, see `propose-….ts` */
@@ -124,6 +128,7 @@ export function createGrants(o: GrantsOptions): Grants {
   const seats = new Seats(o.limits)
   return {
     ...createRevocation(room, tenant),
+    ...createFacts(store),
     defaults: {
       get agent() {
         return agents.keys().next().value

@@ -12,7 +12,7 @@ import { heldGrant, isGrantId, namedGrant, proofOf } from './living.ts'
 import { about } from './presented.ts'
 import { certificateAsked, checkExchanger, checkNamed } from './propose-root.ts'
 import type { Room } from './room.ts'
-import { termsWithin } from './terms.ts'
+import { invalid, termsWithin } from './terms.ts'
 
 type Requested = Extract<Instruction, { kind: 'grant.request' }>
 
@@ -23,6 +23,7 @@ export async function proposeChild(
   client: Workload | undefined,
   room: Room,
 ): Promise<Proposal> {
+  if (i.plan !== undefined) throw invalid('a plan is of a whole task; a grant below another has that of its task')
   const parent = await heldGrant(room, i.tenant, { token: subject.token, proof: proofOf(i.client, i.jkt) })
   checkExchanger(client, parent.agent)
   const workload = i.actor === undefined ? undefined : await room.identities.workload(i.actor)

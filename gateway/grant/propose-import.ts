@@ -9,7 +9,8 @@ import type { Instruction, Proposal } from '../protocol/instruction.ts'
 import { GatewayError } from '../protocol/problem.ts'
 import { type AatChain, readAatChain } from './aat.ts'
 import { checkPurpose, draftRoot, registered } from './draft.ts'
-import { certificateAsked, checkExchanger, checkNamed, opened } from './propose-root.ts'
+import { planOf } from './plan.ts'
+import { certificateAsked, checkExchanger, checkNamed, countedFrom, opened } from './propose-root.ts'
 import type { Room } from './room.ts'
 import { termsWithin } from './terms.ts'
 
@@ -41,7 +42,7 @@ export async function proposeImported(
   })
   const { terms } = termsWithin(boundOf(chain, nowS, room.maxDepth), i.request, room, nowMs)
   const human = { iss: chain.issuer, sub: subjectOf(chain) }
-  const task = { id: `task_${uuidv7(nowMs)}`, purpose }
+  const task = { id: `task_${uuidv7(nowMs)}`, purpose, ...planOf(i.plan, room.knowsOperation), ...countedFrom(room) }
   const cnf = { jkt: chain.holder, ...certificateAsked(i.request, client, agent) }
   const grant = draftRoot({ tenant: i.tenant, human, agent, task, cnf, workload }, terms, nowMs)
   return opened(grant, { workload })

@@ -2,12 +2,13 @@
  * Root grants: a human's authority for one agent and one task. From the local socket; from a human's token and a workload's
  * identity that are presented together; from a workload alone, for which its registered owner answers.
  */
-import type { Agent, Grant, Human } from '../protocol/grant.ts'
+import type { Agent, Grant, Human, Task } from '../protocol/grant.ts'
 import { uuidv7 } from '../protocol/id.ts'
 import type { PresentedToken, Workload } from '../protocol/identity.ts'
 import type { GrantRequest, Instruction, Proposal } from '../protocol/instruction.ts'
 import { GatewayError } from '../protocol/problem.ts'
 import { checkPurpose, draftRoot, type Root, registered } from './draft.ts'
+import { planOf } from './plan.ts'
 import type { Room } from './room.ts'
 import { livingTask } from './task.ts'
 import { invalid, termsAsked } from './terms.ts'
@@ -107,9 +108,15 @@ function opening(i: Opening | Requested, root: Omit<Root, 'task'>, room: Room): 
   checkPurpose(purpose)
   const nowMs = room.clock.nowMs()
   const terms = termsAsked(i.request, room, nowMs)
-  const grant = draftRoot({ ...root, task: { id: `task_${uuidv7(nowMs)}`, purpose } }, terms, nowMs)
+  const task = { id: `task_${uuidv7(nowMs)}`, purpose, ...planOf(i.plan, room.knowsOperation), ...countedFrom(room) }
+  const grant = draftRoot({ ...root, task }, terms, nowMs)
   const { workload } = root
   return opened(grant, { heartbeat: i.kind === 'task.open' && i.heartbeat === true, ...(workload && { workload }) })
+}
+
+/** From its first call on, or never: a past of which only a part is known is none. */
+export function countedFrom({ countsPast }: Pick<Room, 'countsPast'>): Pick<Task, 'counted'> {
+  return countsPast?.() === true ? { counted: true } : {}
 }
 
 export function opened(

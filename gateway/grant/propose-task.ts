@@ -2,11 +2,12 @@
  * Changes of a task's life: a new intent, the end of a step, suspension, resumption, the end. What only takes away may be asked
  * by the owner of the socket for any task; what gives anew, only by the human or the workload that the task is of.
  */
-import type { Confirmation, Grant, Human } from '../protocol/grant.ts'
+import type { Confirmation, Grant, Human, Task } from '../protocol/grant.ts'
 import type { Workload } from '../protocol/identity.ts'
 import type { GrantRequest, Instruction, Proposal } from '../protocol/instruction.ts'
 import { GatewayError } from '../protocol/problem.ts'
 import { checkPurpose, draftRoot, registered } from './draft.ts'
+import { planAfter, planOf } from './plan.ts'
 import { isBudgeted } from './remaining.ts'
 import type { Room } from './room.ts'
 import { livingTask, mandated, stepMark } from './task.ts'
@@ -49,12 +50,14 @@ export async function proposeIntent(i: Of<'task.intent'>, room: Room): Promise<P
   const { root, ceiling } = task
   if (task.state === 'suspended') throw invalid(`the task ${task.id} is suspended; resume it first`)
   checkPurpose(i.purpose)
+  const plan = planOf(i.plan, room.knowsOperation)
   const nowMs = room.clock.nowMs()
   if ('human' in i.by) {
     checkHuman(i.by.human, root)
     const terms = termsAsked({ ...keptTerms(root, room), ...i.request }, room, nowMs, root.authority)
     const cnf = i.request.cnf ?? root.cnf
-    return { ...replacing('intent_changed', { root, terms, purpose: i.purpose, cnf }, room), ceiling: terms.authority }
+    const intent = { purpose: i.purpose, ...planAfter(root.task, plan, true) }
+    return { ...replacing('intent_changed', { root, terms, intent, cnf }, room), ceiling: terms.authority }
   }
   const bound = {
     // What was narrowed away does not come back where it had a budget: nobody knows what of it was spent.
@@ -64,7 +67,8 @@ export async function proposeIntent(i: Of<'task.intent'>, room: Room): Promise<P
     name: `what its task was opened for`,
   }
   const { terms } = termsWithin(bound, i.request, room, nowMs)
-  return replacing('intent_changed', { root, terms, purpose: i.purpose, cnf: root.cnf }, room)
+  const intent = { purpose: i.purpose, ...planAfter(root.task, plan, false) }
+  return replacing('intent_changed', { root, terms, intent, cnf: root.cnf }, room)
 }
 
 /** The workload proves itself again; for one that is started from the socket, its owner vouches. Then policy decides again. */
@@ -79,7 +83,7 @@ export async function proposeResume(i: Of<'task.resume'>, room: Room): Promise<P
   const until = cnf?.['x5t#S256'] === undefined ? undefined : workload?.expiresAt
   const request: GrantRequest = { ...keptTerms(root, room), ...(i.ttlS !== undefined && { ttlS: i.ttlS }) }
   const terms = termsAsked(request, room, room.clock.nowMs(), root.authority)
-  return replacing('resumed', { root, terms, purpose: root.task.purpose, cnf, until, workload }, room)
+  return replacing('resumed', { root, terms, intent: root.task, cnf, until, workload }, room)
 }
 
 /**
@@ -102,7 +106,7 @@ export async function proposeRenewal(i: Of<'task.renew'>, room: Room): Promise<P
     )
   const request: GrantRequest = { ...keptTerms(root, room), ...(i.ttlS !== undefined && { ttlS: i.ttlS }) }
   const terms = termsAsked(request, room, room.clock.nowMs(), root.authority)
-  return replacing('renewed', { root, terms, purpose: root.task.purpose, cnf: undefined }, room)
+  return replacing('renewed', { root, terms, intent: root.task, cnf: undefined }, room)
 }
 
 /** Another human cannot give in this one's name. */
@@ -155,23 +159,26 @@ type Replaced = Extract<Proposal, { kind: 'grant.replace' }>
 interface Replacement {
   readonly root: Grant
   readonly terms: Terms
-  readonly purpose: string
+  readonly intent: Pick<Task, 'purpose' | 'plan'>
   readonly cnf: Confirmation | undefined
   readonly until?: number | undefined
   readonly workload?: Workload | undefined
 }
 
 function replacing(reason: Replaced['reason'], r: Replacement, room: Room): Replaced {
-  const { root: old, terms, purpose, cnf, until, workload } = r
-  const { tenant, human, instance, attested } = old
+  const { root: old, terms, intent, cnf, until, workload } = r
+  const { tenant, human, instance, attested, workload: proved } = old
   const agent = registered(old.agent.id, room.agents)
-  const task = { id: old.task.id, purpose }
+  const { id, counted } = old.task
+  const { purpose, plan } = intent
+  const task = { id, purpose, ...(plan && { plan }), ...(counted && { counted }) }
   const draft = draftRoot({ tenant, human, agent, task, cnf, until, workload }, terms, room.clock.nowMs())
   const isSame = workload === undefined // the workload goes on, so what it proved stands
   const grant: Grant = {
     ...draft,
     ...(isSame && instance !== undefined && { instance }),
     ...(isSame && attested && { attested }),
+    ...(isSame && proved && { workload: proved }),
   }
   return {
     kind: 'grant.replace',

@@ -23,6 +23,8 @@ export interface Room extends Limits {
   readonly issuer: string
   /** Key of the root token of a chain to import; undefined for an issuer that is not trusted with any. */
   chainKey(root: AatRoot): KeyObject | undefined | Promise<KeyObject | undefined>
+  /** @see GrantsOptions.countsPast */
+  countsPast?(): boolean
   /** Digest of the policies in force now; attestations name it. */
   policySet(): string
   readonly clock: Clock

@@ -92,7 +92,7 @@ end
 return living`
 
 /**
- * KEYS one a charge; ARGV four a charge: 'count', limit, by, ttl ms; or 'rate', n, µs, ms.
+ * KEYS one a charge; ARGV four a charge: 'count', limit, by, ttl ms; or 'rate', n, µs, ms; or 'past', what it counts as JSON, '', ttl ms.
  * A rate is the list of its last n calls, newest first, in µs of this server: replicas need not agree on the time.
  */
 export const SPEND = `
@@ -100,7 +100,11 @@ local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 for i, key in ipairs(KEYS) do
   local kind, limit, by = ARGV[4 * i - 3], tonumber(ARGV[4 * i - 2]), tonumber(ARGV[4 * i - 1])
-  if kind == 'rate' then
+  if kind == 'past' then
+    for field, seen in pairs(cjson.decode(ARGV[4 * i - 2]).seen) do
+      if tonumber(redis.call('HGET', key, field) or '0') > seen then return i - 1 end
+    end
+  elseif kind == 'rate' then
     local nth = redis.call('LINDEX', key, limit - 1)
     if nth and now - nth < by then return i - 1 end
   elseif tonumber(redis.call('GET', key) or '0') + math.max(by, 1) > limit then
@@ -109,7 +113,14 @@ for i, key in ipairs(KEYS) do
 end
 for i, key in ipairs(KEYS) do
   local limit, by, ttl = ARGV[4 * i - 2], tonumber(ARGV[4 * i - 1]), tonumber(ARGV[4 * i])
-  if ARGV[4 * i - 3] == 'rate' then
+  if ARGV[4 * i - 3] == 'past' then
+    local call = cjson.decode(limit)
+    for _, field in ipairs(call.plain) do redis.call('HINCRBY', key, field, 1) end
+    for _, field in ipairs(call.kinds) do
+      if redis.call('HINCRBY', key, field, 1) == 1 then redis.call('HINCRBY', key, 'd', 1) end
+    end
+    if redis.call('PTTL', key) < ttl then redis.call('PEXPIRE', key, ttl) end
+  elseif ARGV[4 * i - 3] == 'rate' then
     redis.call('LPUSH', key, string.format('%.0f', now))
     redis.call('LTRIM', key, 0, limit - 1)
     redis.call('PEXPIRE', key, ttl)

@@ -107,6 +107,7 @@ export function openRedisStore(o: {
       if (charge.kind === 'rate') return charge.n - (await run<number>(RECENT, [key], charge.perS * 1_000_000))
       return Math.max(0, charge.limit - Number((await bounded(redis.get(key))) ?? 0))
     },
+    past: async (tenant, name) => numbersOf(await bounded(redis.hgetall(keys.count(tenant, name)))),
     async once(tenant, name, untilMs) {
       const lifeMs = Math.max(1, Math.ceil(untilMs - clock.nowMs()))
       return (await bounded(redis.set(keys.seen(tenant, name), '1', 'PX', lifeMs, 'NX'))) === 'OK'
@@ -154,9 +155,17 @@ function createKeys(prefix: string) {
 }
 
 function wordsOf(charge: Charge, lifeMs: (untilS: number) => number): readonly (string | number)[] {
+  if (charge.kind === 'past') {
+    const { plain, kinds, seen, untilS } = charge
+    return ['past', JSON.stringify({ plain, kinds, seen }), '', lifeMs(untilS)]
+  }
   return charge.kind === 'count'
     ? ['count', charge.limit, charge.by, lifeMs(charge.untilS)]
     : ['rate', charge.n, charge.perS * 1_000_000, Math.ceil(charge.perS * 1000)]
+}
+
+function numbersOf(hash: Readonly<Record<string, string>>): Readonly<Record<string, number>> {
+  return Object.fromEntries(Object.entries(hash).map(([field, count]) => [field, Number(count)]))
 }
 
 function standingOf(found: readonly [string, ...NonNullable<State>] | null): Standing | undefined {

@@ -3,12 +3,14 @@
  * caller's is.
  */
 import type { DatabaseSync } from 'node:sqlite'
-import type { Charge, CountCharge, RateCharge } from './store.ts'
+import type { Past } from '../protocol/decision.ts'
+import type { Charge, CountCharge, PastCharge, RateCharge } from './store.ts'
 
 export interface Tally {
   spend(tenant: string, charges: readonly Charge[]): number
   add(tenant: string, charges: readonly CountCharge[]): void
-  left(tenant: string, charge: Charge): number
+  left(tenant: string, charge: CountCharge | RateCharge): number
+  past(tenant: string, name: string): Past
 }
 
 export function createTally(database: DatabaseSync, nowMs: () => number): Tally {
@@ -22,17 +24,31 @@ export function createTally(database: DatabaseSync, nowMs: () => number): Tally 
   )
   const recent = database.prepare('SELECT count(*) AS n FROM calls WHERE tenant = ? AND name = ? AND at_ms > ?')
 
+  const under = database.prepare('SELECT name, used FROM counts WHERE tenant = ? AND name > ? AND name < ?')
+
   const usedOf = (tenant: string, name: string) => (used.get(tenant, name) as { used: number } | undefined)?.used ?? 0
   /** The slot that the next call takes still holds the n-th call before it. */
   const isSlotFree = (tenant: string, { name, n, perS }: RateCharge) => {
     const nth = call.get(tenant, name, usedOf(tenant, name) % n) as { at_ms: number } | undefined
     return nth === undefined || nowMs() - nth.at_ms >= perS * 1000
   }
-  const fits = (tenant: string, charge: Charge) =>
-    charge.kind === 'rate'
+  const isStillSo = (tenant: string, { name, seen }: PastCharge) =>
+    Object.entries(seen).every(([field, count]) => usedOf(tenant, `${name}/${field}`) <= count)
+  const remember = (tenant: string, { name, plain, kinds, untilS }: PastCharge) => {
+    for (const field of kinds) if (usedOf(tenant, `${name}/${field}`) === 0) count.run(tenant, `${name}/d`, 1, untilS)
+    for (const field of [...plain, ...kinds]) count.run(tenant, `${name}/${field}`, 1, untilS)
+  }
+  const fits = (tenant: string, charge: Charge) => {
+    if (charge.kind === 'past') return isStillSo(tenant, charge)
+    return charge.kind === 'rate'
       ? isSlotFree(tenant, charge)
       : usedOf(tenant, charge.name) + Math.max(charge.by, 1) <= charge.limit
+  }
   const charge = (tenant: string, charge: Charge) => {
+    if (charge.kind === 'past') {
+      remember(tenant, charge)
+      return
+    }
     if (charge.kind === 'count') {
       if (charge.by > 0) count.run(tenant, charge.name, charge.by, charge.untilS)
       return
@@ -43,6 +59,10 @@ export function createTally(database: DatabaseSync, nowMs: () => number): Tally 
     count.run(tenant, name, 1, until)
   }
   return {
+    past(tenant, name) {
+      const rows = under.all(tenant, `${name}/`, `${name}0`) // the character after the slash
+      return Object.fromEntries(rows.map((row) => [String(row.name).slice(name.length + 1), Number(row.used)]))
+    },
     spend(tenant, charges) {
       const misfit = charges.findIndex((each) => !fits(tenant, each))
       if (misfit === -1) for (const each of charges) charge(tenant, each)

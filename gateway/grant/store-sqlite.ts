@@ -61,6 +61,7 @@ export function openSqliteStore(o: { readonly path: string; readonly clock: Cloc
     spend: (tenant, charges) => (charges.length === 0 ? -1 : change(() => tally.spend(tenant, charges))),
     add: (tenant, charges) => change(() => tally.add(tenant, charges)),
     left: (tenant, charge) => attempt(() => tally.left(tenant, charge)),
+    past: (tenant, name) => attempt(() => tally.past(tenant, name)),
     once: (tenant, name, untilMs) =>
       change(() => {
         statements.forgetSeen.run(nowMs())

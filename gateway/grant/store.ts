@@ -3,6 +3,7 @@
  * tasks still live. Variants: `store-sqlite.ts` (one process) and `store-redis.ts` (replicas). `test/conformance/store.ts`
  * runs on both.
  */
+import type { Past } from '../protocol/decision.ts'
 import { GatewayError } from '../protocol/problem.ts'
 
 /** A variant that can answer at once does, so that a request on an embedded gateway waits for no promise. */
@@ -113,7 +114,21 @@ export interface RateCharge {
   readonly untilS: number
 }
 
-export type Charge = CountCharge | RateCharge
+/**
+ * One call of a task, counted in the fields of `protocol/past.ts`. It fits while no field of `seen` counts more than it says: then
+ * nothing has happened that the decision does not know of.
+ */
+export interface PastCharge {
+  readonly name: string
+  readonly kind: 'past'
+  readonly plain: readonly string[]
+  /** Each counts in `d` too when it is new. */
+  readonly kinds: readonly string[]
+  readonly seen: Past
+  readonly untilS: number
+}
+
+export type Charge = CountCharge | RateCharge | PastCharge
 
 /** Seconds that the dead are remembered, so that a bearer is told that a grant expired or ended, not that it is unknown. */
 export const REMEMBER_S = 3600
@@ -152,7 +167,9 @@ export interface GrantStore extends OrderShelf {
   /** Charge what has happened already, fit or not. `by: 0` keeps the count until `untilS`. */
   add(tenant: string, charges: readonly CountCharge[]): Eventual<void>
   /** What would still fit now, never negative. */
-  left(tenant: string, charge: Charge): Eventual<number>
+  left(tenant: string, charge: CountCharge | RateCharge): Eventual<number>
+  /** What a `PastCharge` of this name has counted so far. */
+  past(tenant: string, name: string): Eventual<Past>
   /** @returns true the first time that this name is given before `untilMs` (epoch ms): what a replay cache asks. */
   once(tenant: string, name: string, untilMs: number): Eventual<boolean>
   /** A sign of life. Nothing happens unless the task promised heartbeats and lives. */

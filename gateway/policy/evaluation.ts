@@ -4,7 +4,16 @@
  */
 
 import { ROOT_HUMAN } from '../protocol/approval.ts'
-import { type Ask, type Decision, type Needs, NO_NEEDS, type Obligations, type Past } from '../protocol/decision.ts'
+import type { Circumstances } from '../protocol/constraint.ts'
+import {
+  type Ask,
+  type Decision,
+  type Facts,
+  type Needs,
+  NO_NEEDS,
+  type Obligations,
+  type Past,
+} from '../protocol/decision.ts'
 import type { Approval } from '../protocol/grant.ts'
 import type { Proposal } from '../protocol/instruction.ts'
 import { countOf } from '../protocol/past.ts'
@@ -26,6 +35,8 @@ export interface Policy {
   readonly countsPast: boolean
   /** What has to be known of a call of the operation before it can be decided. */
   needs(operation: Operation): Needs
+  /** The same with what policies on the operation want to know besides; as it is where that is nothing. */
+  informed(ask: Ask, from: Facts): Ask | Promise<Ask>
   evaluate(ask: Ask): Decision
   evaluateInstruction(proposal: Proposal): Decision
 }
@@ -77,6 +88,10 @@ export function createPolicy(parts: PolicyParts): Policy {
     digest,
     countsPast: bundle.countsPast,
     needs: (operation) => bundle.sliceFor(operation).needs,
+    informed(ask, from) {
+      const { needs } = bundle.sliceFor(ask.endpoint.operation)
+      return needs.left || needs.past ? inform({ ...ask, regionsOf }, needs, from) : ask
+    },
     evaluate(asking) {
       const ask = { ...asking, regionsOf }
       const { grant, endpoint } = ask
@@ -94,6 +109,16 @@ export function createPolicy(parts: PolicyParts): Policy {
     evaluateInstruction: (proposal) =>
       'ttlS' in proposal ? decideIssuing(bundle, engine, proposal) : allowLess(digest),
   }
+}
+
+async function inform(ask: Ask & Circumstances, needs: Needs, from: Facts): Promise<Ask> {
+  const { grant } = ask
+  const reached = needs.left ? reach(grant, ask) : undefined
+  const [past, left] = await Promise.all([
+    needs.past ? from.past(grant) : undefined,
+    reached?.isWithin === true ? from.left(grant, reached.levels) : undefined,
+  ])
+  return { ...ask, past, left }
 }
 
 /** Whom the constraint `approval` of a grant asks: the human behind it, and with `quorum` somebody of that group besides. */

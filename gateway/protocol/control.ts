@@ -29,6 +29,8 @@ export interface OpenTaskBody extends GrantBody {
   readonly agent?: string
   /** Declared intent in plain words, 1 to 500 characters. */
   readonly purpose: string
+  /** Operations that it foresees, patterns such as `github:issues.*` included; policy looks at it. Default: it does not say. */
+  readonly plan?: readonly string[]
   /** The opener promises heartbeats; the task ends when none arrives for 2 × `heartbeat_s`. Default false. */
   readonly heartbeat?: boolean
   /** Fetch the credentials of the services that the grant names at once, in the background. Default false. */
@@ -38,6 +40,8 @@ export interface OpenTaskBody extends GrantBody {
 /** `POST /tasks/:id/intent`. What is left out stays as it is. */
 export interface IntentBody extends GrantBody {
   readonly purpose: string
+  /** As for opening; a holder stays within what was foreseen. */
+  readonly plan?: readonly string[]
 }
 
 /** `POST /tasks/:id/renew`, on the unix socket only. */

@@ -52,6 +52,8 @@ export type Instruction =
       /** Registered agent id. */
       readonly agent: string
       readonly purpose: string
+      /** Patterns of the operations that it foresees. Default: it says nothing of that. */
+      readonly plan?: readonly string[]
       readonly request: GrantRequest
       /** The opener promises heartbeats; without them the task is ended. Default false. */
       readonly heartbeat?: boolean
@@ -76,6 +78,8 @@ export type Instruction =
       readonly attestation?: string
       /** Declared intent, for a root grant. */
       readonly purpose?: string
+      /** As for `task.open`. */
+      readonly plan?: readonly string[]
       readonly request: GrantRequest
     })
   | (Local & {
@@ -109,6 +113,8 @@ export type Instruction =
       readonly by: Mandate
       readonly task: string
       readonly purpose: string
+      /** By the human: what is foreseen from now on. By a holder: within what was; absent, the same. */
+      readonly plan?: readonly string[]
       /** Absent members: as the root grant has them. */
       readonly request: GrantRequest
     })

@@ -32,7 +32,7 @@ const JUDGED: Purpose = {
   refuse: (what) =>
     new GatewayError(
       'constraint_unmet',
-      `The grant limits what the body of this call may say, and the body cannot be judged: ${what}. Send plain JSON.`,
+      `Grant or policy look into the body of this call, and it cannot be judged: ${what}. Send plain JSON.`,
     ),
 }
 
@@ -65,7 +65,7 @@ const APPROVED: Purpose = {
   refuse: (what) =>
     new GatewayError(
       'content_too_large',
-      `This call has to be approved with all that it says, and its body cannot be held until then: ${what}. Send less at once.`,
+      `This call is decided with all that it says, and its body cannot be held until then: ${what}. Send less at once.`,
     ),
 }
 

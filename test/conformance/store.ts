@@ -471,7 +471,7 @@ export function describeStore(name: string, start: () => Promise<StoreUnderTest>
           for (const { i, by } of (await Promise.all(spends.map(spendAt))).flat()) used[i] = (used[i] as number) + by
           for (const [i, { limit }] of tree.entries()) {
             expect(used[i]).toBeLessThanOrEqual(limit)
-            expect(await store.left('acme', tree[i] as Charge)).toBe(limit - (used[i] as number))
+            expect(await store.left('acme', tree[i] as CountCharge)).toBe(limit - (used[i] as number))
           }
         }),
         { numRuns: 40 },

@@ -79,7 +79,7 @@ export function spendingOf(grant: Grant, o: { operation?: string; singleUse?: bo
   const hasBudget = chain.some(({ authority }) => constraintsOf(authority) !== undefined)
   return {
     grant,
-    endpoint: { operation: { name: o.operation ?? 'github:issues.read' } },
+    endpoint: { operation: { name: o.operation ?? 'github:issues.read', access: 'read', sensitivity: 'internal' } },
     decision: {
       levels: hasBudget
         ? chain.map(({ id, authority }) => ({ grant: id, entry: 0, constraints: constraintsOf(authority) }))

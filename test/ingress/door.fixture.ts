@@ -12,6 +12,7 @@ import { openProxyDoor, type ProxyDoor, type ProxyDoorParts } from '../../gatewa
 import { writeRefusal } from '../../gateway/ingress/refusal.ts'
 import type { Lease } from '../../gateway/lease/lease.ts'
 import { type Clock, systemClock } from '../../gateway/protocol/clock.ts'
+import { NO_NEEDS } from '../../gateway/protocol/decision.ts'
 import type { Grant } from '../../gateway/protocol/grant.ts'
 import type { Inbound, Outbound, Outcome, Reply } from '../../gateway/protocol/message.ts'
 import { GatewayError } from '../../gateway/protocol/problem.ts'
@@ -155,9 +156,13 @@ function rooms({ calls, refused, upstream, state, clock }: Backing): RequestRoom
       seat: () => ({ [Symbol.dispose]() {} }),
       debit: () => undefined,
       settle() {},
+      past: () => undefined,
+      left: () => ({}),
     },
     policy: {
       digest: 'sha256:00',
+      needs: () => NO_NEEDS,
+      informed: (ask) => ask,
       again: async () => {},
       evaluate({ endpoint }) {
         const isDenied = endpoint.path.startsWith('/denied')
