@@ -1,0 +1,96 @@
+/**
+ * What the identity provider knows ends access here: a security event token, pushed or fetched, ends the grants of its subject at once,
+ * keeps new ones from being made where that is asked, and counts once. Requirements 87, 104, 111.
+ */
+import { join } from 'node:path'
+import { afterEach, beforeEach, expect, it } from 'vitest'
+import { readWritten } from '../../gateway/audit/follow.ts'
+import { startGateway, type TestGateway } from '../rig/gateway.ts'
+import { makeTransmitter, push, RISC, startPolled, type Transmitter } from './transmitter.fixture.ts'
+
+let transmitter: Transmitter
+let gateway: TestGateway
+let control: string
+
+async function start(row = '') {
+  gateway = await startGateway(`services: [github]\nsignals: { receive: [${transmitter.row(row)}] }`)
+  control = `http://127.0.0.1:${new URL((await gateway.control.status()).control).port}`
+}
+
+beforeEach(async () => {
+  transmitter = await makeTransmitter()
+})
+
+afterEach(async () => {
+  await gateway.stop()
+  await transmitter.stop()
+})
+
+async function entries(kind: string) {
+  const found: { kind: string; facts: Record<string, unknown> }[] = []
+  for await (const { entries: lines } of readWritten(join(gateway.settings.dataDir, 'audit'), 0))
+    for (const line of lines) found.push(JSON.parse(line.toString('utf8')))
+  return found.filter((entry) => entry.kind === kind).map(({ facts }) => facts)
+}
+
+it('ends the grants of a human whose session the identity provider revoked, and says so in the log', async () => {
+  await start()
+  const { task } = await gateway.openTask('github:issues.read')
+  expect(await push(control, await transmitter.token({ jti: 'a' }))).toEqual({ status: 202, err: undefined })
+  await expect(gateway.control.heartbeat(task)).rejects.toMatchObject({ code: 'task_unknown' })
+  const [received] = await entries('signal.received')
+  expect(received).toMatchObject({ jti: 'a', events: ['session-revoked'], action: 'end', about: 'human', grants: 1 })
+  expect(await entries('revocation.ordered')).toMatchObject([{ order: received?.order, by: 'signal', target: 'human' }])
+})
+
+it('counts a token once: sent again it is taken, and ends nothing', async () => {
+  await start()
+  const token = await transmitter.token()
+  expect((await push(control, token)).status).toBe(202)
+  const { task } = await gateway.openTask('github:issues.read')
+  expect((await push(control, token)).status).toBe(202)
+  await gateway.control.heartbeat(task)
+  expect(await entries('signal.received')).toHaveLength(1)
+})
+
+it('lets nobody in whose account was disabled, until it is enabled again where settings say that', async () => {
+  await start('actions: { account-enabled: lift }')
+  expect(
+    (
+      await push(
+        control,
+        await transmitter.token({ events: { [`${RISC}/account-disabled`]: { reason: 'hijacking' } } }),
+      )
+    ).status,
+  ).toBe(202)
+  await expect(gateway.openTask('github:issues.read')).rejects.toMatchObject({ code: 'access_blocked' })
+  expect((await push(control, await transmitter.token({ events: { [`${RISC}/account-enabled`]: {} } }))).status).toBe(
+    202,
+  )
+  await gateway.openTask('github:issues.read')
+})
+
+it('fetches tokens from whoever keeps them, acknowledges what took effect, and says why not of the rest', async () => {
+  const good = await transmitter.token({ jti: 'good' })
+  const bad = await transmitter.token({ jti: 'bad', aud: 'somebody-else' })
+  const polled = await startPolled()
+  await start(`addresses: [127.0.0.0/8], poll: { url: "${polled.url}", every_s: 1 }`)
+  try {
+    const { task } = await gateway.openTask('github:issues.read')
+    polled.hold.set('good', good).set('bad', bad)
+    await expect.poll(() => polled.hold.size, { timeout: 5000 }).toBe(0)
+    await expect(gateway.control.heartbeat(task)).rejects.toMatchObject({ code: 'task_unknown' })
+    expect(polled.questions.find(({ ack }) => ack.length > 0)).toMatchObject({
+      ack: ['good'],
+      setErrs: { bad: { err: 'invalid_audience' } },
+    })
+  } finally {
+    await polled.stop()
+  }
+})
+
+it('answers 503 while the token could not take effect, so that it comes again', async () => {
+  await start('per_minute: 1')
+  expect((await push(control, await transmitter.token())).status).toBe(202)
+  expect((await push(control, await transmitter.token())).status).toBe(503)
+})
