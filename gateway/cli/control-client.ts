@@ -19,8 +19,6 @@ import type {
   TaskView,
 } from '../protocol/control.ts'
 import type { AccessRequestView } from '../protocol/control-access.ts'
-import type { Wanted } from '../protocol/access.ts'
-import type { AccessRequestView } from '../protocol/control-access.ts'
 import type { ApprovalJson } from '../protocol/control-approvals.ts'
 import type { BegunView, ConnectBody, ConnectionView, ProgressView, SecretsView } from '../protocol/control-connect.ts'
 import type { PendingRevocationView, RevokeLeasesBody, WarmBody, WarmedView } from '../protocol/control-leases.ts'
@@ -124,14 +122,6 @@ export interface ControlClient {
   editAccess(id: string, wanted: Wanted): Promise<AccessRequestView>
   /** @throws {GatewayError} `approver_refused`, `approval_closed`, `policy_denied`, … */
   decideAccess(id: string, verdict: 'grant' | 'deny'): Promise<AccessRequestView>
-  /** Of agents, for more access; those that the owner of the socket may decide on. */
-  accessRequests(): Promise<readonly AccessRequestView[]>
-  /** @throws {GatewayError} `approval_unknown` */
-  accessRequest(id: string): Promise<AccessRequestView>
-  /** @throws {GatewayError} `approver_refused`, `approval_closed`, `invalid_scope`, … */
-  editAccess(id: string, wanted: Wanted): Promise<AccessRequestView>
-  /** @throws {GatewayError} `approver_refused`, `approval_closed`, `policy_denied`, … */
-  decideAccess(id: string, verdict: 'grant' | 'deny'): Promise<AccessRequestView>
   /** Public keys that verify signed grants (RFC 7517). */
   jwks(): Promise<object>
   breakGlass(): Promise<BreakGlassStatus>
@@ -196,13 +186,6 @@ export function controlClient(socketPath: string): ControlClient {
     decideApproval: async (id, verdict) =>
       (await call('POST', `/approvals/${part(id)}/decide`, { verdict })) as ApprovalJson,
     accessRequests: async () => ((await call('GET', '/access-requests')) as { requests: AccessRequestView[] }).requests,
-    accessRequest: async (id) => (await call('GET', `/access-requests/${part(id)}`)) as AccessRequestView,
-    editAccess: async (id, wanted) =>
-      (await call('POST', `/access-requests/${part(id)}/edit`, wanted)) as AccessRequestView,
-    decideAccess: async (id, verdict) =>
-      (await call('POST', `/access-requests/${part(id)}/decision`, { verdict })) as AccessRequestView,
-    accessRequests: async () =>
-      ((await call('GET', '/access-requests')) as { requests: AccessRequestView[] }).requests,
     accessRequest: async (id) => (await call('GET', `/access-requests/${part(id)}`)) as AccessRequestView,
     editAccess: async (id, wanted) =>
       (await call('POST', `/access-requests/${part(id)}/edit`, wanted)) as AccessRequestView,
