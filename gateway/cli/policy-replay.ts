@@ -4,7 +4,7 @@ import { Command } from 'commander'
 import type { Group, Summary } from '../policy/replay.ts'
 import { type LogOptions, onLog, recordedIn } from './policy-log.ts'
 import { counted, load, onSources, sourcesOf } from './policy-sources.ts'
-import { type SpanOptions, spanOf } from './with-index.ts'
+import { overTime, type SpanOptions, spanOf } from './with-index.ts'
 
 interface ReplayOptions extends LogOptions, SpanOptions {
   readonly json?: boolean
@@ -15,9 +15,7 @@ export function policyReplayCommand(): Command {
   const command = new Command('replay')
     .description('every recorded decision that other policies would change, grouped; a gateway need not run')
     .argument('<bundle...>', 'policy files or directories to try')
-  return onLog(onSources(command, false))
-    .option('--since <time>', 'not before: 2026-11-22T10:00Z, or how long ago: 30m, 2h, 7d')
-    .option('--until <time>', 'before that time')
+  return overTime(onLog(onSources(command, false)))
     .option('--unchanged', 'exit code 1 if a decision would change or cannot be told')
     .option('--json', 'as JSON')
     .action(async (bundle: string[], options: ReplayOptions) => {

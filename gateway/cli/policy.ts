@@ -5,13 +5,15 @@ import { policyExplainCommand } from './policy-explain.ts'
 import { policyReloadCommand, policyStatusCommand } from './policy-live.ts'
 import { policyReplayCommand } from './policy-replay.ts'
 import { policyKeygenCommand, policySignCommand } from './policy-sign.ts'
+import { policySuggestCommand } from './policy-suggest.ts'
 import { policyTestCommand } from './policy-test.ts'
 
 export function policyCommand(): Command {
   const command = new Command('policy').description('work with policy as code')
-  const asking = [policyCheckCommand(), policyTestCommand(), policyExplainCommand(), policyReplayCommand()]
+  const asking = [policyCheckCommand(), policyTestCommand(), policyExplainCommand()]
+  const logged = [policyReplayCommand(), policySuggestCommand()]
   const running = [policyStatusCommand(), policyReloadCommand()]
   const signing = [policySignCommand(), policyKeygenCommand()]
-  for (const sub of [...asking, ...signing, ...running]) command.addCommand(sub)
+  for (const sub of [...asking, ...logged, ...signing, ...running]) command.addCommand(sub)
   return command
 }

@@ -92,8 +92,12 @@ function effectBefore({ effect, obligations }: Recorded): Effect | undefined {
 export function sceneOfRecorded(subject: Subject, recorded: Recorded): { scene: Scene; facts: Facts } {
   const { kind, asked, maxDepth, facts } = recorded
   if (kind !== 'call') return { scene: { kind, scope: asked, maxDepth }, facts }
-  const scene = sceneOfOperation(subject, asked[0] ?? '')
-  return { scene, facts: new Map([...facts, ...placeFacts(subject.catalogue, recorded)]) }
+  return { scene: sceneOfOperation(subject, asked[0] ?? ''), facts: factsOfRecorded(subject.catalogue, recorded) }
+}
+
+/** Of a call, with what its path holds. */
+export function factsOfRecorded(catalogue: Catalogue, recorded: Recorded): Facts {
+  return new Map([...recorded.facts, ...placeFacts(catalogue, recorded)])
 }
 
 /** What the path holds is known where the path alone still leads to the same operation. */

@@ -2,7 +2,7 @@
  * What agents were granted against what they used, and a policy that takes the difference away. The policy is a `forbid` with
  * exceptions: added to the policies in force it can only take away, whatever they say, and their obligations stay.
  */
-import { hash } from 'node:crypto'
+import { NAMEABLE, quoted, slugOf } from '../policy/cedar-text.ts'
 import { isOperationPattern } from '../protocol/authority.ts'
 import type { Authority } from '../protocol/grant.ts'
 import type { Database } from './database.ts'
@@ -141,9 +141,6 @@ function usedOperation(operation: string, group: readonly UsedRow[]): UsedOperat
   }
 }
 
-/** Printable ASCII: of anything else Cedar warns, and a policy with a warning is not loaded. */
-const NAMEABLE = /^[ -~]+$/
-
 /**
  * Forbids the agent everything but these operations at these hosts. Texts come from entries: they are quoted so that they cannot
  * be anything but texts.
@@ -171,24 +168,4 @@ export function narrowedPolicy(
     '};',
     '',
   ].join('\n')
-}
-
-/** A Cedar string literal. */
-function quoted(text: string): string {
-  const escaped = text
-    .toWellFormed()
-    .replace(/[^ !#-[\]-~]/gu, (character) => `\\u{${character.codePointAt(0)?.toString(16)}}`)
-  return `"${escaped}"`
-}
-
-/** Unique, whatever is left out of the id. */
-function slugOf(agent: string): string {
-  const words =
-    agent
-      .toLowerCase()
-      .replace(/^[a-z]+:\/\//, '')
-      .match(/[a-z0-9]+/g) ?? []
-  return [words.join('-').slice(0, 50), hash('sha256', agent, 'hex').slice(0, 6)]
-    .filter((part) => part !== '')
-    .join('-')
 }
