@@ -88,7 +88,7 @@ export function fingerprintOf(key: KeyObject, { grant: asking, identity, operati
     ...{ tenant, operation, what },
     human: [human.iss, human.sub],
     agent: agent.id,
-    task: [task.id, task.purpose.toWellFormed()],
+    task: [task.id, JSON.stringify(task.purpose)], // lone surrogates have no canonical form, and are told apart
     authority: holdingOf(grant),
     lineage: grant.lineage.map(({ type, id }) => [type, id]),
     terms: { ...terms, from: terms.from.toSorted(), fields: terms.fields.toSorted(), reuseS: terms.reuseS ?? null },
