@@ -4,6 +4,7 @@
  */
 import type { Audit } from './audit/audit.ts'
 import { recordPolicy } from './house-audit.ts'
+import { Candidate, observed } from './house-policy-shadow.ts'
 import { type Bundle, loadBundle } from './policy/bundle.ts'
 import type { Catalogue } from './policy/catalogue.ts'
 import { createPolicy } from './policy/evaluation.ts'
@@ -27,6 +28,9 @@ interface Parts {
 
 export class InForce {
   readonly live: LivePolicy
+  /** What the flows ask: the same, and every answer goes past the candidate. */
+  readonly observed: LivePolicy
+  readonly candidate: Candidate
   readonly #parts: Parts
   readonly #tenant: string
   #rules: SecretRules | undefined
@@ -43,10 +47,10 @@ export class InForce {
   private constructor({ tenant, regions }: Settings, parts: Parts, first: Bundle, rules: SecretRules | undefined) {
     const { agents, clock } = parts
     const regionsOf = createRegions(regions)
-    this.live = createLivePolicy(first, {
-      make: (bundle) => createPolicy({ bundle, tenant, regionsOf }),
-      ...{ agents, nowMs: () => clock.nowMs() },
-    })
+    const make = (bundle: Bundle) => createPolicy({ bundle, tenant, regionsOf })
+    this.live = createLivePolicy(first, { make, agents, nowMs: () => clock.nowMs() })
+    this.candidate = new Candidate({ ...parts, tenant, make })
+    this.observed = observed(this.live, this.candidate)
     this.#parts = parts
     this.#tenant = tenant
     this.#rules = rules

@@ -20,6 +20,8 @@ import type { SecretRules } from './upstream/secret-rules.ts'
 
 export interface HousePolicy {
   readonly live: LivePolicy
+  /** What the flows ask: the same, and every answer goes past the candidate of `policy.shadow`. */
+  readonly observed: LivePolicy
   /** Registered agents by id, the default one first. One object for the life of the gateway; its contents change. */
   readonly agents: ReadonlyMap<string, Agent>
   /** Of the policies in force. */
@@ -97,6 +99,10 @@ class Policies implements HousePolicy {
     return this.#force.live
   }
 
+  get observed(): LivePolicy {
+    return this.#force.observed
+  }
+
   get agents(): ReadonlyMap<string, Agent> {
     return this.#registry.agents
   }
@@ -111,17 +117,19 @@ class Policies implements HousePolicy {
 
   get view(): PolicyView {
     const { digest, policies } = this.live.bundle
-    const { sinceS, trouble } = this.#force
+    const { sinceS, trouble, candidate } = this.#force
     return {
       ...{ policy_set: digest, policies: policies.length, loaded_at: sinceS },
       ...(trouble !== undefined && { trouble }),
       ...(this.#stale.length > 0 && { needs_restart: this.#stale }),
       ...(this.#supply && { source: this.#supply.view }),
+      ...(candidate.view && { shadow: candidate.view }),
     }
   }
 
   async begin(audit: Audit): Promise<void> {
     await this.#force.record(audit, this.#supply?.view)
+    await this.#force.candidate.take(this.#current.policy.shadow, audit)
     this.#audit = audit
     if (this.#supply === undefined) return
     await this.#inTurn(() => this.#look(audit, FIRST_LOOK_MS))
@@ -170,6 +178,7 @@ class Policies implements HousePolicy {
     } finally {
       if (bundle !== undefined && this.live.bundle !== bundle) bundle[Symbol.dispose]()
     }
+    await this.#force.candidate.take(next.policy.shadow, audit)
     this.#stale = staleNames(next, this.#current)
     if (isFromFiles) this.#force.settled()
     else await this.#renewTerms(audit, next)

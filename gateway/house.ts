@@ -22,6 +22,7 @@ import { openHouseCredentials } from './house-credentials.ts'
 import { openTelling } from './house-export.ts'
 import { gaugesOf } from './house-metrics.ts'
 import { type HousePolicy, openHousePolicy } from './house-policy.ts'
+import { gaugesOfPolicy } from './house-policy-metrics.ts'
 import { type HouseRecords, openHouseRecords } from './house-records.ts'
 import { connectRedis } from './house-redis.ts'
 import { openRefusals } from './house-refusals.ts'
@@ -173,7 +174,7 @@ export async function buildHouse(settings: Settings, clock: Clock, outlook: Outl
     identities,
     keys,
     policies,
-    policy,
+    policy: policies.observed,
     revocations,
     reading,
     redis,
@@ -215,7 +216,7 @@ type Begun = Pick<House, 'audit' | 'metrics' | 'witnesses' | 'exports' | 'readin
 /** What was loaded is in the log, and who scrapes is told how that is doing. */
 async function begin(settings: Settings, { policies, metrics, reading, ...parts }: Begun) {
   const index = () => reading.records?.state?.lag
-  metrics.add(...gaugesOf({ dir: auditDir(settings), ...parts, index }))
+  metrics.add(...gaugesOf({ dir: auditDir(settings), ...parts, index }), ...gaugesOfPolicy(policies))
   await recordSettings(parts.audit, settings)
   await policies.begin(parts.audit)
 }

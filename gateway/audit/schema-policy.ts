@@ -1,6 +1,6 @@
 /** What entries say about the policies in force, and about the agents that they are for. */
 import { z } from 'zod'
-import { count, epoch, facts, gw, perhapsBehind, tenant, text, texts } from './schema-members.ts'
+import { behind, count, epoch, facts, gw, perhapsBehind, tenant, text, texts } from './schema-members.ts'
 
 const own = { gw, tenant }
 
@@ -42,6 +42,38 @@ export const policyKinds = {
   'policy.ended': {
     written: 'before a bundle stops to decide without another in its place: everything is denied then',
     members: { ...own, facts: facts({ policy_set: text('What ends.'), reason: text('Why.') }) },
+  },
+  'policy.shadow_began': {
+    written: 'before a candidate is evaluated beside the policies in force',
+    members: {
+      ...own,
+      facts: facts({
+        candidate: text('Its digest.'),
+        policies: count('How many.'),
+        files: texts('Where from.'),
+      }),
+    },
+  },
+  'policy.shadow_differed': {
+    written: 'when a candidate would have decided otherwise; once a minute for the same agent, operation and policies',
+    members: {
+      ...own,
+      ...behind,
+      facts: facts({
+        grant: text('Grant of the call or instruction.'),
+        about: text('Operation, or kind of the instruction.'),
+        count: count('How often since the entry before about the same.'),
+        policy_set: text('Digest of the policies in force.'),
+        candidate: text('Digest of the candidate.'),
+        effect: z.enum(['allow', 'deny']).describe('What was decided.'),
+        candidate_effect: z.enum(['allow', 'deny']).describe('What the candidate would have.'),
+        candidate_code: text('Why it would refuse: a code of docs/errors.md.').optional(),
+        candidate_errors: texts('Errors of the policy engine.').optional(),
+        policy_ids: texts('Policies that decided.'),
+        candidate_policy_ids: texts('Policies of the candidate that would have.'),
+        obligations: texts('Obligations in which the two differ.').optional(),
+      }),
+    },
   },
   'admin.agents_reloaded': {
     written: 'before the agents of the settings are others than before',

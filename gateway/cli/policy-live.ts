@@ -1,6 +1,6 @@
 /** `keyless policy status | reload`: the policies in force at a running gateway. */
 import { Command } from 'commander'
-import type { PolicyView, SourceView } from '../protocol/control-policy.ts'
+import type { PolicyView, ShadowView, SourceView } from '../protocol/control-policy.ts'
 import { atGateway, onGateway, timeOf } from './at-gateway.ts'
 import type { WhichGateway } from './find-socket.ts'
 import { printable, printableJson } from './log-words.ts'
@@ -35,12 +35,13 @@ export function policyReloadCommand(): Command {
 
 function inWords(view: PolicyView, isJson: boolean | undefined): string {
   if (isJson) return printableJson(view, 2)
-  const { policies, policy_set, loaded_at, trouble, needs_restart = [], source } = view
+  const { policies, policy_set, loaded_at, trouble, needs_restart = [], source, shadow } = view
   const lines = [
     `${policies} ${policies === 1 ? 'policy decides' : 'policies decide'} since ${timeOf(loaded_at)}`,
     policy_set,
   ]
   if (source !== undefined) lines.push(...sourceLines(source))
+  if (shadow !== undefined) lines.push(shadowLine(shadow))
   if (needs_restart.length > 0)
     lines.push(`changed in the settings, and taken up by a restart alone: ${needs_restart.join(', ')}`)
   if (trouble !== undefined) lines.push(`NOT TAKEN UP: ${trouble}`)
@@ -58,4 +59,10 @@ function sourceLines({ kind, place, looked_at, bundle }: SourceView): string[] {
   const end = not_after === undefined ? 'without end' : `until ${timeOf(not_after)}`
   const at = revision === undefined ? '' : ` at ${revision}`
   return [from, `${name} version ${version}${at}, signed ${timeOf(issued_at)} by ${signed_by.join(', ')}, ${end}`]
+}
+
+function shadowLine({ policy_set, policies, trouble, same, differed, skipped, unknown }: ShadowView): string {
+  if (trouble !== undefined) return `the candidate in shadow could not be loaded: ${trouble}`
+  const compared = `${same + differed} compared, ${differed} different, ${skipped} skipped, ${unknown} not comparable`
+  return `in shadow: ${policies} policies, ${policy_set} (${compared})`
 }

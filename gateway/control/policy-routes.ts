@@ -23,6 +23,15 @@ const view = {
     loaded_at: { type: 'integer', description: 'epoch seconds' },
     trouble: text,
     needs_restart: { type: 'array', items: text },
+    shadow: {
+      type: 'object',
+      required: ['same', 'differed', 'skipped', 'unknown'],
+      properties: {
+        ...{ policy_set: text, policies: { type: 'integer' }, trouble: text },
+        ...{ same: { type: 'integer' }, differed: { type: 'integer' } },
+        ...{ skipped: { type: 'integer' }, unknown: { type: 'integer' } },
+      },
+    },
     source: {
       type: 'object',
       required: ['kind', 'place', 'looked_at'],

@@ -12,8 +12,24 @@ export interface PolicyView {
   readonly trouble?: string
   /** Settings that have changed in the file and that only a restart takes up. */
   readonly needs_restart?: readonly string[]
+  /** Absent: there is no candidate. */
+  readonly shadow?: ShadowView
   /** Absent: the files that settings name decide. */
   readonly source?: SourceView
+}
+
+/** A candidate that is evaluated beside what decides. */
+export interface ShadowView {
+  /** Absent: it could not be loaded. */
+  readonly policy_set?: string
+  readonly policies?: number
+  /** Why it could not. */
+  readonly trouble?: string
+  /** Decisions that were compared since it was loaded, and those that could not be. */
+  readonly same: number
+  readonly differed: number
+  readonly skipped: number
+  readonly unknown: number
 }
 
 export interface SourceView {
