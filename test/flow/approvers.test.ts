@@ -1,4 +1,6 @@
 /** People sign in with their own provider and decide on what agents ask for; whatever else opens a link decides nothing. */
+import { existsSync } from 'node:fs'
+import { chromium } from 'playwright-core'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { basic, codeOf, say } from '../invariant/agent.fixture.ts'
 import { entriesOf, type Site, writeSite } from '../invariant/services.fixture.ts'
@@ -49,6 +51,8 @@ beforeAll(async () => {
       },
       settings: {
         public_url: base,
+        // Alternatives are told to an agent ten times a second at most.
+        agents: ['mail', 'refused'].map((name) => ({ id: name, owner: 'ana', purpose: 'mail' })),
         approvals: {
           hold_s: 0,
           approvers: [
@@ -287,7 +291,8 @@ const requested = (handle: string, wanted: object) =>
 
 describe('an agent that is refused', () => {
   it('is told what it may do instead and how to ask, and nothing of policies', async () => {
-    const { handle } = await gateway.openTask('mail:messages.read mail:messages.list mail:messages.send')
+    const scope = 'mail:messages.read mail:messages.list mail:messages.send'
+    const { handle } = await gateway.control.openTask({ scope, purpose: 'be refused', agent: 'refused' })
     const { refusal, text } = await call(handle as string, 'PUT')
     expect(refusal).toMatchObject({
       code: 'scope_exceeded',
@@ -391,4 +396,52 @@ describe('an agent that is refused', () => {
     expect((await requested(handle as string, { scope: 'nothing:known' })).code).toBe('invalid_scope')
     expect((await tell('', '/access-requests', { scope: 'mail:*', reason: 'x' })).status).toBe(401)
   })
+})
+
+describe('a person in a real browser', () => {
+  const executablePath = '/usr/bin/chromium'
+  let chrome: Awaited<ReturnType<typeof chromium.launch>> | undefined
+  beforeAll(async () => {
+    // CI installs it (.ci/run).
+    if (!existsSync(executablePath) && !process.env.CI) return
+    chrome = await chromium.launch({ executablePath, args: ['--no-sandbox', '--disable-gpu'] })
+  }, 20_000)
+  afterAll(() => chrome?.close())
+
+  it('reads what is there, runs nothing of what the agent wrote, and decides by a button', async ({ skip }) => {
+    if (chrome === undefined) return skip('this machine has no Chromium')
+    const owned = `<script>document.title='owned'</script><img src=x onerror="document.title='owned'">${NASTY}`
+    const { handle, id } = await asked('clear the outbox', owned)
+    const page = await (await chrome.newContext()).newPage()
+    accounts.person = 'bea'
+    await page.goto(`${base}/approve/${id}`)
+    expect(await page.locator('.says').textContent()).toContain("<script>document.title='owned'</script>")
+    expect(await page.title()).toBe('Keyless')
+    expect(await page.locator('script, img, iframe').count()).toBe(0)
+    await page.getByRole('button', { name: 'Approve' }).click()
+    await page.getByText('It is approved').waitFor()
+    await page.goBack()
+    await page.reload()
+    expect(await page.getByRole('button', { name: 'Approve' }).count()).toBe(0)
+    expect((await call(handle, 'POST', undefined, owned)).status).toBe(200)
+    await page.getByRole('button', { name: 'Sign out' }).click()
+    await page.getByText('Signed out').waitFor()
+  }, 20_000)
+
+  it('cannot be made to decide in a frame of another page', async ({ skip }) => {
+    if (chrome === undefined) return skip('this machine has no Chromium')
+    const { handle, id } = await asked()
+    const page = await (await chrome.newContext()).newPage()
+    accounts.person = 'bea'
+    await page.goto(`${base}/approve/${id}`)
+    const proof = (await page.locator('form input[name=proof]').first().getAttribute('value')) ?? ''
+    const evil = `<iframe src="${base}/approve/${id}"></iframe><form method="post" action="${base}/approve/${id}"><input name="proof" value="${proof}"><button name="verdict" value="approve">win</button></form>`
+    await page.route('http://evil.test/', (route) => route.fulfill({ contentType: 'text/html', body: evil }))
+    await page.goto('http://evil.test/')
+    const [framed] = page.frames().filter((frame) => frame !== page.mainFrame())
+    expect(await framed?.locator('button').count()).toBe(0)
+    await page.getByRole('button', { name: 'win' }).click()
+    await page.getByText('Not done').waitFor()
+    expect((await call(handle, 'POST')).code).toBe('approval_required')
+  }, 20_000)
 })
