@@ -14,7 +14,7 @@ import { clientFields, standing } from './authority.ts'
 import { cut, cutList, type Draft, fits, type Limits, roomy, tenths, tight } from './canonical.ts'
 import { traceCause } from './cause.ts'
 import { type Chain, type Letterhead, sealed } from './letterhead.ts'
-import { obliged } from './obliged.ts'
+import { askedFor, obliged } from './obliged.ts'
 
 /** What the record says of the credential that was used. Never its value. */
 export interface LeaseFacts {
@@ -94,9 +94,10 @@ function writeOutcome(paper: Letterhead, result: CallResult, limits: Limits): Dr
   }
 }
 
-function verdict({ decision, approved, refusal }: CallFacts, limits: Limits) {
+function verdict({ inbound, decision, approved, refusal }: CallFacts, limits: Limits) {
   return {
     approval: approved?.id,
+    asked: decision?.obligations.log === 'full' ? askedFor(inbound, decision, limits) : undefined,
     cause: traced(refusal, limits),
     code: refusal?.code,
     detail: refusal && cut(refusal.detail, limits.prose),

@@ -102,6 +102,19 @@ export const client = z
 export const decision = whole(
   z.strictObject({
     approval: text('Id of the approval that let it through.').optional(),
+    asked: z
+      .strictObject({
+        fields: texts('Names of the header fields that came, lower case, sorted.'),
+        content_type: text('As sent.').optional(),
+        content_length: text('As sent.').optional(),
+        params: z
+          .record(z.string(), z.union([z.string(), z.number(), z.boolean(), z.array(z.string())]))
+          .describe('Parameters that the service file names for policy, as the agent wrote them.')
+          .optional(),
+        protocol: z.enum(['http/1.1', 'h2', 'websocket']),
+      })
+      .describe('More of the request, where a policy asks for it with `@log("full")`. Written by the agent.')
+      .optional(),
     effect: z.enum(['allow', 'deny']),
     code: text('Why it is refused: a code of docs/errors.md.').optional(),
     detail: text('The same in words, as the caller was told.').optional(),

@@ -1,7 +1,7 @@
 /** On whose authority a credential is asked for, and from whom: made for each call that this process cannot serve at once. */
 import type { KeyObject } from 'node:crypto'
 import type { Permit } from '../policy/decision.ts'
-import { isSingleUse } from '../protocol/decision.ts'
+import { DOWNSCOPES, isSingleUse } from '../protocol/decision.ts'
 import type { Grant } from '../protocol/grant.ts'
 import { GatewayError } from '../protocol/problem.ts'
 import type { Service } from '../protocol/service.ts'
@@ -46,6 +46,7 @@ function claimOn(name: string, permit: Permit, { providers, macKey }: Sources): 
   const { service } = endpoint
   const provider = providers.get(name)
   if (provider === undefined) throw unconfigured(service, name)
+  requireNarrow(provider, permit)
   const { ttlS } = decision.obligations
   const role = provider.role?.(endpoint, grant)
   const authority = {
@@ -61,6 +62,21 @@ function claimOn(name: string, permit: Permit, { providers, macKey }: Sources): 
     ttlS,
   }
   return { key: { id: leaseKey(authority, macKey), grant: grant.id }, grant, service, name, provider, ttlS, role }
+}
+
+/**
+ * What policy obliges to (`@downscope`), before anything is taken from a cache: what lies there serves other calls too.
+ * @throws {GatewayError} `credential_too_wide`
+ */
+export function requireNarrow({ name, narrows }: Provider, { endpoint, decision }: Permit): void {
+  const { downscope: least } = decision.obligations
+  if (least === undefined) return
+  if (narrows !== 'none' && DOWNSCOPES.indexOf(narrows) >= DOWNSCOPES.indexOf(least)) return
+  const can = narrows === 'none' ? 'does not narrow it at all' : `narrows it by ${narrows}`
+  throw new GatewayError(
+    'credential_too_wide',
+    `Policy lets ${endpoint.operation.name} use only a credential that is narrowed by ${least}, and the provider ${name} ${can} as it is configured. Ask the operator of this gateway to configure one that does.`,
+  )
 }
 
 function unconfigured(service: Service, name: string): GatewayError {

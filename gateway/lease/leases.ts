@@ -10,7 +10,7 @@ import type { AnswerHead, Inbound, Outbound } from '../protocol/message.ts'
 import { asGatewayError } from '../protocol/problem.ts'
 import { Burns, fateOf } from './burn.ts'
 import { Captives } from './captured.ts'
-import { type Claim, claimsOf, type Sources } from './claim.ts'
+import { type Claim, claimsOf, requireNarrow, type Sources } from './claim.ts'
 import { openCustody } from './custody.ts'
 import { Ended } from './ended.ts'
 import { Endings, type RevocationOrder } from './endings.ts'
@@ -194,9 +194,12 @@ class CachedLeases implements Leases, LeaseEnd {
     return held.hit
   }
 
-  #held({ grant, endpoint, decision }: Permit): Held | undefined {
+  #held(permit: Permit): Held | undefined {
+    const { grant, endpoint, decision } = permit
     const { service } = endpoint
-    const role = this.#rooms.providers.get(service.credential ?? '')?.role?.(endpoint, grant)
+    const provider = this.#rooms.providers.get(service.credential ?? '')
+    if (provider !== undefined) requireNarrow(provider, permit)
+    const role = provider?.role?.(endpoint, grant)
     return this.#near.find(grant, service, decision.obligations.ttlS, role)
   }
 

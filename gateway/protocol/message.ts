@@ -175,6 +175,8 @@ export interface Outbound {
   readonly acceptEncoding?: string | undefined
   /** Present: the answer is itself a credential, and the agent gets something that stands for it. */
   readonly capture?: Capture
+  /** JSON pointers to what policy keeps back of the answer (`upstream/redact.ts`). */
+  readonly redact?: readonly string[] | undefined
   /** Looks at every piece of the body before it leaves. */
   readonly censor?: Censor | undefined
 }

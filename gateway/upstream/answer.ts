@@ -3,15 +3,16 @@
  * came with it, so that a small answer leaves in one write, and is sent at the end of the event loop's turn otherwise.
  */
 import type { BodyHash } from '../protocol/keyed-hash.ts'
-import type { Capture, Reply } from '../protocol/message.ts'
+import type { Reply } from '../protocol/message.ts'
 import type { Meter } from '../protocol/meter.ts'
 import { GatewayError } from '../protocol/problem.ts'
 import { readFields } from './answer-fields.ts'
 import { captureAnswer, MAX_CAPTURED_BYTES, tooLarge } from './capture.ts'
 import { type Decoded, Decoder, isDecodable } from './decode.ts'
-import { type Head, type HeadTerms, readHead, readTrailers } from './head.ts'
+import { type Head, type HeadTerms, isGathered, readHead, readTrailers } from './head.ts'
 import { endWith, Outlet, writeHead } from './outlet.ts'
 import { Overwritten } from './overwritten.ts'
+import { redactAnswer, tooLarge as redactTooLarge } from './redact.ts'
 import { Scrubber } from './scrub.ts'
 
 /** Where the answer comes from, and who wants to know how it went. */
@@ -74,7 +75,7 @@ export class Answer implements Decoded {
 
   /** @throws {GatewayError} `upstream_encoding`, `upstream_broken`. */
   start(status: number, statusText: string, raw: readonly Buffer[]): void {
-    const { searcher, isHead, flushSoon, capture, leaked } = this.#parts
+    const { searcher, isHead, flushSoon, leaked } = this.#parts
     const { texts: fields, found } = readFields(raw, searcher)
     this.overwritten.in('head', found) // before anything can go wrong with it
     if (status === 407)
@@ -94,7 +95,7 @@ export class Answer implements Decoded {
       this.#decoder = new Decoder(head.coding, this)
       if (head.isCodedAgain) this.#outlet = this.#newOutlet(head.coding)
     }
-    if (capture === undefined) flushSoon(this)
+    if (!isGathered(this.#parts)) flushSoon(this)
   }
 
   data(chunk: Buffer): void {
@@ -139,8 +140,8 @@ export class Answer implements Decoded {
     const isLast = this.#decoder === undefined && this.#taken === this.#head?.contentLength
     const bytes = this.overwritten.body === undefined ? chunk : this.overwritten.body.push(chunk, isLast)
     if (bytes.length === 0 || !this.#pass(bytes.length)) return
-    if (this.#parts.capture !== undefined) {
-      if (this.#passed > MAX_CAPTURED_BYTES) this.failed(tooLarge())
+    if (isGathered(this.#parts)) {
+      if (this.#passed > MAX_CAPTURED_BYTES) this.failed(this.#tooLarge())
       else this.#gathered.push(bytes)
       return
     }
@@ -156,8 +157,8 @@ export class Answer implements Decoded {
     if (this.#isOver || this.#head === undefined) return
     const held = this.overwritten.body?.push(EMPTY, true) ?? EMPTY
     if (held.length > 0 && !this.#pass(held.length)) return
-    if (this.#parts.capture !== undefined) {
-      void this.#captured(this.#head, Buffer.concat([...this.#gathered, held]), this.#parts.capture)
+    if (isGathered(this.#parts)) {
+      void this.#sendGathered(this.#head, Buffer.concat([...this.#gathered, held]))
       return
     }
     if (held.length > 0 || this.#trailers.length > 0 || this.#outlet !== undefined) this.flush()
@@ -182,11 +183,19 @@ export class Answer implements Decoded {
     this.#source.delivered()
   }
 
-  /** An answer that is a credential goes out whole, with what stands for the credential, or not at all. */
-  async #captured(head: Head, body: Buffer, capture: Capture): Promise<void> {
+  #tooLarge(): GatewayError {
+    return this.#parts.capture === undefined ? redactTooLarge(MAX_CAPTURED_BYTES) : tooLarge()
+  }
+
+  /** An answer of which something stays here goes out whole, with what stands for that, or not at all. */
+  async #sendGathered(head: Head, gathered: Buffer): Promise<void> {
+    const { capture, redact } = this.#parts
     try {
-      const { headers, body: shown } = await captureAnswer(head, body, capture)
-      if (this.#isOver || !this.#sendWhole({ ...head, headers }, shown.length === 0 ? undefined : shown)) return
+      let shown = { headers: head.headers, body: gathered }
+      if (capture !== undefined) shown = await captureAnswer(head, gathered, capture)
+      if (redact !== undefined) shown = redactAnswer({ ...head, headers: shown.headers }, shown.body, redact)
+      const { headers, body } = shown
+      if (this.#isOver || !this.#sendWhole({ ...head, headers }, body.length === 0 ? undefined : body)) return
       this.#isOver = true
       this.#source.delivered()
     } catch (cause) {

@@ -19,7 +19,7 @@ export interface BodyHashes {
 /** What makes the answer to a request, for the attempt that brings it. */
 export function answering(
   { searchers, flushSoon, hashes }: AnsweringParts,
-  { secrets, method, service, acceptEncoding, capture, meter, grant }: Outbound,
+  { secrets, method, service, acceptEncoding, capture, redact, meter, grant }: Outbound,
   { reply, leaked }: Pick<AnswerParts, 'reply' | 'leaked'>,
 ): (source: Source) => Answer {
   const parts = {
@@ -33,6 +33,7 @@ export function answering(
     passesCookies: service.passesCookies,
     acceptEncoding,
     capture,
+    redact,
     meter,
     flushSoon,
   }

@@ -51,6 +51,13 @@ export interface HeadTerms {
   readonly acceptEncoding?: string | undefined
   /** Present: the answer is a credential; its body is read, not passed on. */
   readonly capture?: Capture | undefined
+  /** Present: something of its body is kept back; it is read whole before any of it is passed on. */
+  readonly redact?: readonly string[] | undefined
+}
+
+/** Whether the body is gathered, and goes out whole or not at all. */
+export function isGathered({ capture, redact }: Pick<HeadTerms, 'capture' | 'redact'>): boolean {
+  return capture !== undefined || redact !== undefined
 }
 
 /** Of an answer with a credential the upstream refused: 401 would start logins at the agent (clients.md §0.2, §8). */
@@ -70,11 +77,11 @@ interface Draft {
 /** @throws {GatewayError} `upstream_encoding` when the body comes in a form in which it could not be searched. */
 export function readHead(source: HeadSource, terms: HeadTerms): Head {
   const { fields: names, hasBody } = source
-  const { searcher, capture, acceptEncoding } = terms
+  const { searcher, acceptEncoding } = terms
   const isRead = mustBeRead(terms)
   if (source.status === 206) requireWhole(terms)
   const coding = isRead && hasBody ? codingOf(names) : undefined
-  const isCodedAgain = coding !== undefined && capture === undefined && isAccepted(acceptEncoding, coding)
+  const isCodedAgain = coding !== undefined && !isGathered(terms) && isAccepted(acceptEncoding, coding)
   const draft: Draft = {
     source,
     terms,
@@ -175,13 +182,13 @@ function mustSearch({ searcher, isSearched }: HeadTerms): boolean {
 }
 
 function mustBeRead(terms: HeadTerms): boolean {
-  return mustSearch(terms) || terms.capture !== undefined
+  return mustSearch(terms) || isGathered(terms)
 }
 
 /** Nobody asked for a part (`Range` does not leave the gateway), and in parts of a credential nothing is found. */
 function requireWhole(terms: HeadTerms): void {
   if (!mustBeRead(terms)) return
-  throw new GatewayError('upstream_encoding', 'The answer is a part, in which a credential could not be found.')
+  throw new GatewayError('upstream_encoding', 'The answer is a part, in which nothing could be found for certain.')
 }
 
 /** The reason phrase, which may echo too. */

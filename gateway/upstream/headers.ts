@@ -53,7 +53,7 @@ const END_TO_END: ReadonlySet<string> = new Set([
  * @throws {GatewayError} `request_malformed`, `method_refused`, `foreign_credential` for a handle or grant left in its head.
  */
 export function cleanse(inbound: Inbound, permitted: Permitted, meter?: Meter, censor?: Censor): Outbound {
-  const { grant, endpoint } = permitted
+  const { grant, endpoint, decision } = permitted
   const { service, scheme, host, port } = endpoint
   const { method, body, content } = inbound
   if (method === 'TRACE' || method === 'TRACK' || method === 'CONNECT') {
@@ -88,6 +88,7 @@ export function cleanse(inbound: Inbound, permitted: Permitted, meter?: Meter, c
     censor: isLooked ? undefined : censor,
     isolation: `${grant.tenant}\n${grant.id}`,
     secrets: [],
+    ...(decision?.obligations.redact && { redact: decision.obligations.redact }),
   }
 }
 
