@@ -181,10 +181,12 @@ export class Emergency implements BreakGlassDoor {
   }
 
   async #tick(): Promise<void> {
-    const { aside, clock, journal } = this.#rooms
+    const { aside, clock, grants, journal } = this.#rooms
     for (const open of this.#open.values()) {
       const { grant } = open
-      if (clock.nowMs() >= grant.expiresAt * 1000) await this.#finish(open, 'expired').catch(() => undefined)
+      const isExpired = clock.nowMs() >= grant.expiresAt * 1000
+      if (isExpired || grants.isRevoked(grant))
+        await this.#finish(open, isExpired ? 'expired' : 'revoked').catch(() => undefined)
       else if (clock.elapsedMs() - open.remindedMs >= REMIND_MS) {
         open.remindedMs = clock.elapsedMs()
         this.#announce(grant, `is open, with ${open.uses} calls so far`)

@@ -50,7 +50,8 @@ export interface BreakGlassParts {
   readonly audit: Pick<Audit, 'beside' | 'record'>
   readonly keys: Pick<Keys, 'store' | 'record'>
   readonly clock: Clock
-  readonly policy: InstructionRooms['policy']
+  readonly policy: InstructionRooms['policy'] & { readonly digest: string; readonly countsPast: boolean }
+  readonly orders: Parameters<typeof createBreakGlassGrants>[0]['orders']
   readonly catalogue: { knows(pattern: string): boolean }
   readonly agents: ReadonlyMap<string, Agent>
   /** Leases that share nothing with other gateways. */
@@ -80,6 +81,9 @@ export async function openHouseBreakGlass(
     ...{ tenant, node: hostname(), store, storeKey: keys.store, agents, limits, clock },
     ...breakGlass,
     knowsOperation: (pattern) => catalogue.knows(pattern),
+    policySet: () => parts.policy.digest,
+    countsPast: () => parts.policy.countsPast,
+    orders: parts.orders,
   })
   const custodyFile = join(journalDir, 'credentials.sqlite')
   const leases = opening.adopt(parts.leasesApart({ custodyFile, record: aside.recordUnder.bind(aside) }), (room) =>
@@ -100,7 +104,7 @@ export async function openHouseBreakGlass(
     },
     warnings,
     gauges: gaugesOf(emergency, journal),
-    watch: (grant, cut) => grants.watch(grant, cut),
+    watch: (grant, cut, service) => grants.watch(grant, cut, service),
     around: (rooms) => around(rooms, { emergency, aside, grants, leases }),
     dispose: () => opened.disposeAsync(),
   }
@@ -128,6 +132,8 @@ function around(rooms: RequestRooms, { emergency, aside, grants, leases }: OwnRo
       seat: (grant, reply) => of(grant).seat(grant, reply),
       debit: (permit) => of(permit.grant).debit(permit),
       settle: (permit, traffic) => of(permit.grant).settle(permit, traffic),
+      past: (grant) => of(grant).past(grant),
+      left: (grant, levels) => of(grant).left(grant, levels),
     },
     approvals: {
       // Who would be asked may be as far away as the rest.

@@ -160,7 +160,8 @@ export async function buildHouse(settings: Settings, clock: Clock, outlook: Outl
   await begin(settings, { ...telling, ...record, reading, policies, leases })
   const signals = await openHouseSignals(settings, { ...telling, opening, store, revocations })
   const { agents } = policies
-  const emergency = { audit, keys, clock, policy, catalogue, agents, leasesApart: credentials.leasesApart }
+  const { leasesApart } = credentials
+  const emergency = { audit, keys, clock, policy, catalogue, agents, leasesApart, orders: grants }
   const breakGlass = opening.adopt(await openHouseBreakGlass(settings, emergency), (room) => room?.dispose())
   record.metrics.add(...(breakGlass?.gauges ?? []))
   const opened = opening.move()
@@ -182,7 +183,12 @@ export async function buildHouse(settings: Settings, clock: Clock, outlook: Outl
     signals,
     upstream,
     ...record,
-    refusals: openRefusals({ catalogue, policy, nowMs: () => clock.nowMs(), askAt: `${settings.publicUrl}/access-requests` }),
+    refusals: openRefusals({
+      catalogue,
+      policy,
+      nowMs: () => clock.nowMs(),
+      askAt: `${settings.publicUrl}/access-requests`,
+    }),
     approvals: approvals.flow,
     approval: approvals.room,
     approvers,
@@ -268,7 +274,6 @@ function buildGrants(settings: Settings, { identities, keys, catalogue, policies
     ...settings.grants,
     limits: settings.limits,
     policySet: () => policies.live.digest,
-    countsPast: () => policies.live.countsPast,
     countsPast: () => policies.live.countsPast,
     ...parts,
   })

@@ -5,19 +5,21 @@
 import { createHmac, createSecretKey, hash, type KeyObject } from 'node:crypto'
 import type { BreakGlassRequest, Custodian } from '../protocol/break-glass.ts'
 import type { Clock } from '../protocol/clock.ts'
+import type { Facts } from '../protocol/decision.ts'
 import type { Agent, Authority, Grant } from '../protocol/grant.ts'
 import type { Inbound } from '../protocol/message.ts'
-import type { Traffic } from '../protocol/meter.ts'
 import type { GatewayError } from '../protocol/problem.ts'
+import type { Service } from '../protocol/service.ts'
 import { excessOf } from './attenuate.ts'
 import { Authenticator } from './authenticate.ts'
 import { refused, type Sealed, sealersOf } from './break-glass-request.ts'
-import { type Budgets, createBudgets, type Spending } from './budget.ts'
+import { type Budgets, createBudgets } from './budget.ts'
 import { watchClock } from './clock-watch.ts'
 import { draftRoot, registered } from './draft.ts'
 import { breakGlassHandle, digestOf } from './handle.ts'
 import { lineageHash, rootLineage } from './lineage.ts'
 import { Liveness } from './liveness.ts'
+import { createFacts } from './past.ts'
 import { invalid } from './presented.ts'
 import { createRecords, firstRecord } from './record.ts'
 import { type SeatLimits, Seats, type Waiter } from './seats.ts'
@@ -45,9 +47,18 @@ export interface BreakGlassOptions {
   knowsOperation(pattern: string): boolean
   readonly limits: SeatLimits
   readonly clock: Clock
+  /** Digest of the policies in force now. */
+  policySet(): string
+  /** Whether they look at earlier calls: then those of the emergency are counted from its first one on. */
+  countsPast(): boolean
+  /** What was ordered to end or closed, as far as this gateway knows (`orders.ts`). */
+  readonly orders: {
+    endOf(grant: Grant): GatewayError | undefined
+    closureOf(service: Pick<Service, 'name' | 'credential'>): GatewayError | undefined
+  }
 }
 
-export interface BreakGlassGrants {
+export interface BreakGlassGrants extends Facts, Budgets {
   /**
    * The grant that would be opened; nothing has happened yet.
    * @throws {GatewayError} `break_glass_refused`, `invalid_scope`, `agent_unknown`, `clock_set_back`, `store_unavailable`
@@ -59,12 +70,12 @@ export interface BreakGlassGrants {
   living(): readonly Grant[]
   /** It ends here at once, and then in the store. @throws {GatewayError} `store_unavailable`: it is over all the same. */
   end(grant: Grant, reason: string): void
+  /** An order ends it. */
+  isRevoked(grant: Grant): boolean
   /** @throws {GatewayError} as `Authenticator.authenticate` */
   authenticate(inbound: Inbound): Eventual<Grant>
-  watch(grant: Grant, cut: (why: GatewayError) => void): () => void
+  watch: Watch['watch']
   seat(grant: Grant, waiter: Waiter): Eventual<Disposable>
-  debit(permit: Spending): ReturnType<Budgets['debit']>
-  settle(permit: Spending, traffic: Traffic): void
 }
 
 export function createBreakGlassGrants(o: BreakGlassOptions): BreakGlassGrants {
@@ -80,10 +91,12 @@ export function createBreakGlassGrants(o: BreakGlassOptions): BreakGlassGrants {
     seal: { verify: () => Promise.reject(invalid('Emergency access is presented as a handle.')) },
     firstSight: () => Promise.reject(invalid('Emergency access is never delegated.')),
   })
-  const watch = new Watch({ store, liveness, clock: steady })
-  const budgets = createBudgets(store)
+  liveness.obey((grant) => o.orders.endOf(grant))
+  const watch = new Watch({ store, liveness, clock: steady, closureOf: (service) => o.orders.closureOf(service) })
   const seats = new Seats(o.limits)
   return {
+    ...createFacts(store),
+    ...createBudgets(store),
     propose(sealed) {
       clockWatch.check()
       const grant = proposed(sealed, o, steady.nowMs())
@@ -108,11 +121,13 @@ export function createBreakGlassGrants(o: BreakGlassOptions): BreakGlassGrants {
       authenticator.end(tenant, grant.task.id, terms)
       at(store.end(tenant, grant.task.id, terms))
     },
-    authenticate: (inbound) => authenticator.authenticate(inbound),
-    watch: (grant, cut) => watch.watch(grant, cut),
+    isRevoked: (grant) => o.orders.endOf(grant) !== undefined,
+    authenticate(inbound) {
+      authenticator.forgetOrdered()
+      return authenticator.authenticate(inbound)
+    },
+    watch: (grant, cut, service) => watch.watch(grant, cut, service),
     seat: (grant, waiter) => seats.take(grant, waiter),
-    debit: (permit) => budgets.debit(permit),
-    settle: (permit, traffic) => budgets.settle(permit, traffic),
   }
 }
 
@@ -135,11 +150,13 @@ function proposed({ sealed, request }: Sealed, o: BreakGlassOptions, nowMs: numb
   if (excess.length > 0) throw tooWide('`break_glass.scope` in the settings', excess)
   const human = { iss: 'break-glass', sub: who }
   const id = grantIdOf(request, o.node)
-  const task = { id: `task_${id}`, purpose: why }
+  const task = { id: `task_${id}`, purpose: why, ...(o.countsPast() && { counted: true as const }) }
+  // What is ordered from now on ends it, and what was ordered before does not: whoever signed knew of that.
+  const issuance = [{ after: Math.floor(nowMs), policySet: o.policySet() }]
   const lineage = rootLineage(human, agent.id, id)
   return {
     ...draftRoot({ tenant: o.tenant, human, agent, task }, terms, nowMs),
-    ...{ id, lineage, lineageHash: lineageHash(lineage) },
+    ...{ id, lineage, lineageHash: lineageHash(lineage), issuance },
     breakGlass: { request: request.id, digest: `sha256:${hash('sha256', sealed.payload, 'base64url')}`, custodians },
   }
 }

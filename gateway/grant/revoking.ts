@@ -3,6 +3,7 @@
  * that it stays ended when the order is forgotten, and what was leased under it goes.
  */
 import type { Grant } from '../protocol/grant.ts'
+import type { GatewayError } from '../protocol/problem.ts'
 import type { Block, RevocationTarget } from '../protocol/revocation.ts'
 import type { Service } from '../protocol/service.ts'
 import { endableGrant } from './living.ts'
@@ -39,6 +40,10 @@ export interface Revocation {
    * came. @throws {GatewayError} `access_blocked`, `grant_revoked`
    */
   requireOpen(grant: Grant, service: Pick<Service, 'name' | 'credential'>): void
+  /** @see Orders.endOf */
+  endOf(grant: Grant): GatewayError | undefined
+  /** @see Orders.closureOf */
+  closureOf(service: Pick<Service, 'name' | 'credential'>): GatewayError | undefined
   /** @param name of a credential in the settings. @throws {GatewayError} `access_blocked` */
   requireOpenCredential(name: string): void
   /**
@@ -46,8 +51,10 @@ export interface Revocation {
    * @throws {GatewayError} `store_unavailable`: others may not know of it yet; `grant_invalid`, `grant_revoked`, `task_unknown`
    */
   revoke(target: RevocationTarget, o: Revoking): Promise<Ended & { readonly untilS?: number | null }>
+  /** @see Orders.blocked. Another replica may just have blocked it. */
+  blocked(target: OrderTarget): Promise<{ readonly id: string }>
   /** @see Orders.lift */
-  lift(target: OrderTarget): Promise<unknown>
+  lift(target: OrderTarget): Promise<void>
   blocks(): readonly Block[]
   /** Before the store is closed. */
   close(): void
@@ -63,6 +70,8 @@ export function createRevocation(room: Ordering, tenant: string): Revocation {
       const why = orders.closureOf(service) ?? orders.endOf(grant)
       if (why !== undefined) throw why
     },
+    endOf: (grant) => orders.endOf(grant),
+    closureOf: (service) => orders.closureOf(service),
     requireOpenCredential(credential) {
       const why = orders.closureOf({ name: '', credential })
       if (why !== undefined) throw why
@@ -71,6 +80,10 @@ export function createRevocation(room: Ordering, tenant: string): Revocation {
       if ('grant' in target) return endGrant(await endableGrant(room, tenant, target.grant), room)
       if ('task' in target) return endGrant((await livingTask(tenant, target.task, room)).root, room)
       return orderEnd(tenant, { ...how, target }, room)
+    },
+    async blocked(target) {
+      await orders.current()
+      return orders.blocked(target)
     },
     lift: (target) => orders.lift(target),
     blocks: () => orders.blocks(),
