@@ -89,9 +89,12 @@ const CONFIG: Readonly<Record<string, string>> = {
   'protocol.allow': 'never',
 }
 
+/** No others: `ext::` runs what stands in it. */
+const SCHEMES = ['https', 'ssh', 'file'] as const
+
 async function run(place: GitPlace, dir: string, { args, most, signal }: Run): Promise<Buffer> {
-  const scheme = new URL(place.url).protocol.slice(0, -1)
-  const config = { ...CONFIG, [`protocol.${scheme}.allow`]: 'always' }
+  const scheme = SCHEMES.find((name) => place.url.startsWith(`${name}://`))
+  const config = { ...CONFIG, ...(scheme && { [`protocol.${scheme}.allow`]: 'always' }) }
   if (place.ca !== undefined) config['http.sslCAInfo'] = place.ca
   if (place.authorization !== undefined && args[0] === 'fetch')
     config[`http.${new URL(place.url).origin}/.extraHeader`] = `Authorization: ${await place.authorization()}`
