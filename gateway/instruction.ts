@@ -45,9 +45,9 @@ export async function serveInstruction(instruction: Instruction, house: Instruct
   }
 }
 
-function requireAllow(decision: Decision): void {
-  if (decision.effect === 'allow' && decision.errors.length === 0) return
-  throw new GatewayError(decision.code ?? 'policy_denied', decision.detail)
+function requireAllow({ effect, errors, code, detail, instead }: Decision): void {
+  if (effect === 'allow' && errors.length === 0) return
+  throw new GatewayError(code ?? 'policy_denied', detail, instead && { advice: { instead } })
 }
 
 function requireApproval({ obligations }: Decision, approved: Approved | undefined): void {

@@ -59,7 +59,10 @@ function refused(
   }
   const { ttlS, maxDepth } = verdict.obligations
   if (ttlS !== undefined && proposal.ttlS > ttlS)
-    return deny(`is longer than the ${ttlS} s that policy allows. Ask for ${ttlS} s or less.`)
+    return {
+      ...deny(`is longer than the ${ttlS} s that policy allows. Ask for ${ttlS} s or less.`),
+      instead: [{ ttl_s: ttlS }],
+    }
   return maxDepth === undefined ? undefined : tooDeep(digest, proposal, maxDepth, verdict)
 }
 

@@ -1,4 +1,5 @@
 /** The policy decision point's answer and what it obliges the gateway to do. */
+import type { Advice } from './advice.ts'
 import type { ApprovalTerms } from './approval.ts'
 import type { Grant, Level } from './grant.ts'
 import type { ProblemCode } from './problem.ts'
@@ -121,6 +122,8 @@ export interface Decision {
   readonly seen?: Past
   /** What policy read of the request, for the record, where `obligations.log` asks for it. */
   readonly params?: Ask['params']
+  /** On `deny`: what would be allowed in its place, for the agent. */
+  readonly instead?: Advice['instead']
 }
 
 /** What a call that lasts was asked and decided on, to decide again. Without both, nobody can. */
