@@ -56,7 +56,7 @@ export interface RevocationParts {
 }
 
 type Rooms = Parameters<typeof serveInstruction>[1] & {
-  readonly grants: Pick<Grants, 'revoke' | 'lift' | 'blocks' | 'list' | 'task' | 'requireOpen'>
+  readonly grants: Pick<Grants, 'revoke' | 'blocked' | 'lift' | 'blocks' | 'list' | 'task' | 'requireOpen'>
   readonly leases: Pick<Leases, 'revoke'>
 }
 
@@ -79,8 +79,11 @@ export function createHouseRevocation(settings: Settings, parts: RevocationParts
     async lift(target, by) {
       if ('grant' in target || 'task' in target)
         throw invalid('The end of a grant or task is for good. Open a new task instead.')
-      await recorded('revocation.lifted', saidOf(by, target, settings.tenant), parts)
-      await parts.rooms().grants.lift(target)
+      const { grants } = parts.rooms()
+      const { id } = await grants.blocked(target)
+      const { by: who, facts } = saidOf(by, target, settings.tenant)
+      await recorded('revocation.lifted', { by: who, facts: { order: id, ...facts } }, parts)
+      await grants.lift(target)
     },
     blocks: () => parts.rooms().grants.blocks(),
     leaked(grant) {

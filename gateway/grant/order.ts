@@ -36,6 +36,29 @@ export function aboutOf(target: OrderTarget): string {
   return 'everything'
 }
 
+/** Whether it takes the place of the other, which is about the same. Of two with one number the stricter does. */
+export function supersedes(order: Order, other: Order): boolean {
+  if (order.version !== other.version) return order.version > other.version
+  return lastOf(order) > lastOf(other)
+}
+
+function lastOf({ untilS }: Order): number {
+  return untilS === null ? Number.POSITIVE_INFINITY : (untilS ?? 0)
+}
+
+/** Two orders about the same, given at once. */
+export function joined(order: Order, other: Order): Order {
+  const untilS = later(order.untilS, other.untilS)
+  const kept = { ...order, keptUntilS: Math.max(order.keptUntilS, other.keptUntilS) }
+  return untilS === undefined ? kept : { ...kept, untilS }
+}
+
+/** Null is for ever. */
+export function later(a: number | null | undefined, b: number | null | undefined): number | null | undefined {
+  if (a === null || b === null) return null
+  return a === undefined ? b : b === undefined ? a : Math.max(a, b)
+}
+
 export class InForce {
   /** `aboutOf` the target → the newest order */
   readonly #orders = new Map<string, Order>()
@@ -51,7 +74,8 @@ export class InForce {
   /** @returns whether it is news: an older one never takes the place of a newer. */
   take(order: Order): boolean {
     const about = aboutOf(order.target)
-    if ((this.#orders.get(about)?.version ?? 0) >= order.version) return false
+    const known = this.#orders.get(about)
+    if (known !== undefined && !supersedes(order, known)) return false
     this.#orders.set(about, order)
     return true
   }

@@ -3,13 +3,13 @@
  * and every answer about a grant says which version of the orders stands there, so that none is believed without them. What a store
  * has lost, or somebody has taken out of it, the replicas that know it put back; each has a copy on its own disk.
  */
-import type { KeyObject } from 'node:crypto'
+import { type KeyObject, randomInt } from 'node:crypto'
 import type { Clock } from '../protocol/clock.ts'
 import type { Grant } from '../protocol/grant.ts'
 import { GatewayError } from '../protocol/problem.ts'
 import type { Block } from '../protocol/revocation.ts'
 import type { Service } from '../protocol/service.ts'
-import { aboutOf, InForce, isBlocking, type Order, type OrderTarget } from './order.ts'
+import { aboutOf, InForce, isBlocking, joined, later, type Order, type OrderTarget, supersedes } from './order.ts'
 import { createOrderSeal, type OrderSeal } from './order-seal.ts'
 import { type Eventual, type GrantStore, type OrderShelf, type StoredOrder, storeUnavailable } from './store.ts'
 import type { OrderKeep } from './store-sqlite-orders.ts'
@@ -22,6 +22,8 @@ const KEPT_S = SUSPENDED_S + 3600
 /** That a block was lifted is remembered longer than any replica is away that still knows of the block. */
 const LIFTED_S = 366 * 24 * 3600
 const FOR_EVER_S = Number.MAX_SAFE_INTEGER
+/** Versions are microseconds, about; each leaves as much room as this. */
+const STEP = 1_000_000
 /** Of two replicas that put at once one tries again. */
 const TRIES = 20
 
@@ -44,14 +46,23 @@ interface Given {
   readonly untilS?: number | null | undefined
 }
 
+interface Pending {
+  readonly order: Order
+  readonly isLift: boolean
+}
+
 export class Orders {
   readonly #parts: Parts
   readonly #inForce = new InForce()
   readonly #seal: OrderSeal
   /** Of the store, up to which everything that stands there is known. */
   #known = 0
-  /** `aboutOf` → version in which the store was last seen to have it. */
-  readonly #stored = new Map<string, number>()
+  /** The same, and never less. */
+  #highest = 0
+  /** `aboutOf` → what the store was last seen to have */
+  readonly #stored = new Map<string, Order>()
+  /** `aboutOf` → given here, and not in the store yet */
+  readonly #given = new Map<string, Pending>()
   #syncing: Promise<void> | undefined
   readonly #timer: NodeJS.Timeout | undefined
 
@@ -112,17 +123,20 @@ export class Orders {
     })
   }
 
-  /** @throws {GatewayError} `instruction_invalid` when nothing is blocked; as `give`. */
-  async lift(target: OrderTarget): Promise<Order> {
+  /** @throws {GatewayError} `instruction_invalid` when nothing is blocked. */
+  blocked(target: OrderTarget): Order {
     const order = this.#inForce.about(target)
-    if (order === undefined || !isBlocking(order, this.#nowS))
-      throw new GatewayError(
-        'instruction_invalid',
-        'Nothing of the kind is blocked. `keyless revoke --list` shows what is.',
-      )
-    const { untilS: _, ...rest } = order
-    await this.#change({ ...rest, keptUntilS: this.#nowS + LIFTED_S })
-    return order
+    if (order !== undefined && isBlocking(order, this.#nowS)) return order
+    throw new GatewayError(
+      'instruction_invalid',
+      'Nothing of the kind is blocked. `keyless revoke --list` shows what is.',
+    )
+  }
+
+  /** What somebody blocks anew in the same moment stays blocked. @throws {GatewayError} as `blocked` and `give`. */
+  async lift(target: OrderTarget): Promise<void> {
+    const { untilS: _, ...rest } = this.blocked(target)
+    await this.#change({ ...rest, keptUntilS: this.#nowS + LIFTED_S }, true)
   }
 
   close(): void {
@@ -133,13 +147,15 @@ export class Orders {
     return Math.floor(this.#parts.clock.nowMs() / 1000)
   }
 
-  /** By the clock, so that a version that a store has lost is not given a second time; but always greater than any before. */
+  /** Greater than any that is known, and than what a store may have lost a while ago. */
   #next(): number {
-    return Math.max(this.#known, ...[...this.#inForce.all].map(({ version }) => version), this.#parts.clock.nowMs()) + 1
+    const known = [...this.#inForce.all].map(({ version }) => version)
+    return above(Math.max(this.#highest, ...known, Math.floor(this.#parts.clock.nowMs() * 1000)))
   }
 
-  async #change(given: Omit<Order, 'version' | 'sinceS'>): Promise<Order> {
-    const order: Order = { ...given, sinceS: this.#nowS, version: Math.floor(this.#next()) }
+  async #change(given: Omit<Order, 'version' | 'sinceS'>, isLift = false): Promise<Order> {
+    const order: Order = { ...given, sinceS: this.#nowS, version: this.#next() }
+    this.#given.set(aboutOf(order.target), { order, isLift })
     this.#take(order)
     await this.#syncing?.catch(() => undefined) // that one may have begun to read before
     await this.#sync()
@@ -164,8 +180,9 @@ export class Orders {
     ask().catch(() => undefined) // until it can be asked, nothing passes that it would have to answer for
   }
 
-  #isStored({ target, version }: Order): boolean {
-    return (this.#stored.get(aboutOf(target)) ?? 0) >= version
+  #isStored(order: Order): boolean {
+    const there = this.#stored.get(aboutOf(order.target))
+    return there !== undefined && !supersedes(order, there)
   }
 
   /** Read what stands there, and put there what is missing. One at a time. */
@@ -180,11 +197,13 @@ export class Orders {
     const { store, tenant } = this.#parts
     for (let tries = 0; tries < TRIES; tries++) {
       const { version, orders } = await store.orders(tenant)
-      this.#adopt(orders)
+      this.#adopt(orders, version < this.#highest)
+      this.#renew(version)
       await this.#prune(orders)
       const missing = [...this.#inForce.all].filter((order) => !this.#isStored(order))
       if (missing.length === 0) {
         this.#known = version
+        this.#highest = Math.max(this.#highest, version)
         return
       }
       await this.#put(missing, version)
@@ -197,20 +216,46 @@ export class Orders {
     const { store, tenant } = this.#parts
     let expected = found
     for (const known of missing.toSorted((a, b) => a.version - b.version)) {
-      const order = { ...known, version: Math.max(known.version, expected + 1) }
+      const order = { ...known, version: above(Math.max(known.version, expected)) }
       if (!(await store.putOrder(tenant, this.#seal.close(order), { expected, version: order.version }))) return
       expected = order.version
+      this.#given.delete(aboutOf(order.target))
       this.#take(order)
     }
   }
 
-  /** What cannot be read is not ours: whoever wrote it gains nothing by it. */
-  #adopt(stored: readonly StoredOrder[]): void {
+  /** What was given here without knowledge of what stands there comes after that, and takes nothing of it back. */
+  #renew(version: number): void {
+    for (const [about, { order, isLift }] of this.#given) {
+      const there = this.#inForce.about(order.target)
+      const isOther = there !== undefined && there !== order
+      if (isOther && isLift) this.#given.delete(about)
+      else if (isOther || order.version <= version) {
+        const next = {
+          ...(isOther ? joined(order, there) : order),
+          version: Math.max(version, there?.version ?? 0) + 1,
+        }
+        this.#given.set(about, { order: next, isLift })
+        this.#take(next)
+      }
+    }
+  }
+
+  /**
+   * What cannot be read is not ours: whoever wrote it gains nothing by it.
+   * @param isLoss the store had a greater version. Then numbers were given twice, and say nothing of what came first: nothing of what is
+   *   there or known here is taken back, and it comes after all that was.
+   */
+  #adopt(stored: readonly StoredOrder[], isLoss: boolean): void {
     this.#stored.clear()
     for (const one of stored) {
       const order = this.#seal.open(one)
-      if (order !== undefined) this.#stored.set(aboutOf(order.target), order.version)
-      if (order !== undefined && order.keptUntilS > this.#nowS) this.#take(order)
+      if (order === undefined || order.keptUntilS <= this.#nowS) continue
+      const known = this.#inForce.about(order.target)
+      this.#stored.set(aboutOf(order.target), order)
+      if (!isLoss) this.#take(order)
+      else if (known?.version !== order.version || known.id !== order.id)
+        this.#take({ ...(known ? joined(known, order) : order), version: this.#next() })
     }
   }
 
@@ -235,10 +280,9 @@ export class Orders {
   }
 }
 
-/** Null is for ever. */
-function later(a: number | null | undefined, b: number | null | undefined): number | null | undefined {
-  if (a === null || b === null) return null
-  return a === undefined ? b : b === undefined ? a : Math.max(a, b)
+/** Not by one: two replicas that do not know of each other must not come to the same. */
+function above(version: number): number {
+  return version + 1 + randomInt(STEP)
 }
 
 function attempt(work: () => void): void {
