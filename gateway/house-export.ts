@@ -66,7 +66,7 @@ async function openHouseExports(settings: Settings, parts: ExportParts): Promise
   })
 }
 
-const NONE: Exports = { lag: () => ({}), letters: () => undefined, wake: () => undefined, close: async () => {} }
+const NONE: Exports = { lag: () => ({}), letters: () => ({}), wake: () => undefined, close: async () => {} }
 
 type Prepared = { readonly job: ExportJob; readonly send?: Send | undefined }
 

@@ -198,7 +198,7 @@ async function viewOf({ job, format, spool, to }: Mailing, exports: Pick<Exports
     spool.keys('dead'),
     spool.keys('waiting'),
   ])
-  const failure = exports.letters(job.name)?.failure
+  const failure = exports.letters()[job.name]?.failure
   const counts = { waiting: waiting.length, dead, dead_count: deadKeys.length }
   return { name: job.name, format, to, ...counts, ...(failure !== undefined && { failure }) }
 }

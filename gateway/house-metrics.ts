@@ -13,7 +13,7 @@ interface Watched {
   readonly dir: string
   readonly audit: Pick<Audit, 'size' | 'kept' | 'failure' | 'open'>
   readonly witnesses: { readonly views: readonly WitnessView[] }
-  readonly exports: Pick<Exports, 'lag'>
+  readonly exports: Pick<Exports, 'lag' | 'letters'>
   readonly leases: Pick<Leases, 'state'>
   /** Undefined: there is no index, or it has said nothing yet. */
   index(): { readonly entries: number; readonly seconds: number } | undefined
@@ -113,6 +113,12 @@ function ofReaders({ witnesses, exports, index, audit }: Watched): Gauge[] {
       'keyless_export_lag_seconds',
       'Age of the oldest entry that was not sent.',
       lags(({ seconds }) => seconds),
+    ),
+    gauge('keyless_webhook_waiting_messages', 'Messages that the receiver has not taken.', () =>
+      Object.entries(exports.letters()).map(([name, { waiting }]) => ({ labels: { webhook: name }, value: waiting })),
+    ),
+    gauge('keyless_webhook_dead_messages', 'Messages that were given up, and can be sent again.', () =>
+      Object.entries(exports.letters()).map(([name, { dead }]) => ({ labels: { webhook: name }, value: dead })),
     ),
     {
       ...gauge('keyless_export_refused_total', 'Entries set aside: the receiver does not take them.', () =>

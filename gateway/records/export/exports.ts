@@ -70,8 +70,8 @@ export interface ExportLag {
 export interface Exports {
   /** By name of the export. */
   lag(): Readonly<Record<string, ExportLag>>
-  /** Of messages, by name of what sends them; undefined before the first word of it. */
-  letters(name: string): LetterState | undefined
+  /** Messages, by name of what sends them. */
+  letters(): Readonly<Record<string, LetterState>>
   /** Messages were put back to wait: send them now. */
   wake(name: string): void
   /** Delivers what is there if that is quick, and ends. */
@@ -141,7 +141,7 @@ export function openExports(o: ExportsOptions): Exports {
   }
 
   return {
-    letters: (name) => boxes.get(name),
+    letters: () => Object.fromEntries(boxes),
     wake: (name) => worker.postMessage({ kind: 'wake', name } satisfies ToThread),
     lag: () => Object.fromEntries(o.jobs.map(({ name }) => [name, lagOf(states.get(name), o.nowMs())])),
     async close() {

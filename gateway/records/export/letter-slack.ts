@@ -14,6 +14,7 @@ const MAX_HEADER = 150
 /** Kind → what a person reads first. Others are told by their kind. */
 const TITLES: Readonly<Record<string, string>> = {
   'approval.requested': 'Approval requested',
+  'approval.access_requested': 'An agent asks for more access',
   'approval.decided': 'Approval decided',
   'approval.expired': 'Approval expired',
   'leak.detected': 'A credential leaked',
@@ -24,6 +25,18 @@ const TITLES: Readonly<Record<string, string>> = {
   'signal.undelivered': 'A message could not be delivered',
   'webhook.test': 'Test message of Keyless',
 }
+
+/** Facts that lead programs on, and tell people nothing. */
+const DULL: ReadonlySet<string> = new Set([
+  'access_request',
+  'agent_says',
+  'approval',
+  'call',
+  'fingerprint',
+  'grant',
+  'order',
+  'jti',
+])
 
 export function slackText(item: Item, { publicUrl }: LetterTerms): string {
   const { entry } = item
@@ -41,7 +54,9 @@ export function slackText(item: Item, { publicUrl }: LetterTerms): string {
 
 function linesOf(item: Item): [string, string][] {
   const { entry } = item
-  const facts = Object.entries((entry.facts ?? {}) as Readonly<Record<string, unknown>>)
+  const facts = Object.entries((entry.facts ?? {}) as Readonly<Record<string, unknown>>).filter(
+    ([name]) => !DULL.has(name),
+  )
   const agent = agentOf(entry)
   const { url, error } = callOf(item)
   const said: [string, string | undefined][] = [
@@ -51,6 +66,10 @@ function linesOf(item: Item): [string, string][] {
     ['Refused', error],
     ...facts.map(([name, value]): [string, string | undefined] => [name, inWords(value)]),
     // The agent's own words stand last, and say whose they are.
+    [
+      'Reason, in the agent’s words',
+      inWords((entry.facts as { readonly agent_says?: unknown } | undefined)?.agent_says),
+    ],
     ['Task, in the agent’s words', entry.task?.purpose],
   ]
   return said.flatMap(([name, value]) => (value === undefined || value === '' ? [] : [[name, value]]))
@@ -62,11 +81,11 @@ function inWords(value: unknown): string | undefined {
 }
 
 /** Where a person decides. The id is ours; anything else in its place makes no link. */
-function pageOf(entry: Exported, publicUrl: string): string | undefined {
-  const { approval } = (entry.facts ?? {}) as { readonly approval?: unknown }
-  if (!entry.kind.startsWith('approval.') || typeof approval !== 'string' || !/^[\w-]{1,64}$/.test(approval))
-    return undefined
-  return `${publicUrl}/approvals/${approval}`
+function pageOf({ kind, facts }: Exported, publicUrl: string): string | undefined {
+  const { approval, access_request: access } = (facts ?? {}) as { readonly [name: string]: unknown }
+  const [path, id] = access === undefined ? ['approve', approval] : ['approve/access', access]
+  const isOurs = kind.startsWith('approval.') && typeof id === 'string' && /^[\w-]{1,64}$/.test(id)
+  return isOurs ? `${publicUrl}/${path}/${id}` : undefined
 }
 
 /** Slack's three control characters; line ends and marks that could begin formatting are blunted too. */
