@@ -31,6 +31,7 @@ export const instructionFacts = {
     route: text('Of what could not be read.').optional(),
     agent: text('Agent.').optional(),
     purpose: text('Declared intent.').optional(),
+    plan: texts('Operations that it was to foresee.').optional(),
     task: text('Task.').optional(),
     step: text('Step of the task.').optional(),
     reason: z.string().optional(),

@@ -53,7 +53,8 @@ export async function openPair(changes: Partial<Wanted> = {}): Promise<Pair> {
   const keys = join(site.dir, 'keys')
   await mkdir(keys, { mode: 0o700 })
   const { settings } = changes
-  const agents = LEVELS.map((name) => `{ id: "${idOf(name)}", owner: ana, purpose: test }`).join(', ')
+  const labels = (name: string) => (name === 'leaf' ? ', labels: [reader]' : '')
+  const agents = LEVELS.map((name) => `{ id: "${idOf(name)}", owner: ana, purpose: test${labels(name)} }`).join(', ')
   const own = `keys_dir: ${keys}\npublic_url: ${ISSUER}\nredis: { url: "${redis.url}" }\nagents: [${agents}]\n`
   const yaml = `${site.yaml}${own}${settings?.grants === undefined ? 'grants: { max_depth: 8 }\n' : ''}`
   const replicas = [await startGateway(yaml), await startGateway(yaml)] as const
