@@ -2,18 +2,24 @@
  * What the identity provider knows ends access here: a security event token, pushed or fetched, ends the grants of its subject at once,
  * keeps new ones from being made where that is asked, and counts once. Requirements 87, 104, 111.
  */
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, expect, it } from 'vitest'
 import { readWritten } from '../../gateway/audit/follow.ts'
 import { startGateway, type TestGateway } from '../rig/gateway.ts'
+import { startRedis } from '../rig/redis.ts'
 import { makeTransmitter, push, RISC, startPolled, type Transmitter } from './transmitter.fixture.ts'
 
 let transmitter: Transmitter
 let gateway: TestGateway
 let control: string
+/** What a test has started, in the order in which it did. */
+const endings: (() => Promise<unknown>)[] = []
 
 async function start(row = '') {
   gateway = await startGateway(`services: [github]\nsignals: { receive: [${transmitter.row(row)}] }`)
+  endings.push(() => gateway.stop())
   control = `http://127.0.0.1:${new URL((await gateway.control.status()).control).port}`
 }
 
@@ -22,7 +28,7 @@ beforeEach(async () => {
 })
 
 afterEach(async () => {
-  await gateway.stop()
+  for (const end of endings.splice(0).reverse()) await end()
   await transmitter.stop()
 })
 
@@ -94,3 +100,32 @@ it('answers 503 while the token could not take effect, so that it comes again', 
   expect((await push(control, await transmitter.token())).status).toBe(202)
   expect((await push(control, await transmitter.token())).status).toBe(503)
 })
+
+it('is heard by every replica within a second, counts once at all of them, and waits while Redis is away', async () => {
+  const redis = await startRedis()
+  endings.push(() => redis.stop())
+  const keysDir = await mkdtemp(join(tmpdir(), 'keyless-keys-'))
+  endings.push(() => rm(keysDir, { recursive: true, force: true }))
+  const yaml = `services: [github]\nredis: { url: "${redis.url}" }\nkeys_dir: ${keysDir}\npublic_url: http://127.0.0.1:1\nsignals: { receive: [${transmitter.row()}] }`
+  gateway = await startGateway(yaml)
+  const second = await startGateway(yaml)
+  endings.push(
+    () => gateway.stop(),
+    () => second.stop(),
+    async () => redis.resume?.(),
+  )
+  const doorOf = async (one: TestGateway) => `http://127.0.0.1:${new URL((await one.control.status()).control).port}`
+  const [first, other] = [await doorOf(gateway), await doorOf(second)]
+  const { task } = await second.openTask('github:issues.read')
+  const token = await transmitter.token()
+  expect((await push(first, token)).status).toBe(202)
+  await expect
+    .poll(() => second.control.heartbeat(task).catch(({ code }) => code), { timeout: 1000 })
+    .toBe('task_unknown')
+  const { task: later } = await gateway.openTask('github:issues.read')
+  expect((await push(other, token)).status).toBe(202)
+  await gateway.control.heartbeat(later)
+  redis.pause?.()
+  expect((await push(other, await transmitter.token())).status).toBe(503)
+  redis.resume?.()
+}, 20_000)
