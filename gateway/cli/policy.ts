@@ -1,6 +1,7 @@
 /** `keyless policy`: one table of its subcommands, each in its own file. */
 import { Command } from 'commander'
 import { policyCheckCommand } from './policy-check.ts'
+import { policyDiffCommand } from './policy-diff.ts'
 import { policyExplainCommand } from './policy-explain.ts'
 import { policyReloadCommand, policyStatusCommand } from './policy-live.ts'
 import { policyReplayCommand } from './policy-replay.ts'
@@ -10,7 +11,7 @@ import { policyTestCommand } from './policy-test.ts'
 
 export function policyCommand(): Command {
   const command = new Command('policy').description('work with policy as code')
-  const asking = [policyCheckCommand(), policyTestCommand(), policyExplainCommand()]
+  const asking = [policyCheckCommand(), policyTestCommand(), policyExplainCommand(), policyDiffCommand()]
   const logged = [policyReplayCommand(), policySuggestCommand()]
   const running = [policyStatusCommand(), policyReloadCommand()]
   const signing = [policySignCommand(), policyKeygenCommand()]

