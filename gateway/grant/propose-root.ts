@@ -34,7 +34,8 @@ async function proposeBeside(i: Opening, beside: Grant, room: Room): Promise<Pro
   const terms = termsAsked({ delegable: false, ...i.request, ...bound }, room, nowMs)
   const draft = draftRoot({ tenant: i.tenant, human: i.human, agent, task: root.task, cnf, until }, terms, nowMs)
   const proved = { ...(instance !== undefined && { instance }), ...(attested && { attested }) }
-  return { ...opened({ ...draft, ...proved }, {}), beside }
+  const given: Grant = { ...draft, ...proved, beside: [beside.id, ...beside.ancestry.map(({ id }) => id)] }
+  return { ...opened(given, {}), beside }
 }
 
 /** Token exchange with a human's token (RFC 8693 §2.1). @param client authenticated client, if any. */

@@ -190,6 +190,8 @@ export interface Grant {
   readonly signedHash?: string
   /** Of a root grant that took the place of another without the human; no claim. */
   readonly succession?: Succession
+  /** Of a further grant that an agent asked for: the grant that it asked under and those above, whose end is its own; no claim. */
+  readonly beside?: readonly string[]
   /** Of the grants above it, root first, and its own; no claim. Absent in one that a gateway from before orders made. */
   readonly issuance?: readonly Issuance[]
   readonly cnf?: Confirmation

@@ -363,6 +363,24 @@ describe('an agent that is refused', () => {
     expect(await tell(handle as string, `/access-requests/${id}/status`)).toMatchObject({ state: 'pending' })
   })
 
+  it('loses it with the grant that it asked under, whatever becomes of the task', async () => {
+    const agents = ['mail', 'refused'] as const
+    const { handle: parent, grant } = await gateway.control.openTask({
+      scope: 'mail:*',
+      purpose: 'work',
+      agent: agents[0],
+    })
+    const child = await gateway.control.delegate({ parent: grant, agent: agents[1], scope: 'mail:messages.read' })
+    const { id } = await requested(child.handle as string, { scope: 'mail:settings.change' })
+    await gateway.control.decideAccess(id, 'grant')
+    const granted = await tell(child.handle as string, `/access-requests/${id}/grant`, {})
+    expect(granted).toMatchObject({ status: 201, agent: 'refused' })
+    expect((await call(granted.handle as string, 'PUT')).status).toBe(200)
+    await gateway.control.revoke(child.grant)
+    expect((await call(granted.handle as string, 'PUT')).code).toBe('grant_revoked')
+    expect((await call(parent as string, 'PUT')).status).toBe(200)
+  })
+
   it('is denied, once and for all', async () => {
     const { handle } = await gateway.openTask('mail:messages.read')
     const { id } = await requested(handle as string, { scope: 'mail:settings.change' })
