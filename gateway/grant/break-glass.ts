@@ -19,6 +19,7 @@ import { draftRoot, registered } from './draft.ts'
 import { breakGlassHandle, digestOf } from './handle.ts'
 import { lineageHash, rootLineage } from './lineage.ts'
 import { Liveness } from './liveness.ts'
+import { versionAt } from './order.ts'
 import { createFacts } from './past.ts'
 import { invalid } from './presented.ts'
 import { createRecords, firstRecord } from './record.ts'
@@ -152,7 +153,7 @@ function proposed({ sealed, request }: Sealed, o: BreakGlassOptions, nowMs: numb
   const id = grantIdOf(request, o.node)
   const task = { id: `task_${id}`, purpose: why, ...(o.countsPast() && { counted: true as const }) }
   // What is ordered from now on ends it, and what was ordered before does not: whoever signed knew of that.
-  const issuance = [{ after: Math.floor(nowMs), policySet: o.policySet() }]
+  const issuance = [{ after: versionAt(nowMs), policySet: o.policySet() }]
   const lineage = rootLineage(human, agent.id, id)
   return {
     ...draftRoot({ tenant: o.tenant, human, agent, task }, terms, nowMs),

@@ -36,6 +36,11 @@ export function aboutOf(target: OrderTarget): string {
   return 'everything'
 }
 
+/** What is ordered from this moment on has a greater version, by this clock. */
+export function versionAt(nowMs: number): number {
+  return Math.floor(nowMs * 1000)
+}
+
 /** Whether it takes the place of the other, which is about the same. Of two with one number the stricter does. */
 export function supersedes(order: Order, other: Order): boolean {
   if (order.version !== other.version) return order.version > other.version
