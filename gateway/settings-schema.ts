@@ -55,11 +55,6 @@ const agent = z.strictObject({
     .max(64)
     .optional()
     .describe('Words by which policies choose: `principal.labels.contains("finance")`. Default: none.'),
-  labels: z
-    .array(z.string().regex(/^[a-z0-9][a-z0-9_-]{0,39}$/, 'lower-case letters, digits and hyphens'))
-    .max(64)
-    .optional()
-    .describe('Words by which policies choose: `principal.labels.contains("finance")`. Default: none.'),
 })
 
 const redis = z
