@@ -160,7 +160,7 @@ export class Emergency implements BreakGlassDoor {
     // It ends whether that can be written or not.
     let failure: unknown
     try {
-      grants.end(grant, reason)
+      if (reason !== 'expired') grants.end(grant, reason)
     } catch (cause) {
       failure = cause
     }

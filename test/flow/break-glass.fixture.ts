@@ -22,8 +22,10 @@ export interface Drill {
   readonly demo: TestUpstream
   /** `keyless …`; `input` is what is typed. */
   keyless(args: readonly string[], input?: string): ReturnType<typeof run>
-  /** Make a request and have these custodians sign copies of it. @returns the files. */
-  sealed(name: string, signers: readonly string[], more?: readonly string[]): Promise<readonly string[]>
+  /** Write down what is needed. @returns its file. */
+  request(): Promise<string>
+  /** @returns the copy that this custodian has signed. */
+  sign(file: string, custodian: (typeof CUSTODIANS)[number]): Promise<string>
   start(): Promise<DrillGateway>
   stop(): Promise<void>
 }
@@ -43,8 +45,8 @@ export interface DrillGateway {
   entries(): ReturnType<typeof entriesOf>
 }
 
-/** Ana, Ben and Cy each keep a key. */
-const CUSTODIANS = ['ana', 'ben', 'cy'] as const
+/** Each keeps a key. */
+const CUSTODIANS = ['ana', 'cy'] as const
 
 export async function startDrill(): Promise<Drill> {
   const dir = await mkdtemp(join(tmpdir(), 'keyless-drill-'))
@@ -114,19 +116,19 @@ export async function startDrill(): Promise<Drill> {
   )
   return {
     ...{ dir, echo, redis, demo, keyless },
-    async sealed(name, signers, more = []) {
-      const file = join(dir, `${name}.json`)
+    async request() {
+      const file = join(dir, 'request.json')
       const asked = ['--who', 'dee@acme.test', '--why', 'the store is down, and things are broken', '--agent', AGENT]
-      const scope = more.includes('--scope') ? [] : ['--scope', 'repair:*']
-      await runOk(process.execPath, [KEYLESS, 'break-glass', 'request', ...asked, ...scope, '--out', file, ...more])
-      await Promise.all(signers.map((_, i) => copyFile(file, `${file}.${i}`)))
-      const signed = signers.map((signer, i) =>
-        runOk(process.execPath, [KEYLESS, 'break-glass', 'sign', `${file}.${i}`, '--key', join(dir, `${signer}.key`)], {
-          input: PASSPHRASE,
-        }),
-      )
-      await Promise.all(signed)
-      return signers.length === 0 ? [file] : signers.map((_, i) => `${file}.${i}`)
+      const args = ['break-glass', 'request', ...asked, '--scope', 'repair:* notes:*', '--out', file]
+      await runOk(process.execPath, [KEYLESS, ...args])
+      return file
+    },
+    async sign(file, custodian) {
+      const copy = `${file}.${custodian}`
+      await copyFile(file, copy)
+      const args = ['break-glass', 'sign', copy, '--key', join(dir, `${custodian}.key`)]
+      await runOk(process.execPath, [KEYLESS, ...args], { input: PASSPHRASE })
+      return copy
     },
     start: () => startHere(dir),
     async stop() {
