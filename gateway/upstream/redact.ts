@@ -70,7 +70,7 @@ function without(value: unknown, [token, ...rest]: readonly string[]): unknown {
     for (const name of names) members[name] = without(value[name], rest)
     return members
   }
-  return value === null || rest.length === 0 ? value : REDACTED
+  return value === null ? null : REDACTED
 }
 
 /** Readers that ignore case would find it under either name. */

@@ -1,7 +1,15 @@
 /** What every store of grants must do. Run by `test/grant/store-sqlite.test.ts` and `test/grant/store-redis.test.ts`. */
 import fc from 'fast-check'
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest'
-import type { Charge, CountCharge, GrantStore, RateCharge, StoredGrant, StoredTask } from '../../gateway/grant/store.ts'
+import type {
+  Charge,
+  CountCharge,
+  GrantStore,
+  PastCharge,
+  RateCharge,
+  StoredGrant,
+  StoredTask,
+} from '../../gateway/grant/store.ts'
 import { uuidv7 } from '../../gateway/protocol/id.ts'
 import { type ManualClock, manualClock } from '../rig/clock.ts'
 
@@ -415,6 +423,45 @@ export function describeStore(name: string, start: () => Promise<StoreUnderTest>
       expect(first.filter(Boolean)).toHaveLength(1)
       expect(await store.once('other', name, clock.nowMs() + 60_000)).toBe(true)
       expect(await store.once('acme', `${name}x`, clock.nowMs() + 60_000)).toBe(true)
+    })
+
+    it('counts the calls of a task by every field, and only while what they rest on has not moved', async () => {
+      const name = `past/${uuidv7()}`
+      const one = (o: Partial<PastCharge> = {}): PastCharge => ({
+        ...{ name, kind: 'past', plain: ['n', 'a:read'], kinds: ['o:x:read'], seen: {}, untilS: nowS() + 900 },
+        ...o,
+      })
+      expect(await store.past('acme', name)).toEqual({})
+      expect(await store.spend('acme', [one()])).toBe(-1)
+      expect(
+        await replica.spend('acme', [one({ seen: { n: 1, 'o:x:write': 0 }, kinds: ['o:x:write', 'l:pii'] })]),
+      ).toBe(-1)
+      expect(await store.past('acme', name)).toEqual({
+        n: 2,
+        'a:read': 2,
+        'o:x:read': 1,
+        'o:x:write': 1,
+        'l:pii': 1,
+        d: 3,
+      })
+      expect(await store.spend('acme', [one({ seen: { n: 1 } })])).toBe(0)
+      expect(await store.spend('acme', [countOf(5), one({ seen: { 'l:pii': 0 } })])).toBe(1)
+      expect(await store.past('acme', name)).toMatchObject({ n: 2 }) // all or nothing
+      expect(await store.spend('acme', [one({ seen: { n: 7 } })])).toBe(-1) // more was seen than the store has: nothing moved
+      expect(await store.past('other', name)).toEqual({})
+      expect(await store.past('acme', `${name}0`)).toEqual({})
+    })
+
+    it('lets no two calls of a task pass that rest on the same past', async () => {
+      const charge = {
+        name: `past/${uuidv7()}`,
+        kind: 'past',
+        plain: ['n'],
+        kinds: [],
+        seen: { n: 0 },
+        untilS: nowS() + 900,
+      } as const
+      expect(await storm(20, () => [charge])).toBe(1)
     })
 
     it('lets n of a rate through at once, and the next one when the first is old enough', async () => {
