@@ -4,11 +4,12 @@
  */
 import { generateKeyPairSync, randomBytes, verify as verifySignature } from 'node:crypto'
 import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import type { ServerResponse } from 'node:http'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createLocalJWKSet, type JSONWebKeySet, jwtVerify } from 'jose'
 import { Webhook } from 'standardwebhooks'
-import { afterEach, beforeEach, expect, it } from 'vitest'
+import { afterAll, beforeAll, expect, it } from 'vitest'
 
 import { startGateway, type TestGateway } from '../rig/gateway.ts'
 import { type Receiver, startReceiver } from './receiver.fixture.ts'
@@ -17,28 +18,44 @@ const HMAC_KEY = `whsec_${randomBytes(32).toString('base64')}`
 const signing = generateKeyPairSync('ed25519')
 const SEED = Buffer.from(signing.privateKey.export({ format: 'jwk' }).d as string, 'base64url')
 const TOKEN = randomBytes(32).toString('base64url')
-const LOOPBACK = 'addresses: [127.0.0.0/8]'
 
 let receiver: Receiver
 let gateway: TestGateway
+let control: string
 let dir: string
+/** What the receiver answers at a path. */
+const answers = new Map<string, (response: ServerResponse) => void>()
 
-beforeEach(async () => {
+beforeAll(async () => {
   receiver = await startReceiver()
+  receiver.answer = (response, { path }) => (answers.get(path) ?? ((one) => void one.writeHead(202).end()))(response)
+  answers.set('/gone', (response) => void response.writeHead(410).end('gone'))
   dir = await mkdtemp(join(tmpdir(), 'keyless-letters-'))
   await writeFile(join(dir, 'hmac'), HMAC_KEY)
   await writeFile(join(dir, 'ed25519'), `whsk_${SEED.toString('base64')}`)
   await writeFile(join(dir, 'token'), TOKEN)
-  await writeFile(join(dir, 'slack'), `${receiver.url}/services/T0/B0/abcdefgh`)
+  await writeFile(join(dir, 'chat'), `${receiver.url}/services/T0/B0/abcdefgh`)
+  const file = (name: string) => `{ file: ${join(dir, name)} }`
+  const told = 'kinds: [grant.revoked], addresses: [127.0.0.0/8]'
+  gateway = await startGateway(`services: [github]
+webhooks:
+  security: { url: ${receiver.url}/hook, keys: [${file('hmac')}, ${file('ed25519')}], ${told} }
+  chat: { url: ${file('chat')}, format: slack, ${told} }
+  gone: { url: ${receiver.url}/gone, keys: [${file('hmac')}], ${told} }
+  inside: { url: ${receiver.url}/inside, keys: [${file('hmac')}], kinds: [policy.loaded] }
+signals:
+  send:
+    siem: { audience: https://siem.acme.test, manage: ${file('token')}, to: { url: ${receiver.url}/events, addresses: [127.0.0.0/8] } }
+    partner: { audience: https://partner.test, to: { poll: { token: ${file('token')} } } }
+`)
+  control = `http://127.0.0.1:${new URL((await gateway.control.status()).control).port}`
 })
 
-afterEach(async () => {
+afterAll(async () => {
   await gateway?.stop()
   await receiver.stop()
   await rm(dir, { recursive: true, force: true })
 })
-
-const file = (name: string) => `{ file: ${join(dir, name)} }`
 
 /** Ends a task of the default agent, which is news. */
 async function endTask(purpose = 'triage'): Promise<string> {
@@ -47,13 +64,13 @@ async function endTask(purpose = 'triage'): Promise<string> {
   return task
 }
 
+const claimsOf = (token: string) => Buffer.from(token.split('.')[1] ?? '', 'base64url').toString('utf8')
+const at = (path: string, task = '') => receiver.got((one) => one.path === path && one.body.includes(task))
+const named = async (name: string) => (await gateway.control.webhooks()).find((one) => one.name === name)
+
 it('tells a webhook what happens, signed so that the reference library of Standard Webhooks takes it', async () => {
-  gateway = await startGateway(
-    `services: [github]\nwebhooks: { security: { url: ${receiver.url}/hook, keys: [${file('hmac')}, ${file('ed25519')}], kinds: [grant.revoked], ${LOOPBACK} } }`,
-  )
   const task = await endTask()
-  const { headers, body, path } = await receiver.got(() => true)
-  expect(path).toBe('/hook')
+  const { headers, body } = await at('/hook', task)
   const told = new Webhook(HMAC_KEY).verify(body, headers as Record<string, string>)
   expect(told).toMatchObject({ type: 'grant.revoked', data: { task: { id: task } } })
   // The asymmetric signature beside it, which that library does not know.
@@ -64,12 +81,8 @@ it('tells a webhook what happens, signed so that the reference library of Standa
 })
 
 it('writes to a chat in words, and no word of an agent mentions a channel or makes a link', async () => {
-  gateway = await startGateway(
-    `services: [github]\nwebhooks: { chat: { url: ${file('slack')}, format: slack, kinds: [grant.revoked], ${LOOPBACK} } }`,
-  )
   await endTask('<!channel> *urgent* <https://evil.test|approve> *Human:* ana')
-  const { body, path } = await receiver.got(() => true)
-  expect(path).toBe('/services/T0/B0/abcdefgh')
+  const { body } = await receiver.got((one) => one.path === '/services/T0/B0/abcdefgh' && one.body.includes('channel'))
   const message = JSON.parse(body) as { text: string; blocks: { type: string }[] }
   expect(message.blocks.map(({ type }) => type)).toEqual(['header', 'section', 'context'])
   expect(body).not.toMatch(/<!|<https:\/\/evil| \*Human:\* ana/)
@@ -78,42 +91,30 @@ it('writes to a chat in words, and no word of an agent mentions a channel or mak
 })
 
 it('keeps what a receiver does not want, and sends it again under the same id when somebody says so', async () => {
-  receiver.answer = (response) => void response.writeHead(410).end('gone')
-  gateway = await startGateway(
-    `services: [github]\nwebhooks: { security: { url: ${receiver.url}, keys: [${file('hmac')}], kinds: [grant.revoked], ${LOOPBACK} } }`,
-  )
   await endTask()
-  const first = await receiver.got(() => true)
+  const first = await at('/gone')
   const id = first.headers['webhook-id']
-  await expect.poll(async () => (await gateway.control.webhooks())[0]?.dead).toMatchObject([{ id, attempts: 1 }])
-  receiver.answer = (response) => void response.end()
-  expect(await gateway.control.retryWebhook('security')).toBe(1)
-  const again = await receiver.got((one) => one !== first)
-  expect(again.headers['webhook-id']).toBe(id)
+  await expect.poll(async () => (await named('webhook.gone'))?.dead[0]).toMatchObject({ id, attempts: 1 })
+  answers.delete('/gone')
+  expect(await gateway.control.retryWebhook('gone')).toBeGreaterThanOrEqual(1)
+  const again = await receiver.got((one) => one !== first && one.path === '/gone' && one.headers['webhook-id'] === id)
   new Webhook(HMAC_KEY).verify(again.body, again.headers as Record<string, string>)
-  await expect.poll(async () => (await gateway.control.webhooks())[0]).toMatchObject({ dead_count: 0, waiting: 0 })
+  await expect.poll(() => named('webhook.gone')).toMatchObject({ dead_count: 0, waiting: 0 })
   await expect(gateway.control.retryWebhook('nobody')).rejects.toMatchObject({ code: 'webhook_unknown' })
 })
 
 it('says what a receiver answers to a test', async () => {
-  gateway = await startGateway(
-    `services: [github]\nwebhooks: { security: { url: ${receiver.url}, keys: [${file('hmac')}], ${LOOPBACK} }, inside: { url: ${receiver.url}, keys: [${file('hmac')}] } }`,
-  )
   expect(await gateway.control.testWebhook('security')).toEqual({ taken: true })
-  receiver.answer = (response) => void response.writeHead(302, { location: 'http://127.0.0.1:1/' }).end()
+  answers.set('/hook', (response) => void response.writeHead(302, { location: 'http://127.0.0.1:1/' }).end())
   expect(await gateway.control.testWebhook('security')).toMatchObject({ taken: false, reason: /redirects/ })
   expect(await gateway.control.testWebhook('inside')).toMatchObject({ taken: false, reason: /127\.0\.0\.1/ })
-  expect(receiver.received).toHaveLength(2)
+  answers.delete('/hook')
+  expect(receiver.received.filter(({ path }) => path === '/inside')).toEqual([])
 })
 
 it('pushes security event tokens that verify with the keys it publishes, and says how a stream is set up', async () => {
-  receiver.answer = (response) => void response.writeHead(202).end()
-  gateway = await startGateway(
-    `services: [github]\nsignals: { send: { siem: { audience: https://siem.acme.test, manage: ${file('token')}, to: { url: ${receiver.url}/events, ${LOOPBACK} } } } }`,
-  )
-  const control = `http://127.0.0.1:${new URL((await gateway.control.status()).control).port}`
   const task = await endTask()
-  const { body, headers } = await receiver.got(() => true)
+  const { body, headers } = await receiver.got((one) => one.path === '/events' && claimsOf(one.body).includes(task))
   expect(headers['content-type']).toBe('application/secevent+jwt')
   const metadata = (await (await fetch(`${control}/.well-known/ssf-configuration`)).json()) as Record<string, string>
   expect(metadata).toMatchObject({ spec_version: '1_0', issuer: gateway.settings.publicUrl })
@@ -135,14 +136,19 @@ it('pushes security event tokens that verify with the keys it publishes, and say
   const authorization = `Bearer ${TOKEN}`
   expect((await fetch(`${control}/signals/streams`)).status).toBe(401)
   const streams = (await (await fetch(`${control}/signals/streams`, { headers: { authorization } })).json()) as object[]
-  expect(streams).toMatchObject([{ stream_id: 'stream.siem', aud: 'https://siem.acme.test' }])
+  expect(streams).toMatchObject([
+    { stream_id: 'stream.siem', aud: 'https://siem.acme.test' },
+    { stream_id: 'stream.partner' },
+  ])
   const asked = await fetch(`${control}/signals/verification`, {
     method: 'POST',
     headers: { authorization, 'content-type': 'application/json' },
     body: JSON.stringify({ stream_id: 'stream.siem', state: 'abc' }),
   })
   expect(asked.status).toBe(204)
-  const verification = await receiver.got((one) => one.body !== body)
+  const verification = await receiver.got(
+    (one) => one.path === '/events' && claimsOf(one.body).includes('verification'),
+  )
   const { payload: verified } = await jwtVerify(verification.body, createLocalJWKSet(keys))
   expect(verified).toMatchObject({
     sub_id: { format: 'opaque', id: 'stream.siem' },
@@ -151,12 +157,8 @@ it('pushes security event tokens that verify with the keys it publishes, and say
 })
 
 it('keeps tokens for a receiver that fetches them, until it acknowledges them', async () => {
-  gateway = await startGateway(
-    `services: [github]\nsignals: { send: { siem: { audience: https://siem.acme.test, to: { poll: { token: ${file('token')} } } } } }`,
-  )
-  const control = `http://127.0.0.1:${new URL((await gateway.control.status()).control).port}`
   const poll = async (body: object) => {
-    const answer = await fetch(`${control}/signals/streams/stream.siem/poll`, {
+    const answer = await fetch(`${control}/signals/streams/stream.partner/poll`, {
       method: 'POST',
       headers: { authorization: `Bearer ${TOKEN}`, 'content-type': 'application/json' },
       body: JSON.stringify(body),
@@ -165,9 +167,9 @@ it('keeps tokens for a receiver that fetches them, until it acknowledges them', 
   }
   await endTask()
   const { sets } = await poll({}) // waits until there is one
-  const [jti] = Object.keys(sets)
-  expect(Object.keys(sets)).toHaveLength(1)
-  expect(Object.keys((await poll({ returnImmediately: true })).sets)).toEqual([jti])
-  expect(await poll({ ack: [jti], maxEvents: 0 })).toEqual({ sets: {}, moreAvailable: false })
-  expect(await poll({ returnImmediately: true })).toEqual({ sets: {}, moreAvailable: false })
+  const ack = Object.keys(sets)
+  expect(ack.length).toBeGreaterThanOrEqual(1)
+  expect(Object.keys((await poll({ returnImmediately: true })).sets)).toEqual(expect.arrayContaining(ack))
+  expect((await poll({ ack, maxEvents: 0 })).sets).toEqual({})
+  expect(Object.keys((await poll({ returnImmediately: true })).sets).filter((jti) => ack.includes(jti))).toEqual([])
 })

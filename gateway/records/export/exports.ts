@@ -4,7 +4,7 @@
  */
 import { Worker } from 'node:worker_threads'
 import type { FormatName, LetterFormat, LetterView, Mask } from '../../protocol/exporting.ts'
-import type { LetterTerms } from './letter.ts'
+import type { LetterTerms } from './letter-terms.ts'
 import type { LetterState } from './letterbox.ts'
 import type { PumpState } from './pump.ts'
 import type { Push, Pushed, Send } from './sink-http.ts'

@@ -5,7 +5,7 @@
  */
 import { agentOf } from './call.ts'
 import type { Exported, Item } from './item.ts'
-import type { LetterTerms } from './letter.ts'
+import type { LetterTerms } from './letter-terms.ts'
 
 const CAEP = 'https://schemas.openid.net/secevent/caep/event-type'
 const RISC = 'https://schemas.openid.net/secevent/risc/event-type'

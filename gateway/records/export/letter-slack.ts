@@ -4,7 +4,7 @@
  */
 import { agentOf, callOf, nameOf } from './call.ts'
 import type { Exported, Item } from './item.ts'
-import type { LetterTerms } from './letter.ts'
+import type { LetterTerms } from './letter-terms.ts'
 
 /** Slack refuses sections of more than 3,000 characters and headers of more than 150. */
 const MAX_SECTION = 2_900

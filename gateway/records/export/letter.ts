@@ -5,6 +5,7 @@ import type { Item } from './item.ts'
 import { setText } from './letter-set.ts'
 import { slackText } from './letter-slack.ts'
 import { standardText } from './letter-standard.ts'
+import type { LetterTerms } from './letter-terms.ts'
 
 export interface Letter {
   /** The same in every repetition and in every replica that reads the same log. No dot: it is signed between dots. */
@@ -15,15 +16,6 @@ export interface Letter {
   readonly at: string
   /** Body as sent; of a security event token its claims, which are signed when it leaves. */
   readonly text: string
-}
-
-/** What a format needs to know besides the entry. */
-export interface LetterTerms {
-  readonly publicUrl: string
-  /** Receiver of security event tokens. */
-  readonly audience: string
-  /** Id of the stream of security event tokens. */
-  readonly stream: string
 }
 
 const texts: Readonly<Record<LetterFormat, (item: Item, terms: LetterTerms, id: string) => string | undefined>> = {

@@ -4,9 +4,10 @@
  * it will not have does not keep the others waiting. Order is not promised, nor that a message comes once: it has the same id each time.
  */
 import type { LetterFormat } from '../../protocol/exporting.ts'
-import { type Letter, type LetterTerms, letterOf } from './letter.ts'
+import { type Letter, letterOf } from './letter.ts'
 import { attempt, type Outcome } from './letter-attempt.ts'
 import { delayMs, GIVE_UP_MS } from './letter-schedule.ts'
+import type { LetterTerms } from './letter-terms.ts'
 import { type Sink, Unavailable } from './sink.ts'
 import type { Send } from './sink-http.ts'
 import type { Key, Spool, Waiting } from './spool.ts'
