@@ -375,6 +375,7 @@ describe('the schema for editors', () => {
       [
         'agents',
         'audit',
+        'break_glass',
         'ca',
         'credentials',
         'data_dir',

@@ -6,7 +6,8 @@ import { closed } from './shapes.ts'
 
 export interface EmergencyDoor {
   readonly human: Human
-  readonly breakGlass: BreakGlassDoor
+  /** Undefined: no emergency access, and no routes for it. */
+  readonly breakGlass?: BreakGlassDoor | undefined
 }
 
 const text = { type: 'string' } as const
@@ -43,6 +44,7 @@ const status = closed({
 const tags = ['break-glass']
 
 export function addBreakGlassRoutes(app: FastifyInstance, { breakGlass, human }: EmergencyDoor): void {
+  if (breakGlass === undefined) return
   app.get(
     '/break-glass',
     { schema: { summary: 'Emergency access that is open here', tags, response: { 200: status } } },

@@ -58,6 +58,7 @@ export interface ControlDoorOptions
     PersonalDoor,
     SecretDoor,
     ConnectDoor,
+    EmergencyDoor,
     ConnectPagesDoor,
     SignalDoor,
     WebhookDoor,
@@ -68,8 +69,6 @@ export interface ControlDoorOptions
   readonly records: RecordsDoor['records'] | undefined
   /** Undefined: no routes for the policies in force. */
   readonly policies?: PolicyDoor['policies']
-  /** Undefined: no routes for emergencies. */
-  readonly breakGlass?: EmergencyDoor['breakGlass'] | undefined
   /** Undefined: no routes for approvals. */
   readonly approvals?: ApprovalDoor['approvals']
   /** Undefined: nobody approves here, and agents ask for nothing. */
@@ -121,7 +120,7 @@ export async function openControlDoor(o: ControlDoorOptions): Promise<ControlDoo
     addOauthRoutes(app, o, o.human)
     addPersonalRoutes(app, o)
     if (o.leases) addLeaseRoutes(app, { ...o, leases: o.leases })
-    if (o.breakGlass) addBreakGlassRoutes(app, { ...o, breakGlass: o.breakGlass })
+    addBreakGlassRoutes(app, o)
     if (o.revocations) addRevokeRoutes(app, { ...o, revocations: o.revocations })
     if (o.approvers) addLocalAccess(app, { ...o, approvers: o.approvers }, o.human)
     addSecretRoutes(app, o)
