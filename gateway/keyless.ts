@@ -4,7 +4,6 @@ import { join, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { Command } from 'commander'
 import { accessCommand } from './cli/access.ts'
-import { accessCommand } from './cli/access.ts'
 import { approvalsCommand } from './cli/approvals.ts'
 import { breakGlassCommand } from './cli/break-glass.ts'
 import { caCommand } from './cli/ca.ts'
@@ -48,7 +47,6 @@ program.addCommand(taskCommand())
 program.addCommand(grantCommand())
 program.addCommand(leaseCommand())
 program.addCommand(approvalsCommand())
-program.addCommand(accessCommand())
 program.addCommand(accessCommand())
 program.addCommand(revokeCommand())
 program.addCommand(breakGlassCommand())
