@@ -8,9 +8,10 @@ import type { Audit } from './audit/audit.ts'
 import { Registry } from './house-agents.ts'
 import { InForce } from './house-policy-force.ts'
 import { openSupply, type Ways } from './house-policy-source.ts'
-import { type Bundle, type BundleSource, loadBundle } from './policy/bundle.ts'
+import { loadBundle } from './policy/bundle.ts'
 import type { Catalogue } from './policy/catalogue.ts'
 import type { LivePolicy } from './policy/live.ts'
+import { ReviewThread } from './policy/review-thread.ts'
 import type { Offer, Supply } from './policy/supply.ts'
 import type { PolicyView } from './protocol/control-policy.ts'
 import type { Agent, Human } from './protocol/grant.ts'
@@ -65,13 +66,16 @@ export async function openHousePolicy(settings: Settings, parts: Parts): Promise
   const registry = new Registry(settings.agents)
   const force = await InForce.begin(settings, { catalogue, clock, agents: registry.agents }, first)
   if (recalled?.trouble !== undefined) force.troubled(recalled.trouble)
-  return new Policies(settings, parts, { registry, force, supply })
+  const { services, shippedServicesDir: shippedDir, baseDir } = settings
+  const reviews = new ReviewThread(catalogue, { services, shippedDir, baseDir })
+  return new Policies(settings, parts, { registry, force, supply, reviews })
 }
 
 interface Rooms {
   readonly registry: Registry
   readonly force: InForce
   readonly supply: Supply | undefined
+  readonly reviews: ReviewThread
 }
 
 class Policies implements HousePolicy {
@@ -79,6 +83,7 @@ class Policies implements HousePolicy {
   readonly #registry: Registry
   readonly #force: InForce
   readonly #supply: Supply | undefined
+  readonly #reviews: ReviewThread
   readonly #closing = new AbortController()
   #current: Settings
   #stale: readonly string[] = []
@@ -87,11 +92,12 @@ class Policies implements HousePolicy {
   #last: Promise<unknown> = Promise.resolve()
   #timer: NodeJS.Timeout | undefined
 
-  constructor(settings: Settings, parts: Parts, { registry, force, supply }: Rooms) {
+  constructor(settings: Settings, parts: Parts, { registry, force, supply, reviews }: Rooms) {
     this.#parts = parts
     this.#registry = registry
     this.#force = force
     this.#supply = supply
+    this.#reviews = reviews
     this.#current = settings
   }
 
@@ -156,6 +162,7 @@ class Policies implements HousePolicy {
     clearTimeout(this.#timer)
     await this.#last
     await this.#supply?.close()
+    await this.#reviews.close()
   }
 
   #inTurn<T>(work: () => Promise<T>): Promise<T> {
@@ -168,7 +175,7 @@ class Policies implements HousePolicy {
     const { file, tenant } = this.#current
     const next = file === undefined ? this.#current : await loadSettings(file)
     const isFromFiles = this.#supply === undefined
-    const bundle = isFromFiles ? await this.#loaded(next.policies) : undefined
+    const bundle = isFromFiles ? await this.#reviews.load(next.policies) : undefined
     try {
       const { isChanged, removed } = await this.#registry.take(next.agents, tenant, audit, by)
       if (removed.length > 0) this.#parts.removed(removed)
@@ -210,7 +217,7 @@ class Policies implements HousePolicy {
   }
 
   async #takeOffer(audit: Audit, supply: Supply, { files, view, keep }: Offer): Promise<void> {
-    const bundle = await this.#loaded(files)
+    const bundle = await this.#reviews.load(files)
     try {
       await keep()
       await this.#force.take(audit, bundle, { ...supply.view, bundle: view })
@@ -222,10 +229,6 @@ class Policies implements HousePolicy {
   async #end(audit: Audit, reason: string): Promise<void> {
     await this.#force.end(audit, reason)
     this.#supply?.drop()
-  }
-
-  #loaded(paths: BundleSource['paths']): Promise<Bundle> {
-    return loadBundle({ paths, catalogue: this.#parts.catalogue })
   }
 
   /** Until the next look, or until what is in force ends. */

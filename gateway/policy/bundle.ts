@@ -43,13 +43,23 @@ export interface BundleSource {
 
 const SCHEMA_FILE = new URL('../../policies/schema.cedarschema', import.meta.url)
 
+/** Policies without a fault. Plain values: they may come from another thread. */
+export interface Reviewed {
+  readonly policies: readonly Policy[]
+  /** Text of the schema, without the actions of the services. */
+  readonly base: string
+}
+
 /** @throws {PolicyFaults} listing every problem: place, got, allowed, fix. */
 export async function loadBundle(source: BundleSource): Promise<Bundle> {
+  return assemble(await review(source), source.catalogue)
+}
+
+/** @throws {PolicyFaults} */
+export async function review(source: BundleSource): Promise<Reviewed> {
   const faults: Fault[] = []
   const base = await readFile(SCHEMA_FILE, 'utf8')
-  const given = source.paths.filter((path) => typeof path !== 'string')
-  const named = source.paths.filter((path) => typeof path === 'string')
-  const policies = readPolicies([...(await findSources(named, faults)), ...given], faults)
+  const policies = readPolicies(await sourcesOf(source.paths, faults), faults)
   const { shipped } = source.catalogue
   const texts = policies.map(({ text }) => text).join('\n')
   const spoken = await source.catalogue.spokenOf(texts, faults)
@@ -58,7 +68,14 @@ export async function loadBundle(source: BundleSource): Promise<Bundle> {
     ...policies.flatMap((policy) => foreignNames(policy, spoken, shipped)),
   )
   throwFaults(faults)
-  return cut(policies, base, source.catalogue)
+  return { policies, base }
+}
+
+/** What is in the files and directories, and what was given as it is. */
+export async function sourcesOf(paths: BundleSource['paths'], faults: Fault[]): Promise<SourceFile[]> {
+  const given = paths.filter((path) => typeof path !== 'string')
+  const named = paths.filter((path) => typeof path === 'string')
+  return [...(await findSources(named, faults)), ...given]
 }
 
 /** Validation time grows with every action of the schema, so each policy meets those of the services that it speaks of. */
@@ -137,7 +154,8 @@ function entitiesIn(node: unknown): { type: string; id: string }[] {
   return Object.values(node).flatMap(entitiesIn)
 }
 
-function cut(policies: readonly Policy[], base: string, catalogue: Catalogue): Bundle {
+/** @param reviewed against this very catalogue. */
+export function assemble({ policies, base }: Reviewed, catalogue: Catalogue): Bundle {
   const contents = {
     schema: base,
     services: catalogue.digest,
