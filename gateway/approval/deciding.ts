@@ -33,7 +33,16 @@ export class Deciding implements Approvals {
   async pending(tenant: string): Promise<readonly ApprovalView[]> {
     const records = await this.#o.shelf.pending(tenant)
     const living = records.filter((record) => stateAt(record, this.#nowMs).state === 'pending')
-    const wanted = await Promise.all(living.map((record) => this.#isWanted(record)))
+    /** Grant → whether it could still use one: many may wait for one. */
+    const asked = new Map<string, Promise<boolean>>()
+    const isWanted = ({ facts }: ApprovalRecord): Promise<boolean> => {
+      const known = asked.get(facts.grant) ?? this.#o.isWanted(facts, tenant)
+      asked.set(facts.grant, known)
+      return known
+    }
+    const wanted = await Promise.all(
+      living.map(async (record) => (await isWanted(record)) || (await this.#withdraw(record))),
+    )
     return living.filter((_, i) => wanted[i]).map((record) => viewOf(record, this.#nowMs))
   }
 
@@ -92,7 +101,10 @@ export class Deciding implements Approvals {
 
   /** One that nobody can use any more is withdrawn on the way. */
   async #isWanted(record: ApprovalRecord): Promise<boolean> {
-    if (await this.#o.isWanted(record.facts, record.tenant)) return true
+    return (await this.#o.isWanted(record.facts, record.tenant)) || this.#withdraw(record)
+  }
+
+  async #withdraw(record: ApprovalRecord): Promise<false> {
     if (await this.#o.shelf.change(withdrawn(record))) await this.#recordEnd(record, 'grant_ended')
     return false
   }
