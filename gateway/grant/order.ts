@@ -130,10 +130,14 @@ export function isBlocking({ untilS }: Order, nowS: number): boolean {
 }
 
 /** Names under which an order would be about the grant, each with the version of the orders that was known when that came in. */
-function* holdsOf({ human, lineage, issuance }: Grant): Generator<readonly [about: string, after: number]> {
+function* holdsOf({ human, lineage, issuance, beside }: Grant): Generator<readonly [about: string, after: number]> {
   const first = issuance?.[0]?.after ?? 0
   yield ['everything', first]
   yield [humanName(human), first]
+  if (beside !== undefined) {
+    yield [humanName(beside.human), first]
+    for (const agent of beside.agents) yield [`agent ${agent}`, first]
+  }
   const agents = lineage.filter(({ type }) => type === 'ai_agent')
   for (const [i, { id }] of agents.entries()) {
     const made = issuance?.[i]

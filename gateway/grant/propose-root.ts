@@ -2,7 +2,7 @@
  * Root grants: a human's authority for one agent and one task. From the local socket; from a human's token and a workload's
  * identity that are presented together; from a workload alone, for which its registered owner answers.
  */
-import type { Agent, Grant, Human, Task } from '../protocol/grant.ts'
+import type { Agent, Beside, Grant, Human, Task } from '../protocol/grant.ts'
 import { uuidv7 } from '../protocol/id.ts'
 import type { PresentedToken, Workload } from '../protocol/identity.ts'
 import type { GrantRequest, Instruction, Proposal } from '../protocol/instruction.ts'
@@ -29,13 +29,21 @@ async function proposeBeside(i: Opening, beside: Grant, room: Room): Promise<Pro
   if (state === 'suspended') throw invalid(`the task ${beside.task.id} is suspended; resume it first`)
   const agent = registered(i.agent, room.agents)
   const nowMs = room.clock.nowMs()
-  const { step, trace, cnf, expiresAt: until, instance, attested } = beside
+  const { step, trace, cnf, expiresAt: until, instance, attested, workload } = beside
   const bound = { ...(step !== undefined && { step }), ...(trace !== undefined && { trace }) }
   const terms = termsAsked({ delegable: false, ...i.request, ...bound }, room, nowMs)
   const draft = draftRoot({ tenant: i.tenant, human: i.human, agent, task: root.task, cnf, until }, terms, nowMs)
-  const proved = { ...(instance !== undefined && { instance }), ...(attested && { attested }) }
-  const given: Grant = { ...draft, ...proved, beside: [beside.id, ...beside.ancestry.map(({ id }) => id)] }
-  return { ...opened(given, {}), beside }
+  const proved = {
+    ...(instance !== undefined && { instance }),
+    ...(attested && { attested }),
+    ...(workload && { workload }),
+  }
+  return { ...opened({ ...draft, ...proved, beside: besideOf(beside) }, {}), beside }
+}
+
+function besideOf({ id, ancestry, human: { iss, sub }, lineage }: Grant): Beside {
+  const agents = lineage.flatMap((step) => (step.type === 'ai_agent' ? [step.id] : []))
+  return { grants: [id, ...ancestry.map((above) => above.id)], human: { iss, sub }, agents }
 }
 
 /** Token exchange with a human's token (RFC 8693 §2.1). @param client authenticated client, if any. */

@@ -140,6 +140,15 @@ export interface Issuance {
   readonly policySet: string
 }
 
+/** Under which authority an agent asked for a further grant: what ends that ends this. */
+export interface Beside {
+  /** The grant that it presented, and those above. */
+  readonly grants: readonly string[]
+  readonly human: Pick<Human, 'iss' | 'sub'>
+  /** All in its lineage. */
+  readonly agents: readonly string[]
+}
+
 /** A grant above another. */
 export interface Ancestor {
   /** `jti` */
@@ -190,8 +199,8 @@ export interface Grant {
   readonly signedHash?: string
   /** Of a root grant that took the place of another without the human; no claim. */
   readonly succession?: Succession
-  /** Of a further grant that an agent asked for: the grant that it asked under and those above, whose end is its own; no claim. */
-  readonly beside?: readonly string[]
+  /** Of a further grant that an agent asked for; no claim. */
+  readonly beside?: Beside
   /** Of the grants above it, root first, and its own; no claim. Absent in one that a gateway from before orders made. */
   readonly issuance?: readonly Issuance[]
   readonly cnf?: Confirmation

@@ -381,6 +381,18 @@ describe('an agent that is refused', () => {
     expect((await call(parent as string, 'PUT')).status).toBe(200)
   })
 
+  it('loses what another human gave when the human that it works for is revoked', async () => {
+    const { handle } = await gateway.openTask('mail:messages.read')
+    const { id } = await requested(handle as string, { scope: 'mail:settings.change', ttl_s: 60 })
+    const at = browser()
+    await at.submit(await signedIn('cem', at, `/approve/access/${id}`), { verdict: 'grant' })
+    const granted = await tell(handle as string, `/access-requests/${id}/grant`, {})
+    expect((await call(granted.handle as string, 'PUT')).status).toBe(200)
+    const { human } = await gateway.control.accessRequest((await requested(handle as string, { scope: 'mail:*' })).id)
+    await gateway.control.endAccess({ target: { human }, reason: 'left' })
+    expect((await call(granted.handle as string, 'PUT')).code).toBe('grant_revoked')
+  })
+
   it('is denied, once and for all', async () => {
     const { handle } = await gateway.openTask('mail:messages.read')
     const { id } = await requested(handle as string, { scope: 'mail:settings.change' })
