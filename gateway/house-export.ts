@@ -58,6 +58,8 @@ async function openHouseExports(settings: Settings, parts: ExportParts): Promise
     nowMs: () => parts.clock.nowMs(),
     warn,
     undelivered(to, { id, kind: about, seq: entry, attempts, reason }) {
+      // News of it is a message too: where that is given up as well, another entry would be told of in turn, and so on for ever.
+      if (about === 'signal.undelivered') return
       const facts = { to, id, about, entry, attempts, reason }
       parts.audit.record('signal.undelivered', settings.tenant, facts).catch((cause: Error) => {
         warn(`export ${to}: message ${id} was given up, which cannot be recorded (${cause.message})`)

@@ -11,12 +11,15 @@ import { createLocalJWKSet, type JSONWebKeySet, jwtVerify } from 'jose'
 import { Webhook } from 'standardwebhooks'
 import { afterAll, beforeAll, expect, it } from 'vitest'
 
+import { readWritten } from '../../gateway/audit/follow.ts'
 import { startGateway, type TestGateway } from '../rig/gateway.ts'
 import { type Receiver, startReceiver } from './receiver.fixture.ts'
 
 const HMAC_KEY = `whsec_${randomBytes(32).toString('base64')}`
 const signing = generateKeyPairSync('ed25519')
 const SEED = Buffer.from(signing.privateKey.export({ format: 'jwk' }).d as string, 'base64url')
+/** The log is looked at twice a second. */
+const SOON = { timeout: 5000 }
 const TOKEN = randomBytes(32).toString('base64url')
 
 let receiver: Receiver
@@ -41,7 +44,7 @@ beforeAll(async () => {
 webhooks:
   security: { url: ${receiver.url}/hook, keys: [${file('hmac')}, ${file('ed25519')}], ${told} }
   chat: { url: ${file('chat')}, format: slack, ${told} }
-  gone: { url: ${receiver.url}/gone, keys: [${file('hmac')}], ${told} }
+  gone: { url: ${receiver.url}/gone, keys: [${file('hmac')}], kinds: [grant.revoked, signal.*], addresses: [127.0.0.0/8] }
   inside: { url: ${receiver.url}/inside, keys: [${file('hmac')}], kinds: [policy.loaded] }
 signals:
   send:
@@ -56,6 +59,13 @@ afterAll(async () => {
   await receiver.stop()
   await rm(dir, { recursive: true, force: true })
 })
+
+async function undelivered() {
+  const found: { kind: string; facts: { about: string } }[] = []
+  for await (const { entries } of readWritten(join(gateway.settings.dataDir, 'audit'), 0))
+    for (const line of entries) found.push(JSON.parse(line.toString('utf8')))
+  return found.filter(({ kind }) => kind === 'signal.undelivered').map(({ facts }) => facts)
+}
 
 /** Ends a task of the default agent, which is news. */
 async function endTask(purpose = 'triage'): Promise<string> {
@@ -94,12 +104,17 @@ it('keeps what a receiver does not want, and sends it again under the same id wh
   await endTask()
   const first = await at('/gone')
   const id = first.headers['webhook-id']
-  await expect.poll(async () => (await named('webhook.gone'))?.dead[0]).toMatchObject({ id, attempts: 1 })
+  await expect.poll(async () => (await named('webhook.gone'))?.dead[0], SOON).toMatchObject({ id, attempts: 1 })
+  // News of that went the same way, and nothing is told of that again.
+  await expect
+    .poll(async () => (await named('webhook.gone'))?.dead.map(({ kind }) => kind), SOON)
+    .toContain('signal.undelivered')
+  expect((await undelivered()).map(({ about }) => about)).not.toContain('signal.undelivered')
   answers.delete('/gone')
   expect(await gateway.control.retryWebhook('gone')).toBeGreaterThanOrEqual(1)
   const again = await receiver.got((one) => one !== first && one.path === '/gone' && one.headers['webhook-id'] === id)
   new Webhook(HMAC_KEY).verify(again.body, again.headers as Record<string, string>)
-  await expect.poll(() => named('webhook.gone')).toMatchObject({ dead_count: 0, waiting: 0 })
+  await expect.poll(() => named('webhook.gone'), SOON).toMatchObject({ dead_count: 0, waiting: 0 })
   await expect(gateway.control.retryWebhook('nobody')).rejects.toMatchObject({ code: 'webhook_unknown' })
 })
 
