@@ -30,7 +30,7 @@ permit (principal, action == Action::"notes:limited", resource);
 permit (principal, action in [Action::"notes:reads", Action::"notes:changes"], resource);
 
 @id("masked") @owner("test") @redact("/head,/body") @notify("security")
-permit (principal, action in [Action::"notes:masked", Action::"notes:unreadable"], resource);
+permit (principal, action in [Action::"notes:masked", Action::"notes:packed", Action::"notes:unreadable"], resource);
 
 @id("narrow") @owner("test") @downscope("resource")
 permit (principal, action == Action::"notes:narrow", resource);
@@ -75,6 +75,7 @@ beforeAll(async () => {
           reads: { match: ['GET /echo/reads'], access: 'read', labels: RULED },
           changes: { match: ['POST /echo/reads'], access: 'write', labels: RULED },
           masked: { match: ['GET /echo/masked'], access: 'read', labels: RULED },
+          packed: { match: ['GET /gzip/masked'], access: 'read', labels: RULED },
           unreadable: { match: ['GET /stream'], access: 'read', labels: RULED },
           narrow: { match: ['GET /echo/narrow'], access: 'read', labels: RULED },
           pay: {
@@ -167,6 +168,17 @@ describe('what the task did before', () => {
   })
 })
 
+it('what cannot be asked of the store is refused, not taken for none', async () => {
+  const { handle } = await open(one())
+  expect(said(await call(one(), handle, at('send'), 'POST'))).toBe(200)
+  pair.redis.pause?.()
+  try {
+    expect(said(await call(one(), handle, at('send'), 'POST'))).toBe('store_unavailable')
+  } finally {
+    pair.redis.resume?.()
+  }
+})
+
 describe('a plan', () => {
   it('ends the task whose agent leaves it, at every replica', async () => {
     const task = await open(one(), { plan: ['notes:read', 'notes:secret'] } as object)
@@ -229,6 +241,17 @@ describe('an obligation of policy', () => {
     expect(JSON.parse(body)).toMatchObject({ method: 'GET', head: '[redacted]', body: '[redacted]' })
     expect(text).not.toContain('between us')
     expect(said(await call(one(), handle, '/notes/stream?bytes=100'))).toBe('answer_withheld')
+    const packed = await call(
+      one(),
+      handle,
+      '/notes/gzip/masked',
+      'GET',
+      'x-note: between us\r\nAccept-Encoding: gzip\r\n',
+    )
+    expect(packed.bytes.toString()).toContain('"head":"[redacted]"') // unpacked, and not packed again
+    expect(packed.bytes.toString()).not.toContain('between us')
+    const headOnly = await call(one(), handle, at('masked'), 'HEAD')
+    expect(said(headOnly)).toBe(200)
     const [entry] = await decisionsOn('notes:masked')
     expect(entry?.decision).toMatchObject({ obligations: { redact: ['/body', '/head'], notify: ['security'] } })
   })
