@@ -5,6 +5,7 @@
 import type { JsonValue } from '../audit/canonical.ts'
 import type { Entry, Step } from '../audit/entry.ts'
 import type { Value } from '../policy/attributes.ts'
+import { isCovered } from '../policy/replay.ts'
 import type { Kind } from '../policy/supposed.ts'
 
 /** What the log says of a grant when it is made. */
@@ -16,7 +17,7 @@ export interface Made {
   readonly takesConsent: boolean
 }
 
-export function madeIn({ grant, facts }: Entry): Made {
+export function madeIn({ grant, facts, task }: Entry): Made {
   const { agent, attested, preset, step, delegable, cnf, authority } = (grant ?? {}) as unknown as Partial<
     Record<string, JsonValue>
   >
@@ -32,6 +33,7 @@ export function madeIn({ grant, facts }: Entry): Made {
     ['context.preset', agent === undefined ? undefined : (plain(preset) ?? '')],
     ['context.step', agent === undefined ? undefined : (plain(step) ?? '')],
     ['context.proof', agent === undefined ? undefined : proofs(cnf)],
+    ...plan(task),
     ['context.workload_kind', workloadText(workload, attested, 'kind')],
     ['context.workload_issuer', workloadText(workload, attested, 'issuer')],
   ]
@@ -45,6 +47,19 @@ export function madeIn({ grant, facts }: Entry): Made {
     operations: patterns.flatMap((one) => plain(one as JsonValue) ?? []),
     takesConsent,
   }
+}
+
+/** Only entries about grants have it, and there it is absent where nobody foresaw anything. */
+function plan(task: Entry['task']): [string, Value | undefined][] {
+  if (whole(task?.id) === undefined) return []
+  const patterns = (task as { readonly plan?: readonly string[] }).plan
+  const isWhole = patterns === undefined || patterns.every((one) => whole(one) !== undefined)
+  return isWhole
+    ? [
+        ['context.has_plan', patterns !== undefined],
+        ['context.plan', patterns ?? []],
+      ]
+    : []
 }
 
 /** Of an agent that was only named there is none; of one that was renewed the log says it only where it proved itself again. */
@@ -101,7 +116,14 @@ function hops(steps: readonly Step[]): Value | undefined {
   return steps.map(({ n = 0, type = '', id = '', on_behalf }) => ({ n, type, id, on_behalf: on_behalf === true }))
 }
 
-export function callFacts({ target, client, lineage = [], ts }: Entry, made: Made | undefined): Map<string, Value> {
+export function callFacts(
+  { target, client, lineage = [], ts, decision }: Entry,
+  made: Made | undefined,
+): Map<string, Value> {
+  const asked = member(decision as unknown as JsonValue | undefined, 'asked')
+  const protocol = text(asked, 'protocol')
+  const foreseen = made?.facts.get('context.plan') as readonly string[] | undefined
+  const operation = whole(target?.operation)
   const steps = lineage.every((step) => step.cut === undefined) ? lineage : undefined
   const agents = steps?.filter(({ type }) => type === 'ai_agent')
   const left = made?.expires === undefined ? undefined : Math.floor(made.expires - Date.parse(ts) / 1000)
@@ -115,9 +137,21 @@ export function callFacts({ target, client, lineage = [], ts }: Entry, made: Mad
     ['context.door', client?.mode],
     ['context.grant_id', whole(lineage.at(-1)?.grant)],
     ['context.ttl_s', left],
+    ['context.websocket', protocol && protocol === 'websocket'],
+    ['context.params', paramsIn(member(asked, 'params'))],
+    ['context.on_plan', operation && foreseen && isCovered(foreseen, operation)],
     ['context.on_behalf', steps?.some((step) => step.on_behalf === true)],
     ['context.parent_agent', agents && (agents.length < 2 ? '' : whole(agents.at(-2)?.id))],
   ])
+}
+
+/** All of them, or none: one that was cut may be what decides. */
+function paramsIn(params: JsonValue | undefined): Value | undefined {
+  if (typeof params !== 'object' || params === null) return undefined
+  const texts = Object.values(params)
+    .flat()
+    .filter((one) => typeof one === 'string')
+  return texts.every((one) => whole(one) !== undefined) ? (params as Value) : undefined
 }
 
 /** A grant is decided on by the time that it says it was issued at. */

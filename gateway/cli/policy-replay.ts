@@ -2,6 +2,7 @@
 import { resolve } from 'node:path'
 import { Command } from 'commander'
 import type { Group, Summary } from '../policy/replay.ts'
+import { printable } from './log-words.ts'
 import { type LogOptions, onLog, recordedIn } from './policy-log.ts'
 import { counted, load, onSources, sourcesOf } from './policy-sources.ts'
 import { overTime, type SpanOptions, spanOf } from './with-index.ts'
@@ -61,7 +62,9 @@ function unknownText(group: Group): string {
 }
 
 function groupText({ count, kind, asked, agent, last }: Group): string {
-  return `  ${counted(count, 'time')}: ${agent} ${kind === 'call' ? asked : `${kind} ${asked}`} (last: ${last})\n`
+  return printable(
+    `  ${counted(count, 'time')}: ${agent} ${kind === 'call' ? asked : `${kind} ${asked}`} (last: ${last})`,
+  ).concat('\n')
 }
 
 function by(policies: readonly string[]): string {

@@ -89,6 +89,23 @@ describe('a recorded call', () => {
     expect(recorded?.place).toBeUndefined()
   })
 
+  it('knows the plan of its task, and more of the request where a policy had it written down', () => {
+    const planned = { ...MADE, task: { id: 'task-1', purpose: 'triage', plan: ['notes:notes.*'] } } as Entry
+    const asked = { fields: [], protocol: 'h2', params: { amount: 7, tags: ['a'] } }
+    const decision = { effect: 'allow', policy_set: 'sha256:x', policy_ids: ['p#a'], asked }
+    expect(Object.fromEntries(read(planned, called({ decision }))?.facts ?? [])).toMatchObject({
+      'context.has_plan': true,
+      'context.on_plan': true,
+      'context.websocket': false,
+      'context.params': { amount: 7, tags: ['a'] },
+    })
+    const cut = { ...decision, asked: { ...asked, params: { note: CUT } } }
+    expect(read(planned, called({ decision: cut }))?.facts.has('context.params')).toBe(false)
+    const unplanned = read(MADE, called())
+    expect(unplanned?.facts.get('context.has_plan')).toBe(false)
+    expect(unplanned?.facts.has('context.params')).toBe(false)
+  })
+
   it('knows no depth where steps of the lineage were cut out', () => {
     const lineage = [
       { n: 0, type: 'human', id: 'ana' },

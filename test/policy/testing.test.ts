@@ -194,3 +194,24 @@ describe('keyless policy test', () => {
     expect(answer.code, answer.stdout).toBe(0)
   })
 })
+
+describe('parameters that a service file names', () => {
+  const PAY = `@id("pay") @owner("test") permit (principal, action == Action::"pay:pay", resource) when { context.params has amount && context.params.amount <= 100 };`
+  const pay = {
+    ...{ match: ['POST /pay'], access: 'write', params: { amount: { from: 'body./amount', type: 'long' } } },
+  }
+
+  it('are read from the request as a gateway reads them, or are supposed', async () => {
+    const own = await catalogueOf(notesFile({ name: 'pay', hosts: ['pay.test'], operations: { pay } as never }))
+    const bundle = await bundleOf(own, { 'own.cedar': PAY })
+    const file = `cases:
+  - { name: little, call: { method: POST, url: "https://pay.test/pay", body: { amount: 100 } }, expect: allow }
+  - { name: much, call: { method: POST, url: "https://pay.test/pay", body: { amount: 101 } }, expect: deny }
+  - { name: text, call: { method: POST, url: "https://pay.test/pay", body: { amount: "1" } }, expect: deny, code: request_malformed }
+  - { name: none, call: POST https://pay.test/pay, expect: deny }
+  - { name: supposed, operation: "pay:pay", context: { params: { amount: 7 } }, expect: allow }
+`
+    const results = await runTests(readTestFile(file, 'own.test.yaml'), { bundle, catalogue: own })
+    expect(results.flatMap(({ name, faults }) => faults.map((fault) => `${name}: ${fault}`))).toEqual([])
+  })
+})
