@@ -115,13 +115,13 @@ function accessOf({ tenant, approvals }: Settings, parts: Parts): AccessDoor['ac
   return {
     requests: desk,
     async make(event, holder, id) {
-      const { wanted, human } = await desk.fetch(holder, id)
+      const { wanted, human } = await desk.handOver(holder, id)
       try {
         const issued = await serveInstruction(opening({ beside: holder, wanted, human, id: event }), rooms)
         if (issued === null) throw new TypeError('task.open issues a grant')
         return issued
       } catch (cause) {
-        await desk.unfetch(id).catch(() => undefined) // it stays fetched: less authority than was given, never more
+        await desk.takeBack(id).catch(() => undefined) // it stays fetched: less authority than was given, never more
         throw cause
       }
     },

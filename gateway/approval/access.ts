@@ -54,9 +54,9 @@ export interface Granted {
 
 export interface AccessRoom extends AccessRequests, AskingForAccess {
   /** Once. @throws {GatewayError} `approval_unknown`, `approval_required` while nobody has granted it, `approval_denied`, … */
-  fetch(holder: Grant, id: string): Promise<Granted>
+  handOver(holder: Grant, id: string): Promise<Granted>
   /** It could not be made after all: it can be fetched again. */
-  unfetch(id: string): Promise<void>
+  takeBack(id: string): Promise<void>
 }
 
 export class AccessDesk implements AccessRoom {
@@ -129,7 +129,7 @@ export class AccessDesk implements AccessRoom {
     })
   }
 
-  async fetch(holder: Grant, id: string): Promise<Granted> {
+  async handOver(holder: Grant, id: string): Promise<Granted> {
     const { record, version } = await this.#read(id)
     requireHolder(record, holder)
     requireGranted(this.#shown(record))
@@ -140,7 +140,7 @@ export class AccessDesk implements AccessRoom {
     return { wanted: record.wanted, human }
   }
 
-  async unfetch(id: string): Promise<void> {
+  async takeBack(id: string): Promise<void> {
     const { record, version } = await this.#read(id)
     if (record.state === 'fetched') await this.#o.documents.write(id, { ...record, state: 'granted' }, version)
   }

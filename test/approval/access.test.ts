@@ -82,7 +82,7 @@ it('is fetched once, however many fetch it at once', async () => {
   const [one, other] = [desk(), desk()]
   const { id } = await one.ask(holder, wanted)
   await other.grant(id, by(lead))
-  const said = await codes(Array.from({ length: 10 }, (_, i) => (i % 2 ? one : other).fetch(holder, id)))
+  const said = await codes(Array.from({ length: 10 }, (_, i) => (i % 2 ? one : other).handOver(holder, id)))
   expect(said.filter((code) => code === 'done')).toHaveLength(1)
   expect(new Set(said)).toEqual(new Set(['done', 'approval_closed']))
 })
@@ -90,10 +90,10 @@ it('is fetched once, however many fetch it at once', async () => {
 it('gives nothing when the process dies between handing over and making, and can be fetched again when making failed', async () => {
   const { id } = await desk().ask(holder, wanted)
   await desk().grant(id, by(lead))
-  expect(await desk().fetch(holder, id)).toEqual({ wanted: { scope: wanted.scope }, human: lead })
-  expect(await codes([desk().fetch(holder, id)])).toEqual(['approval_closed'])
-  await desk().unfetch(id)
-  expect(await codes([desk().fetch(holder, id)])).toEqual(['done'])
+  expect(await desk().handOver(holder, id)).toEqual({ wanted: { scope: wanted.scope }, human: lead })
+  expect(await codes([desk().handOver(holder, id)])).toEqual(['approval_closed'])
+  await desk().takeBack(id)
+  expect(await codes([desk().handOver(holder, id)])).toEqual(['done'])
 })
 
 it('takes no effect that is not in the log', async () => {
@@ -135,8 +135,8 @@ it('is handed to the same agent in the same task with the same key, and to nobod
     { ...bound, agent: { ...bound.agent, id: 'other' } },
     { ...bound, tenant: 'other' },
   ]
-  expect(await codes(others.map((one) => desk().fetch(one, id)))).toEqual(others.map(() => 'approval_unknown'))
-  expect(await codes([desk().fetch({ ...bound, id: 'renewed' }, id)])).toEqual(['done'])
+  expect(await codes(others.map((one) => desk().handOver(one, id)))).toEqual(others.map(() => 'approval_unknown'))
+  expect(await codes([desk().handOver({ ...bound, id: 'renewed' }, id)])).toEqual(['done'])
 })
 
 it('runs out: nobody can grant it after an hour, or fetch it a quarter of an hour after that was done', async () => {
@@ -144,7 +144,7 @@ it('runs out: nobody can grant it after an hour, or fetch it a quarter of an hou
   const granted = await desk().ask(holder, { ...wanted, ttl_s: 60 })
   await desk().grant(granted.id, by(lead))
   clock.advance(15 * 60_000)
-  expect(await codes([desk().fetch(holder, granted.id)])).toEqual(['approval_closed'])
+  expect(await codes([desk().handOver(holder, granted.id)])).toEqual(['approval_closed'])
   clock.advance(45 * 60_000)
   expect(await codes([desk().grant(late.id, by(lead))])).toEqual(['approval_closed'])
   expect(await desk().pending()).toEqual([])
