@@ -36,7 +36,7 @@ export function openSqliteApprovals(o: { readonly path: string; readonly clock: 
   }
   return {
     lookMs: undefined,
-    add: (one, most) => attempt(() => transact(file().database, () => add(file(), one, most, nowMs()))),
+    add: (one, most) => attempt(() => unhurried(file().database, () => add(file(), one, most, nowMs()))),
     count: (tenant, agent) => attempt(() => (opened === undefined ? 0 : countOf(opened, tenant, agent, nowMs()))),
     inSlot: (tenant, slot) => attempt(() => opened && rowOf(opened.inSlot.get(tenant, slot, nowMs()))),
     byId: (tenant, id) => attempt(() => opened && rowOf(opened.byId.get(tenant, id, nowMs()))),
@@ -135,6 +135,16 @@ function openFile(path: string): DatabaseSync {
   } catch (cause) {
     database.close()
     throw new Error(`The store of approvals ${path} cannot be used: ${(cause as Error).message}`, { cause })
+  }
+}
+
+/** Not fsynced by itself: what a power cut takes with it is asked for again. What was taken up must not come back, and is. */
+function unhurried<T>(database: DatabaseSync, work: () => T): T {
+  database.exec('PRAGMA synchronous = NORMAL')
+  try {
+    return transact(database, work)
+  } finally {
+    database.exec('PRAGMA synchronous = FULL')
   }
 }
 
