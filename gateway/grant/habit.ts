@@ -127,7 +127,8 @@ export class Habits {
     const nowMs = this.#clock.nowMs()
     const untilS = Math.floor(nowMs / 1000) + learningS - REMEMBER_S // the store keeps a count that much longer
     const learning = { name: `learning/${id}`, kind: 'count', limit: 1, by: 1, untilS } as const
-    if (await this.#store.once(tenant, `habit/${id}`, nowMs + KNOWN_MS)) await this.#store.add(tenant, [learning])
+    const isFirst = await this.#store.once(tenant, `habit/${id}`, nowMs + KNOWN_MS)
+    if (isFirst && learningS > 0) await this.#store.add(tenant, [learning])
     if (!(await this.#store.once(tenant, `habit/${id}/${operation}`, nowMs + YEAR_MS))) return false
     return (await this.#store.left(tenant, learning)) > 0
   }

@@ -27,7 +27,6 @@ export interface EndingRooms {
   readonly captives: Captives
   readonly ended: Ended
   readonly revocations: Revocations
-  onLeak?: ((grant: Grant) => void) | undefined
 }
 
 export class Endings {
@@ -72,7 +71,6 @@ export class Endings {
     // A store that is away keeps it until it expires; `Burns.isBurnt` keeps this replica from reading it again.
     cache.burn(claim.key, sealed, credentialId).catch(() => undefined)
     void revocations.order({ ...held, reason: 'leaked' })
-    this.#rooms.onLeak?.(claim.grant)
   }
 
   async #revokeOf(grant: Grant, only: Omit<RevocationOrder, 'grants'>): Promise<number> {

@@ -85,6 +85,8 @@ class CachedLeases implements Leases, LeaseEnd {
   readonly #closing = new AbortController()
   /** Requests that were already sent twice, and with what the second time. */
   readonly #replayed = new WeakMap<Outbound, Held | null>()
+  /** Requests whose credential came back, perhaps more than once. */
+  readonly #leaky = new WeakSet<Outbound>()
   readonly #burns: Burns
   readonly #captives: Captives
   readonly #ended: Ended
@@ -121,7 +123,7 @@ class CachedLeases implements Leases, LeaseEnd {
     const parts = { issue: this.#issue, near: this.#near, burns: this.#burns, clock, end: this }
     this.#supply = new Supply({ ...parts, lockMs, patienceMs })
     const known = { near: this.#near, captives: this.#captives, ended: this.#ended, revocations: this.#revocations }
-    this.#endings = new Endings({ cache, seal, providers, onLeak: rooms.onLeak, ...known })
+    this.#endings = new Endings({ cache, seal, providers, ...known })
     this.#sweeper = setInterval(() => this.#sweep(), SWEEP_MS).unref()
   }
 
@@ -177,6 +179,8 @@ class CachedLeases implements Leases, LeaseEnd {
     for (const one of [held, this.#replayed.get(plain)]) {
       if (one != null && fateOf(one) !== 'standing' && this.#burns.note(one)) this.#endings.leaked(one)
     }
+    if (!this.#leaky.has(plain)) this.#rooms.onLeak?.(held.claim.grant)
+    this.#leaky.add(plain)
     return fateOf(held)
   }
 

@@ -20,7 +20,7 @@ export interface LeaseRooms {
   /** Name of a credential → name of the one that is asked for while its issuer is away. No cycle. Default none. */
   readonly fallbacks?: ReadonlyMap<string, string>
   readonly cache: LeaseCache
-  /** A credential of this grant came back in an answer; it is burnt already. Must not throw. */
+  /** A credential came back in the answer to a call of this grant; where it can be ended it is. Once a request. Must not throw. */
   onLeak?(grant: Grant): void
   /** @throws {GatewayError} `access_blocked` for a credential of the settings that nobody may use at present. */
   requireOpen?(credential: string): void

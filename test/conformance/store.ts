@@ -65,6 +65,26 @@ export function describeStore(name: string, start: () => Promise<StoreUnderTest>
     replica = await variant.open(clock)
   })
 
+  describe(`${name} keeps orders`, () => {
+    it('replaces a version by the next one only, and gives all of them to every replica', async () => {
+      const tenant = uuidv7()
+      expect(await store.ordersVersion(tenant)).toBe(0)
+      expect(await store.orders(tenant)).toEqual({ version: 0, orders: [] })
+      const first = { about: 'one', body: 'sealed' }
+      expect(await store.putOrder(tenant, first, { expected: 0, version: 5 })).toBe(true)
+      expect(await replica.putOrder(tenant, first, { expected: 0, version: 6 })).toBe(false)
+      expect(await replica.putOrder(tenant, { about: 'two', body: 'x' }, { expected: 5, version: 2 ** 52 })).toBe(true)
+      expect(await store.ordersVersion(tenant)).toBe(2 ** 52)
+      const { version, orders } = await store.orders(tenant)
+      expect(version).toBe(2 ** 52)
+      expect(new Set(orders.map(({ about }) => about))).toEqual(new Set(['one', 'two']))
+      await store.forgetOrders(tenant, ['two'])
+      expect((await replica.orders(tenant)).orders.map(({ about, body }) => ({ about, body }))).toEqual([first])
+      expect(await replica.ordersVersion(tenant), 'it never goes back').toBe(2 ** 52)
+      expect(await store.orders(uuidv7()), 'of another tenant').toEqual({ version: 0, orders: [] })
+    })
+  })
+
   describe(`${name} keeps grants`, () => {
     it('finds a grant by handle and by id, exactly as it was put', async () => {
       for (const put of [grant(), grant({ parent: uuidv7() })]) {
