@@ -9,7 +9,7 @@ import type { OpenedBreakGlass } from '../../gateway/protocol/break-glass.ts'
 import { uuidv7 } from '../../gateway/protocol/id.ts'
 import { type EchoUpstream, startEcho } from '../rig/echo.ts'
 import { codeOf, reverse } from './agent.fixture.ts'
-import { entriesOf, type OpenSite, openSite } from './services.fixture.ts'
+import { entriesOf, type OpenSite, type Operations, openSite } from './services.fixture.ts'
 
 const AGENT = 'spiffe://acme.test/agents/repair'
 const KEY = 'a-standing-key-for-emergencies'
@@ -19,12 +19,12 @@ let upstream: EchoUpstream
 let site: OpenSite
 let plain: OpenSite
 
-const operations = {
+const operations: Operations = {
   'any.read': { match: ['GET /{rest**}'], access: 'read' },
   'two.delete': { match: ['DELETE /echo/two'], access: 'write' },
   'three.delete': { match: ['DELETE /echo/three'], access: 'write' },
   'never.delete': { match: ['DELETE /echo/never'], access: 'write' },
-} as const
+}
 
 const POLICIES = `
 @id("two") @owner("test") @approval("on-call") @approvers("2")
