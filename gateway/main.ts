@@ -80,21 +80,7 @@ export async function openGateway(settings: Settings, clock: Clock = systemClock
       takesChains: settings.trust.chains.length > 0,
       clock,
     })
-    proxy = await openProxyDoor({
-      ...settings.listen.proxy,
-      tenant: settings.tenant,
-      rooms: house.breakGlass?.around(house) ?? house,
-      route: (name) => house.catalogue.service(name),
-      authority: house.authority,
-      ...(settings.listen.proxyUrl !== undefined && { url: settings.listen.proxyUrl }),
-      ...(settings.listen.proxyTls && { tls: settings.listen.proxyTls }),
-      ...(settings.listen.announcedBy && { announcedBy: settings.listen.announcedBy }),
-      maxConnections: settings.limits.connections,
-      verifyClient: (evidence) => house.identities.client(evidence),
-      proofs: house.identities,
-      onTlsError: ({ text }) => process.stderr.write(`keyless: warning: ${text}\n`),
-      clock,
-    })
+    proxy = await openProxy(settings, house, clock)
     const reaper = startReaper(settings, house)
     return {
       proxy: `http://${formatAuthority({ host: settings.listen.proxy.host, port: proxy.port })}`,
@@ -109,6 +95,24 @@ export async function openGateway(settings: Settings, clock: Clock = systemClock
     await close({ house, control, proxy, reaper: undefined })
     throw cause
   }
+}
+
+function openProxy(settings: Settings, house: House, clock: Clock): Promise<ProxyDoor> {
+  return openProxyDoor({
+    ...settings.listen.proxy,
+    tenant: settings.tenant,
+    rooms: house.breakGlass?.around(house) ?? house,
+    route: (name) => house.catalogue.service(name),
+    authority: house.authority,
+    ...(settings.listen.proxyUrl !== undefined && { url: settings.listen.proxyUrl }),
+    ...(settings.listen.proxyTls && { tls: settings.listen.proxyTls }),
+    ...(settings.listen.announcedBy && { announcedBy: settings.listen.announcedBy }),
+    maxConnections: settings.limits.connections,
+    verifyClient: (evidence) => house.identities.client(evidence),
+    proofs: house.identities,
+    onTlsError: ({ text }) => process.stderr.write(`keyless: warning: ${text}\n`),
+    clock,
+  })
 }
 
 async function warningsOf(
