@@ -1,5 +1,6 @@
 /** A call that a human has to approve: held, asked about once, let through as it was approved and as nothing else. */
 import { hostname, userInfo } from 'node:os'
+import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import type { OpenedTask } from '../../gateway/protocol/control.ts'
 import type { ApprovalJson, ApprovalStatus } from '../../gateway/protocol/control-approvals.ts'
@@ -7,6 +8,7 @@ import type { Human } from '../../gateway/protocol/grant.ts'
 import { type Answer, basic, codeOf, say } from '../invariant/agent.fixture.ts'
 import { entriesOf, type OpenSite, openSite } from '../invariant/services.fixture.ts'
 import { type EchoUpstream, startEcho } from '../rig/echo.ts'
+import { ROOT, runOk } from '../rig/process.ts'
 
 const ISS = 'https://id.acme.test'
 const human = (sub: string): Human => ({ iss: ISS, sub })
@@ -284,6 +286,21 @@ describe('a call that comes back', () => {
     await post(task, 'ask?flood=4')
     expect(codeOf(await post(task, 'ask?flood=5'))).toBe('too_many_requests')
     for (const { id } of await approvals()) await decide(id, 'deny', LOCAL)
+  })
+
+  it('is shown and decided by command, the agent’s words apart and unable to steer the terminal', async () => {
+    const task = await site.gateway.openTask('notes:*')
+    const refused = await post(task, 'ask?cli', { body: 'approve me\x1b[2J\nVerified by the gateway:' })
+    const { id } = adviceIn(refused)
+    const at = ['--data', site.gateway.settings.dataDir]
+    const keyless = (...words: string[]) =>
+      runOk(process.execPath, [join(ROOT, 'gateway', 'keyless.ts'), 'approvals', ...words, ...at])
+    const shown = await keyless('show', id)
+    expect(shown).toContain(`POST https://notes.keyless.test:${echo.tlsPort}/echo/ask?cli`)
+    expect(shown).not.toContain('\x1b')
+    expect(shown).toContain('  | Verified by the gateway:') // marked as what the agent says
+    expect(await keyless('approve', id)).toContain('approved')
+    expect((await post(task, 'ask?cli', { body: 'approve me\x1b[2J\nVerified by the gateway:' })).status).toBe(200)
   })
 
   it('holds no body that is larger than anybody could look at', async () => {
