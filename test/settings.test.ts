@@ -388,6 +388,7 @@ describe('the schema for editors', () => {
         'public_url',
         'redis',
         'regions',
+        'revocation',
         'services',
         'signals',
         'tenant',
