@@ -6,7 +6,7 @@
 import type { LetterFormat } from '../../protocol/exporting.ts'
 import { type Letter, letterOf } from './letter.ts'
 import { attempt, type Outcome } from './letter-attempt.ts'
-import { delayMs, GIVE_UP_MS } from './letter-schedule.ts'
+import { delayMs, GIVE_UP_MS, LONGEST_REST_MS, MAX_OWN_FAILURES } from './letter-schedule.ts'
 import type { LetterTerms } from './letter-terms.ts'
 import { type Sink, Unavailable } from './sink.ts'
 import type { Send } from './sink-http.ts'
@@ -49,9 +49,6 @@ export interface Letterbox extends Sink {
 /** Beyond, entries stay in the log until there is room: nothing is lost, and the disk does not fill. */
 const MAX_WAITING = 10_000
 const MAX_DEAD = 10_000
-/** Failures of one message, each while others were taken, after which it is given up. */
-const MAX_OWN_FAILURES = 12
-const LONGEST_REST_MS = 3_600_000
 
 interface Pending extends Key {
   readonly firstMs: number

@@ -12,6 +12,8 @@ import type { Push, Pushed } from '../../../gateway/records/export/sink-http.ts'
 import { openSpool, type Spool } from '../../../gateway/records/export/spool.ts'
 
 const HOUR = 3_600_000
+/** Each step waits for the disk, which others use as well. */
+const PATIENT = { timeout: 20_000 }
 
 let dir: string
 let spool: Spool
@@ -115,29 +117,33 @@ async function pass(ms: number): Promise<void> {
   nowMs = untilMs
 }
 
-it('writes nothing to the disk while a receiver takes everything', async () => {
+it('writes nothing to the disk while a receiver takes everything', PATIENT, async () => {
   await open().deliver([item(1), item(2)])
   expect(taken).toHaveLength(2)
   expect(await spool.keys('waiting')).toEqual([])
 })
 
-it('keeps what is told while a receiver is down for a day, asks it seldom, and delivers all once it is back', async () => {
-  answer = () => new Error('connection refused')
-  const box = open()
-  await box.deliver([1, 2, 3, 4, 5].map(item))
-  await pass(24 * HOUR)
-  expect(taken).toEqual([])
-  // One message at a time, at most once an hour after the first hour.
-  expect(attempts.length).toBeLessThan(35)
-  expect(states.at(-1)).toMatchObject({ waiting: 5, dead: 0, failure: 'connection refused' })
-  answer = () => ({ status: 200 })
-  await pass(1.2 * HOUR)
-  expect(new Set(taken).size).toBe(5)
-  expect(await spool.keys('waiting')).toEqual([])
-  expect(states.at(-1)).toMatchObject({ waiting: 0, failure: undefined })
-})
+it(
+  'keeps what is told while a receiver is down for a day, asks it seldom, and delivers all once it is back',
+  PATIENT,
+  async () => {
+    answer = () => new Error('connection refused')
+    const box = open()
+    await box.deliver([1, 2, 3, 4, 5].map(item))
+    await pass(24 * HOUR)
+    expect(taken).toEqual([])
+    // One message at a time, at most once an hour after the first hour.
+    expect(attempts.length).toBeLessThan(35)
+    expect(states.at(-1)).toMatchObject({ waiting: 5, dead: 0, failure: 'connection refused' })
+    answer = () => ({ status: 200 })
+    await pass(1.2 * HOUR)
+    expect(new Set(taken).size).toBe(5)
+    expect(await spool.keys('waiting')).toEqual([])
+    expect(states.at(-1)).toMatchObject({ waiting: 0, failure: undefined })
+  },
+)
 
-it('gives up after three days, keeps the message, and sends it again under the same id', async () => {
+it('gives up after three days, keeps the message, and sends it again under the same id', PATIENT, async () => {
   answer = () => ({ status: 503 })
   const box = open()
   await box.deliver([item(7)])
@@ -157,7 +163,7 @@ it('gives up after three days, keeps the message, and sends it again under the s
   expect(taken).toEqual([dead?.id])
 })
 
-it('does not let one message that is never taken keep the others, and gives that one up', async () => {
+it('does not let one message that is never taken keep the others, and gives that one up', PATIENT, async () => {
   const box = open()
   let poison: string | undefined
   answer = (id) => {
@@ -173,7 +179,7 @@ it('does not let one message that is never taken keep the others, and gives that
   expect(gaveUp).toEqual([poison])
 })
 
-it('waits as long as a busy receiver asks', async () => {
+it('waits as long as a busy receiver asks', PATIENT, async () => {
   answer = () => ({ status: 429, retryAfter: '300' })
   await open().deliver([item(1)])
   await pass(299_000)
@@ -182,7 +188,7 @@ it('waits as long as a busy receiver asks', async () => {
   expect(attempts).toHaveLength(2)
 })
 
-it('sends nothing more to a receiver that says 410, and keeps what it would have sent', async () => {
+it('sends nothing more to a receiver that says 410, and keeps what it would have sent', PATIENT, async () => {
   answer = () => ({ status: 410 })
   const box = open()
   await box.deliver([item(1), item(2), item(3)])
@@ -191,7 +197,7 @@ it('sends nothing more to a receiver that says 410, and keeps what it would have
   expect(await spool.list('dead', 10)).toHaveLength(3)
 })
 
-it('goes on where it was after a crash, and sends nothing under another id', async () => {
+it('goes on where it was after a crash, and sends nothing under another id', PATIENT, async () => {
   answer = () => new Error('down')
   await open().deliver([item(1), item(2)])
   await settle()
@@ -207,7 +213,7 @@ it('goes on where it was after a crash, and sends nothing under another id', asy
   expect(await spool.keys('waiting')).toEqual([])
 })
 
-it('calls a redirect what it is, and follows none', async () => {
+it('calls a redirect what it is, and follows none', PATIENT, async () => {
   answer = () => ({ status: 307 })
   await open().deliver([item(1)])
   await settle()
