@@ -139,6 +139,7 @@ function playedRooms(o: {
     code: effect === 'deny' ? 'policy_denied' : undefined,
     detail: 'a rule says no',
     errors: [],
+    obligations: {},
   } as unknown as Decision
   return {
     grants,
