@@ -1,6 +1,13 @@
 /** What whoever scrapes is told of the policies in force: asked then, and only then. */
-import type { Gauge } from './control/metrics.ts'
 import type { HousePolicy } from './house-policy.ts'
+
+/** As `metrics.add` takes them. */
+interface Gauge {
+  readonly name: string
+  readonly help: string
+  readonly isCounter?: boolean
+  read(): number | undefined | readonly { readonly labels: Readonly<Record<string, string>>; readonly value: number }[]
+}
 
 export function gaugesOfPolicy(of: Pick<HousePolicy, 'view' | 'refused'>): Gauge[] {
   const bundle = () => of.view.source?.bundle

@@ -374,6 +374,7 @@ describe('the schema for editors', () => {
     expect(Object.keys(schema.properties).sort()).toEqual(
       [
         'agents',
+        'approvals',
         'audit',
         'break_glass',
         'ca',
@@ -384,6 +385,7 @@ describe('the schema for editors', () => {
         'listen',
         'limits',
         'policies',
+        'policy',
         'postgres',
         'public_url',
         'redis',
