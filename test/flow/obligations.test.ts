@@ -4,6 +4,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { say } from '../invariant/agent.fixture.ts'
 import { call, delegate, idOf, open, openPair, type Pair, said } from '../invariant/pair.fixture.ts'
 import { entriesOf } from '../invariant/services.fixture.ts'
+import { type Receiver, startReceiver } from './receiver.fixture.ts'
 
 const POLICIES = `
 @id("open") @owner("test")
@@ -60,8 +61,10 @@ when {
 
 const RULED = ['ruled']
 let pair: Pair
+let receiver: Receiver
 
 beforeAll(async () => {
+  receiver = await startReceiver()
   pair = await openPair({
     services: [
       {
@@ -91,11 +94,20 @@ beforeAll(async () => {
       },
     ],
     policies: { text: POLICIES, only: true },
-    settings: { grants: { max_depth: 8 }, regions: { here: ['127.0.0.0/8'] } },
+    settings: {
+      grants: { max_depth: 8 },
+      regions: { here: ['127.0.0.0/8'] },
+      webhooks: {
+        security: { url: `${receiver.url}/hook`, format: 'slack', notify: ['security'], addresses: ['127.0.0.0/8'] },
+      },
+    },
   })
 })
 
-afterAll(() => pair.stop())
+afterAll(async () => {
+  await pair.stop()
+  await receiver.stop()
+})
 
 const at = (path: string) => `/notes/echo/${path}`
 const one = () => pair.replicas[0]
@@ -254,6 +266,15 @@ describe('an obligation of policy', () => {
     expect(said(headOnly)).toBe(200)
     const [entry] = await decisionsOn('notes:masked')
     expect(entry?.decision).toMatchObject({ obligations: { redact: ['/body', '/head'], notify: ['security'] } })
+  })
+
+  it('@notify tells whoever the settings send it to, of these decisions and no others', async () => {
+    const { handle } = await open(one())
+    expect(said(await call(one(), handle, at('acme')))).toBe(200)
+    expect(said(await call(one(), handle, at('masked')))).toBe(200)
+    const told = () => receiver.received.map(({ body }) => body)
+    await expect.poll(() => told().join(), { timeout: 3000 }).toContain('/echo/masked')
+    expect(told().some((text) => text.includes('/echo/acme'))).toBe(false)
   })
 
   it('@downscope uses no credential that is wider, nor the one that lies there for other calls', async () => {
