@@ -212,6 +212,7 @@ export const settingsSchema = z.strictObject({
     .describe(
       'Cedar policies: files, or directories of *.cedar; `shipped` stands for the shipped ones. Default: those alone.',
     ),
+  policy: policySchema.optional(),
   credentials: z
     .record(z.string().regex(/^[a-z0-9][a-z0-9_-]*$/), credentialSchema)
     .optional()
@@ -237,7 +238,6 @@ export const settingsSchema = z.strictObject({
   postgres: postgresSchema.optional(),
   webhooks: webhooksSchema.optional(),
   signals: signalsSchema.optional(),
-  policy: policySchema.optional(),
   grants: grants.optional(),
   break_glass: breakGlassSchema.optional(),
   approvals: approvalsSchema.optional(),
