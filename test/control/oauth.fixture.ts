@@ -176,7 +176,9 @@ export async function openOauthRig(changes: Partial<ControlDoorOptions> = {}): P
 function playedRooms(rig: Pick<OauthRig, 'served' | 'refused' | 'next'>) {
   let current: Instruction
   return {
-    policy: { evaluateInstruction: () => ({ effect: 'allow', errors: [], detail: '', obligations: {} }) as unknown as Decision },
+    policy: {
+      evaluateInstruction: () => ({ effect: 'allow', errors: [], detail: '', obligations: {} }) as unknown as Decision,
+    },
     grants: {
       propose(instruction: Instruction) {
         current = instruction

@@ -42,7 +42,7 @@ export function browser(): Browser {
     cookies,
     open: (url, until = never) => go(new URL(url), {}, until),
     submit(page, fields = {}, until = never) {
-      const form = /<form[^]*?<\/form>/.exec(page.text)?.[0] ?? page.text
+      const form = /<form[\s\S]*?<\/form>/.exec(page.text)?.[0] ?? page.text
       const action = /<form[^>]*\saction="([^"]*)"/.exec(form)?.[1]
       const hidden = [...form.matchAll(/<input[^>]*type="hidden"[^>]*>/g)].map(([tag]) => [
         /name="([^"]*)"/.exec(tag)?.[1] ?? '',
