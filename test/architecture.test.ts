@@ -25,6 +25,8 @@ const HEIGHTS: Readonly<Record<string, number>> = {
   'house-break-glass.ts': 6,
   'house-connect.ts': 5,
   'house-export.ts': 6.5,
+  'house-grants.ts': 6.9,
+  'house-ground.ts': 6.8,
   'house-leases.ts': 7,
   'house-letters.ts': 6.2,
   'house-metrics.ts': 6,
