@@ -6,16 +6,15 @@ import type { Server, ServerOptions } from 'node:https'
 import type { AddressInfo } from 'node:net'
 import { hostname, networkInterfaces } from 'node:os'
 import swagger from '@fastify/swagger'
-import Fastify, { type FastifyInstance, type FastifyRequest } from 'fastify'
+import type { FastifyInstance, FastifyRequest } from 'fastify'
 import { renewTls, type TlsFiles, tlsOptions } from '../door-tls.ts'
-import type { Clock } from '../protocol/clock.ts'
 import type { ReadyView } from '../protocol/control-status.ts'
-import { uuidv7 } from '../protocol/id.ts'
 import { GatewayError } from '../protocol/problem.ts'
 import { valuesOf } from '../protocol/raw-headers.ts'
 import { parseAuthority } from '../protocol/target.ts'
 import { ACCESS_FORMS } from './access-pages.ts'
 import { isBoundAddress, isOwnName } from './address.ts'
+import { createApp, DESCRIPTION } from './app.ts'
 import { APPROVAL_FORMS } from './approval-pages.ts'
 import { type ApprovalDoor, addApprovalRoutes, addApprovalStatus } from './approval-routes.ts'
 import { type ApproverDoor, addApprovers, addLocalAccess } from './approver-routes.ts'
@@ -43,10 +42,6 @@ import { addTaskRoutes, type TaskDoor } from './task-routes.ts'
 import { addWebhookRoutes, type WebhookDoor } from './webhook-routes.ts'
 import { addWitnessRoutes, type WitnessDoor } from './witness-routes.ts'
 
-const BODY_LIMIT_BYTES = 64 * 1024
-/** A whole request must have arrived by then. Also the patience with a connection that says nothing. */
-const REQUEST_TIMEOUT_MS = 10_000
-const MAX_CONNECTIONS = 256
 /** Of a full entry bundle (C2SP tlog-tiles). */
 const ENTRIES_PER_TILE = 256
 
@@ -204,45 +199,6 @@ async function buildApp(
     addPublicRoutes(routes, o)
     if (o.approvals) addApprovalStatus(routes, { ...o, approvals: o.approvals })
   })
-  return app
-}
-
-const DESCRIPTION = {
-  openapi: '3.1.0',
-  info: {
-    title: 'Keyless control door',
-    version: '1',
-    description: 'Refusals are application/problem+json with a stable code.',
-  },
-  components: {
-    securitySchemes: { reader: { type: 'http', scheme: 'bearer', description: 'A token of audit.readers.' } },
-  },
-} as const
-
-function createApp(clock: Clock, tls: ServerOptions | undefined): FastifyInstance {
-  const app = Fastify({
-    ...((tls && { https: tls }) as object), // typed as another kind of instance; routes do not care which they are on
-    bodyLimit: BODY_LIMIT_BYTES,
-    requestTimeout: REQUEST_TIMEOUT_MS,
-    connectionTimeout: 3 * REQUEST_TIMEOUT_MS,
-    keepAliveTimeout: 5_000,
-    forceCloseConnections: 'idle',
-    return503OnClosing: false, // the hook says it in our words
-    genReqId: () => uuidv7(clock.nowMs()), // never taken from a header: it becomes the id of the event
-    ajv: {
-      customOptions: {
-        allErrors: true,
-        coerceTypes: false,
-        removeAdditional: false,
-        useDefaults: false,
-        verbose: true,
-        allowUnionTypes: true,
-      },
-    },
-  })
-  app.server.headersTimeout = REQUEST_TIMEOUT_MS
-  app.server.maxConnections = MAX_CONNECTIONS
-  app.removeContentTypeParser('text/plain') // what a web form can send without asking
   return app
 }
 
