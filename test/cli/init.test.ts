@@ -3,7 +3,8 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
-import { init, settingsTemplate } from '../../gateway/cli/init.ts'
+import { init } from '../../gateway/cli/init.ts'
+import { settingsTemplate } from '../../gateway/cli/init-template.ts'
 import { loadCatalogue } from '../../gateway/policy/catalogue.ts'
 import { loadSettings, parseSettings, settingsJsonSchema } from '../../gateway/settings.ts'
 
@@ -66,12 +67,14 @@ describe('keyless init', () => {
       .split('\n')
       .filter((line) => !/^# (?:[A-Z]|yaml)|^#$/.test(line))
       .map((line) => line.replace(/^# /, ''))
-      .map((line) =>
-        line
-          .replace('{ env: REDIS_URL }', 'redis://localhost:6379')
-          .replace('{ env: CORPORATE_PROXY }', 'http://proxy.corp.example:3128')
-          .replace('proxy_tls: { cert: ./door.pem, key: ./door.key }', '') // files that are not there
-          .replace('[./internal-root.pem]', '[]'),
+      .map(
+        (line) =>
+          line
+            .replace('{ env: REDIS_URL }', 'redis://localhost:6379')
+            .replace('{ env: CORPORATE_PROXY }', 'http://proxy.corp.example:3128')
+            .replace('proxy_tls: { cert: ./door.pem, key: ./door.key }', '') // files that are not there
+            .replace('[./internal-root.pem]', '[]')
+            .replace(/^ {2}(?:source: \{ git|keys: ).*/, ''), // instead of `policies`, with a key that is not there
       )
       .join('\n')
     const settings = parseSettings(uncommented, '/base')
@@ -79,6 +82,7 @@ describe('keyless init', () => {
     expect(settings.agents[0].id).toBe('spiffe://example.com/agents/triage')
     expect(settings.trust.issuers.map(({ kind }) => kind)).toEqual(['human', 'github-actions'])
     expect(settings.grants.heartbeatS).toBe(15)
+    expect([...settings.approvals.groups.keys()]).toEqual(['on-call'])
     const unset = parseSettings('{}', '/base')
     expect([settings.limits, settings.ca]).toEqual([unset.limits, unset.ca])
     expect(settings.upstream.hosts.get('billing.internal')).toBe('10.0.0.7')
