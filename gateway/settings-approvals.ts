@@ -31,7 +31,9 @@ const approver = z
       .min(1)
       .max(255)
       .optional()
-      .describe('User of the machine of this gateway who may decide with `keyless approvals` there.'),
+      .describe(
+        'User that the gateway runs as, when this person is whoever works there: they decide with `keyless approvals`.',
+      ),
     also: z.array(identity).max(16).optional().describe('Further identities of the same person.'),
   })
   .describe('Somebody who may consent, by issuer and name there, or by user name on this machine.')

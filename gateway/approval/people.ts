@@ -36,7 +36,9 @@ export function standingOf({ approvers, groups }: People, { facts, terms }: Soug
   const approver = approvers.find(({ identities }) => identities.some((known) => isSame(known, human)))
   if (isRoot(facts, human, approver)) {
     if (!terms.from.includes(ROOT_HUMAN))
-      return { hindrance: 'The agent works for this human, so somebody else has to decide.' }
+      return {
+        hindrance: `The agent works for this human, so somebody else has to decide, of: ${terms.from.join(', ')}. Nobody approves their own request.`,
+      }
     return { name: approver?.name ?? `${human.iss} ${human.sub}`, groups: [ROOT_HUMAN] }
   }
   const own = approver && terms.from.filter((group) => groups.get(group)?.includes(approver.name))
