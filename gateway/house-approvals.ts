@@ -26,7 +26,7 @@ import type { Decision } from './protocol/decision.ts'
 import type { Grant } from './protocol/grant.ts'
 import type { Instruction, Proposal } from './protocol/instruction.ts'
 import { asGatewayError } from './protocol/problem.ts'
-import type { Decided, RequestRooms } from './request.ts'
+import type { Decided, RequestRooms } from './request-rooms.ts'
 import type { Settings } from './settings.ts'
 import { cleanse } from './upstream/headers.ts'
 

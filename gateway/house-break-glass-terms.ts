@@ -4,7 +4,7 @@ import type { Approved } from './protocol/approval.ts'
 import type { Decision } from './protocol/decision.ts'
 import type { Grant } from './protocol/grant.ts'
 import { GatewayError } from './protocol/problem.ts'
-import type { Decided } from './request.ts'
+import type { Decided } from './request-rooms.ts'
 
 /** @throws {GatewayError} `policy_denied`, `approval_required` */
 export function requireOpening(grant: Grant, policy: InstructionRooms['policy']): Decision {

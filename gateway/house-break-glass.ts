@@ -24,7 +24,7 @@ import type { BreakGlassDoor } from './protocol/break-glass.ts'
 import type { Clock } from './protocol/clock.ts'
 import type { Agent, Grant } from './protocol/grant.ts'
 import type { Inbound } from './protocol/message.ts'
-import type { RequestRooms } from './request.ts'
+import type { RequestRooms } from './request-rooms.ts'
 import type { Settings } from './settings.ts'
 
 export interface HouseBreakGlass extends BreakGlassDoor {

@@ -10,7 +10,8 @@ import type { Grant } from './protocol/grant.ts'
 import type { Inbound } from './protocol/message.ts'
 import { type GatewayError, type ProblemCode, problems } from './protocol/problem.ts'
 import type { Endpoint } from './protocol/service.ts'
-import { ask, type RequestRooms } from './request.ts'
+import { ask } from './request-deciding.ts'
+import type { RequestRooms } from './request-rooms.ts'
 
 /** Of these candidates as many are evaluated, and so many are told. */
 const MOST_ASKED = 12

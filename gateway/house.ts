@@ -38,7 +38,7 @@ import { uuidv7 } from './protocol/id.ts'
 import type { Identities } from './protocol/identity.ts'
 import type { PublishedAssertions } from './provider/assertions.ts'
 import type { Exports } from './records/export/exports.ts'
-import type { RequestRooms } from './request.ts'
+import type { RequestRooms } from './request-rooms.ts'
 import type { Settings } from './settings.ts'
 import { createUpstream, type Upstream } from './upstream/forward.ts'
 

@@ -8,7 +8,7 @@ import type { Confirmation } from '../protocol/grant.ts'
 import type { Presented } from '../protocol/message.ts'
 import type { GatewayError } from '../protocol/problem.ts'
 import type { Service } from '../protocol/service.ts'
-import type { RequestRooms } from '../request.ts'
+import type { RequestRooms } from '../request-rooms.ts'
 
 /** The other end of a connection, as far as the connection itself shows it. */
 export interface Peer {

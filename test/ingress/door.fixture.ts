@@ -17,7 +17,7 @@ import type { Grant } from '../../gateway/protocol/grant.ts'
 import type { Inbound, Outbound, Outcome, Reply } from '../../gateway/protocol/message.ts'
 import { GatewayError } from '../../gateway/protocol/problem.ts'
 import type { Dialect, Endpoint, Service, Slot } from '../../gateway/protocol/service.ts'
-import type { RequestRooms } from '../../gateway/request.ts'
+import type { RequestRooms } from '../../gateway/request-rooms.ts'
 
 export const HANDLE = 'kh_good'
 
