@@ -6,6 +6,7 @@ import { writeRefusal } from './ingress/refusal.ts'
 import { candidates } from './policy/alternatives.ts'
 import type { Advice, Alternative } from './protocol/advice.ts'
 import type { Decision } from './protocol/decision.ts'
+import { DESK_URL } from './protocol/desk.ts'
 import type { Grant } from './protocol/grant.ts'
 import type { Inbound } from './protocol/message.ts'
 import { type GatewayError, type ProblemCode, problems } from './protocol/problem.ts'
@@ -22,8 +23,8 @@ const PER_SECOND = 10
 interface Rooms extends Pick<RequestRooms, 'nowMs'> {
   readonly catalogue: { locate(inbound: Inbound): Endpoint }
   readonly policy: RequestRooms['policy']
-  /** Where an agent may ask for access. Undefined: nowhere. */
-  readonly askAt: string | undefined
+  /** Of the control door, for agents that came by a base URL: they hold what they present. */
+  readonly publicUrl: string
 }
 
 export function openRefusals(rooms: Rooms): RequestRooms['refusals'] {
@@ -32,7 +33,7 @@ export function openRefusals(rooms: Rooms): RequestRooms['refusals'] {
     async write(inbound, refusal, endpoint, grant) {
       if (grant !== undefined) {
         const advice = await adviceOn(inbound, refusal, { endpoint, grant, rooms, isWorthIt }).catch(() => ({})) // it is refused either way
-        refusal.advice = { ...refusal.advice, ...advice }
+        refusal.advice = { ...refusal.advice, ...advice, ...reachable(inbound, refusal.advice, rooms) }
       }
       writeRefusal(inbound, refusal, endpoint ?? placeOf(rooms.catalogue, inbound))
     },
@@ -60,18 +61,27 @@ async function adviceOn(
   { code }: GatewayError,
   { endpoint, grant, rooms, isWorthIt }: Around,
 ): Promise<Advice> {
-  const { askAt } = rooms
   const isAuthority = problems[code].remedy === 'ask_grantor' || problems[code].remedy === 'request_approval'
   if (!isAuthority) return {}
   const isInsteadOf = endpoint !== undefined && !FOR_ALL.has(code) && isWorthIt(grant.agent.id)
   const instead = isInsteadOf ? await alternatives(inbound, grant, endpoint, rooms) : []
-  const isAsked = askAt !== undefined && endpoint !== undefined && ASKABLE.has(code)
+  const isAsked = endpoint !== undefined && ASKABLE.has(code)
   const scope = endpoint?.operation.name ?? ''
   const body = { scope, reason: '<why your task needs it>', event: inbound.id }
   return {
     ...(instead.length > 0 && { instead }),
-    ...(isAsked && { how_to_ask: { method: 'POST', url: askAt, body } }),
+    ...(isAsked && { how_to_ask: { method: 'POST', url: `${doorOf(inbound, rooms)}/access-requests`, body } }),
   }
+}
+
+/** Where this agent can ask the gateway: with a proxy it may hold nothing to present elsewhere. */
+function doorOf({ mode }: Inbound, { publicUrl }: Rooms): string {
+  return mode === 'reverse' ? publicUrl : DESK_URL
+}
+
+function reachable(inbound: Inbound, { approval }: Advice = {}, rooms: Rooms): Advice {
+  if (approval === undefined) return {}
+  return { approval: { ...approval, status_url: `${doorOf(inbound, rooms)}/approvals/${approval.id}/status` } }
 }
 
 /** What more authority would help against. */

@@ -119,7 +119,7 @@ export async function buildHouse(settings: Settings, clock: Clock, outlook: Outl
   const breakGlass = opening.adopt(await openHouseBreakGlass(settings, emergency), (room) => room?.dispose())
   metrics.add(...(breakGlass?.gauges ?? []))
   const nowMs = () => clock.nowMs()
-  const refusals = openRefusals({ catalogue, policy, nowMs, askAt: `${settings.publicUrl}/access-requests` })
+  const refusals = openRefusals({ catalogue, policy, nowMs, publicUrl: settings.publicUrl })
   const opened = opening.move()
   return {
     ...{

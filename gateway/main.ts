@@ -1,6 +1,7 @@
 /** Runs one gateway: builds the house, opens the doors, ends tasks whose heartbeat stopped, drains when told to stop. */
 import { join } from 'node:path'
 import { forget } from './audit/forgetting.ts'
+import { createDesk } from './control/desk.ts'
 import { type ControlDoor, openControlDoor } from './control/door.ts'
 import { buildHouse, type House } from './house.ts'
 import { operator } from './house-audit.ts'
@@ -102,6 +103,7 @@ function openProxy(settings: Settings, house: House, clock: Clock): Promise<Prox
     ...settings.listen.proxy,
     tenant: settings.tenant,
     rooms: house.breakGlass?.around(house) ?? house,
+    desk: createDesk({ ...house, ...house.approvers, approvals: house.approval, tenant: settings.tenant, clock }),
     route: (name) => house.catalogue.service(name),
     authority: house.authority,
     ...(settings.listen.proxyUrl !== undefined && { url: settings.listen.proxyUrl }),

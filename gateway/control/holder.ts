@@ -9,6 +9,8 @@ import { GatewayError } from '../protocol/problem.ts'
 import { type Prover, presentedGrant, provedKey } from './oauth-client.ts'
 
 export interface HolderDoor extends Prover {
+  /** Whose request it is, where that was settled before it came here. Default: what it presents says so. */
+  known?(request: FastifyRequest): Grant | undefined
   readonly identities: Pick<Identities, 'proof' | 'nonce'>
   readonly grants: {
     /** Who presents this, with the keys that were proved along. */
@@ -22,6 +24,7 @@ export interface HolderDoor extends Prover {
  * @throws {GatewayError} `grant_invalid`, `grant_expired`, `grant_revoked`, `dpop_invalid`, …
  */
 export async function holderOf(request: FastifyRequest, door: HolderDoor): Promise<Grant | undefined> {
+  if (door.known) return door.known(request)
   const held = presentedGrant(request)
   if (held === undefined) return undefined
   const [path = ''] = request.url.split('?', 1)

@@ -5,8 +5,8 @@
 import { constants, createServer, type ServerHttp2Session, type ServerHttp2Stream } from 'node:http2'
 import type { TLSSocket } from 'node:tls'
 import type { Inbound } from '../protocol/message.ts'
-import { serveRequest } from '../request.ts'
 import { Calm, COST } from './calm.ts'
+import { serveInbound } from './desk.ts'
 import { fieldValue } from './fields.ts'
 import { StreamBody } from './http2-body.ts'
 import { MAX_HEAD_BYTES, readHead, readStream, unreadStream } from './http2-inbound.ts'
@@ -120,7 +120,7 @@ function serveStream(door: Door, line: Line, tunnel: Tunnel, { stream, hasConten
     return
   }
   if (door.isDraining) void turnAway(inbound, draining(), door.rooms)
-  else serveRequest(inbound, door.rooms).catch(() => reply.destroy())
+  else serveInbound(door, inbound).catch(() => reply.destroy())
 }
 
 /** Also ends a connection that is over, but whose client reads nothing of its end. */

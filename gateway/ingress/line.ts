@@ -4,6 +4,7 @@
  */
 import type { ServerResponse } from 'node:http'
 import type { Socket } from 'node:net'
+import type { Desk } from '../protocol/desk.ts'
 import type { Confirmation } from '../protocol/grant.ts'
 import type { Presented } from '../protocol/message.ts'
 import type { GatewayError } from '../protocol/problem.ts'
@@ -64,6 +65,8 @@ export interface Proofs {
 export interface Door {
   readonly tenant: string
   readonly rooms: RequestRooms
+  /** Answers agents that ask the gateway itself. Absent: that name leads nowhere. */
+  readonly desk?: Desk | undefined
   /** Service of a reverse route. */
   route(name: string): Service | undefined
   /** Milliseconds since the Unix epoch. */

@@ -5,6 +5,7 @@
 import type { Server } from 'node:http'
 import { Server as NetServer, type Socket } from 'node:net'
 import type { Clock } from '../protocol/clock.ts'
+import type { Desk } from '../protocol/desk.ts'
 import type { Service } from '../protocol/service.ts'
 import { formatAuthority } from '../protocol/target.ts'
 import type { RequestRooms } from '../request-rooms.ts'
@@ -27,6 +28,8 @@ export interface ProxyDoorParts {
   readonly port: number
   readonly tenant: string
   readonly rooms: RequestRooms
+  /** Default: agents cannot ask the gateway itself here. */
+  readonly desk?: Desk
   route(name: string): Service | undefined
   readonly authority: CertificateAuthority
   readonly clock: Clock
@@ -61,6 +64,7 @@ export async function openProxyDoor(parts: ProxyDoorParts): Promise<ProxyDoor> {
   const door: Door = {
     tenant: parts.tenant,
     rooms: parts.rooms,
+    desk: parts.desk,
     route: parts.route,
     nowMs: () => parts.clock.nowMs(),
     proofs: parts.proofs,

@@ -8,7 +8,7 @@ import type { Inbound } from '../protocol/message.ts'
 import { GatewayError } from '../protocol/problem.ts'
 import { valuesOf } from '../protocol/raw-headers.ts'
 import { DEFAULT_PORTS, formatAuthority } from '../protocol/target.ts'
-import { serveRequest } from '../request.ts'
+import { serveInbound } from './desk.ts'
 import type { Door } from './line.ts'
 import { cutAbsolute } from './place.ts'
 import { turnAway } from './refusal.ts'
@@ -28,7 +28,7 @@ export async function serveProved(door: Door, inbound: Inbound, reply: ServerRes
     await turnAway(inbound, cause, door.rooms)
     return
   }
-  await serveRequest({ ...inbound, proof: { ...inbound.proof, ...proof } }, door.rooms).catch(() => reply.destroy())
+  await serveInbound(door, { ...inbound, proof: { ...inbound.proof, ...proof } }).catch(() => reply.destroy())
 }
 
 /** @throws {GatewayError} `dpop_invalid`, `dpop_nonce_required` */

@@ -2,7 +2,7 @@
 import { IncomingMessage, type ServerResponse } from 'node:http'
 import type { Inbound } from '../protocol/message.ts'
 import { GatewayError } from '../protocol/problem.ts'
-import { serveRequest } from '../request.ts'
+import { serveInbound } from './desk.ts'
 import { readInbound, unreadInbound } from './inbound.ts'
 import type { Door } from './line.ts'
 import { isProvable, serveProved } from './proof.ts'
@@ -52,7 +52,7 @@ export function serve(door: Door, reply: ServerResponse): void {
 /** Into the flow, proofs verified first. Never throws, never rejects. */
 export function enter(door: Door, inbound: Inbound, reply: ServerResponse): void {
   if (isProvable(inbound)) void serveProved(door, inbound, reply)
-  else serveRequest(inbound, door.rooms).catch(() => reply.destroy())
+  else serveInbound(door, inbound).catch(() => reply.destroy())
 }
 
 /** RFC 9110 §7.8: an offer to upgrade may be ignored; a WebSocket client depends on it, and must hear that it is not taken. */

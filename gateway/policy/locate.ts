@@ -1,4 +1,5 @@
 /** Finds the place of one request. Everything read here is controlled by the agent until this has run (H7, H30). */
+import { DESK_HOST } from '../protocol/desk.ts'
 import { HostTable, isHostPattern, parseHostPattern } from '../protocol/host-pattern.ts'
 import type { Destination } from '../protocol/message.ts'
 import { credentialInMergedPath, credentialInPath } from '../protocol/path-slot.ts'
@@ -20,6 +21,7 @@ export function createLocator(sites: readonly Site[]): (inbound: Destination) =>
   }
   return (inbound) => {
     refuseMethod(inbound.method)
+    if (inbound.host === DESK_HOST) throw ownName()
     if (inbound.mode === 'reverse') return locateRoute(inbound, byName)
     if (inbound.hostHeader !== undefined) agreeOnHost(inbound, inbound.hostHeader)
     const candidates = byHost.get(inbound.host)
@@ -49,6 +51,14 @@ function refuseMethod(method: string): void {
   throw new GatewayError(
     'method_refused',
     `${method} is never forwarded: it would show the request as it was sent upstream. Use another method.`,
+  )
+}
+
+/** Whatever a service file or a name server says. */
+function ownName(): GatewayError {
+  return new GatewayError(
+    'target_mismatch',
+    `${DESK_HOST} is the gateway itself, as agents see it through their proxy, and nothing is forwarded there.`,
   )
 }
 
