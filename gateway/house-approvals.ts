@@ -48,7 +48,7 @@ interface Parts {
 export interface HouseApprovals {
   readonly room: ApprovalRoom
   /** What the flows need of it. */
-  readonly flow: RequestRooms['approvals'] & NonNullable<InstructionRooms['approvals']>
+  readonly flow: RequestRooms['approvals'] & InstructionRooms['approvals']
 }
 
 export function openHouseApprovals(settings: Settings, parts: Parts): HouseApprovals {

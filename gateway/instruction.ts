@@ -22,7 +22,7 @@ export interface InstructionRooms {
     perform(proposal: Proposal, receipt: Receipt): Promise<IssuedGrant | null>
   }
   readonly policy: { evaluateInstruction(proposal: Proposal): Decision }
-  readonly approvals?: {
+  readonly approvals: {
     /**
      * What lets this very instruction through, taken up, where the decision takes an approval; undefined where it does not.
      * @throws {GatewayError} `approval_required` while there is none: nobody waits for humans here. `approval_denied`, …
@@ -37,7 +37,7 @@ export async function serveInstruction(instruction: Instruction, house: Instruct
     const proposal = event.proposed(await house.grants.propose(instruction)) // 1 who asks, and for what exactly
     const decision = event.decided(house.policy.evaluateInstruction(proposal)) // 2 may it
     requireAllow(decision) // 3 or a refusal
-    requireApproval(decision, event.approved(await house.approvals?.instructed(instruction, proposal, decision))) // 4 does somebody agree
+    requireApproval(decision, event.approved(await house.approvals.instructed(instruction, proposal, decision))) // 4 does somebody agree
     const receipt = await event.commit() // 5 durable, or stop
     return event.performed(await house.grants.perform(proposal, receipt)) // 6 takes effect
   } catch (cause) {

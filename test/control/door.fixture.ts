@@ -144,6 +144,7 @@ function playedRooms(o: {
   return {
     grants,
     policy: { evaluateInstruction: () => decision },
+    approvals: { instructed: async () => undefined },
     audit: {
       openInstruction: (instruction) => {
         record.push(`open ${instruction.kind} ${instruction.id}`)

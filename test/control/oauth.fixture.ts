@@ -179,6 +179,7 @@ function playedRooms(rig: Pick<OauthRig, 'served' | 'refused' | 'next'>) {
     policy: {
       evaluateInstruction: () => ({ effect: 'allow', errors: [], detail: '', obligations: {} }) as unknown as Decision,
     },
+    approvals: { instructed: async () => undefined },
     grants: {
       propose(instruction: Instruction) {
         current = instruction
