@@ -122,7 +122,7 @@ export class Emergency implements BreakGlassDoor {
     const { aside, grants, policy, threshold, tenant } = this.#rooms
     const { request } = sealed
     const grant = grants.propose(sealed)
-    const decision = requireOpening(grant, policy)
+    const decision = await requireOpening(grant, policy)
     const { custodians, digest } = grant.breakGlass ?? { custodians: [], digest: '' }
     const { logged } = await aside.record(
       'breakglass.opened',

@@ -7,9 +7,9 @@ import { GatewayError } from './protocol/problem.ts'
 import type { Decided } from './request-rooms.ts'
 
 /** @throws {GatewayError} `policy_denied`, `approval_required` */
-export function requireOpening(grant: Grant, policy: InstructionRooms['policy']): Decision {
+export async function requireOpening(grant: Grant, policy: InstructionRooms['policy']): Promise<Decision> {
   const { agent, authority, issuedAt, expiresAt } = grant
-  const decision = policy.evaluateInstruction({
+  const decision = await policy.evaluateInstruction({
     ...{ kind: 'task.open', grant, authority, agent, heartbeat: false },
     ttlS: expiresAt - issuedAt,
   })

@@ -9,6 +9,7 @@ import { type Bundle, loadBundle } from './policy/bundle.ts'
 import type { Catalogue } from './policy/catalogue.ts'
 import { createPolicy } from './policy/evaluation.ts'
 import { createLivePolicy, type LivePolicy } from './policy/live.ts'
+import type { Outside } from './policy/outside.ts'
 import { createRegions } from './policy/regions.ts'
 import type { Clock } from './protocol/clock.ts'
 import type { SourceView } from './protocol/control-policy.ts'
@@ -24,6 +25,8 @@ interface Parts {
   readonly clock: Clock
   /** Registered agents by id. */
   readonly agents: ReadonlyMap<string, Agent>
+  /** Engines that have to agree. */
+  readonly outside: Outside | undefined
 }
 
 export class InForce {
@@ -45,10 +48,10 @@ export class InForce {
   }
 
   private constructor({ tenant, regions }: Settings, parts: Parts, first: Bundle, rules: SecretRules | undefined) {
-    const { agents, clock } = parts
+    const { agents, clock, outside } = parts
     const regionsOf = createRegions(regions)
     const make = (bundle: Bundle) => createPolicy({ bundle, tenant, regionsOf })
-    this.live = createLivePolicy(first, { make, agents, nowMs: () => clock.nowMs() })
+    this.live = createLivePolicy(first, { make, agents, nowMs: () => clock.nowMs(), outside })
     this.candidate = new Candidate({ ...parts, tenant, make })
     this.observed = observed(this.live, this.candidate)
     this.#parts = parts

@@ -98,14 +98,14 @@ function factsOf({ about, live, candidate, obligations, count }: Difference) {
 /** What the flows ask: the policies in force, and every answer of theirs goes past the candidate. */
 export function observed(live: LivePolicy, candidate: Pick<Candidate, 'shadow'>): LivePolicy {
   const evaluate: LivePolicy['evaluate'] = (ask) => {
-    const decision = live.evaluate(ask)
-    candidate.shadow?.call(ask, decision)
-    return decision
+    const alone = live.alone.evaluate(ask) // as the candidate: engines outside are asked once
+    candidate.shadow?.call(ask, alone)
+    return live.further.call(ask, alone)
   }
   const evaluateInstruction: LivePolicy['evaluateInstruction'] = (proposal) => {
-    const decision = live.evaluateInstruction(proposal)
-    candidate.shadow?.instruction(proposal, decision)
-    return decision
+    const alone = live.alone.evaluateInstruction(proposal)
+    candidate.shadow?.instruction(proposal, alone)
+    return live.further.issuing(proposal, alone)
   }
   // Delegates all else: a copy would freeze the digest.
   return Object.assign(Object.create(live) as LivePolicy, { evaluate, evaluateInstruction })

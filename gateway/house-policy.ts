@@ -6,6 +6,7 @@
 import { isDeepStrictEqual } from 'node:util'
 import type { Audit } from './audit/audit.ts'
 import { Registry } from './house-agents.ts'
+import { type HouseEngines, openEngines } from './house-policy-engines.ts'
 import { InForce } from './house-policy-force.ts'
 import { openSupply, type Ways } from './house-policy-source.ts'
 import { loadBundle } from './policy/bundle.ts'
@@ -64,11 +65,13 @@ export async function openHousePolicy(settings: Settings, parts: Parts): Promise
     return loadBundle({ paths: [], catalogue })
   })
   const registry = new Registry(settings.agents)
-  const force = await InForce.begin(settings, { catalogue, clock, agents: registry.agents }, first)
+  const engines = await openEngines(settings, parts)
+  const agreeing = { agents: registry.agents, outside: engines?.outside }
+  const force = await InForce.begin(settings, { catalogue, clock, ...agreeing }, first)
   if (recalled?.trouble !== undefined) force.troubled(recalled.trouble)
   const { services, shippedServicesDir: shippedDir, baseDir } = settings
   const reviews = new ReviewThread(catalogue, { services, shippedDir, baseDir })
-  return new Policies(settings, parts, { registry, force, supply, reviews })
+  return new Policies(settings, parts, { registry, force, supply, reviews, engines })
 }
 
 interface Rooms {
@@ -76,6 +79,7 @@ interface Rooms {
   readonly force: InForce
   readonly supply: Supply | undefined
   readonly reviews: ReviewThread
+  readonly engines: HouseEngines | undefined
 }
 
 class Policies implements HousePolicy {
@@ -84,6 +88,7 @@ class Policies implements HousePolicy {
   readonly #force: InForce
   readonly #supply: Supply | undefined
   readonly #reviews: ReviewThread
+  readonly #engines: HouseEngines | undefined
   readonly #closing = new AbortController()
   #current: Settings
   #stale: readonly string[] = []
@@ -92,12 +97,13 @@ class Policies implements HousePolicy {
   #last: Promise<unknown> = Promise.resolve()
   #timer: NodeJS.Timeout | undefined
 
-  constructor(settings: Settings, parts: Parts, { registry, force, supply, reviews }: Rooms) {
+  constructor(settings: Settings, parts: Parts, { registry, force, supply, reviews, engines }: Rooms) {
     this.#parts = parts
     this.#registry = registry
     this.#force = force
     this.#supply = supply
     this.#reviews = reviews
+    this.#engines = engines
     this.#current = settings
   }
 
@@ -163,6 +169,7 @@ class Policies implements HousePolicy {
     await this.#last
     await this.#supply?.close()
     await this.#reviews.close()
+    await this.#engines?.close()
   }
 
   #inTurn<T>(work: () => Promise<T>): Promise<T> {
@@ -260,5 +267,6 @@ function staleNames(next: Settings, current: Settings): string[] {
     (name) => !LIVE_NAMES.has(name) && !isDeepStrictEqual(next[name], current[name]),
   )
   const isMoved = !isDeepStrictEqual(next.policy.source?.from, current.policy.source?.from)
-  return [...names, ...(isMoved ? ['policy.source'] : [])].toSorted()
+  const areOthers = !isDeepStrictEqual(next.policy.engines, current.policy.engines)
+  return [...names, ...(isMoved ? ['policy.source'] : []), ...(areOthers ? ['policy.engines'] : [])].toSorted()
 }

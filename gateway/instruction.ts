@@ -21,7 +21,7 @@ export interface InstructionRooms {
     /** Do it. Asks for a receipt: nothing takes effect that is not in the log. */
     perform(proposal: Proposal, receipt: Receipt): Promise<IssuedGrant | null>
   }
-  readonly policy: { evaluateInstruction(proposal: Proposal): Decision }
+  readonly policy: { evaluateInstruction(proposal: Proposal): Decision | Promise<Decision> }
   readonly approvals: {
     /**
      * What lets this very instruction through, taken up, where the decision takes an approval; undefined where it does not.
@@ -35,7 +35,7 @@ export async function serveInstruction(instruction: Instruction, house: Instruct
   const event = house.audit.openInstruction(instruction) // first: a refusal is an event too
   try {
     const proposal = event.proposed(await house.grants.propose(instruction)) // 1 who asks, and for what exactly
-    const decision = event.decided(house.policy.evaluateInstruction(proposal)) // 2 may it
+    const decision = event.decided(await house.policy.evaluateInstruction(proposal)) // 2 may it
     requireAllow(decision) // 3 or a refusal
     requireApproval(decision, event.approved(await house.approvals.instructed(instruction, proposal, decision))) // 4 does somebody agree
     const receipt = await event.commit() // 5 durable, or stop

@@ -9,6 +9,7 @@ import { read } from './settings-advice.ts'
 import { absolutePath, readText, type Surroundings } from './settings-around.ts'
 import { cleanUrl } from './settings-listen.ts'
 
+import { enginesOf, enginesSchema, type PolicyEngineSettings } from './settings-policy-engines.ts'
 const path = () => z.string().min(1)
 const ranges = () =>
   z.array(rangeSchema).optional().describe('CIDR ranges that its address may be in besides public ones.')
@@ -93,6 +94,7 @@ export const policySchema = z
       .optional()
       .describe('A candidate that is evaluated beside what decides; where it would decide otherwise is recorded.'),
   })
+    engines: enginesSchema.optional(),
   .describe('Policies that are taken up while the gateway runs.')
 
 type Written = z.output<typeof policySchema>
@@ -122,6 +124,8 @@ export interface PolicySettings {
     | undefined
   readonly shadow: { readonly policies: readonly string[]; readonly sample: number } | undefined
 }
+  /** That have to agree with what policies allow. Default: none. */
+  readonly engines: readonly PolicyEngineSettings[]
 
 export function policyOf(
   written: { readonly policy?: Written | undefined; readonly policies?: unknown },
@@ -133,6 +137,7 @@ export function policyOf(
     sample: policy.shadow.sample ?? 1,
   }
   if (policy.source === undefined) {
+  const engines = enginesOf(policy.engines, around)
     for (const name of ['keys', 'signatures', 'name', 'min_version', 'poll_s'] as const)
       if (policy[name] !== undefined)
         around.report(['policy', name], {
@@ -140,7 +145,7 @@ export function policyOf(
           allowed: 'together with policy.source',
           fix: 'add policy.source, or remove this line',
         })
-    return { source: undefined, shadow }
+    return { source: undefined, shadow, engines }
   }
   if (written.policies !== undefined)
     around.report(['policies'], {
@@ -167,6 +172,7 @@ export function policyOf(
     },
     shadow,
   }
+    engines,
 }
 
 function sourceOf(written: WrittenSource, around: Surroundings): PolicySourceSettings {

@@ -21,12 +21,12 @@ export function decideIssuing(
   proposal: Issuing,
 ): Decision {
   const verdicts: Verdict[] = []
-  for (const [service, operations] of patternsByService(proposal.authority)) {
-    const verdict = engine.decideGrant(askOf(proposal, service, operations))
-    const no = refused(digest, proposal, operations, verdict)
+  for (const ask of grantAsks(proposal)) {
+    const verdict = engine.decideGrant(ask)
+    const no = refused(digest, { proposal, operations: ask.operations }, verdict)
     if (no !== undefined) return no
-    const changes = verdict.obligations.readOnly === true ? changing(operations) : []
-    if (changes.length > 0) return tooActive(digest, proposal, changes, verdict)
+    const more = exceedingOn({ digest, changing }, { proposal, operations: ask.operations }, verdict)
+    if (more !== undefined) return more
     verdicts.push(verdict)
   }
   if (verdicts.length === 0)
@@ -42,14 +42,32 @@ export function allowLess(digest: string): Decision {
   return allowance(digest, 'Taking authority away is always allowed.', { policyIds: [], obligations: NO_OBLIGATIONS })
 }
 
-function refused(
-  digest: string,
+/** What policy is asked: one question for each service in the scope. */
+export function grantAsks(proposal: Issuing): readonly GrantAsk[] {
+  return [...patternsByService(proposal.authority)].map(([service, operations]) => askOf(proposal, service, operations))
+}
+
+/** That the grant asks for more than a yes obliges to, over everything in its scope; undefined: it does not. */
+export function exceeding(
+  bundle: Pick<Bundle, 'digest' | 'changing'>,
   proposal: Issuing,
-  operations: readonly string[],
-  verdict: Verdict,
+  yes: Pick<Decision, 'policyIds' | 'obligations'>,
 ): Decision | undefined {
-  const asking = `${sentence(doing(proposal))} with ${listed(operations)} for ${proposal.ttlS} s`
-  const deny = (reason: string) => refusal(digest, 'policy_denied', `${asking} ${reason}`, verdict)
+  const operations = [...new Set(proposal.authority.flatMap((entry) => entry.operations))]
+  return exceedingOn(bundle, { proposal, operations }, { ...yes, effect: 'allow', errors: [] })
+}
+
+interface Requested {
+  readonly proposal: Issuing
+  readonly operations: readonly string[]
+}
+
+function asking({ proposal, operations }: Requested): string {
+  return `${sentence(doing(proposal))} with ${listed(operations)} for ${proposal.ttlS} s`
+}
+
+function refused(digest: string, requested: Requested, verdict: Verdict): Decision | undefined {
+  const deny = (reason: string) => refusal(digest, 'policy_denied', `${asking(requested)} ${reason}`, verdict)
   if (verdict.errors.length > 0)
     return deny('is refused: a policy could not be evaluated. The operator finds the error in the log.')
   if (verdict.effect === 'deny') {
@@ -57,13 +75,25 @@ function refused(
       'is not allowed by policy for this agent and human. Ask for less, for a shorter time, or ask whoever keeps the policies.',
     )
   }
-  const { ttlS, maxDepth } = verdict.obligations
-  if (ttlS !== undefined && proposal.ttlS > ttlS)
-    return {
-      ...deny(`is longer than the ${ttlS} s that policy allows. Ask for ${ttlS} s or less.`),
-      instead: [{ ttl_s: ttlS }],
-    }
-  return maxDepth === undefined ? undefined : tooDeep(digest, proposal, maxDepth, verdict)
+  return undefined
+}
+
+function exceedingOn(
+  { digest, changing }: Pick<Bundle, 'digest' | 'changing'>,
+  requested: Requested,
+  verdict: Verdict,
+): Decision | undefined {
+  const { proposal, operations } = requested
+  const { ttlS, maxDepth, readOnly } = verdict.obligations
+  if (ttlS !== undefined && proposal.ttlS > ttlS) {
+    const reason = `is longer than the ${ttlS} s that policy allows. Ask for ${ttlS} s or less.`
+    const denied = refusal(digest, 'policy_denied', `${asking(requested)} ${reason}`, verdict)
+    return { ...denied, instead: [{ ttl_s: ttlS }] }
+  }
+  const deep = maxDepth === undefined ? undefined : tooDeep(digest, proposal, maxDepth, verdict)
+  if (deep !== undefined) return deep
+  const changes = readOnly === true ? changing(operations) : []
+  return changes.length > 0 ? tooActive(digest, proposal, changes, verdict) : undefined
 }
 
 function tooActive(digest: string, proposal: Issuing, changes: readonly string[], verdict: Verdict): Decision {
@@ -94,7 +124,7 @@ function tooDeep(digest: string, { kind, grant }: Issuing, most: number, verdict
   )
 }
 
-function doing({ kind }: Issuing): string {
+export function doing({ kind }: Issuing): string {
   switch (kind) {
     case 'task.open':
       return 'opening a task'
@@ -107,7 +137,7 @@ function doing({ kind }: Issuing): string {
   }
 }
 
-function sentence(text: string): string {
+export function sentence(text: string): string {
   return text.charAt(0).toUpperCase() + text.slice(1)
 }
 

@@ -2,14 +2,28 @@
  * The policies that decide now. Another bundle takes their place between two decisions: each is made wholly under one of them,
  * and says under which. What was decided earlier and still lasts is decided again.
  */
-import type { Standing } from '../protocol/decision.ts'
+import type { Ask, Decision, Standing } from '../protocol/decision.ts'
 import type { Agent } from '../protocol/grant.ts'
+import type { Proposal } from '../protocol/instruction.ts'
 import type { GatewayError } from '../protocol/problem.ts'
 import type { Bundle } from './bundle.ts'
 import type { Policy } from './evaluation.ts'
+import type { Outside } from './outside.ts'
 import { refusalNow, Standings } from './standing.ts'
 
-export interface LivePolicy extends Policy {
+type Alone = Pick<Policy, 'evaluate' | 'evaluateInstruction'>
+
+export interface LivePolicy extends Omit<Policy, keyof Alone> {
+  /** With the engines outside the gateway that have to agree; at once where none is asked. */
+  evaluate(ask: Ask): Decision | Promise<Decision>
+  evaluateInstruction(proposal: Proposal): Decision | Promise<Decision>
+  /** What the bundle says by itself, without those engines. */
+  readonly alone: Alone
+  /** The same decisions as they are with them. */
+  readonly further: {
+    call(ask: Ask, alone: Decision): Decision | Promise<Decision>
+    issuing(proposal: Proposal, alone: Decision): Decision | Promise<Decision>
+  }
   /** `sha256:…` of the bundle that decides now; another one after a change. */
   readonly digest: string
   readonly bundle: Bundle
@@ -31,9 +45,11 @@ export interface LiveParts {
   /** Registered agents by id. */
   readonly agents: ReadonlyMap<string, Agent>
   nowMs(): number
+  /** Engines that have to agree. Default: none. */
+  readonly outside?: Outside | undefined
 }
 
-export function createLivePolicy(first: Bundle, { make, agents, nowMs }: LiveParts): LivePolicy {
+export function createLivePolicy(first: Bundle, { make, agents, nowMs, outside }: LiveParts): LivePolicy {
   let bundle = first
   let policy = make(first)
   const listeners = new Set<() => void>()
@@ -49,8 +65,16 @@ export function createLivePolicy(first: Bundle, { make, agents, nowMs }: LivePar
     },
     needs: (operation) => policy.needs(operation),
     informed: (ask, from) => policy.informed(ask, from),
-    evaluate: (ask) => policy.evaluate(ask),
-    evaluateInstruction: (proposal) => policy.evaluateInstruction(proposal),
+    alone: {
+      evaluate: (ask) => policy.evaluate(ask),
+      evaluateInstruction: (proposal) => policy.evaluateInstruction(proposal),
+    },
+    further: {
+      call: (ask, alone) => outside?.call(ask, alone, bundle) ?? alone,
+      issuing: (proposal, alone) => outside?.issuing(proposal, alone, bundle) ?? alone,
+    },
+    evaluate: (ask) => live.further.call(ask, policy.evaluate(ask)),
+    evaluateInstruction: (proposal) => live.further.issuing(proposal, policy.evaluateInstruction(proposal)),
     swap(next) {
       const old = bundle
       policy = make(next) // may throw: then the old one goes on

@@ -39,6 +39,7 @@ export const problems = {
   grant_revoked: row(407, 'http_request_denied', 'renew_grant', 'The grant was revoked or its task has ended'),
 
   policy_denied: row(403, 'http_request_denied', 'ask_grantor', 'Policy does not allow this call'),
+  policy_unavailable: row(503, 'http_request_denied', 'retry', 'A policy engine that has to agree cannot be asked'),
   scope_exceeded: row(403, 'http_request_denied', 'ask_grantor', 'The grant does not cover this operation'),
   use_spent: row(403, 'http_request_denied', 'ask_grantor', 'This single-use operation was already used'),
   constraint_unmet: row(403, 'http_request_denied', 'ask_grantor', 'A constraint of the grant is not met'),

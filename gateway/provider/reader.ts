@@ -15,17 +15,27 @@ interface Found {
   readonly body: Buffer
 }
 
-/** @returns what asks for a document, of bounded size and time; with an entity tag, only for another one than that. */
+interface Wanted {
+  /** Only another one than that. */
+  readonly etag?: string | undefined
+  /** JSON text that is posted; absent: nothing is, and it is a GET. */
+  readonly json?: string
+  readonly signal: AbortSignal
+}
+
+/** @returns what asks for a document, of bounded size and time. */
 export function createReader({ fetch, headers, readSecret }: ReaderOptions) {
-  return async (
-    url: string,
-    o: { readonly etag?: string | undefined; readonly signal: AbortSignal },
-  ): Promise<Found> => {
+  return async (url: string, o: Wanted): Promise<Found> => {
     const own = await Promise.all(
       Object.entries(headers).map(async ([name, place]) => [name, (await readSecret(place)).reveal()] as const),
     )
     const answer = await fetch(url, {
-      headers: { ...(o.etag !== undefined && { 'if-none-match': o.etag }), ...Object.fromEntries(own) },
+      ...(o.json !== undefined && { method: 'POST', body: o.json }),
+      headers: {
+        ...(o.etag !== undefined && { 'if-none-match': o.etag }),
+        ...(o.json !== undefined && { 'content-type': 'application/json', accept: 'application/json' }),
+        ...Object.fromEntries(own),
+      },
       redirect: 'manual', // a secret never follows a redirect
       signal: o.signal,
     })

@@ -18,7 +18,7 @@ async function open(text = all) {
   const live = createLivePolicy(await bundle(text), { make, agents, nowMs: () => clock.nowMs })
   const begin = (asked: Ask = ask(notes)) => {
     const cuts: string[] = []
-    const standing = { ask: asked, decision: live.evaluate(asked) }
+    const standing = { ask: asked, decision: live.alone.evaluate(asked) }
     return { cuts, standing, stop: live.watch(standing, ({ code }) => cuts.push(code)) }
   }
   return { live, clock, begin, swap: async (next: string) => live.swap(await bundle(next)) }
