@@ -36,6 +36,8 @@ export interface HouseRevocation extends Revocations {
    * @throws {GatewayError} `access_blocked`, `grant_revoked`
    */
   require(call: Judged): void
+  /** The same since. @throws {GatewayError} `access_blocked`, `grant_revoked` */
+  still(call: Omit<Judged, 'decision'>): void
 }
 
 interface Judged {
@@ -107,6 +109,7 @@ export function createHouseRevocation(settings: Settings, parts: RevocationParts
       parts.rooms().grants.requireOpen(grant, endpoint.service)
       if (isAllowed) habits?.called(grant, nameOf(endpoint))
     },
+    still: ({ grant, endpoint }) => parts.rooms().grants.requireOpen(grant, endpoint.service),
   }
 }
 

@@ -49,7 +49,10 @@ export async function decide(call: Undecided, event: CallEvent, house: RequestRo
   if (!takesApproval(decided.decision)) return decided
   const sinceMs = house.nowMs()
   const inbound = await readWhole(call.inbound) // what is approved is all of it
-  decided = { ...decided, inbound }
+  if (inbound !== call.inbound) {
+    await house.grants.authenticate(inbound) // as in `said`
+    decided = await evaluated({ ...call, inbound }, event, house)
+  }
   while (takesApproval(decided.decision) && !(await house.approvals.sought(decided, sinceMs))) {
     await house.grants.authenticate(inbound)
     decided = await evaluated({ ...call, inbound }, event, house)

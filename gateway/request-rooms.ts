@@ -65,6 +65,8 @@ export interface RequestRooms {
      * @throws {GatewayError} `access_blocked`, `grant_revoked`: what the call needs was ended or closed since it began.
      */
     require(call: Omit<Decided, 'inbound'>): void
+    /** Nothing was since, while its credential took its time. @throws {GatewayError} as `require` */
+    still(call: Pick<Decided, 'grant' | 'endpoint'>): void
   }
   readonly leases: { acquire(permit: Permit, receipt: Receipt, inbound: Inbound): Lease | Promise<Lease> }
   readonly upstream: {

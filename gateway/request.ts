@@ -28,7 +28,8 @@ export async function serveRequest(inbound: Inbound, house: RequestRooms): Promi
     using lease = event.leased(await house.leases.acquire(permit, receipt, whole)) // 12 credential, unseen
     const plain = cleanse(whole, decided, meter, inspection) // 13 strip every credential slot, …
     const outbound = await lease.attach(plain) // … then attach
-    if (house.policy.digest !== decision.policySet) await house.policy.again(decided) // 14 other policies may be in force by now
+    house.revocations.still(decided) // 14 and nothing was ended or closed while that took its time; …
+    if (house.policy.digest !== decision.policySet) await house.policy.again(decided) // … other policies may be in force by now
     const reissue = lease.reissue.bind(lease, plain)
     const burn = () => event.burnt(lease.burn(plain)) // nobody uses it any more, and the log says so
     const outcome = await house.upstream.forward(outbound, inbound.reply, reissue, burn) // 15 guarded dial, stream, scrub

@@ -173,7 +173,7 @@ function rooms({ calls, refused, upstream, state, clock }: Backing): RequestRoom
           : { effect: 'allow', code: undefined, detail: '', ...rest }
       },
     },
-    revocations: { require: () => {} },
+    revocations: { require: () => {}, still: () => {} },
     approvals: { sought: async () => true, approved: () => undefined },
     leases: { acquire: () => lease() },
     upstream: { inspect: () => undefined, forward: (outbound, reply) => forward(outbound, reply, upstream.port) },

@@ -27,7 +27,8 @@ export interface Pair {
 
 /** The service `notes`: `read` and `write` of `/echo/{owner}`, `wipe`, which policy lets through once, `take`, `pour`, `hold`. */
 export async function openPair(changes: Partial<Wanted> = {}): Promise<Pair> {
-  const [upstream, redis] = await Promise.all([startEcho({ names: ['notes.keyless.test'] }), startRedis()])
+  const names = (changes.services ?? [{ name: 'notes' }]).map(({ name }) => `${name}.keyless.test`)
+  const [upstream, redis] = await Promise.all([startEcho({ names }), startRedis()])
   const site = await writeSite(
     { port: upstream.tlsPort, caPem: upstream.caPem },
     {
