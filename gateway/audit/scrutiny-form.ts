@@ -10,7 +10,8 @@ import { MAX_ENTRY_BYTES, VERSION } from './canonical.ts'
 import type { Entry, Step } from './entry.ts'
 import { entrySchemas } from './schema.ts'
 
-const KIND = /^(call|grant|task|lease|policy|log|admin|approval|leak|breakglass|settings|signal|revocation)(\.[a-z_]+)+$/
+const KIND =
+  /^(call|grant|task|lease|policy|log|admin|approval|leak|breakglass|settings|signal|revocation)(\.[a-z_]+)+$/
 const TIME = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/
 
 /** What is wrong with the line, or the entry that it is. */

@@ -101,7 +101,7 @@ describe('opening a task over the socket', () => {
     expect(answer.json).toMatchObject({ code: 'instruction_invalid', remedy: 'fix_request', status: 400 })
     const detail = String(answer.json.detail)
     for (const part of [
-      '"sekret": got a member that is not known, allowed are agent, purpose, scope, authorization_details, ttl_s, preset, ',
+      '"sekret": got a member that is not known, allowed are agent, purpose, plan, scope, authorization_details, ttl_s, preset, ',
       'purpose: got 7, allowed is a text of 1 to 500 characters',
       'scope: got a string of 6000 characters, allowed is operation names',
       'ttl_s: got a string of 2 characters, allowed is a whole number of seconds, 1 to 3600.',
