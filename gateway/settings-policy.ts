@@ -2,6 +2,7 @@
 import { createPublicKey, type KeyObject } from 'node:crypto'
 import { isAbsolute } from 'node:path'
 import { z } from 'zod'
+import { shippedPlace } from './policy/packs.ts'
 import { rangeSchema } from './policy/selection.ts'
 import { BUNDLE_NAME } from './policy/signature.ts'
 import { secretReference } from './provider/reference.ts'
@@ -88,7 +89,7 @@ export const policySchema = z
     poll_s: z.int().min(1).max(86_400).optional().describe('Seconds between two looks at the source. Default 30.'),
     shadow: z
       .strictObject({
-        policies: z.array(path()).min(1).describe('Cedar files and directories of the candidate. They decide nothing.'),
+        policies: z.array(path()).min(1).describe('The candidate, written like `policies`. It decides nothing.'),
         sample: z.number().gt(0).max(1).optional().describe('Share of the decisions that are compared. Default 1.'),
       })
       .optional()
@@ -133,7 +134,7 @@ export function policyOf(
 ): PolicySettings {
   const { policy = {} } = written
   const shadow = policy.shadow && {
-    policies: policy.shadow.policies.map((file) => absolutePath(file, around)),
+    policies: policyPlaces(policy.shadow.policies, ['policy', 'shadow', 'policies'], around),
     sample: policy.shadow.sample ?? 1,
   }
   if (policy.source === undefined) {
@@ -213,4 +214,14 @@ function keyOf(text: string, index: number, around: Surroundings): KeyObject[] {
     fix: 'make a pair with `keyless policy keygen policy.key`, and name policy.key.pub',
   })
   return []
+}
+
+/** @returns absolute paths of what `policies` names, at `at`; a pack that there is not is reported. */
+export function policyPlaces(entries: readonly string[], at: readonly string[], around: Surroundings): string[] {
+  return entries.flatMap((entry, index) => {
+    const place = shippedPlace(entry)
+    if (typeof place !== 'object') return [place ?? absolutePath(entry, around)]
+    around.report([...at, String(index)], place)
+    return []
+  })
 }

@@ -210,7 +210,7 @@ export const settingsSchema = z.strictObject({
     .array(path())
     .optional()
     .describe(
-      'Cedar policies: files, or directories of *.cedar; `shipped` stands for the shipped ones. Default: those alone.',
+      'Cedar policies: files, or directories of *.cedar; `shipped` stands for the shipped ones, `pack:NAME` for a pack (keyless policy packs). Default: [shipped].',
     ),
   policy: policySchema.optional(),
   credentials: z

@@ -23,7 +23,7 @@ import { type Doors, doorsOf, warningsOf } from './settings-doors.ts'
 import { explainIssues, lineOf, SettingsError, type SettingsProblem } from './settings-explain.ts'
 import { checkFallbacks } from './settings-fallback.ts'
 import { agentsOf, envNames, grantsOf, limitsOf, placedService, redisOf, rootsOf } from './settings-parts.ts'
-import { type PolicySettings, policyOf } from './settings-policy.ts'
+import { type PolicySettings, policyOf, policyPlaces } from './settings-policy.ts'
 import { postgresOf } from './settings-postgres.ts'
 import { type RevocationSettings, revocationOf } from './settings-revocation.ts'
 import { settingsJsonSchema, settingsSchema, type WrittenSettings } from './settings-schema.ts'
@@ -126,8 +126,7 @@ export interface Settings {
   readonly warnings: readonly string[]
 }
 
-const shippedPolicies = fileURLToPath(new URL('../policies', import.meta.url))
-const shippedServicesDir = join(shippedPolicies, 'services')
+const shippedServicesDir = fileURLToPath(new URL('../policies/services', import.meta.url))
 
 /**
  * Read settings.
@@ -215,9 +214,7 @@ function normalise(written: WrittenSettings, around: Surroundings): Omit<Setting
     listen,
     publicUrl,
     services: (written.services ?? []).map((entry) => placedService(entry, absolute)),
-    policies: (written.policies ?? (written.policy?.source ? [] : ['shipped'])).map((entry) =>
-      entry === 'shipped' ? shippedPolicies : absolute(entry),
-    ),
+    policies: policyPlaces(written.policies ?? (written.policy?.source ? [] : ['shipped']), ['policies'], around),
     credentials: written.credentials ?? {},
     shippedServicesDir,
     agents,

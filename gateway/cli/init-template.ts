@@ -99,7 +99,7 @@ ${credentials.length > 0 ? `credentials:\n${credentials.join('\n')}` : '# creden
 #           agent: spiffe://example.com/agents/triage
 
 # Cedar policies: files, or directories of *.cedar. Without this: [shipped], which a list of your own replaces.
-# policies: [shipped, ./policies]
+# policies: [shipped, pack:read-only-by-default, ./policies]   # packs: keyless policy packs
 # Or a bundle that is signed with \`keyless policy sign\` and taken up while the gateway runs.
 # policy:
 #   source: { git: { url: "https://git.example.com/acme/policies.git", path: prod, token: { env: POLICY_TOKEN } } }

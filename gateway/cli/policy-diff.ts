@@ -1,5 +1,4 @@
 /** `keyless policy diff`: what changes between two sets of policies, for whoever reviews the change. */
-import { resolve } from 'node:path'
 import { Command } from 'commander'
 import type { Difference, EffectChange } from '../policy/difference.ts'
 import { printable } from './log-words.ts'
@@ -24,7 +23,7 @@ export function policyDiffCommand(): Command {
 }
 
 async function run(old: string, next: string, options: DiffOptions): Promise<number> {
-  const at = async (path: string) => load(await sourcesOf({ ...options, policies: [resolve(path)] }))
+  const at = async (path: string) => load(await sourcesOf({ ...options, policies: [path] }))
   const [before, after] = [await at(old), await at(next)]
   const { differenceOf } = await import('../policy/difference.ts')
   const difference = await differenceOf({ ...after, before: before.bundle, after: after.bundle })

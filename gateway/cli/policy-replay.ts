@@ -1,5 +1,4 @@
 /** `keyless policy replay`: what other policies would have decided in everything that the log holds. */
-import { resolve } from 'node:path'
 import { Command } from 'commander'
 import type { Group, Summary } from '../policy/replay.ts'
 import { printable } from './log-words.ts'
@@ -15,7 +14,7 @@ interface ReplayOptions extends LogOptions, SpanOptions {
 export function policyReplayCommand(): Command {
   const command = new Command('replay')
     .description('every recorded decision that other policies would change, grouped; a gateway need not run')
-    .argument('<bundle...>', 'policy files or directories to try')
+    .argument('<bundle...>', 'policy files, directories, shipped or pack:NAME to try')
   return overTime(onLog(onSources(command, false)))
     .option('--unchanged', 'exit code 1 if a decision would change or cannot be told')
     .option('--json', 'as JSON')
@@ -25,7 +24,7 @@ export function policyReplayCommand(): Command {
 }
 
 async function run(bundle: readonly string[], options: ReplayOptions): Promise<number> {
-  const subject = await load(await sourcesOf({ ...options, policies: bundle.map((path) => resolve(path)) }))
+  const subject = await load(await sourcesOf({ ...options, policies: bundle }))
   const [{ Gathering, replay }, { obliged }] = await Promise.all([
     import('../policy/replay.ts'),
     import('../audit/obliged.ts'),

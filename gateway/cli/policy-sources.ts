@@ -5,6 +5,7 @@ import { fileURLToPath } from 'node:url'
 import type { Command } from 'commander'
 import type { Bundle } from '../policy/bundle.ts'
 import type { Catalogue, CatalogueSource } from '../policy/catalogue.ts'
+import { shippedPlace } from '../policy/packs.ts'
 import type { Settings } from '../settings.ts'
 
 export interface SourceOptions {
@@ -28,23 +29,25 @@ export interface Loaded {
   readonly bundle: Bundle
 }
 
-const SHIPPED_POLICIES = fileURLToPath(new URL('../../policies', import.meta.url))
 const SHIPPED_SERVICES = fileURLToPath(new URL('../../policies/services', import.meta.url))
 
 /** @param takesPolicies false: they are named by the arguments. */
 export function onSources(command: Command, takesPolicies = true): Command {
   command.option('-c, --config <file>', 'settings that name them (default: ./keyless.yaml, else everything shipped)')
   if (takesPolicies)
-    command.option('--policies <path...>', 'policy files or directories, instead of those in the settings')
+    command.option(
+      '--policies <path...>',
+      'policy files, directories, shipped or pack:NAME, instead of those in the settings',
+    )
   return command.option('--services <name...>', 'shipped names or service files, instead of those in the settings')
 }
 
 export async function sourcesOf(options: SourceOptions): Promise<Sources> {
-  const named = { services: options.services, policies: options.policies?.map((path) => resolve(path)) }
+  const named = { services: options.services, policies: options.policies && placesOf(options.policies) }
   const config = options.config ?? (existsSync('keyless.yaml') ? 'keyless.yaml' : undefined)
   if (config === undefined) {
     const services = named.services ?? (await shippedServices())
-    return { services, policies: named.policies ?? [SHIPPED_POLICIES], baseDir: process.cwd(), atExamples: true }
+    return { services, policies: named.policies ?? placesOf(['shipped']), baseDir: process.cwd(), atExamples: true }
   }
   const { loadSettings } = await import('../settings.ts')
   const settings = await loadSettings(config)
@@ -52,6 +55,16 @@ export async function sourcesOf(options: SourceOptions): Promise<Sources> {
   const services = named.services ?? settings.services
   const policies = named.policies ?? settings.policies
   return { services, policies, baseDir, atExamples: named.services !== undefined, settings }
+}
+
+/** @returns absolute paths of what a command line names as the settings do. @throws {Error} for a pack that there is not. */
+function placesOf(entries: readonly string[]): string[] {
+  return entries.map((entry) => {
+    const place = shippedPlace(entry)
+    if (typeof place === 'object')
+      throw new Error(`no such pack: ${place.got}. There are: ${place.allowed}. ${place.fix}`)
+    return place ?? resolve(entry)
+  })
 }
 
 /** @throws {PolicyFaults} listing every problem in them. */

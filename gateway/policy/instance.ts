@@ -15,7 +15,10 @@ export function instanceOf(description: ServiceDescription, { use, ...own }: Sel
     name: own.as ?? name,
     hosts: own.hosts ?? hosts,
     addresses: own.addresses ?? description.addresses,
-    operations: own.hosts === undefined ? description.operations : withoutHosts(description.operations, hosts),
+    operations: labelled(
+      own.hosts === undefined ? description.operations : withoutHosts(description.operations, hosts),
+      own.labels ?? [],
+    ),
     ...(credential !== undefined && { credential }),
   }
 }
@@ -34,6 +37,16 @@ function withoutHosts(operations: ServiceDescription['operations'], gone: readon
   }
   return Object.fromEntries(
     Object.entries(operations).map(([id, operation]) => [id, { ...operation, match: operation.match.filter(isHere) }]),
+  )
+}
+
+function labelled(operations: ServiceDescription['operations'], added: readonly string[]) {
+  if (added.length === 0) return operations
+  return Object.fromEntries(
+    Object.entries(operations).map(([id, operation]) => [
+      id,
+      { ...operation, labels: [...new Set([...(operation.labels ?? []), ...added])] },
+    ]),
   )
 }
 

@@ -7,6 +7,7 @@ import type { Obligations } from '../protocol/decision.ts'
 import { readAnnotations } from './annotation.ts'
 import type { Fault } from './fault.ts'
 import { NO_OBLIGATIONS } from './obligation.ts'
+import { isUnchosenPack } from './packs.ts'
 import { asksOf } from './scope.ts'
 
 export interface Policy {
@@ -60,7 +61,9 @@ export function readPolicies(files: readonly SourceFile[], faults: Fault[]): Pol
 async function readSources(path: string, faults: Fault[]): Promise<SourceFile[]> {
   try {
     if (!(await stat(path)).isDirectory()) return [{ label: basename(path), text: await readFile(path, 'utf8') }]
-    const found = (await readdir(path, { recursive: true })).filter((name) => name.endsWith('.cedar')).sort()
+    const found = (await readdir(path, { recursive: true }))
+      .filter((name) => name.endsWith('.cedar') && !isUnchosenPack(path, join(path, name)))
+      .sort()
     if (found.length === 0) throw new Error('it holds no *.cedar file')
     return await Promise.all(
       found.map(async (name) => ({

@@ -24,6 +24,9 @@ export const SERVICE_NAME = z
   .regex(/^[a-z][a-z0-9-]*$/, 'lower-case letters, digits and hyphens')
   .refine((name) => name !== 'unmanaged', 'any name but the reserved `unmanaged`')
 
+/** A word by which policies choose operations. */
+export const labelSchema = z.string().regex(/^[a-z0-9][a-z0-9_-]{0,39}$/, 'lower-case letters, digits and hyphens')
+
 export const selectionSchema = z
   .strictObject({
     use: z.string().min(1).describe('A shipped name (atlassian), or a path to a .yaml of your own.'),
@@ -34,6 +37,11 @@ export const selectionSchema = z
       .array(rangeSchema)
       .optional()
       .describe('Ranges outside the public Internet that the hosts may resolve to.'),
+    labels: z
+      .array(labelSchema)
+      .min(1)
+      .optional()
+      .describe('Words by which policies choose, of every operation: resource.labels.contains("inside").'),
   })
   .describe('A service, with what only these settings know of it.')
 

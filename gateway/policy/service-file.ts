@@ -10,7 +10,7 @@ import { parseParameter } from '../protocol/parameter.ts'
 import { DIALECTS, PARAMETER_TYPES } from '../protocol/service.ts'
 import type { Fault } from './fault.ts'
 import { PATTERN_FORM, parsePattern } from './pattern.ts'
-import { hostSchema, rangeSchema, SERVICE_NAME } from './selection.ts'
+import { hostSchema, labelSchema, rangeSchema, SERVICE_NAME } from './selection.ts'
 
 const OPERATION_ID = /^[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*$/
 const TOKEN = /^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/
@@ -99,9 +99,7 @@ const operation = z
       .min(1)
       .optional(),
     /** By what policies choose it besides: `resource.labels.contains("payments")`. */
-    labels: z
-      .array(z.string().regex(/^[a-z0-9][a-z0-9_-]{0,39}$/, 'lower-case letters, digits and hyphens'))
-      .optional(),
+    labels: z.array(labelSchema).optional(),
     /** What of its requests policies can read, as text unless it says more: `{ state: query.state }` is `context.params.state`. */
     params: parameters.optional(),
     /** What it needs in the upstream's own words, for providers that narrow by it: `{ contents: read }` at GitHub. */

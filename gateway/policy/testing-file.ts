@@ -2,6 +2,7 @@
 import { parse } from 'yaml'
 import { z } from 'zod'
 import { type Fault, throwFaults } from './fault.ts'
+import { selectionSchema } from './selection.ts'
 
 const facts = z.record(z.string(), z.json())
 
@@ -66,9 +67,9 @@ const testFile = z.strictObject({
     .describe('Cedar files or directories beside this file. Default: the policies of the command.')
     .optional(),
   services: z
-    .array(z.string())
+    .array(z.union([z.string(), selectionSchema]))
     .min(1)
-    .describe('Shipped names, or paths of service files. Default: the services of the command.')
+    .describe('As in the settings: shipped names, paths of service files, selections. Default: those of the command.')
     .optional(),
   given: z.strictObject(given).describe('Facts of all cases, unless a case says otherwise.').optional(),
   cases: z.array(testCase).min(1),
