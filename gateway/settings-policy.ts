@@ -9,8 +9,8 @@ import { secretReference } from './provider/reference.ts'
 import { read } from './settings-advice.ts'
 import { absolutePath, readText, type Surroundings } from './settings-around.ts'
 import { cleanUrl } from './settings-listen.ts'
-
 import { enginesOf, enginesSchema, type PolicyEngineSettings } from './settings-policy-engines.ts'
+
 const path = () => z.string().min(1)
 const ranges = () =>
   z.array(rangeSchema).optional().describe('CIDR ranges that its address may be in besides public ones.')
@@ -94,8 +94,8 @@ export const policySchema = z
       })
       .optional()
       .describe('A candidate that is evaluated beside what decides; where it would decide otherwise is recorded.'),
-  })
     engines: enginesSchema.optional(),
+  })
   .describe('Policies that are taken up while the gateway runs.')
 
 type Written = z.output<typeof policySchema>
@@ -124,9 +124,9 @@ export interface PolicySettings {
       }
     | undefined
   readonly shadow: { readonly policies: readonly string[]; readonly sample: number } | undefined
-}
   /** That have to agree with what policies allow. Default: none. */
   readonly engines: readonly PolicyEngineSettings[]
+}
 
 export function policyOf(
   written: { readonly policy?: Written | undefined; readonly policies?: unknown },
@@ -137,8 +137,8 @@ export function policyOf(
     policies: policyPlaces(policy.shadow.policies, ['policy', 'shadow', 'policies'], around),
     sample: policy.shadow.sample ?? 1,
   }
-  if (policy.source === undefined) {
   const engines = enginesOf(policy.engines, around)
+  if (policy.source === undefined) {
     for (const name of ['keys', 'signatures', 'name', 'min_version', 'poll_s'] as const)
       if (policy[name] !== undefined)
         around.report(['policy', name], {
@@ -172,8 +172,8 @@ export function policyOf(
       pollS: policy.poll_s ?? 30,
     },
     shadow,
-  }
     engines,
+  }
 }
 
 function sourceOf(written: WrittenSource, around: Surroundings): PolicySourceSettings {
