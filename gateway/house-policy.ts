@@ -259,14 +259,20 @@ function rejection(cause: unknown): GatewayError {
 /** These say what is wrong with what was offered; anything else is a defect. */
 const ABOUT_FILES: ReadonlySet<string> = new Set(['PolicyFaults', 'SettingsError', 'BundleRefused'])
 
-/** What is taken up while the gateway runs, or says nothing about it. */
-const LIVE_NAMES: ReadonlySet<string> = new Set(['agents', 'policies', 'policy', 'written', 'file'])
+/** What is taken up while the gateway runs, follows from something else that has changed, or is told apart below. */
+const LIVE_NAMES = new Set(['agents', 'policies', 'policy', 'written', 'file', 'secretEnv', 'warnings', 'signals'])
 
+/** Names as they stand in the settings file. */
 function staleNames(next: Settings, current: Settings): string[] {
-  const names = (Object.keys(next) as (keyof Settings)[]).filter(
-    (name) => !LIVE_NAMES.has(name) && !isDeepStrictEqual(next[name], current[name]),
-  )
-  const isMoved = !isDeepStrictEqual(next.policy.source?.from, current.policy.source?.from)
-  const areOthers = !isDeepStrictEqual(next.policy.engines, current.policy.engines)
-  return [...names, ...(isMoved ? ['policy.source'] : []), ...(areOthers ? ['policy.engines'] : [])].toSorted()
+  const names = (Object.keys(next) as (keyof Settings)[])
+    .filter((name) => !LIVE_NAMES.has(name) && !isDeepStrictEqual(next[name], current[name]))
+    .map((name) => name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`))
+  const parts: Record<string, (settings: Settings) => unknown> = {
+    'policy.source': ({ policy }) => policy.source?.from,
+    'policy.engines': ({ policy }) => policy.engines,
+    webhooks: ({ signals }) => signals.webhooks,
+    signals: ({ signals }) => [signals.streams, signals.sources],
+  }
+  const moved = Object.entries(parts).filter(([, part]) => !isDeepStrictEqual(part(next), part(current)))
+  return [...names, ...moved.map(([name]) => name)].toSorted()
 }

@@ -173,7 +173,7 @@ function judge(target: DialTarget, addresses: readonly string[]): void {
   const kind = classifyAddress(bad)
   const fix = isNeverDialled(bad)
     ? NEVER_REACHABLE
-    : 'If that is meant, list its range under `addresses` of the service.'
+    : 'If that is meant, list its range under `addresses`, where the settings or the service file name this host.'
   throw new GatewayError('address_forbidden', `${target.host} leads to a ${kind} address. ${fix}`)
 }
 

@@ -190,3 +190,15 @@ it('nothing has changed when any part of what is read is wrong', async () => {
     await writeFile(file, yaml)
   }
 })
+
+it('what only a restart takes up is named as it stands in the settings', async () => {
+  const file = join(at.dir, 'keyless.yaml')
+  const yaml = await readFile(file, 'utf8')
+  const hook = '{ url: "https://hooks.example/x", keys: [{ env: SOME_WEBHOOK_KEY }] }'
+  try {
+    await writeFile(file, `${yaml}\nwebhooks: { security: ${hook} }\nregions: { lab: [10.0.0.0/8] }\n`)
+    expect((await at.control.reloadPolicy()).needs_restart).toEqual(['regions', 'webhooks'])
+  } finally {
+    await writeFile(file, yaml)
+  }
+})
