@@ -22,7 +22,7 @@ import type { Keys } from './keys.ts'
 import type { Leases } from './lease/leases.ts'
 import type { BreakGlassDoor } from './protocol/break-glass.ts'
 import type { Clock } from './protocol/clock.ts'
-import type { Agent, Grant } from './protocol/grant.ts'
+import type { Agent, Grant, Human } from './protocol/grant.ts'
 import type { Inbound } from './protocol/message.ts'
 import type { RequestRooms } from './request-rooms.ts'
 import type { Settings } from './settings.ts'
@@ -33,6 +33,8 @@ export interface HouseBreakGlass extends BreakGlassDoor {
   readonly warnings: readonly string[]
   readonly gauges: readonly Gauge[]
   watch: BreakGlassGrants['watch']
+  /** The handle is known to others: end what it opens here. @returns whether it was open. */
+  leaked(handle: string, by: Human): Promise<boolean>
   /** The rooms of a call, with those of an emergency in their place for the grants of one. */
   around(rooms: RequestRooms): RequestRooms
   dispose(): Promise<void>
@@ -99,6 +101,12 @@ export async function openHouseBreakGlass(
     open: (sealed, by) => emergency.open(sealed, by),
     close: (id, by) => emergency.close(id, by),
     status: () => emergency.status(),
+    async leaked(handle, by) {
+      const presented = { token: handle, scheme: 'bearer' } as const
+      const grant = await Promise.resolve(grants.authenticate({ tenant, presented })).catch(() => undefined)
+      if (grant !== undefined) await emergency.close(grant.id, by)
+      return grant !== undefined
+    },
     get isOpen() {
       return emergency.isOpen
     },

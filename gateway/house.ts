@@ -17,6 +17,7 @@ import { openHouseCredentials } from './house-credentials.ts'
 import { openTelling } from './house-export.ts'
 import { openHouseGrants } from './house-grants.ts'
 import { type Ground, type Outlook, openGround } from './house-ground.ts'
+import { baitsOf, type HouseLeaks, openHouseLeaks } from './house-leaks.ts'
 import type { LetterParts } from './house-letters.ts'
 import { gaugesOf } from './house-metrics.ts'
 import type { HousePolicy } from './house-policy.ts'
@@ -69,6 +70,7 @@ export interface House extends RequestRooms, InstructionRooms {
   readonly revocations: HouseRevocation
   readonly signals: HouseSignals
   readonly connect: HouseConnect
+  readonly leaks: HouseLeaks['door']
   /** Close in reverse order of opening. */
   close(): Promise<void>
 }
@@ -86,7 +88,14 @@ export async function buildHouse(settings: Settings, clock: Clock, outlook: Outl
   const { live: policy, agents } = policies
   const watch: Grants['watch'] = (grant, cut, service) =>
     (grant.breakGlass && breakGlass ? breakGlass : grants).watch(grant, cut, service)
-  const upstream = openUpstream(settings, { ...ground, opening, clock, outlook, watch })
+  const upstream = openUpstream(settings, {
+    ...ground,
+    opening,
+    clock,
+    outlook,
+    watch,
+    seen: (used) => leaks.used(used),
+  })
   const outside = { opening, upstream, audit, keys, clock, redis, ...secrets }
   const reading = opening.adopt(await openHouseRecords(settings, outside), (room) => room.close())
   const signEvent: LetterParts['signEvent'] = (claims) => credentials.assertions.signEvent(claims)
@@ -120,21 +129,14 @@ export async function buildHouse(settings: Settings, clock: Clock, outlook: Outl
   metrics.add(...(breakGlass?.gauges ?? []))
   const nowMs = () => clock.nowMs()
   const refusals = openRefusals({ catalogue, policy, nowMs, publicUrl: settings.publicUrl })
+  const found = { ...secrets, audit, clock, grants, leases, revocations, breakGlass, records: reading.records }
+  const leaks = await openHouseLeaks(settings, { ...found, fetchFor: (ranges) => upstream.fetchFor(ranges) })
   const opened = opening.move()
   return {
-    ...{
-      ...ground,
-      ...credentials,
-      approvers,
-      breakGlass,
-      grants,
-      identities,
-      reading,
-      refusals,
-      revocations,
-      signals,
-    },
+    ...{ ...ground, ...credentials, approvers, breakGlass, grants, identities, reading, revocations, signals },
+    refusals: leaks.around(refusals),
     ...{ upstream, exports: telling.exports, policy: policies.observed, nowMs },
+    leaks: leaks.door,
     approvals: approvals.flow,
     approval: approvals.room,
     close: () => opened.disposeAsync(),
@@ -147,14 +149,17 @@ interface WayOut extends Ground {
   readonly clock: Clock
   readonly outlook: Outlook
   readonly watch: Grants['watch']
+  /** A canary is in a call. */
+  readonly seen: HouseLeaks['used']
 }
 
 /** What lasts is cut when its grant ends, or when other policies come into force that would not let it through. */
-function openUpstream(settings: Settings, { opening, keys, policies, clock, outlook, watch }: WayOut): Upstream {
+function openUpstream(settings: Settings, { opening, keys, policies, clock, outlook, watch, seen }: WayOut): Upstream {
   const made = createUpstream({
     ...settings.upstream,
     clock,
     secretRules: () => policies.secretRules,
+    baits: baitsOf(settings, seen),
     hashes: bodyHashesOf(settings, keys),
     isClosed: outlook.isControlAddress,
     watch({ grant, service, standing = {} }, cut) {

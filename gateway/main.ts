@@ -79,6 +79,7 @@ export async function openGateway(settings: Settings, clock: Clock = systemClock
       webhooks: house.signals.webhooks,
       publicUrl: settings.publicUrl,
       takesChains: settings.trust.chains.length > 0,
+      leaks: house.leaks,
       clock,
     })
     proxy = await openProxy(settings, house, clock)

@@ -70,7 +70,7 @@ export interface RequestRooms {
   }
   readonly leases: { acquire(permit: Permit, receipt: Receipt, inbound: Inbound): Lease | Promise<Lease> }
   readonly upstream: {
-    inspect(inbound: Inbound, endpoint: Endpoint, obligations: Obligations): Inspection | undefined
+    inspect(inbound: Inbound, endpoint: Endpoint, obligations: Obligations, grant: Grant): Inspection | undefined
     forward(
       outbound: Outbound,
       reply: Reply,

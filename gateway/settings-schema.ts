@@ -14,6 +14,7 @@ import { approvalsSchema } from './settings-approvals.ts'
 import { auditSchema, postgresSchema } from './settings-audit.ts'
 import { breakGlassSchema } from './settings-break-glass.ts'
 import { caSchema } from './settings-ca.ts'
+import { leaksSchema } from './settings-leaks.ts'
 import { cleanUrl, hasPassword, listenSchema } from './settings-listen.ts'
 import { policySchema } from './settings-policy.ts'
 import { upstreamProxySchema } from './settings-proxy.ts'
@@ -242,6 +243,7 @@ export const settingsSchema = z.strictObject({
   break_glass: breakGlassSchema.optional(),
   approvals: approvalsSchema.optional(),
   revocation: revocationSchema.optional(),
+  leaks: leaksSchema.optional(),
   limits: limits.optional(),
   upstream: upstream.optional(),
 })

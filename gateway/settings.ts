@@ -22,6 +22,7 @@ import { type WrittenDown, writtenDown } from './settings-digest.ts'
 import { type Doors, doorsOf, warningsOf } from './settings-doors.ts'
 import { explainIssues, lineOf, SettingsError, type SettingsProblem } from './settings-explain.ts'
 import { checkFallbacks } from './settings-fallback.ts'
+import { type LeakSettings, leaksOf } from './settings-leaks.ts'
 import { agentsOf, envNames, grantsOf, limitsOf, placedService, redisOf, rootsOf } from './settings-parts.ts'
 import { type PolicySettings, policyOf, policyPlaces } from './settings-policy.ts'
 import { postgresOf } from './settings-postgres.ts'
@@ -88,6 +89,7 @@ export interface Settings {
   readonly approvals: ApprovalSettings
   /** What the gateway ends by itself. */
   readonly revocation: RevocationSettings
+  readonly leaks: LeakSettings
   readonly limits: {
     /** Calls of one agent at once. Default 1024. */
     readonly concurrency: number
@@ -230,6 +232,7 @@ function normalise(written: WrittenSettings, around: Surroundings): Omit<Setting
     breakGlass: breakGlassOf(written.break_glass, { dataDir, absolute }, around),
     approvals: approvalsOf(written.approvals, around),
     revocation: revocationOf(written.revocation ?? {}),
+    leaks: leaksOf(written.leaks, around),
     limits: limitsOf(written.limits ?? {}),
     upstream: upstreamOf(written.upstream ?? {}, around),
     secretEnv: [
@@ -243,6 +246,7 @@ function normalise(written: WrittenSettings, around: Surroundings): Omit<Setting
           written.audit,
           written.webhooks,
           written.signals,
+          written.leaks,
           written.upstream?.proxy,
         ].flatMap(envNames),
       ),

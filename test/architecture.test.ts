@@ -28,6 +28,8 @@ const HEIGHTS: Readonly<Record<string, number>> = {
   'house-grants.ts': 6.9,
   'house-ground.ts': 6.8,
   'house-leases.ts': 7,
+  'house-leaks.ts': 6.7,
+  'house-leaks-desk.ts': 6.6,
   'house-letters.ts': 6.2,
   'house-metrics.ts': 6,
   'house-policy.ts': 6,

@@ -40,7 +40,7 @@ export interface Audit {
     facts: Facts,
   ): Promise<Receipt>
   /** What somebody, or the gateway by itself, has done already: kept through a failing disk until it can be written. */
-  late(kind: `revocation.${string}`, by: { tenant: string; human?: Human }, facts: Facts): void
+  late(kind: `revocation.${string}` | `leak.${string}`, by: { tenant: string; human?: Human }, facts: Facts): void
   /** The record of emergencies, which goes on in the journal while the log cannot be written. */
   beside(journal: AsideParts['journal'], onJournalled: AsideParts['onJournalled']): Aside
   /** Entries in the log. */

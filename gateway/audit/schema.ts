@@ -9,6 +9,7 @@ import { approverKinds } from './schema-approver.ts'
 import { breakGlassKinds } from './schema-breakglass.ts'
 import { cred, held, lease, outcome, target } from './schema-calls.ts'
 import { instructionFacts } from './schema-facts.ts'
+import { leakKinds } from './schema-leaks.ts'
 import {
   base,
   behind,
@@ -162,6 +163,7 @@ export const kinds: Readonly<Record<string, Kind>> = {
   ...policyKinds,
   ...approverKinds,
   ...signalKinds,
+  ...leakKinds,
 }
 
 /** Kind → what an entry of it must be. */

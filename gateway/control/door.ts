@@ -24,6 +24,7 @@ import { addConnectPages, type ConnectPagesDoor, OWN_FORM } from './connect-page
 import { addConnectRoutes, type ConnectDoor } from './connect-routes.ts'
 import { addGrantRoutes } from './grant-routes.ts'
 import { addLeaseRoutes, type LeaseDoor } from './lease-routes.ts'
+import { addLeakRoutes, type LeakDoor } from './leak-routes.ts'
 import { addLifeRoutes } from './life-routes.ts'
 import { addLogRoutes, type LogDoor } from './log-routes.ts'
 import { addOauthRoutes, type OauthDoor } from './oauth-routes.ts'
@@ -70,6 +71,8 @@ export interface ControlDoorOptions
   readonly approvers?: ApproverDoor['approvers']
   /** Undefined: no routes for credentials. */
   readonly leases?: LeaseDoor['leases']
+  /** Undefined: nobody reports leaks. */
+  readonly leaks?: LeakDoor['leaks']
   /** Who may read the log over TCP: name → SHA-256 of the token. */
   readonly readers: ReadonlyMap<string, Buffer>
   /** Address of the TCP listener. */
@@ -125,6 +128,7 @@ export async function openControlDoor(o: ControlDoorOptions): Promise<ControlDoo
     addWebhookRoutes(app, o)
     if (records) addRecordsRoutes(app, { ...o, records }, undefined)
   }
+    if (o.leaks) addLeakRoutes(app, { ...o, leaks: o.leaks }, true)
   const local = await buildApp(o, isDraining, { addOwn: addLocal, mayRead: () => undefined })
   const addOpen = (app: FastifyInstance) => {
     guardNames(app, o)
@@ -136,6 +140,7 @@ export async function openControlDoor(o: ControlDoorOptions): Promise<ControlDoo
     if (records) addRecordsRoutes(app, { ...o, records }, readerOf)
   }
   const open = await buildApp(o, isDraining, { addOwn: addOpen, mayRead }, o.tls && tlsOptions(o.tls))
+    if (o.leaks) addLeakRoutes(app, { ...o, leaks: o.leaks }, false)
   await Promise.all([local.ready(), open.ready()])
   await listenOnSocket(local.server, o.socketPath)
   try {

@@ -7,7 +7,6 @@ import type { BreakGlassRequest, Custodian } from '../protocol/break-glass.ts'
 import type { Clock } from '../protocol/clock.ts'
 import type { Facts } from '../protocol/decision.ts'
 import type { Agent, Authority, Grant } from '../protocol/grant.ts'
-import type { Inbound } from '../protocol/message.ts'
 import type { GatewayError } from '../protocol/problem.ts'
 import type { Service } from '../protocol/service.ts'
 import { excessOf } from './attenuate.ts'
@@ -21,7 +20,7 @@ import { lineageHash, rootLineage } from './lineage.ts'
 import { Liveness } from './liveness.ts'
 import { versionAt } from './order.ts'
 import { createFacts } from './past.ts'
-import { invalid } from './presented.ts'
+import { type Caller, invalid } from './presented.ts'
 import { createRecords, firstRecord } from './record.ts'
 import { type SeatLimits, Seats, type Waiter } from './seats.ts'
 import type { Eventual, GrantStore } from './store.ts'
@@ -74,7 +73,7 @@ export interface BreakGlassGrants extends Facts, Budgets {
   /** An order ends it. */
   isRevoked(grant: Grant): boolean
   /** @throws {GatewayError} as `Authenticator.authenticate` */
-  authenticate(inbound: Inbound): Eventual<Grant>
+  authenticate(inbound: Caller): Eventual<Grant>
   watch: Watch['watch']
   seat(grant: Grant, waiter: Waiter): Eventual<Disposable>
 }

@@ -39,6 +39,11 @@ export class Burns {
     return true
   }
 
+  /** Found elsewhere than in an answer. @param forMs longer than it is in any cache. */
+  ban(credentialId: string, forMs: number): void {
+    this.#ids.set(credentialId, this.#clock.elapsedMs() + forMs)
+  }
+
   /** A store that was away when it should have dropped this credential still has it. */
   isBurnt(credentialId: string): boolean {
     return this.#ids.has(credentialId)

@@ -73,6 +73,37 @@ export class Endings {
     void revocations.order({ ...held, reason: 'leaked' })
   }
 
+  /** @see Leases.known */
+  async known(ids: ReadonlySet<string>, grants: readonly Grant[]): Promise<readonly Unused[]> {
+    const { near, revocations, cache } = this.#rooms
+    const far = await Promise.all(
+      grants.map(async (grant) => {
+        const stored = await cache.list(grant.id).catch((): readonly Stored[] => [])
+        return this.#opened(stored, grant, 'leaked')
+      }),
+    )
+    const all = [...far.flat(), ...revocations.named(ids), ...near.named(ids)]
+    const meant = all.filter(({ credentialId }) => ids.has(credentialId))
+    return [
+      ...new Map(
+        meant.map((one) => [`${one.claim.grant.id} ${one.credentialId}`, { ...one, reason: 'leaked' as const }]),
+      ).values(),
+    ]
+  }
+
+  /** It was found where it may not be. Never rejects. */
+  async stray(unused: Unused): Promise<void> {
+    const { cache, near, revocations } = this.#rooms
+    const { claim, credentialId } = unused
+    near.forget(claim.grant.id, credentialId)
+    const far = await cache.list(claim.grant.id).catch((): readonly Stored[] => [])
+    const value = far.find((one) =>
+      this.#opened([one], claim.grant, 'leaked').some((opened) => opened.credentialId === credentialId),
+    )
+    await cache.burn(value?.key ?? { id: '', grant: claim.grant.id }, value?.value, credentialId).catch(() => undefined)
+    await revocations.order(unused)
+  }
+
   async #revokeOf(grant: Grant, only: Omit<RevocationOrder, 'grants'>): Promise<number> {
     const { cache, near, revocations } = this.#rooms
     const far = await cache.list(grant.id).catch((): readonly Stored[] => [])

@@ -8,7 +8,9 @@ import { isSingleUse } from '../protocol/decision.ts'
 import type { Grant } from '../protocol/grant.ts'
 import type { AnswerHead, Inbound, Outbound } from '../protocol/message.ts'
 import { asGatewayError } from '../protocol/problem.ts'
+import type { Secret } from '../protocol/secret.ts'
 import { Burns, fateOf } from './burn.ts'
+import { ENDED_MS } from './cache.ts'
 import { Captives } from './captured.ts'
 import { type Claim, claimsOf, requireNarrow, type Sources } from './claim.ts'
 import { openCustody } from './custody.ts'
@@ -23,6 +25,7 @@ import { Near } from './near.ts'
 import { acquireOnce } from './once.ts'
 import { standingIn } from './placeholder.ts'
 import { type PendingRevocation, Revocations } from './revocations.ts'
+import type { Unused } from './revoke.ts'
 import type { LeaseRooms } from './rooms.ts'
 import { createSeal, type Seal } from './seal.ts'
 import { Supply } from './supply.ts'
@@ -47,6 +50,12 @@ export interface Leases {
    * @returns how many.
    */
   revoke(order: RevocationOrder): Promise<number>
+  /** Names a credential as the log does (`cred_id`). */
+  credentialId(secret: Secret): string
+  /** Credentials by their ids, as far as they live: at this process, or shared under one of these grants. Never rejects. */
+  known(ids: ReadonlySet<string>, grants: readonly Grant[]): Promise<readonly Unused[]>
+  /** One of these was found where it may not be: nobody uses it any more, and it is revoked where its issuer offers that. Never rejects. */
+  stray(unused: Unused): Promise<void>
   /** What was to be revoked and is not yet; it is not used any more, and lives until it ends. */
   readonly pending: readonly PendingRevocation[]
   readonly state: LeasesState
@@ -152,6 +161,19 @@ class CachedLeases implements Leases, LeaseEnd {
 
   revoke(order: RevocationOrder): Promise<number> {
     return this.#endings.revoke(order)
+  }
+
+  credentialId(secret: Secret): string {
+    return this.#seal.credentialId(secret)
+  }
+
+  known(ids: ReadonlySet<string>, grants: readonly Grant[]): Promise<readonly Unused[]> {
+    return this.#endings.known(ids, grants)
+  }
+
+  stray(unused: Unused): Promise<void> {
+    this.#burns.ban(unused.credentialId, ENDED_MS)
+    return this.#endings.stray(unused)
   }
 
   async close(): Promise<void> {

@@ -50,6 +50,12 @@ export class Near {
     return [...(this.#grants.get(grant) ?? []), ...(this.#replaced.get(grant) ?? [])]
   }
 
+  /** Everything that is one of these, under whatever grant. */
+  named(ids: ReadonlySet<string>): readonly Held[] {
+    const all = [...this.#grants.values(), ...this.#replaced.values()].flat()
+    return all.filter(({ credentialId }) => ids.has(credentialId))
+  }
+
   /** A lease ends at the earlier of its two clocks, and with the grant it is used under. */
   isUsable(held: Held, grant: Grant): boolean {
     const nowMs = this.#clock.nowMs()

@@ -94,6 +94,15 @@ export class Revocations {
       .flatMap((row) => this.#opened(row, 'grant_ended') ?? [])
   }
 
+  /** The same by credential, under whatever grant. */
+  named(ids: ReadonlySet<string>): readonly Unused[] {
+    const nowMs = this.#rooms.clock.nowMs()
+    const rows = attempt(() => this.#rooms.custody.all()) ?? []
+    return rows
+      .filter(({ credentialId, expiresMs }) => ids.has(credentialId) && expiresMs > nowMs)
+      .flatMap((row) => this.#opened(row, 'leaked') ?? [])
+  }
+
   /** Somebody else ends these. */
   leave(grant: string): void {
     for (const { credentialId } of attempt(() => this.#rooms.custody.inUse(grant)) ?? [])

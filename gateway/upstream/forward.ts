@@ -1,10 +1,12 @@
 /** The far side of the gateway: sends requests that carry a credential, and brings back answers that do not. */
 import type { Clock } from '../protocol/clock.ts'
 import type { Obligations } from '../protocol/decision.ts'
+import type { Grant } from '../protocol/grant.ts'
 import type { ClientCertificate, Inbound, Outbound, Outcome, Reply } from '../protocol/message.ts'
 import type { Endpoint } from '../protocol/service.ts'
 import type { Answer } from './answer.ts'
 import type { BodyHashes } from './answering.ts'
+import { type Baits, inHead, seeking } from './bait.ts'
 import { createDial, type DialOptions } from './dial.ts'
 import { type Call, Exchange } from './exchange.ts'
 import { type Fetch, Fetches } from './fetch.ts'
@@ -37,6 +39,8 @@ export interface UpstreamOptions {
   readonly clock: Clock
   /** What finds credentials that are not ours; needed where a policy asks for it. */
   secretRules?(): SecretRules | undefined
+  /** Canaries to look for. Default: there are none. */
+  readonly baits?: Baits | undefined
   /** Of which bodies the outcome holds a keyed hash. Default: of none. */
   readonly hashes?: BodyHashes
   /** Addresses of a name. Default: the system's resolver. */
@@ -60,7 +64,7 @@ export interface Upstream {
    */
   forward(outbound: Outbound, reply: Reply, reissue: Call['reissue'], leaked: Call['leaked']): Promise<Outcome>
   /** Look for credentials that are not ours (`inspection.ts`). @throws {GatewayError} `foreign_credential`. */
-  inspect(inbound: Inbound, endpoint: Endpoint, obligations: Obligations): Inspection | undefined
+  inspect(inbound: Inbound, endpoint: Endpoint, obligations: Obligations, grant?: Grant): Inspection | undefined
   /**
    * `fetch` through the same dial, for providers. `addresses`: CIDR ranges it may reach besides public addresses. With a
    * `certificate`, asked for anew at every use: the same comes back for the same id, and the oldest are closed.
@@ -91,7 +95,12 @@ export function createUpstream(options: UpstreamOptions): Upstream {
   return {
     forward: (outbound, reply, reissue, leaked) =>
       new Promise((resolve, reject) => serve({ outbound, reply, reissue, leaked, resolve, reject })),
-    inspect: (inbound, endpoint, obligations) => inspect(inbound, endpoint, obligations, options.secretRules?.()),
+    inspect(inbound, endpoint, obligations, grant) {
+      const found = options.baits && seeking(options.baits, inbound, grant)
+      const bait = found && inHead(inbound, found)
+      if (bait !== undefined) throw bait
+      return inspect(inbound, endpoint, obligations, { rules: options.secretRules?.(), found })
+    },
     goAway: () => upgrades.goAway(),
     fetchFor: (addresses, certificate) => fetches.for(addresses, certificate),
     async close() {

@@ -2,22 +2,14 @@
  * Handles and grants of a gateway in what goes to an upstream. Whoever reads one there could act with it, so none leaves, whoever's
  * it is. Pure. An agent that means to can spell it otherwise; this is for the one that does not know better.
  */
+import { grantsIn } from '../protocol/grant-text.ts'
 import type { RawHeaders } from '../protocol/message.ts'
 import { GatewayError } from '../protocol/problem.ts'
 
 /** A handle: three characters and 43. */
 const SHORTEST = 46
-const HANDLE = /(?<![\w-])b?kh_[\w-]{43}(?![\w-])/
-/** A signed JWT; what its claims say is looked at, not who signed them. */
-const JWT = /eyJ[\w-]{10,1000}\.(eyJ[\w-]{20,16000})\.[\w-]{20,1000}/g
-
 function carriesGrant(text: string): boolean {
-  if (text.includes('kh_') && HANDLE.test(text)) return true
-  if (!text.includes('.eyJ')) return false
-  for (const [, claims = ''] of text.matchAll(JWT)) {
-    if (Buffer.from(claims, 'base64url').includes('"keyless_access"')) return true
-  }
-  return false
+  return grantsIn(text).next().done === false
 }
 
 /** The same of bytes, most of which are passed over by one search for each beginning. */

@@ -10,6 +10,7 @@ import { credentialInPath } from '../protocol/path-slot.ts'
 import { GatewayError } from '../protocol/problem.ts'
 import { valuesOf } from '../protocol/raw-headers.ts'
 import type { Endpoint, Service } from '../protocol/service.ts'
+import { CANARY, type Found } from './bait.ts'
 import { bytesCarryGrant, ownGrant } from './grant-in.ts'
 import { readings } from './readings.ts'
 import type { SecretRules } from './secret-rules.ts'
@@ -36,13 +37,13 @@ export function inspect(
   inbound: Inbound,
   { service }: Endpoint,
   { foreignCredentials: mode }: Obligations,
-  rules: SecretRules | undefined,
+  { rules, found: tell }: Seekers,
 ): Inspection | undefined {
   const isSilent = inbound.body === null && inbound.upgrade === undefined
-  if (mode === undefined) return isSilent ? undefined : new Findings(inbound.rawHeaders, undefined, undefined)
+  if (mode === undefined) return isSilent ? undefined : new Findings(inbound.rawHeaders, undefined, { found: tell })
   // No rules though policy asks for them: it was not known when the gateway started, and nothing may pass unseen.
   if (rules === undefined) throw new Error('the rules for foreign credentials are not loaded')
-  const found = new Findings(inbound.rawHeaders, mode, rules)
+  const found = new Findings(inbound.rawHeaders, mode, { rules, found: tell })
   for (const name of foreignSlots(inbound, service)) found.see('slot', name)
   for (const [where, text] of placesOf(inbound, service))
     for (const rule of rules(readings(text))) found.see(rule, where)
@@ -50,9 +51,16 @@ export function inspect(
   return found
 }
 
+interface Seekers {
+  readonly rules?: SecretRules | undefined
+  /** Undefined: there are no canaries. */
+  readonly found?: Found | undefined
+}
+
 class Findings implements Inspection {
   readonly #mode: Obligations['foreignCredentials']
   readonly #rules: SecretRules | undefined
+  readonly #found: Found | undefined
   readonly #isPacked: boolean
   readonly #isGzip: boolean
   readonly #seen = new Map<string, Sighting>()
@@ -60,10 +68,12 @@ class Findings implements Inspection {
   /** Where small pieces are joined: a flood of pieces of one byte would otherwise cost two copies of the tail each. */
   #room: Buffer | undefined
 
-  constructor(rawHeaders: RawHeaders, mode: Obligations['foreignCredentials'], rules: SecretRules | undefined) {
+  constructor(rawHeaders: RawHeaders, mode: Obligations['foreignCredentials'], { rules, found }: Seekers) {
     this.#mode = mode
     this.#rules = rules
-    const coding = mode === undefined ? '' : valuesOf(rawHeaders, 'content-encoding').join(', ').trim().toLowerCase()
+    this.#found = found
+    const isPlain = mode === undefined && found === undefined
+    const coding = isPlain ? '' : valuesOf(rawHeaders, 'content-encoding').join(', ').trim().toLowerCase()
     this.#isPacked = coding !== '' && coding !== 'identity' && coding !== 'aws-chunked' // frames around plain bytes
     this.#isGzip = coding === 'gzip' || coding === 'x-gzip'
   }
@@ -117,8 +127,14 @@ class Findings implements Inspection {
       this.see('keyless', 'body')
       return ownGrant('its body')
     }
+    if (this.#rules === undefined && this.#found === undefined) return this.#refusal()
+    const text = this.#isPacked ? this.#unpacked(chunk) : bytes.toString('latin1')
+    const bait = text === undefined ? undefined : this.#found?.(text, 'body')
+    if (bait !== undefined) {
+      this.see(CANARY, 'body')
+      return bait
+    }
     if (this.#rules !== undefined) {
-      const text = this.#isPacked ? this.#unpacked(chunk) : bytes.toString('latin1')
       for (const rule of text === undefined ? ['unreadable'] : this.#rules(readings(text))) this.see(rule, 'body')
     }
     return this.#refusal()

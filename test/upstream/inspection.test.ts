@@ -19,7 +19,7 @@ function inspection(): Inspection {
     inbound,
     { service: { slots: [] } } as unknown as Endpoint,
     { ttlS: 300, singleUse: false },
-    undefined,
+    {},
   ) as Inspection
 }
 
@@ -89,7 +89,7 @@ describe('a request that an AWS client signed', () => {
     const service = { slots: [{ in: 'signature', scheme: 'aws4' }], placeholders }
     const rules = await loadSecretRules()
     const obligations = { ttlS: 300, singleUse: false, foreignCredentials: 'log' as const }
-    const looked = inspect(inbound as unknown as Inbound, { service } as unknown as Endpoint, obligations, rules)
+    const looked = inspect(inbound as unknown as Inbound, { service } as unknown as Endpoint, obligations, { rules })
     looked?.look(Buffer.from(`5;chunk-signature=${'0'.repeat(64)}\r\nhello\r\n`))
     return looked?.sightings.map(({ rule, where }) => `${rule} in ${where}`)
   }

@@ -1,0 +1,64 @@
+/**
+ * A credential of ours that turns up where none may be ends at once, whoever finds it: its grant, what was leased under it, and the key
+ * at its issuer. Bait that is used is told. Requirements 95, 99, 103, 104, 107, 109.
+ */
+import { createSign, generateKeyPairSync } from 'node:crypto'
+import { join } from 'node:path'
+import { afterAll, beforeAll, expect, it } from 'vitest'
+import { readWritten } from '../../gateway/audit/follow.ts'
+import { canaryDigest, LOOKS } from '../../gateway/protocol/canary.ts'
+import { startGateway, type TestGateway } from '../rig/gateway.ts'
+
+const TOKEN = 'reporter-token-of-the-scanner'
+const bait = { aws: LOOKS.aws.make(), generic: LOOKS.generic.make() }
+let gateway: TestGateway
+let door: string
+
+beforeAll(async () => {
+  process.env.LEAK_REPORTER = TOKEN
+  gateway = await startGateway(`
+services: [github]
+leaks:
+  reporters: { scanner: { token: { env: LEAK_REPORTER } } }
+  canaries:
+    backup: { look: aws, sha256: ${canaryDigest(bait.aws)} }
+    notes: { look: generic, sha256: ${canaryDigest(bait.generic)} }
+  canary_ends: task
+`)
+  door = `http://127.0.0.1:${new URL((await gateway.control.status()).control).port}`
+})
+
+afterAll(async () => {
+  await gateway.stop()
+  delete process.env.LEAK_REPORTER
+})
+
+async function entries(kind: string): Promise<Record<string, unknown>[]> {
+  const found: { kind: string; facts: Record<string, unknown> }[] = []
+  for await (const { entries: lines } of readWritten(join(gateway.settings.dataDir, 'audit'), 0))
+    for (const line of lines) found.push(JSON.parse(line.toString('utf8')))
+  return found.filter((entry) => entry.kind === kind).map(({ facts }) => facts)
+}
+
+async function report(body: unknown, headers: Record<string, string> = { authorization: `Bearer ${TOKEN}` }) {
+  const text = typeof body === 'string' ? body : JSON.stringify(body)
+  const answer = await fetch(`${door}/leaks`, {
+    method: 'POST',
+    headers: { 'content-type': 'application/json', ...headers },
+    body: text,
+  })
+  return { status: answer.status, body: await answer.json() }
+}
+
+it('ends the grant behind a handle that a scanner found, within a minute by far, and says so without its value', async () => {
+  const { task, handle } = await gateway.openTask('github:issues.read')
+  const before = performance.now()
+  const told = await report({ leaks: [{ token: `https://x:${handle}@github.com`, type: 'handle', url: `https://ci.test/log?t=${handle}` }] })
+  expect(told).toMatchObject({ status: 200, body: { results: [{ kind: 'handle', outcome: 'revoked' }] } })
+  await expect(gateway.control.heartbeat(task)).rejects.toMatchObject({ code: 'task_unknown' })
+  expect(performance.now() - before).toBeLessThan(5_000)
+  expect(await entries('leak.reported')).toContainEqual(
+    expect.objectContaining({ from: 'scanner', what: 'handle', action: 'revoke', url: 'https://ci.test/log' }),
+  )
+  expect(JSON.stringify(await entries('leak.reported'))).not.toContain(handle)
+})
