@@ -66,8 +66,12 @@ export function spokenFields(headers: Leaving['headers'], named: readonly string
     if (named.includes(name) || !(SILENT.has(name) || SILENT_FAMILIES.test(name)))
       fields.push([name, headers[i + 1] as string])
   }
-  return fields.sort(([a], [b]) => (a < b ? -1 : a > b ? 1 : 0)) // stable: several of one name stay in their order
+  return fields.sort(([a], [b]) => order(spelt(a), spelt(b))) // stable: several of one name stay in their order
 }
+
+/** CGI and its heirs read both spellings as one field, of which the last, or the first, counts. */
+const spelt = (name: string) => name.replaceAll('_', '-')
+const order = (a: string, b: string) => (a < b ? -1 : a > b ? 1 : 0)
 
 /** A request as it will leave. */
 export function requestForm(

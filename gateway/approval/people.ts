@@ -2,6 +2,9 @@
 import { type ApprovalFacts, type ApprovalTerms, ROOT_HUMAN } from '../protocol/approval.ts'
 import type { Human } from '../protocol/grant.ts'
 
+/** Begins the issuer of users of a machine. */
+const LOCAL = 'local:'
+
 type Identity = Pick<Human, 'iss' | 'sub'>
 
 /** One person, however many ways it has to prove to be it. */
@@ -41,6 +44,8 @@ export function standingOf({ approvers, groups }: People, { facts, terms }: Soug
       }
     return { name: approver?.name ?? `${human.iss} ${human.sub}`, groups: [ROOT_HUMAN] }
   }
+  if (approver?.identities.some((known) => isNamesake(known, facts.human)))
+    return { hindrance: 'The agent works for a user of this name of another machine, who may be the same human.' }
   const own = approver && terms.from.filter((group) => groups.get(group)?.includes(approver.name))
   if (approver === undefined || own === undefined || own.length === 0)
     return { hindrance: `This human is in none of the groups that are asked: ${terms.from.join(', ')}.` }
@@ -58,6 +63,11 @@ function isRoot({ human: root }: Sought['facts'], human: Identity, approver: App
   if (approver === undefined) return root.iss === 'registry' && root.sub === human.sub
   if (root.iss === 'registry' && approver.name === root.sub) return true
   return approver.identities.some((known) => isSame(known, root) || (root.iss === 'registry' && known.sub === root.sub))
+}
+
+/** User names of machines: replicas run on several, and people have one name on all of them. Good for a no, never for a yes. */
+function isNamesake(a: Identity, b: Identity): boolean {
+  return a.iss.startsWith(LOCAL) && b.iss.startsWith(LOCAL) && a.sub === b.sub
 }
 
 function isSame(a: Identity, b: Identity): boolean {

@@ -2,7 +2,7 @@
 import type { Entry } from '../audit/entry.ts'
 import { actors, type Makers, placeOf, sentence } from '../audit/lineage.ts'
 
-const STEERING = /[\p{Cc}\p{Cf}\p{Co}\p{Zl}\p{Zp}]/gu
+const STEERING = /[\p{Cc}\p{Cf}\p{Co}\p{DI}\p{Zl}\p{Zp}]/gu
 
 /**
  * Text that cannot steer a terminal or pass for other text: control, format, bidirectional and line-separating characters become

@@ -119,11 +119,11 @@ export function quoted(text: string, most: number): string {
   return told(text.length > most ? `${text.slice(0, most)}…` : text)
 }
 
-/** Controls, joiners, marks of direction, private and unassigned characters as `\u{…}`: what is read is what is there. */
+/** Controls, joiners, fillers, marks of direction, private and unassigned characters as `\u{…}`: what is read is what is there. */
 export function visible(text: string): string {
   return text
     .toWellFormed()
-    .replaceAll(/[\p{C}\p{Zl}\p{Zp}]/gu, (one) =>
+    .replaceAll(/[\p{C}\p{DI}\p{Zl}\p{Zp}]/gu, (one) =>
       one === '\n' || one === '\t' ? one : `\\u{${(one.codePointAt(0) ?? 0).toString(16)}}`,
     )
 }

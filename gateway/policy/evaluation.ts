@@ -81,7 +81,9 @@ export function createPolicy(parts: PolicyParts): Policy {
     if (typeof known === 'string') return refusal(digest, 'request_malformed', `${asked(ask)}. ${known}`)
     const verdict = engine.decide(known)
     if (verdict.effect === 'deny') return policyRefusal(digest, ask, verdict)
-    const no = unfulfilled(ask, verdict.obligations, needs)
+    const { approval } = reached
+    const obligations = approval ? combine([verdict.obligations, CONSENT[approval]]) : verdict.obligations
+    const no = unfulfilled(ask, obligations, needs)
     return no === undefined ? allow(known, verdict, reached) : refusal(digest, no.code, no.detail, verdict)
   }
   return {

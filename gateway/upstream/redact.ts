@@ -13,6 +13,9 @@ export const REDACTED = '[redacted]'
 /** Fields that say how long the body is, or what its bytes hash to. */
 const ABOUT_BYTES = /^(?:content-length|etag|content-md5|digest|content-digest|repr-digest|accept-ranges)$/i
 
+/** RFC 9110 §15.3.7, RFC 3229 §10.4.1: a piece of JSON, or what differs in it, can be JSON too. */
+const PARTIAL: ReadonlySet<number> = new Set([206, 226])
+
 export interface Redacted {
   readonly headers: string[]
   readonly body: Buffer
@@ -25,6 +28,7 @@ export interface Redacted {
 export function redactAnswer({ status, headers }: Head, body: Buffer, pointers: readonly string[]): Redacted {
   if (body.length === 0) return { headers, body }
   const kept = headers.filter((_, i) => !ABOUT_BYTES.test(headers[i - (i % 2)] as string))
+  if (PARTIAL.has(status)) throw withheld('it is a part of one, in which members have no names')
   const shown = redacted(body, pointers)
   // Of a failure that cannot be read the agent learns its status.
   if (shown === undefined && status < 400) throw withheld('it is not JSON that is read in one way only')

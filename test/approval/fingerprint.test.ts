@@ -26,6 +26,12 @@ function* altered(value: unknown): Generator<unknown> {
 }
 
 describe('the fingerprint', () => {
+  it('is another one when fields that some take for one change places', () => {
+    const fields = (...headers: string[]) => of(subject({ request: { headers } }))
+    expect(fields('X-To', 'ana', 'X_To', 'eve')).not.toBe(fields('X_To', 'eve', 'X-To', 'ana'))
+    expect(fields('X-To', 'ana', 'X-From', 'eve')).toBe(fields('x-from', 'eve', 'x-to', 'ana'))
+  })
+
   it('is another one for every change to any part of the canonical request', () => {
     const { what } = subject()
     const all = [...altered(what)]

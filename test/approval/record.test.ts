@@ -62,6 +62,17 @@ describe('whose word counts', () => {
     )
   })
 
+  it('is not that of the same user at another machine of the fleet either', () => {
+    const elsewhere = { iss: 'local:other-box', sub: 'ana' }
+    expect(standingOf(PEOPLE, asked(['on-call'], elsewhere), { iss: 'local:box', sub: 'ana' })).toHaveProperty(
+      'hindrance',
+    )
+    expect(standingOf(PEOPLE, asked(['human'], elsewhere), { iss: 'local:box', sub: 'ana' })).toHaveProperty(
+      'hindrance',
+    )
+    expect(standingOf(PEOPLE, asked(['on-call'], elsewhere), id('cleo'))).toMatchObject({ groups: ['on-call'] })
+  })
+
   it('is nobody else’s where the human is asked', () => {
     expect(standingOf(PEOPLE, asked(['human']), id('ben'))).toHaveProperty('hindrance')
     expect(standingOf(PEOPLE, asked(['human']), id('root'))).toMatchObject({ groups: ['human'] })

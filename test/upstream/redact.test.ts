@@ -87,6 +87,13 @@ describe('what policy keeps back of an answer', () => {
     })
   })
 
+  it.each([206, 226])(
+    'is the whole answer, if status %i says that this is a piece, which may look like JSON',
+    (status) => {
+      expect(() => redactAnswer(head(status), Buffer.from('1234'), ['/a'])).toThrow(/a part of one/)
+    },
+  )
+
   it('leaves the fields of an answer without content, and none about bytes that the agent does not get', () => {
     expect(redactAnswer(head(204), Buffer.alloc(0), ['/a']).headers).toEqual(head().headers)
     const { headers } = redactAnswer(head(), Buffer.from('{"a":1}'), ['/a'])
