@@ -12,6 +12,7 @@ const LEAST_PASSPHRASE = 12
 
 /** Make a key and write it to a new file, 0600. @returns the public half: `x`, as settings name it. */
 export async function makeCustodianKey(file: string, passphrase: string): Promise<string> {
+  if (/[\r\n]/.test(passphrase)) throw new Error('The passphrase has more than one line; write it once, on one.')
   const { length } = [...passphrase]
   if (length < LEAST_PASSPHRASE)
     throw new Error(`The passphrase has ${length} characters; take at least ${LEAST_PASSPHRASE}, such as five words.`)

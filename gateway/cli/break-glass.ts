@@ -110,7 +110,12 @@ function signCommand(): Command {
         const passphrase = await readHidden('Your passphrase, to agree to exactly this: ')
         const signed = signSealed(sealed, await openCustodianKey(key, passphrase))
         await write(file, signed, 'w')
-        return `Signed; the file has ${counted(signed.signatures.length, 'signature')}. Open it: keyless break-glass open ${file}`
+        const { length } = signed.signatures
+        const next =
+          length === 1
+            ? `Another custodian has to sign as well: keyless break-glass sign ${file} --key FILE`
+            : `Open it: keyless break-glass open ${file}`
+        return `Signed; the file has ${counted(length, 'signature')}. ${next}`
       }),
     )
 }

@@ -36,6 +36,8 @@ it('is never written over, and never made with a passphrase that can be guessed'
   await expect(makeCustodianKey(file, PASSPHRASE)).rejects.toThrow(/there already/)
   expect(await readFile(file)).toEqual(before)
   await expect(makeCustodianKey(join(dir, 'new.key'), 'short')).rejects.toThrow(/5 characters; take at least 12/)
+  const twice = `${PASSPHRASE}\n${PASSPHRASE}`
+  await expect(makeCustodianKey(join(dir, 'new.key'), twice)).rejects.toThrow(/more than one line/)
 })
 
 it('is not taken from a file that is something else, or that asks for endless work', async () => {
