@@ -8,12 +8,19 @@ import type { Clock } from '../protocol/clock.ts'
 import type { Grant, Human } from '../protocol/grant.ts'
 import { GatewayError } from '../protocol/problem.ts'
 import { type AccessRecord, operationsOf, recordOf, sameWanted, viewOf, wantedOf } from './access-record.ts'
+import {
+  closed,
+  MOST,
+  MOST_OF_AGENT,
+  requireGranted,
+  requireHolder,
+  requirePending,
+  tooMany,
+  unknown,
+} from './access-refusals.ts'
 
 /** Milliseconds that a granted request waits for its agent. */
 const FETCH_MS = 15 * 60_000
-/** Pending ones of one agent, and altogether. */
-const MOST_OF_AGENT = 5
-const MOST = 200
 /** Milliseconds that one is remembered after it is over. */
 const KEPT_MS = 60 * 60_000
 /** Nobody else decides on it meanwhile. */
@@ -61,15 +68,23 @@ export interface AccessRoom extends AccessRequests, AskingForAccess {
 
 export class AccessDesk implements AccessRoom {
   readonly #o: AccessOptions
+  /** One asks after the other, so that of many at once each is counted. Never rejects. */
+  #asking: Promise<unknown> = Promise.resolve()
 
   constructor(o: AccessOptions) {
     this.#o = o
   }
 
   async ask(holder: Grant, asked: AccessAsk): Promise<AccessView> {
+    await this.#o.check(holder, wantedOf(asked), undefined)
+    const answer = this.#asking.then(() => this.#ask(holder, asked))
+    this.#asking = answer.catch(() => undefined)
+    return answer
+  }
+
+  async #ask(holder: Grant, asked: AccessAsk): Promise<AccessView> {
     const { documents, log, tenant } = this.#o
     const wanted = wantedOf(asked)
-    await this.#o.check(holder, wanted, undefined)
     const known = (await this.#swept()).filter((one) => this.#shown(one).state === 'pending')
     const own = known.filter(({ agent }) => agent.id === holder.agent.id)
     const same = own.find((one) => one.task.id === holder.task.id && sameWanted(one.wanted, wanted))
@@ -211,38 +226,4 @@ function factsOf(record: AccessRecord, { via }: Decider): Facts {
 
 function outlineOf(wanted: Wanted): Facts {
   return { scope: wanted.scope, operations: operationsOf(wanted), ttl_s: wanted.ttl_s }
-}
-
-/** The same agent in the same task, with the same key: its grant may have been renewed since. */
-function requireHolder({ task, agent, holder }: AccessRecord, now: Grant): void {
-  const isSame = now.task.id === task.id && now.agent.id === agent.id && now.tenant === holder.tenant
-  if (!isSame || JSON.stringify(now.cnf) !== JSON.stringify(holder.cnf)) throw unknown()
-}
-
-function requirePending({ state }: AccessView): void {
-  if (state !== 'pending') throw closed(`It is ${state} already.`)
-}
-
-function requireGranted({ state }: AccessView): void {
-  if (state === 'granted') return
-  if (state === 'pending') throw new GatewayError('approval_required', 'Nobody has decided on it yet. Ask again later.')
-  if (state === 'denied') throw new GatewayError('approval_denied', 'A human has denied it. Work with what you have.')
-  throw closed(state === 'fetched' ? 'It was fetched already.' : 'Nobody decided on it, or fetched it, in time.')
-}
-
-function closed(detail: string): GatewayError {
-  return new GatewayError('approval_closed', detail)
-}
-
-function unknown(): GatewayError {
-  return new GatewayError('approval_unknown', 'There is no such request for access, or it is not yours.')
-}
-
-function tooMany(own: number): GatewayError {
-  return new GatewayError(
-    'too_many_requests',
-    own >= MOST_OF_AGENT
-      ? `${own} requests of this agent wait for a human already. Wait for them, or work with what you have.`
-      : 'Too many requests wait for a human already. Try again later.',
-  )
 }

@@ -78,6 +78,15 @@ it('is decided by one of two humans who decide at once at two replicas, and the 
   }
 })
 
+it('is asked five times by one agent and no more, however many it asks at once, and the same one once', async () => {
+  const one = desk()
+  const asks = Array.from({ length: 30 }, (_, n) => one.ask(holder, { ...wanted, ttl_s: 1 + (n % 15) }))
+  const said = await codes(asks)
+  expect(said.filter((code) => code === 'done')).toHaveLength(10)
+  expect(await one.pending()).toHaveLength(5)
+  expect(log).toHaveLength(5)
+})
+
 it('is fetched once, however many fetch it at once', async () => {
   const [one, other] = [desk(), desk()]
   const { id } = await one.ask(holder, wanted)

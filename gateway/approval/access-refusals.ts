@@ -1,0 +1,43 @@
+/** What may be done with a request for access as it stands, and what whoever may not is told. */
+import type { AccessView } from '../protocol/access.ts'
+import type { Grant } from '../protocol/grant.ts'
+import { GatewayError } from '../protocol/problem.ts'
+import type { AccessRecord } from './access-record.ts'
+
+/** Pending ones of one agent, and altogether. */
+export const MOST_OF_AGENT = 5
+export const MOST = 200
+
+/** The same agent in the same task, with the same key: its grant may have been renewed since. */
+export function requireHolder({ task, agent, holder }: AccessRecord, now: Grant): void {
+  const isSame = now.task.id === task.id && now.agent.id === agent.id && now.tenant === holder.tenant
+  if (!isSame || JSON.stringify(now.cnf) !== JSON.stringify(holder.cnf)) throw unknown()
+}
+
+export function requirePending({ state }: AccessView): void {
+  if (state !== 'pending') throw closed(`It is ${state} already.`)
+}
+
+export function requireGranted({ state }: AccessView): void {
+  if (state === 'granted') return
+  if (state === 'pending') throw new GatewayError('approval_required', 'Nobody has decided on it yet. Ask again later.')
+  if (state === 'denied') throw new GatewayError('approval_denied', 'A human has denied it. Work with what you have.')
+  throw closed(state === 'fetched' ? 'It was fetched already.' : 'Nobody decided on it, or fetched it, in time.')
+}
+
+export function closed(detail: string): GatewayError {
+  return new GatewayError('approval_closed', detail)
+}
+
+export function unknown(): GatewayError {
+  return new GatewayError('approval_unknown', 'There is no such request for access, or it is not yours.')
+}
+
+export function tooMany(own: number): GatewayError {
+  return new GatewayError(
+    'too_many_requests',
+    own >= MOST_OF_AGENT
+      ? `${own} requests of this agent wait for a human already. Wait for them, or work with what you have.`
+      : 'Too many requests wait for a human already. Try again later.',
+  )
+}
