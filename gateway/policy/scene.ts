@@ -48,7 +48,7 @@ export async function answer(
 }
 
 /** @throws {GatewayError} as the gateway answers it. */
-export function sceneOfCall({ catalogue }: Subject, written: WrittenCall): Scene {
+export function sceneOfCall({ catalogue }: Pick<Subject, 'catalogue'>, written: WrittenCall): Scene {
   const endpoint = catalogue.locate(destinationOf(written))
   return { kind: 'call', endpoint, method: written.method, body: written.body }
 }
