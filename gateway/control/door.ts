@@ -126,9 +126,9 @@ export async function openControlDoor(o: ControlDoorOptions): Promise<ControlDoo
     addConnectRoutes(app, o)
     if (o.approvals) addApprovalRoutes(app, { ...o, approvals: o.approvals }, () => ({ human: o.human, via: 'socket' }))
     addWebhookRoutes(app, o)
+    if (o.leaks) addLeakRoutes(app, { ...o, leaks: o.leaks }, true)
     if (records) addRecordsRoutes(app, { ...o, records }, undefined)
   }
-    if (o.leaks) addLeakRoutes(app, { ...o, leaks: o.leaks }, true)
   const local = await buildApp(o, isDraining, { addOwn: addLocal, mayRead: () => undefined })
   const addOpen = (app: FastifyInstance) => {
     guardNames(app, o)
@@ -137,10 +137,10 @@ export async function openControlDoor(o: ControlDoorOptions): Promise<ControlDoo
     addConnectPages(app, o)
     if (o.approvers) addApprovers(app, { ...o, approvers: o.approvers })
     addSignalRoutes(app, o)
+    if (o.leaks) addLeakRoutes(app, { ...o, leaks: o.leaks }, false)
     if (records) addRecordsRoutes(app, { ...o, records }, readerOf)
   }
   const open = await buildApp(o, isDraining, { addOwn: addOpen, mayRead }, o.tls && tlsOptions(o.tls))
-    if (o.leaks) addLeakRoutes(app, { ...o, leaks: o.leaks }, false)
   await Promise.all([local.ready(), open.ready()])
   await listenOnSocket(local.server, o.socketPath)
   try {
