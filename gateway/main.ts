@@ -5,6 +5,7 @@ import { createDesk } from './control/desk.ts'
 import { type ControlDoor, openControlDoor } from './control/door.ts'
 import { buildHouse, type House } from './house.ts'
 import { operator } from './house-audit.ts'
+import { openAuthzen } from './house-authzen.ts'
 import { leaseDoorOf } from './house-leases.ts'
 import { redisWarnings } from './house-redis.ts'
 import { createSecretWork } from './house-secrets.ts'
@@ -61,6 +62,7 @@ export async function openGateway(settings: Settings, clock: Clock = systemClock
       status,
       approvals: house.approval,
       policies: house.policies,
+      authzen: openAuthzen({ ...house, policy: house.policies.live, tenant: settings.tenant, clock }),
       breakGlass: house.breakGlass,
       leases: leaseDoorOf(house, settings),
       revocations: house.revocations,

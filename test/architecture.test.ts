@@ -21,6 +21,7 @@ const HEIGHTS: Readonly<Record<string, number>> = {
   'house-agents.ts': 5,
   'house-audit.ts': 5,
   'house-authority.ts': 6,
+  'house-authzen.ts': 6,
   'house-credentials.ts': 6,
   'house-break-glass.ts': 6,
   'house-connect.ts': 5,

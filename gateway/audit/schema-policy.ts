@@ -43,6 +43,17 @@ export const policyKinds = {
     written: 'before a bundle stops to decide without another in its place: everything is denied then',
     members: { ...own, facts: facts({ policy_set: text('What ends.'), reason: text('Why.') }) },
   },
+  'policy.evaluated': {
+    written: 'before the gateway answers what it would decide (AuthZEN); nothing comes of it',
+    members: {
+      ...own,
+      facts: facts({
+        by: text('Who asked: `reader:NAME`, `approver:NAME`, `grant:ID` or `socket`.'),
+        address: text('From where.'),
+        decisions: texts('Grant, operation, and `allow` or the code of the refusal; `-` for what was not found.'),
+      }),
+    },
+  },
   'policy.shadow_began': {
     written: 'before a candidate is evaluated beside the policies in force',
     members: {

@@ -19,6 +19,7 @@ import { APPROVAL_FORMS } from './approval-pages.ts'
 import { type ApprovalDoor, addApprovalRoutes, addApprovalStatus } from './approval-routes.ts'
 import { type ApproverDoor, addApprovers, addLocalAccess } from './approver-routes.ts'
 import { type AssertionDoor, addAssertionRoutes } from './assertion-routes.ts'
+import { type AuthzenDoor, addAuthzenRoutes } from './authzen-routes.ts'
 import { addBreakGlassRoutes, type EmergencyDoor } from './break-glass-routes.ts'
 import { addConnectPages, type ConnectPagesDoor, OWN_FORM } from './connect-pages.ts'
 import { addConnectRoutes, type ConnectDoor } from './connect-routes.ts'
@@ -59,6 +60,7 @@ export interface ControlDoorOptions
     SignalDoor,
     WebhookDoor,
     AssertionDoor,
+    Pick<AuthzenDoor, 'authzen'>,
     Partial<Pick<RevokeDoor, 'revocations'>>,
     Omit<RecordsDoor, 'records'> {
   /** Undefined: there is no index, and no routes for it. */
@@ -129,7 +131,7 @@ export async function openControlDoor(o: ControlDoorOptions): Promise<ControlDoo
     if (o.leaks) addLeakRoutes(app, { ...o, leaks: o.leaks }, true)
     if (records) addRecordsRoutes(app, { ...o, records }, undefined)
   }
-  const local = await buildApp(o, isDraining, { addOwn: addLocal, mayRead: () => undefined })
+  const local = await buildApp(o, isDraining, { isLocal: true, addOwn: addLocal, mayRead: () => undefined })
   const addOpen = (app: FastifyInstance) => {
     guardNames(app, o)
     addLifeRoutes(app, o, undefined)
@@ -140,7 +142,7 @@ export async function openControlDoor(o: ControlDoorOptions): Promise<ControlDoo
     if (o.leaks) addLeakRoutes(app, { ...o, leaks: o.leaks }, false)
     if (records) addRecordsRoutes(app, { ...o, records }, readerOf)
   }
-  const open = await buildApp(o, isDraining, { addOwn: addOpen, mayRead }, o.tls && tlsOptions(o.tls))
+  const open = await buildApp(o, isDraining, { isLocal: false, addOwn: addOpen, mayRead }, o.tls && tlsOptions(o.tls))
   await Promise.all([local.ready(), open.ready()])
   await listenOnSocket(local.server, o.socketPath)
   try {
@@ -169,6 +171,8 @@ export async function openControlDoor(o: ControlDoorOptions): Promise<ControlDoo
 }
 
 interface Side {
+  /** The unix socket. */
+  readonly isLocal: boolean
   addOwn(app: FastifyInstance): void
   /** As `addLogRoutes` takes it. */
   readonly mayRead: Parameters<typeof addLogRoutes>[2]
@@ -202,6 +206,7 @@ async function buildApp(
   await app.register(async (routes) => {
     side.addOwn(routes) // hooks first: they guard only the routes added after them
     addPublicRoutes(routes, o)
+    addAuthzenRoutes(routes, o, side.isLocal)
     if (o.approvals) addApprovalStatus(routes, { ...o, approvals: o.approvals })
   })
   return app
