@@ -65,6 +65,8 @@ const HEIGHTS: Readonly<Record<string, number>> = {
   protocol: 1,
   'door-tls.ts': 0,
   'private-file.ts': 0,
+  'redis-answer.ts': 0,
+  'sqlite-file.ts': 0,
   'version.ts': 0,
 }
 const SETTINGS = /^(?:settings(?:-[a-z-]+)?|keys(?:-[a-z-]+)?|data-directory)\.ts$/

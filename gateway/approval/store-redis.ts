@@ -4,12 +4,10 @@
  */
 import type { Redis } from 'ioredis'
 import type { Clock } from '../protocol/clock.ts'
-import { GatewayError } from '../protocol/problem.ts'
-import type { Added, ApprovalStore, StoredApproval } from './store.ts'
+import { answered, subscribe } from '../redis-answer.ts'
+import { type Added, type ApprovalStore, type StoredApproval, storeUnavailable } from './store.ts'
 import { ADD, BY_ID, CHANGE, IN_SLOT, LAPSED, PENDING } from './store-redis-scripts.ts'
 
-/** A Redis that takes longer is as good as gone: the call is refused instead of held. */
-const ANSWER_MS = 1_000
 /** A message that got lost between replicas delays whoever waits by this much. */
 const LOOK_MS = 2_000
 
@@ -62,7 +60,7 @@ export function openRedisApprovals(o: {
     lapsed: async (tenant) => parsed(await run<string[]>(LAPSED, [keys.pending(tenant)], keys.of(tenant), nowMs())),
     onChange(told) {
       listeners.add(told)
-      subscriber ??= subscribe(redis, channel, (message) => {
+      subscriber ??= subscribe(redis, [channel]).on('message', (_, message: string) => {
         const space = message.indexOf(' ')
         for (const listener of listeners) listener(message.slice(0, space), message.slice(space + 1))
       })
@@ -98,34 +96,6 @@ function storedOf(text: unknown, nowMs: number, until: 'untilMs' | 'keepMs'): St
   return stored[until] > nowMs ? stored : undefined
 }
 
-/** Subscribes on every new connection: what was missed between two is seen at the next look. */
-function subscribe(redis: Redis, channel: string, told: (message: string) => void): Redis {
-  const subscriber = redis.duplicate({
-    lazyConnect: false,
-    enableOfflineQueue: true,
-    maxRetriesPerRequest: null,
-    autoResubscribe: false,
-  })
-  subscriber.on('error', () => undefined)
-  subscriber.on('ready', () => void subscriber.subscribe(channel).catch(() => undefined))
-  subscriber.on('message', (_, message: string) => told(message))
-  return subscriber
-}
-
-async function bounded<T>(work: Promise<T>): Promise<T> {
-  const late = Promise.withResolvers<never>()
-  const refuse = () => late.reject(new Error(`Redis did not answer within ${ANSWER_MS} ms`))
-  // One more turn: after a stall of our own, timers run before the answers that have arrived meanwhile are read.
-  const timer = setTimeout(() => setImmediate(refuse), ANSWER_MS)
-  try {
-    return await Promise.race([work, late.promise])
-  } catch (cause) {
-    throw new GatewayError(
-      'store_unavailable',
-      'Approvals cannot be read or written now, so nothing is allowed on one. Try again shortly.',
-      { cause },
-    )
-  } finally {
-    clearTimeout(timer)
-  }
+function bounded<T>(work: Promise<T>): Promise<T> {
+  return answered(work, storeUnavailable)
 }

@@ -2,13 +2,11 @@
  * Approvals of one process, in SQLite: they survive a restart and a power cut, for one that was taken up must never come back. The
  * file is made when the first is asked for.
  */
-import { chmodSync, closeSync, existsSync, openSync } from 'node:fs'
-import { DatabaseSync } from 'node:sqlite'
+import { existsSync } from 'node:fs'
+import type { DatabaseSync } from 'node:sqlite'
 import type { Clock } from '../protocol/clock.ts'
-import { GatewayError } from '../protocol/problem.ts'
-import type { Added, ApprovalStore, StoredApproval } from './store.ts'
-
-const SCHEMA_VERSION = 1
+import { openSqliteFile, transact } from '../sqlite-file.ts'
+import { type Added, type ApprovalStore, type StoredApproval, storeUnavailable } from './store.ts'
 
 const SCHEMA = `
   CREATE TABLE approvals (
@@ -19,8 +17,7 @@ const SCHEMA = `
   ) STRICT;
   CREATE INDEX approvals_by_slot ON approvals (tenant, slot);
   CREATE INDEX approvals_pending ON approvals (tenant, agent) WHERE is_pending;
-  CREATE INDEX approvals_by_age ON approvals (keep_ms);
-  PRAGMA user_version = ${SCHEMA_VERSION};`
+  CREATE INDEX approvals_by_age ON approvals (keep_ms);`
 
 /** @param o.path file, created 0600. @throws {Error} naming it when it is no database or of a later version. */
 export function openSqliteApprovals(o: { readonly path: string; readonly clock: Clock }): ApprovalStore {
@@ -119,23 +116,7 @@ function rowOf(found: unknown): StoredApproval | undefined {
 }
 
 function openFile(path: string): DatabaseSync {
-  closeSync(openSync(path, 'a', 0o600))
-  chmodSync(path, 0o600)
-  const database = new DatabaseSync(path, { timeout: 2_000 })
-  try {
-    database.exec('PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA trusted_schema = OFF;')
-    const { user_version: version } = database.prepare('PRAGMA user_version').get() as { user_version: number }
-    if (version > SCHEMA_VERSION) {
-      throw new Error(
-        `it was written by a newer gateway (schema ${version}, this one knows ${SCHEMA_VERSION}); start that version, or move the file away`,
-      )
-    }
-    if (version === 0) database.exec(`BEGIN IMMEDIATE; ${SCHEMA} COMMIT;`)
-    return database
-  } catch (cause) {
-    database.close()
-    throw new Error(`The store of approvals ${path} cannot be used: ${(cause as Error).message}`, { cause })
-  }
+  return openSqliteFile(path, 'store of approvals', [SCHEMA])
 }
 
 /** Not fsynced by itself: what a power cut takes with it is asked for again. What was taken up must not come back, and is. */
@@ -148,26 +129,10 @@ function unhurried<T>(database: DatabaseSync, work: () => T): T {
   }
 }
 
-function transact<T>(database: DatabaseSync, work: () => T): T {
-  database.exec('BEGIN IMMEDIATE')
-  try {
-    const result = work()
-    database.exec('COMMIT')
-    return result
-  } catch (cause) {
-    database.exec('ROLLBACK')
-    throw cause
-  }
-}
-
 function attempt<T>(work: () => T): T {
   try {
     return work()
   } catch (cause) {
-    throw new GatewayError(
-      'store_unavailable',
-      'Approvals cannot be read or written now, so nothing is allowed on one. Try again shortly.',
-      { cause },
-    )
+    throw storeUnavailable(cause)
   }
 }

@@ -2,6 +2,7 @@
  * Where approvals are kept. A store knows no more than it needs to find one: what it is about is sealed. Every change is of a
  * version, so that of two at once, on whichever replicas, exactly one is made; taking up an approval is such a change.
  */
+import { GatewayError } from '../protocol/problem.ts'
 import type { ApprovalRecord } from './record.ts'
 
 /** Milliseconds since the epoch. */
@@ -62,4 +63,12 @@ export function storable(record: ApprovalRecord, body: string): StoredApproval {
     untilMs: isGone ? 0 : untilMs,
     keepMs: untilMs + REMEMBER_MS,
   }
+}
+
+export function storeUnavailable(cause: unknown): GatewayError {
+  return new GatewayError(
+    'store_unavailable',
+    'Approvals cannot be read or written now, so nothing is allowed on one. Try again shortly.',
+    { cause },
+  )
 }

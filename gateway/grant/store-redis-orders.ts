@@ -3,6 +3,7 @@
  * ended: it makes replicas look at once, and they believe only what they find.
  */
 import type { Cluster, Redis } from 'ioredis'
+import { subscribe } from '../redis-answer.ts'
 import type { GrantStore, OrderShelf, StoredOrders } from './store.ts'
 import { PUT_ORDER } from './store-redis-scripts.ts'
 
@@ -32,7 +33,11 @@ export function createOrderShelf({
       if (about.length > 0) await bounded(redis.hdel(keys.orders(tenant), ...about))
     },
     onChange(tenant, hear) {
-      subscriber ??= subscribe(redis as Redis, keys.changes(tenant), hear)
+      // Again on every new connection: what was said between two is found by asking.
+      subscriber ??= subscribe(redis as Redis, [keys.changes(tenant)], () => hear(undefined)).on(
+        'message',
+        (_, mark: string) => hear(mark === '' ? undefined : mark),
+      )
     },
     [Symbol.dispose]: () => subscriber?.disconnect(),
   }
@@ -40,23 +45,4 @@ export function createOrderShelf({
 
 function ordersOf({ [VERSION]: version = '0', ...orders }: Record<string, string>): StoredOrders {
   return { version: Number(version), orders: Object.entries(orders).map(([about, body]) => ({ about, body })) }
-}
-
-/** On a connection of its own, again on every new one. What was said between two is found by asking. */
-function subscribe(redis: Redis, channel: string, hear: (mark: string | undefined) => void): Redis {
-  const subscriber = redis.duplicate({
-    lazyConnect: false,
-    enableOfflineQueue: true,
-    maxRetriesPerRequest: null,
-    autoResubscribe: false,
-  })
-  subscriber.on('error', () => undefined)
-  subscriber.on('ready', () => {
-    subscriber.subscribe(channel).then(
-      () => hear(undefined),
-      () => undefined,
-    )
-  })
-  subscriber.on('message', (_, mark: string) => hear(mark === '' ? undefined : mark))
-  return subscriber
 }

@@ -5,6 +5,7 @@
  */
 import type { Cluster, Redis } from 'ioredis'
 import type { Clock } from '../protocol/clock.ts'
+import { answered } from '../redis-answer.ts'
 import {
   type Charge,
   type Eventual,
@@ -34,8 +35,6 @@ import {
 
 /** Within a second the end of a task is known everywhere (DESIGN §2, promise 8). */
 const TRUST_MS = 1_000
-/** A Redis that takes longer is as good as gone: the call is refused instead of held. */
-const ANSWER_MS = 1_000
 /** Looked up in one step: Redis serves nobody else meanwhile. */
 const MAX_KEYS = 500
 
@@ -221,16 +220,6 @@ async function overdue(
   return found
 }
 
-async function bounded<T>(work: Promise<T>): Promise<T> {
-  const late = Promise.withResolvers<never>()
-  const refuse = () => late.reject(new Error(`Redis did not answer within ${ANSWER_MS} ms`))
-  // One more turn: after a stall of our own, timers run before the answers that have arrived meanwhile are read.
-  const timer = setTimeout(() => setImmediate(refuse), ANSWER_MS)
-  try {
-    return await Promise.race([work, late.promise])
-  } catch (cause) {
-    throw storeUnavailable(cause)
-  } finally {
-    clearTimeout(timer)
-  }
+function bounded<T>(work: Promise<T>): Promise<T> {
+  return answered(work, storeUnavailable)
 }

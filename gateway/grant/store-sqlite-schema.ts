@@ -2,10 +2,8 @@
  * The file behind `store-sqlite.ts`: its tables, its age and its access rights. Grants, ends and charges are fsynced on every
  * change, since a lost one could bring an ended grant or a spent use back to life.
  */
-import { chmodSync, closeSync, openSync } from 'node:fs'
-import { DatabaseSync } from 'node:sqlite'
-
-const SCHEMA_VERSION = 3
+import type { DatabaseSync } from 'node:sqlite'
+import { openSqliteFile } from '../sqlite-file.ts'
 
 /** `about` is empty in the row of the version alone. */
 const ORDERS = `
@@ -53,8 +51,7 @@ const SCHEMA = `
     PRIMARY KEY (tenant, name)
   ) STRICT, WITHOUT ROWID;
   CREATE INDEX seen_by_until ON seen (until_ms);
-  ${ORDERS}
-  PRAGMA user_version = ${SCHEMA_VERSION};`
+  ${ORDERS}`
 
 /** Version 1 knew one grant a task: each becomes a root, and stands in for the record of its task (`record-version-1.ts`). */
 const FROM_1 = `
@@ -71,29 +68,9 @@ const FROM_1 = `
   DROP TABLE uses;`
 
 /** Version 2 knew no orders. */
-const FROM_2 = `${ORDERS} PRAGMA user_version = ${SCHEMA_VERSION};`
+const FROM_2 = ORDERS
 
-/** Version of the file → what makes it this one. */
-const STEPS: readonly string[] = [SCHEMA, FROM_1, FROM_2]
-
-/** Opens the file, made 0600 if absent; SQLite gives its companions (-wal, -shm) the same mode. */
+/** Opens the file, made 0600 if absent. */
 export function openDatabase(path: string): DatabaseSync {
-  closeSync(openSync(path, 'a', 0o600))
-  chmodSync(path, 0o600) // it may be older than this rule
-  const database = new DatabaseSync(path, { timeout: 2_000 })
-  try {
-    database.exec('PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA trusted_schema = OFF;')
-    const { user_version: version } = database.prepare('PRAGMA user_version').get() as { user_version: number }
-    if (version > SCHEMA_VERSION) {
-      throw new Error(
-        `it was written by a newer gateway (schema ${version}, this one knows ${SCHEMA_VERSION}); start that version, or move the file away`,
-      )
-    }
-    // One transaction: after a crash in between, the file is as it was.
-    if (version < SCHEMA_VERSION) database.exec(`BEGIN IMMEDIATE; ${STEPS[version]} COMMIT;`)
-    return database
-  } catch (cause) {
-    database.close()
-    throw new Error(`The store of grants ${path} cannot be used: ${(cause as Error).message}`, { cause })
-  }
+  return openSqliteFile(path, 'store of grants', [SCHEMA, FROM_1, FROM_2])
 }

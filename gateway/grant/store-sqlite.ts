@@ -4,6 +4,7 @@
  */
 import type { DatabaseSync } from 'node:sqlite'
 import type { Clock } from '../protocol/clock.ts'
+import { transact } from '../sqlite-file.ts'
 import {
   type GrantStore,
   type KnownTask,
@@ -170,18 +171,5 @@ function attempt<T>(work: () => T): T {
     return work()
   } catch (cause) {
     throw storeUnavailable(cause)
-  }
-}
-
-/** A crash in between leaves nothing of it; the lock is taken first, so that nothing read in it can change. */
-function transact<T>(database: DatabaseSync, work: () => T): T {
-  database.exec('BEGIN IMMEDIATE')
-  try {
-    const result = work()
-    database.exec('COMMIT')
-    return result
-  } catch (cause) {
-    if (database.isTransaction) database.exec('ROLLBACK')
-    throw cause
   }
 }

@@ -6,6 +6,7 @@
 import { hash } from 'node:crypto'
 import { Command, type Redis } from 'ioredis'
 import { GatewayError } from '../protocol/problem.ts'
+import { subscribe } from '../redis-answer.ts'
 import { ENDED_MS, type LeaseCache, type LeaseKey, type StoreOutcome } from './cache.ts'
 import { EXTEND, LIST, PURGE, REMOVE, SET, TAKE_LOCK, UNLOCK } from './cache-redis-scripts.ts'
 
@@ -107,19 +108,6 @@ function pairs(flat: readonly Buffer[], grant: string) {
     key: { id: String(flat[2 * i]), grant },
     value: flat[2 * i + 1] ?? Buffer.alloc(0),
   }))
-}
-
-/** Subscribes on every new connection. Messages missed between two are not needed: grants are checked before leases. */
-function subscribe(redis: Redis, channels: readonly string[]): Redis {
-  const subscriber = redis.duplicate({
-    lazyConnect: false,
-    enableOfflineQueue: true,
-    maxRetriesPerRequest: null,
-    autoResubscribe: false,
-  })
-  subscriber.on('error', () => undefined)
-  subscriber.on('ready', () => void subscriber.subscribe(...channels).catch(() => undefined))
-  return subscriber
 }
 
 type Ask = <T>(command: () => Promise<T>) => Promise<T>

@@ -3,6 +3,7 @@
  * they come here. Needs persistence (`appendonly yes`) and `maxmemory-policy noeviction`: what Redis loses, a human connects anew.
  */
 import type { Cluster, Redis } from 'ioredis'
+import { answered } from '../../redis-answer.ts'
 import { type SealedPlace, type SealedRow, type SealedRows, sealedStoreAway } from './sealed.ts'
 
 /** A field holds `version claimed-until-ms base64`. */
@@ -37,9 +38,6 @@ if not found then return false end
 if tonumber(claimed) > now then return 'taken' end
 put(tonumber(version) + 1, now + tonumber(ARGV[2]), value)
 return redis.call('HGET', KEYS[1], ARGV[1])`
-
-/** Milliseconds; a Redis that takes longer is as good as gone. */
-const ANSWER_MS = 1_000
 
 /** @param o.redis stays the caller's to close. @param o.prefix first part of the key. Default `keyless:`. */
 export function openRedisSealed(o: { readonly redis: Redis | Cluster; readonly prefix?: string }): SealedRows {
@@ -80,16 +78,6 @@ function rowOf(found: string): SealedRow {
   return { version: Number(version), value: Buffer.from(value, 'base64') }
 }
 
-async function bounded<T>(work: Promise<T>): Promise<T> {
-  let timer: NodeJS.Timeout | undefined
-  const late = new Promise<never>((_, fail) => {
-    timer = setTimeout(() => fail(sealedStoreAway('Redis')), ANSWER_MS)
-  })
-  try {
-    return await Promise.race([work, late])
-  } catch {
-    throw sealedStoreAway('Redis') // texts of Redis quote commands
-  } finally {
-    clearTimeout(timer)
-  }
+function bounded<T>(work: Promise<T>): Promise<T> {
+  return answered(work, () => sealedStoreAway('Redis')) // texts of Redis quote commands
 }
