@@ -58,7 +58,7 @@ export interface RevocationParts {
 }
 
 type Rooms = Parameters<typeof serveInstruction>[1] & {
-  readonly grants: Pick<Grants, 'revoke' | 'blocked' | 'lift' | 'blocks' | 'list' | 'task' | 'requireOpen'>
+  readonly grants: Pick<Grants, 'revoke' | 'idOf' | 'blocked' | 'lift' | 'blocks' | 'list' | 'task' | 'requireOpen'>
   readonly leases: Pick<Leases, 'revoke'>
 }
 
@@ -69,7 +69,11 @@ const MAX_REASON = 200
 const CLOSED = ['service', 'credential', 'everything'] as const
 
 export function createHouseRevocation(settings: Settings, parts: RevocationParts): HouseRevocation {
-  const order = (o: RevocationOrder) => carryOut(checked(o, settings, parts), settings, parts)
+  const order = async (o: RevocationOrder) => {
+    const known = checked(o, settings, parts)
+    const target = 'grant' in o.target ? { grant: await parts.rooms().grants.idOf(o.target.grant) } : o.target // a handle is a secret
+    return carryOut({ ...known, target }, settings, parts)
+  }
   const automatically = (target: RevocationTarget, from: AutomaticCause, reason: string) =>
     void order({ target, reason, by: { automatic: from } }).catch(() => undefined) // the log says so
   const { leak, anomaly } = settings.revocation

@@ -6,7 +6,7 @@ import type { Grant } from '../protocol/grant.ts'
 import type { GatewayError } from '../protocol/problem.ts'
 import type { Block, RevocationTarget } from '../protocol/revocation.ts'
 import type { Service } from '../protocol/service.ts'
-import { endableGrant } from './living.ts'
+import { endableGrant, isGrantId } from './living.ts'
 import type { OrderTarget } from './order.ts'
 import type { Orders } from './orders.ts'
 import { endMark } from './perform.ts'
@@ -51,6 +51,11 @@ export interface Revocation {
    * @throws {GatewayError} `store_unavailable`: others may not know of it yet; `grant_invalid`, `grant_revoked`, `task_unknown`
    */
   revoke(target: RevocationTarget, o: Revoking): Promise<Ended & { readonly untilS?: number | null }>
+  /**
+   * Id of the grant that an order names by its id, handle or token: the only name that may be recorded.
+   * @throws {GatewayError} `grant_invalid`, `grant_revoked`, `store_unavailable`
+   */
+  idOf(name: string): Promise<string>
   /** @see Orders.blocked. Another replica may just have blocked it. */
   blocked(target: OrderTarget): Promise<{ readonly id: string }>
   /** @see Orders.lift */
@@ -81,6 +86,7 @@ export function createRevocation(room: Ordering, tenant: string): Revocation {
       if ('task' in target) return endGrant((await livingTask(tenant, target.task, room)).root, room)
       return orderEnd(tenant, { ...how, target }, room)
     },
+    idOf: async (name) => (isGrantId(name) ? name : (await endableGrant(room, tenant, name)).id),
     async blocked(target) {
       await orders.current()
       return orders.blocked(target)
