@@ -40,8 +40,32 @@ function entryGist(found: Found): string {
     found.service,
     found.credential && `credential ${found.credential}`,
     found.grant_id && `grant ${found.grant_id}`,
+    factsInWords(found.kind, objectIn(found.detail).facts),
   ]
   return [found.kind, `${whoIn(found)}${purpose}`, ...told].filter(Boolean).join('  ')
+}
+
+/** What an order, a consent or a signal is about and says, as far as no column has it. */
+const TELLING: Readonly<Record<string, readonly string[]>> = {
+  revocation: ['target', 'name', 'by', 'from', 'rule', 'action', 'order', 'detail'],
+  approval: ['verdict', 'why', 'operation', 'approval', 'access_request'],
+  breakglass: ['of', 'reason', 'request', 'detail', 'opened_by'],
+  policy: ['reason', 'about', 'effect', 'candidate_effect', 'policies'],
+  signal: ['issuer', 'to', 'action', 'about', 'events', 'reason', 'order'],
+}
+
+/** @param facts of an entry of this kind. Empty where there is nothing to tell. */
+export function factsInWords(kind: string, facts: unknown): string {
+  const [room = ''] = kind.split('.', 1)
+  const known = objectIn(facts)
+  const told = (TELLING[room] ?? []).flatMap((name) =>
+    known[name] === undefined ? [] : [`${name} ${String(known[name])}`],
+  )
+  return told.join(', ')
+}
+
+function objectIn(value: unknown): Readonly<Record<string, unknown>> {
+  return typeof value === 'object' && value !== null ? (value as Readonly<Record<string, unknown>>) : {}
 }
 
 /** Both ends of the lineage; `keyless log lineage` has all of it. Empty of what the gateway says of itself, and where nobody is known. */

@@ -2,6 +2,7 @@
 import type { Hop } from '../records/grantors.ts'
 import type { Investigation } from '../records/investigate.ts'
 import type { Verdict } from '../records/verdict.ts'
+import { factsInWords } from './found-words.ts'
 import { printable } from './log-words.ts'
 import { columns, counted, inBytes, when } from './table.ts'
 
@@ -20,6 +21,7 @@ export function investigationInWords(found: Investigation): string {
     deedsInWords(found),
     ['WHO GRANTED IT', ...found.grantors.slice(0, ROWS).flatMap(hopInWords)],
     policiesInWords(found),
+    ...(found.noted.length === 0 ? [] : [notedInWords(found)]),
     blastInWords(found),
     ['Each entry (log:number) can be proved to be in the log: keyless log prove NUMBER'],
   ]
@@ -136,6 +138,13 @@ function policiesInWords({ policies }: Investigation): string[] {
       one.first_entry,
     ])
   return ['UNDER WHICH POLICY', ...columns(rows), ...left(policies.length)]
+}
+
+function notedInWords({ noted }: Investigation): string[] {
+  const rows = noted
+    .slice(0, ROWS)
+    .map(({ kind, ts, human, detail, entry }) => [when(ts), kind, factsInWords(kind, detail.facts), human ?? '', entry])
+  return ['WHAT WAS DONE ABOUT IT', ...columns(rows).map(printable), ...left(noted.length)]
 }
 
 function blastInWords({ blast }: Investigation): string[] {

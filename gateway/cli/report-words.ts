@@ -88,7 +88,7 @@ export function exposureInWords(report: Exposure): string {
 const met = (isMet: boolean | null) => (isMet === null ? 'NOTHING MEASURED' : isMet ? 'MET' : 'MISSED')
 
 export function sloInWords({ issuance, revocation, decisions }: Slo): string {
-  const { slowest, unconfirmed, late_calls } = revocation
+  const { slowest, unconfirmed, late_calls, orders } = revocation
   const availability = decisions.availability === null ? 'no call' : `${(100 * decisions.availability).toFixed(3)}%`
   return [
     `Issuance: 99% within ${TARGETS.issuance_p99_ms} ms  ${met(issuance.isMet)}`,
@@ -96,6 +96,11 @@ export function sloInWords({ issuance, revocation, decisions }: Slo): string {
     `Revocation: mean within ${TARGETS.revoke_mean_ms / 60_000} min  ${met(revocation.isMet)}`,
     `  ${counted(revocation.revocations, 'end', 'ends')} of grants and tasks: mean ${inMs(revocation.mean_ms)}, 99% within ${inMs(revocation.p99_ms)}; ${counted(late_calls, 'call')} allowed after the end`,
     ...(slowest === null ? [] : [`  slowest: ${inMs(slowest.ms)} (${slowest.entry})`]),
+    ...(orders.given === 0
+      ? []
+      : [
+          `  ${counted(orders.given, 'order')} to revoke: carried out within ${inMs(orders.p99_ms)} (99%), ${orders.failed} not wholly at first`,
+        ]),
     ...(unconfirmed.credentials === 0
       ? []
       : [

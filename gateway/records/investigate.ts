@@ -11,6 +11,7 @@ import { above, byId, listIn } from './granted.ts'
 import { grantorsOf, type Hop } from './grantors.ts'
 import { type Inquiry, inquire, merged, SEEN, type Seen, type SeenRow, type Span, type Subject } from './inquiry.ts'
 import { wasMisconfigured } from './misconfigured.ts'
+import { type Noted, notedOf } from './noted.ts'
 import { privilegeOf, type Reachable, reachOf, type Vocabulary, vocabularyIn } from './reach.ts'
 import { wasStolen } from './stolen.ts'
 import type { Verdict } from './verdict.ts'
@@ -40,6 +41,8 @@ export interface Investigation {
   }
   readonly deeds: Deeds
   readonly grantors: readonly Hop[]
+  /** What people and rules did about it, newest first. */
+  readonly noted: readonly Noted[]
   readonly policies: readonly PolicyUse[]
   readonly verdicts: readonly Verdict[]
   readonly blast: Blast
@@ -69,6 +72,7 @@ export async function investigate(
     reach: { source: words.source, privilege: privilegeOf(reached), operations: reached },
     deeds,
     grantors: await grantorsOf(database, inquiry),
+    noted: await notedOf(database, inquiry),
     policies: await policiesOf(database, inquiry),
     verdicts: [
       await wasStolen(database, inquiry),

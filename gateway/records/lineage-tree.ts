@@ -174,15 +174,26 @@ async function callsUnder(database: Database, grants: readonly Granted[]): Promi
 async function endsOf(database: Database, grants: readonly Granted[]): Promise<Map<Ref, string>> {
   const refs = [...new Set(grants.flatMap(({ ended_by }) => ended_by ?? []))]
   const rows = await database.all<{ log: string; seq: number; kind: string; detail: string | null }>(
-    `SELECT log, seq, kind, detail FROM records WHERE kind LIKE 'grant.%' AND ${among(database, "log || ':' || seq")}`,
+    `SELECT log, seq, kind, detail FROM records WHERE ${among(database, "log || ':' || seq")}`,
     [JSON.stringify(refs)],
   )
   return new Map(rows.map((row) => [refOf(row), reasonIn(row.detail) ?? row.kind]))
 }
 
+/** Of `grant.revoked` and its like; of an order. */
+interface Ended {
+  readonly reason?: unknown
+  readonly target?: unknown
+  readonly name?: unknown
+}
+
 function reasonIn(detail: string | null): string | undefined {
-  const reason = detail === null ? undefined : (JSON.parse(detail) as { facts?: { reason?: unknown } }).facts?.reason
-  return typeof reason === 'string' ? reason.replaceAll('_', ' ') : undefined
+  const { reason, target, name } = detail === null ? {} : ((JSON.parse(detail) as { facts?: Ended }).facts ?? {})
+  if (typeof reason === 'string') return reason.replaceAll('_', ' ')
+  if (typeof target !== 'string') return undefined
+  return ['revoked by an order about', target.replaceAll('_', ' '), typeof name === 'string' ? name : '']
+    .join(' ')
+    .trim()
 }
 
 function endIn({ ended, ended_by, expires }: Granted, ends: ReadonlyMap<Ref, string>, nowMs: number): string | null {

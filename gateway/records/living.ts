@@ -6,8 +6,10 @@ import { type Actor, flag, msOf, objectIn, type Row, text, whole } from './row.t
 export interface GrantRow {
   readonly values: Readonly<Record<string, string | number | null>>
   readonly id: string
-  /** What would end it: itself, every grant above it, its task. */
+  /** What would end it: itself, every grant above it, the one it was given beside, its task. */
   readonly marks: readonly string[]
+  /** Orders that would: about its human, an agent of its lineage, its policies, everything. */
+  readonly orders: readonly string[]
 }
 
 /** A row of `leases`, without its end. */
@@ -16,15 +18,29 @@ export interface LeaseRow {
   readonly mark: string
 }
 
+/** What an order of `revocation.ordered` ends: whatever was issued before it. */
+export interface Order {
+  readonly target: 'agent' | 'human' | 'policy_set' | 'everything'
+  readonly tenant: string
+  readonly name: string
+  /** Of a human. */
+  readonly iss: string
+}
+
 /** A row of `ends`. */
 export interface End {
   readonly mark: string
+  /** Absent: it names a grant, a task, or a credential with its grant. */
+  readonly order?: Order
   readonly log: string
   readonly seq: number
   readonly ts: number
 }
 
-const MAKING: ReadonlySet<string> = new Set(['grant.issued', 'grant.delegated', 'grant.replaced'])
+const MAKING: ReadonlySet<string> = new Set([
+  ...['grant.issued', 'grant.delegated', 'grant.replaced'],
+  'breakglass.opened',
+])
 const LEASING: ReadonlySet<string> = new Set(['lease.issued', 'lease.renewed', 'lease.captured'])
 
 export function grantRowOf(entry: Entry, row: Row, actors: readonly Actor[]): GrantRow | undefined {
@@ -53,7 +69,24 @@ export function grantRowOf(entry: Entry, row: Row, actors: readonly Actor[]): Gr
     issued: msOf(grant.issued) ?? ts,
     expires: msOf(grant.expires) ?? ts,
   }
-  return { values, id: row.grant_id, marks: [row.grant_id, ...grants, ...(task === null ? [] : [task])] }
+  const marks = [row.grant_id, ...grants, task, text(facts.beside)].filter(isText)
+  return { values, id: row.grant_id, marks: [...new Set(marks)], orders: ordersAbout(row, actors) }
+}
+
+function ordersAbout({ tenant, human, human_iss, policy_set }: Row, actors: readonly Actor[]): string[] {
+  const about = { tenant: tenant ?? '', name: '', iss: '' }
+  const agents = actors.filter(({ kind }) => kind === 'ai_agent')
+  return [
+    orderMark({ ...about, target: 'everything' }),
+    orderMark({ ...about, target: 'human', name: human ?? '', iss: human_iss ?? '' }),
+    ...agents.map(({ id }) => orderMark({ ...about, target: 'agent', name: id })),
+    ...(policy_set === null ? [] : [orderMark({ ...about, target: 'policy_set', name: policy_set })]),
+  ]
+}
+
+/** Nothing that names a grant, a task or a credential looks like it. */
+function orderMark({ tenant, target, name, iss }: Order): string {
+  return JSON.stringify([tenant, target, name, iss])
 }
 
 export function leaseRowOf(entry: Entry, row: Row): LeaseRow | undefined {
@@ -74,7 +107,19 @@ export function leaseRowOf(entry: Entry, row: Row): LeaseRow | undefined {
 /** What ends here: usually nothing, and a revoked task ends under two names. */
 export function endOf(entry: Entry, row: Row): End[] {
   const { log, seq, ts } = row
+  const order = orderIn(entry, row)
+  if (order !== undefined) return [{ mark: orderMark(order), order, log, seq, ts }]
   return marksEnded(entry, row).map((mark) => ({ mark, log, seq, ts }))
+}
+
+/** Under orders about a service or a credential grants live on. */
+function orderIn(entry: Entry, { tenant, human, human_iss }: Row): Order | undefined {
+  if (entry.kind !== 'revocation.ordered') return undefined
+  const { target, name } = objectIn(entry.facts)
+  const about = { tenant: tenant ?? '', name: '', iss: '' }
+  if (target === 'everything') return { ...about, target }
+  if (target === 'human') return { ...about, target, name: human ?? '', iss: human_iss ?? '' }
+  return target === 'agent' || target === 'policy_set' ? { ...about, target, name: text(name) ?? '' } : undefined
 }
 
 function marksEnded(entry: Entry, row: Row): string[] {
@@ -85,6 +130,9 @@ function marksEnded(entry: Entry, row: Row): string[] {
   }
   // One that was renewed lives on until its own expiry (protocol/instruction.ts).
   if (entry.kind === 'grant.replaced' && facts.reason !== 'renewed') return [facts.replaces].filter(isText)
+  if (entry.kind === 'revocation.ordered' && (facts.target === 'grant' || facts.target === 'task'))
+    return [facts.name].filter(isText)
+  if (entry.kind === 'breakglass.closed') return [row.grant_id].filter(isText)
   // A credential that nobody could revoke lives until it expires.
   if (entry.kind === 'lease.revoked' && facts.outcome === 'revoked' && row.cred_id !== null)
     return [leaseMark(row.cred_id, row.grant_id)]

@@ -27,6 +27,8 @@ export interface Slo {
     /** Credentials of ended grants that nobody confirmed the end of: they were used no more, and lived on until they expired. */
     readonly unconfirmed: { readonly credentials: number; readonly longest_s: number | null }
     readonly isMet: boolean | null
+    /** Of people, signals and rules (`revocation.ordered`): how many, how many could not be carried out wholly at first, and how long those that were took. */
+    readonly orders: { readonly given: number; readonly failed: number; readonly p99_ms: number | null }
   }
   readonly decisions: {
     readonly calls: number
@@ -106,7 +108,31 @@ async function revocationOf(database: Database, span: Span): Promise<Slo['revoca
   return {
     ...timesToRevoke(times),
     late_calls: late,
+    orders: await ordersOf(database, span),
     unconfirmed: { credentials: open?.credentials ?? 0, longest_s: open?.longest == null ? null : open.longest / 1000 },
+  }
+}
+
+async function ordersOf(database: Database, span: Span): Promise<Slo['revocation']['orders']> {
+  const { sql, values } = within({ sql: `kind LIKE 'revocation.%'`, values: [] }, span)
+  const counts = await database.all<{ kind: string; n: number }>(
+    `SELECT kind, COUNT(*) AS n FROM records WHERE ${sql} GROUP BY kind`,
+    values,
+  )
+  const of = (kind: string) => counts.reduce((sum, row) => sum + (row.kind === kind ? row.n : 0), 0)
+  const done = within({ sql: `kind = 'revocation.completed' AND detail IS NOT NULL`, values: [] }, span)
+  const rows = await database.all<{ detail: string }>(`SELECT detail FROM records WHERE ${done.sql}`, done.values)
+  const measured = rows.flatMap(({ detail }) => {
+    const ms = numberIn(detail, 'ms')
+    return ms === undefined ? [] : [{ value: ms, count: 1 }]
+  })
+  return {
+    given: of('revocation.ordered'),
+    failed: of('revocation.failed'),
+    p99_ms: quantile(
+      measured.toSorted((a, b) => a.value - b.value),
+      0.99,
+    ),
   }
 }
 
@@ -145,6 +171,10 @@ async function decisionsOf(database: Database, span: Span): Promise<Slo['decisio
 }
 
 function refusedIn(detail: string): number {
-  const refused = (JSON.parse(detail) as { facts?: { refused?: unknown } }).facts?.refused
-  return typeof refused === 'number' ? refused : 0
+  return numberIn(detail, 'refused') ?? 0
+}
+
+function numberIn(detail: string, fact: string): number | undefined {
+  const found = (JSON.parse(detail) as { facts?: Readonly<Record<string, unknown>> }).facts?.[fact]
+  return typeof found === 'number' ? found : undefined
 }

@@ -1,7 +1,7 @@
 /** The statements that put a batch into the index. Each may be run again: the same entries make the same rows. */
 import type { Gathered } from './batch.ts'
 import type { Database, SqlValue, Writer } from './database.ts'
-import type { End, GrantRow, LeaseRow } from './living.ts'
+import type { End, GrantRow, LeaseRow, Order } from './living.ts'
 import { COLUMNS } from './row.ts'
 
 type Dialect = Database['dialect']
@@ -63,14 +63,17 @@ function compare(one: string, other: string): number {
   return one < other ? -1 : one > other ? 1 : 0
 }
 
-async function storeGrant(writer: Writer, { id, values, marks }: GrantRow): Promise<void> {
+async function storeGrant(writer: Writer, { id, values, marks, orders }: GrantRow): Promise<void> {
   const [sql, bound] = insertion('grants', values)
   // Shown again to another replica it is the same grant; the first entry counts.
   if ((await writer.run(`${sql} ON CONFLICT DO NOTHING`, bound)) === 0) return
-  const earliest = `SELECT ts, log, seq FROM ends WHERE mark IN (${marks.map(() => '?').join(', ')}) ORDER BY ts LIMIT 1`
+  // Read before it, from the log of another replica: policies of those above it are not looked at.
+  const list = (of: readonly string[]) => of.map(() => '?').join(', ')
+  const ordered = `mark IN (${list(orders)}) AND log <> ? AND ts >= ? AND ts < ?`
+  const earliest = `SELECT ts, log, seq FROM ends WHERE mark IN (${list(marks)}) OR (${ordered}) ORDER BY ts LIMIT 1`
   await writer.run(
     `UPDATE grants SET ended = e.ts, ended_by = e.log || ':' || e.seq FROM (${earliest}) AS e WHERE id = ? AND ended IS NULL`,
-    [...marks, id],
+    [...marks, ...orders, values.log ?? '', values.issued ?? 0, values.expires ?? 0, id],
   )
 }
 
@@ -85,7 +88,7 @@ async function storeLease(writer: Writer, { values, mark }: LeaseRow): Promise<v
   )
 }
 
-async function storeEnd(writer: Writer, { mark, log, seq, ts }: End): Promise<void> {
+async function storeEnd(writer: Writer, { mark, order, log, seq, ts }: End): Promise<void> {
   await writer.run('INSERT INTO ends (mark, log, seq, ts) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING', [
     mark,
     log,
@@ -94,6 +97,16 @@ async function storeEnd(writer: Writer, { mark, log, seq, ts }: End): Promise<vo
   ])
   const end = [ts, `${log}:${seq}`]
   const lives = '(ended IS NULL OR ended > ?)'
+  if (order !== undefined) {
+    const { sql, values } = under(order)
+    // What was issued after it lives, unless it was blocked: within a log by its number, for the time of a grant is whole seconds.
+    const before = 'CASE WHEN log = ? THEN seq < ? ELSE issued <= ? END'
+    await writer.run(
+      `UPDATE grants SET ended = ?, ended_by = ? WHERE coalesce(tenant, '') = ? AND ${sql} AND ${before} AND expires > ? AND ${lives}`,
+      [...end, order.tenant, ...values, log, seq, ts, ts, ts],
+    )
+    return
+  }
   const below = "chain IN (SELECT chain FROM chains WHERE actor = ? AND kind = 'grant')"
   await writer.run(`UPDATE grants SET ended = ?, ended_by = ? WHERE (id = ? OR task = ? OR ${below}) AND ${lives}`, [
     ...end,
@@ -108,6 +121,23 @@ async function storeEnd(writer: Writer, { mark, log, seq, ts }: End): Promise<vo
     `UPDATE leases SET ended = ?, ended_by = ? WHERE cred_id = ? AND coalesce(grant_id, '') = ? AND issued <= ? AND ${lives}`,
     [...end, credId, grant, ts, ts],
   )
+}
+
+function under({ target, name, iss }: Order): { readonly sql: string; readonly values: readonly SqlValue[] } {
+  switch (target) {
+    case 'everything':
+      return { sql: '1 = 1', values: [] }
+    case 'human':
+      return { sql: '(human = ? AND human_iss = ?)', values: [name, iss] }
+    case 'agent':
+      return { sql: "chain IN (SELECT chain FROM chains WHERE actor = ? AND kind = 'ai_agent')", values: [name] }
+    case 'policy_set': {
+      const above = `SELECT chain FROM chains WHERE kind = 'grant' AND actor IN (SELECT id FROM grants WHERE policy_set = ?)`
+      return { sql: `(policy_set = ? OR chain IN (${above}))`, values: [name, name] }
+    }
+    default:
+      return target satisfies never
+  }
 }
 
 function insertion(table: string, values: GrantRow['values']): [sql: string, values: SqlValue[]] {

@@ -6,7 +6,7 @@
 import type { Database } from './database.ts'
 
 /** Raised when a table changes: an index of another version is dropped and made again from the log. */
-export const INDEX_VERSION = 1
+export const INDEX_VERSION = 2
 
 /**
  * Times are milliseconds since the epoch, booleans 0 or 1, lists and `detail` JSON; what an entry does not say is NULL. `id` sorts
@@ -32,8 +32,8 @@ const CHAINS = `
     PRIMARY KEY (actor, chain, n, kind))`
 
 /**
- * One row a grant, from grant.issued, grant.delegated, grant.replaced; ended by grant.revoked of it, of one above it, or of its
- * task, or by the grant.replaced of another that took its place. `ended_by` is that entry, as log:seq.
+ * One row a grant, from grant.issued, grant.delegated, grant.replaced, breakglass.opened; ended by grant.revoked of it, of one above it,
+ * or of its task, by the grant.replaced of another that took its place, by breakglass.closed, or by an order (revocation.ordered). `ended_by` is that entry, as log:seq.
  */
 const GRANTS = `
   CREATE TABLE IF NOT EXISTS grants (
@@ -52,7 +52,7 @@ const LEASES = `
     PRIMARY KEY (log, seq))`
 
 /**
- * What ends grants and leases, by what it names: a grant, a task, or a credential with its grant. Replicas read their logs at
+ * What ends grants and leases, by what it names: a grant, a task, a credential with its grant, or what an order is about. Replicas read their logs at
  * their own pace: the end of a grant may be in the index before the grant is.
  */
 const ENDS = `
