@@ -79,9 +79,9 @@ export async function openGateway(settings: Settings, clock: Clock = systemClock
       ...house.connect,
       signals: house.signals.signals,
       webhooks: house.signals.webhooks,
+      leaks: house.leaks,
       publicUrl: settings.publicUrl,
       takesChains: settings.trust.chains.length > 0,
-      leaks: house.leaks,
       clock,
     })
     proxy = await openProxy(settings, house, clock)

@@ -24,8 +24,8 @@ import { addBreakGlassRoutes, type EmergencyDoor } from './break-glass-routes.ts
 import { addConnectPages, type ConnectPagesDoor, OWN_FORM } from './connect-pages.ts'
 import { addConnectRoutes, type ConnectDoor } from './connect-routes.ts'
 import { addGrantRoutes } from './grant-routes.ts'
-import { addLeaseRoutes, type LeaseDoor } from './lease-routes.ts'
 import { addLeakRoutes, type LeakDoor } from './leak-routes.ts'
+import { addLeaseRoutes, type LeaseDoor } from './lease-routes.ts'
 import { addLifeRoutes } from './life-routes.ts'
 import { addLogRoutes, type LogDoor } from './log-routes.ts'
 import { addOauthRoutes, type OauthDoor } from './oauth-routes.ts'
@@ -71,10 +71,10 @@ export interface ControlDoorOptions
   readonly approvals?: ApprovalDoor['approvals']
   /** Undefined: nobody approves here, and agents ask for nothing. */
   readonly approvers?: ApproverDoor['approvers']
-  /** Undefined: no routes for credentials. */
-  readonly leases?: LeaseDoor['leases']
   /** Undefined: nobody reports leaks. */
   readonly leaks?: LeakDoor['leaks']
+  /** Undefined: no routes for credentials. */
+  readonly leases?: LeaseDoor['leases']
   /** Who may read the log over TCP: name → SHA-256 of the token. */
   readonly readers: ReadonlyMap<string, Buffer>
   /** Address of the TCP listener. */
