@@ -38,6 +38,14 @@ export function gaugesOf(watched: Watched): Gauge[] {
   return [...ofLog(watched), ...ofLeases(watched), ...ofReaders(watched), ...ofProcess()]
 }
 
+/** @param room of the approvals. */
+export function gaugesOfHeld(room: { readonly held: { readonly calls: number; readonly bytes: number } }): Gauge[] {
+  return [
+    gauge('keyless_held_calls', 'Calls that wait for a human.', () => room.held.calls),
+    gauge('keyless_held_bytes', 'Bytes of their bodies.', () => room.held.bytes),
+  ]
+}
+
 function ofLog({ audit, dir }: Watched): Gauge[] {
   return [
     gauge('keyless_open_calls', 'Allowed calls that have not ended.', () => audit.open),

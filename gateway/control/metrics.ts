@@ -92,8 +92,23 @@ function table() {
     ),
     revoke: seconds(
       'keyless_revoke_latency_seconds',
-      'From an instruction that ends grants until no call can use them at this gateway.',
+      'From an instruction or order that ends grants until no call can use them at this gateway.',
       REVOKE_BOUNDS,
+    ),
+    orders: counter('keyless_revocations_total', 'Orders to revoke, by what they are about and who gave them.', [
+      'target',
+      'by',
+    ]),
+    unfinished: counter(
+      'keyless_revocations_failed_total',
+      'Orders that could not be carried out wholly at first.',
+      [],
+    ),
+    anomalies: counter('keyless_anomalies_total', 'Odd habits of agents that were noticed.', ['rule', 'action']),
+    approvals: counter(
+      'keyless_approvals_total',
+      'Approvals: requested, approve, deny, expired, used; access_requested: an agent asked for more.',
+      ['event'],
     ),
     leaks: counter(
       'keyless_leaks_total',
@@ -130,6 +145,8 @@ export function createMetrics(clock: Clock): Metrics {
       noted(kind, facts) {
         const [room, event = ''] = kind.split('.', 2)
         if (room === 'lease') countLease(all, event, facts, clock.nowMs())
+        else if (room === 'revocation') countOrder(all, event, facts)
+        else if (room === 'approval') all.approvals.add(event === 'decided' ? String(facts.verdict) : event)
       },
     },
     add: (...gauges) => void metrics.push(...gauges.map(metricOf)),
@@ -146,6 +163,13 @@ function countLease(all: ReturnType<typeof table>, event: string, facts: Facts, 
   if (typeof facts.ms === 'number') all.issue.observe(facts.ms / 1000)
   if (facts.ephemeral === false) all.lifetime.observe(Number.POSITIVE_INFINITY, ephemeral)
   else if (typeof facts.expires === 'number') all.lifetime.observe(Math.max(0, facts.expires - nowMs / 1000), ephemeral)
+}
+
+function countOrder(all: ReturnType<typeof table>, event: string, { target, by, rule, action, ms }: Facts): void {
+  if (event === 'ordered') all.orders.add(String(target), String(by))
+  else if (event === 'anomaly') all.anomalies.add(String(rule), String(action))
+  else if (event === 'failed') all.unfinished.add()
+  else if (event === 'completed' && typeof ms === 'number') all.revoke.observe(ms / 1000)
 }
 
 function metricOf({ name, help, isCounter, read }: Gauge): Metric {

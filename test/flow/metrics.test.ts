@@ -73,6 +73,21 @@ it('counts calls by service, effect and code, credentials by what became of them
   expect(Math.abs(Date.now() / 1000 - (told('keyless_checkpoint_timestamp_seconds') ?? 0))).toBeLessThan(60)
 })
 
+it('counts orders to revoke, how long each took, and calls that wait for a human', async () => {
+  const before = toldOf((await scrape()).families, 'keyless_revoke_latency_seconds_count') ?? 0
+  await gateway.gateway.house.revocations.order({
+    target: { agent: gateway.gateway.house.grants.defaults.agent ?? '' },
+    reason: 'to see it counted',
+    by: { automatic: 'anomaly' },
+  })
+  const { families } = await scrape()
+  const told = (name: string, labels?: Record<string, string>) => toldOf(families, name, labels)
+  expect(told('keyless_revocations_total', { target: 'agent', by: 'automatic' })).toBe(1)
+  expect(told('keyless_revocations_failed_total')).toBe(0)
+  expect(told('keyless_revoke_latency_seconds_count')).toBe(before + 1)
+  expect([told('keyless_held_calls'), told('keyless_held_bytes')]).toEqual([0, 0])
+})
+
 it('says the same on the socket, and nothing of humans, agents, tasks or hosts', async () => {
   const { text } = await scrape()
   const local = await new Promise<string>((resolve, reject) => {
