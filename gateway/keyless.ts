@@ -7,6 +7,7 @@ import { accessCommand } from './cli/access.ts'
 import { approvalsCommand } from './cli/approvals.ts'
 import { breakGlassCommand } from './cli/break-glass.ts'
 import { caCommand } from './cli/ca.ts'
+import { canaryCommand } from './cli/canary.ts'
 import { connectCommand, disconnectCommand } from './cli/connect.ts'
 import { doctorCommand } from './cli/doctor.ts'
 import type { WhichGateway } from './cli/find-socket.ts'
@@ -19,6 +20,7 @@ import { policyCommand } from './cli/policy.ts'
 import { reportCommand } from './cli/report.ts'
 import { revokeCommand } from './cli/revoke.ts'
 import { runCommand } from './cli/run.ts'
+import { scanCommand } from './cli/scan.ts'
 import { secretCommand } from './cli/secret.ts'
 import { serviceCommand } from './cli/service.ts'
 import { startCommand } from './cli/start.ts'
@@ -50,6 +52,8 @@ program.addCommand(approvalsCommand())
 program.addCommand(accessCommand())
 program.addCommand(revokeCommand())
 program.addCommand(breakGlassCommand())
+program.addCommand(scanCommand())
+program.addCommand(canaryCommand())
 program.addCommand(warmCommand())
 program.addCommand(
   logCommand(async (which, human) => {

@@ -21,6 +21,7 @@ import type {
 import type { AccessRequestView } from '../protocol/control-access.ts'
 import type { ApprovalJson } from '../protocol/control-approvals.ts'
 import type { BegunView, ConnectBody, ConnectionView, ProgressView, SecretsView } from '../protocol/control-connect.ts'
+import type { LeakReportsBody, LeakReportView } from '../protocol/control-leaks.ts'
 import type { PendingRevocationView, RevokeLeasesBody, WarmBody, WarmedView } from '../protocol/control-leases.ts'
 import type { PolicyView } from '../protocol/control-policy.ts'
 import type { BlockView, LiftBody, RevokeBody, RevokedView } from '../protocol/control-revocation.ts'
@@ -103,6 +104,8 @@ export interface ControlClient {
   /** @throws {GatewayError} `instruction_invalid` when nothing of the kind is blocked. */
   lift(body: LiftBody): Promise<void>
   blocks(): Promise<readonly BlockView[]>
+  /** In the order of the reports. @throws {GatewayError} `store_unavailable` when some could not be ended everywhere. */
+  reportLeaks(body: LeakReportsBody): Promise<readonly LeakReportView[]>
   webhooks(): Promise<readonly WebhookView[]>
   /** @param id one message; undefined: all. @returns how many wait again. @throws {GatewayError} `webhook_unknown` */
   retryWebhook(name: string, id?: string): Promise<number>
@@ -142,9 +145,7 @@ export function controlClient(socketPath: string): ControlClient {
     openBoundTask: async (body) => (await call('POST', '/tasks', body)) as IssuedView,
     heartbeat: async (id) => (await call('POST', task(id, 'heartbeat'), {})) as HeartbeatView,
     renewTask: async (id) => (await call('POST', task(id, 'renew'), {})) as IssuedView,
-    completeTask: async (id, reason = 'completed') => {
-      await call('POST', task(id, 'complete'), { reason })
-    },
+    completeTask: async (id, reason = 'completed') => void (await call('POST', task(id, 'complete'), { reason })),
     changeIntent: async (id, body) => (await call('POST', task(id, 'intent'), body)) as IssuedView,
     completeStep: async (id, step) => void (await call('POST', task(id, `steps/${part(step)}/complete`), {})),
     suspendTask: async (id) => void (await call('POST', task(id, 'suspend'), {})),
@@ -179,6 +180,7 @@ export function controlClient(socketPath: string): ControlClient {
     endAccess: async (body) => (await call('POST', '/revocations', body)) as RevokedView,
     lift: async (body) => void (await call('POST', '/revocations/lift', body)),
     blocks: async () => ((await call('GET', '/revocations')) as { blocks: BlockView[] }).blocks,
+    reportLeaks: async (body) => ((await call('POST', '/leaks', body)) as { results: LeakReportView[] }).results,
     pendingRevocations: async () =>
       ((await call('GET', '/leases/pending')) as { pending: PendingRevocationView[] }).pending,
     approvals: async () => ((await call('GET', '/approvals')) as { approvals: ApprovalJson[] }).approvals,

@@ -5,13 +5,13 @@
  */
 import { createPublicKey, type KeyObject, verify } from 'node:crypto'
 import type { Clock } from '../protocol/clock.ts'
-import { isRecord } from './key-set.ts'
+import { download, type GuardedFetch, isRecord } from './key-set.ts'
 
 export interface GithubKeysOptions {
   /** Key identifier → PEM. Undefined: they are fetched. */
   readonly keys: Readonly<Record<string, string>> | undefined
   readonly url: string
-  readonly fetch: typeof globalThis.fetch
+  readonly fetch: GuardedFetch
   readonly clock: Pick<Clock, 'elapsedMs'>
 }
 
@@ -21,16 +21,16 @@ export type IsFromGithub = (body: Buffer, keyId: string, signature: string) => P
 /** Keys are asked for again after so long, or at once for one that is not known, but not more often than every `PAUSE_MS`. */
 const FRESH_MS = 3_600_000
 const PAUSE_MS = 60_000
-const TIMEOUT_MS = 5_000
 const MAX_KEYS = 64
 
 export function createGithubKeys({ keys, url, fetch, clock }: GithubKeysOptions): IsFromGithub {
   let known: ReadonlyMap<string, KeyObject> = readKeys(Object.entries(keys ?? {}))
+  const load = download(url, fetch)
   let askedMs = Number.NEGATIVE_INFINITY
   let asking: Promise<void> | undefined
   const ask = async () => {
     try {
-      known = await fetched(url, fetch)
+      known = listed(await load())
     } catch {
       // Those that are known go on counting; with none, nothing is believed.
     }
@@ -54,13 +54,10 @@ export function createGithubKeys({ keys, url, fetch, clock }: GithubKeysOptions)
   }
 }
 
-async function fetched(url: string, fetch: GithubKeysOptions['fetch']): Promise<ReadonlyMap<string, KeyObject>> {
-  const headers = { accept: 'application/json', 'user-agent': 'keyless' }
-  const answer = await fetch(url, { headers, signal: AbortSignal.timeout(TIMEOUT_MS) })
-  if (!answer.ok) throw new Error(`${url} answered ${answer.status}`)
-  const told: unknown = await answer.json()
-  const listed = isRecord(told) && Array.isArray(told.public_keys) ? told.public_keys.slice(0, MAX_KEYS) : []
-  return readKeys(listed.map((one) => (isRecord(one) ? [String(one.key_identifier), String(one.key)] : ['', ''])))
+function listed(text: string): ReadonlyMap<string, KeyObject> {
+  const told: unknown = JSON.parse(text)
+  const all: unknown[] = isRecord(told) && Array.isArray(told.public_keys) ? told.public_keys.slice(0, MAX_KEYS) : []
+  return readKeys(all.map((one) => (isRecord(one) ? [String(one.key_identifier), String(one.key)] : ['', ''])))
 }
 
 /** Only keys of the kind that the signature has to be made with. */

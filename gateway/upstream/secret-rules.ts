@@ -6,6 +6,16 @@
 /** @returns ids of the rules that found something, each once: `github`, `aws`, `privatekey`. */
 export type SecretRules = (text: string) => readonly string[]
 
+/** Where what a rule found begins and ends in the text. */
+export interface SecretPlace {
+  readonly rule: string
+  readonly start: number
+  readonly end: number
+}
+
+/** @returns every place that a rule found. */
+export type SecretFinder = (text: string) => readonly SecretPlace[]
+
 interface Rule {
   readonly id: string
   check(source: object): unknown
@@ -13,25 +23,32 @@ interface Rule {
 
 /** Takes tenths of a second, once: only for a gateway whose policies ask for it. */
 export async function loadSecretRules(): Promise<SecretRules> {
+  const find = await loadSecretFinder()
+  return (content) => [...new Set(find(content).map(({ rule }) => rule))]
+}
+
+/** The same with places, for who has to show them. */
+export async function loadSecretFinder(): Promise<SecretFinder> {
   const { rules } = await import('@secretlint/secretlint-rule-preset-recommend')
-  let found: Set<string> = new Set()
+  let found: SecretPlace[] = []
   const made: Rule[] = rules
     .filter(({ meta }) => meta.supportedContentTypes.includes('text') && !meta.id.endsWith('-filter-comments'))
     .map((creator) => {
-      const id = creator.meta.id.replace(/^@secretlint\/secretlint-rule-/, '')
-      // What a rule says of its finding quotes it: only that there is one is taken.
+      const rule = creator.meta.id.replace(/^@secretlint\/secretlint-rule-/, '')
+      // What a rule says of its finding quotes it: only where it is is taken.
       const context = {
         createTranslator: () => (messageId: string) => ({ messageId, message: '' }),
         ignore: () => undefined,
-        report: () => void found.add(id),
+        report: ({ range: [start, end] }: { readonly range: readonly [number, number] }) =>
+          void found.push({ rule, start, end }),
       }
       const { file } = creator.create(context as never, {})
-      return { id, check: (source) => file?.(source as never) }
+      return { id: rule, check: (source) => file?.(source as never) }
     })
   return (content) => {
-    found = new Set()
+    found = []
     const source = { filePath: 'request', ext: '', contentType: 'text', hasBOM: false, content }
     for (const rule of made) rule.check(source)
-    return [...found]
+    return found
   }
 }
