@@ -5,7 +5,7 @@
 import { writeRefusal } from './ingress/refusal.ts'
 import { candidates } from './policy/alternatives.ts'
 import type { Advice, Alternative } from './protocol/advice.ts'
-import type { Decision } from './protocol/decision.ts'
+import type { Ask, Decision } from './protocol/decision.ts'
 import { DESK_URL } from './protocol/desk.ts'
 import type { Grant } from './protocol/grant.ts'
 import type { Inbound } from './protocol/message.ts'
@@ -22,7 +22,8 @@ const PER_SECOND = 10
 
 interface Rooms extends Pick<RequestRooms, 'nowMs'> {
   readonly catalogue: { locate(inbound: Inbound): Endpoint }
-  readonly policy: RequestRooms['policy']
+  /** Without engines outside the gateway: nobody is asked for a hint. */
+  readonly policy: { evaluate(ask: Ask): Decision | Promise<Decision> }
   /** Of the control door, for agents that came by a base URL: they hold what they present. */
   readonly publicUrl: string
 }
