@@ -40,10 +40,15 @@ const LIFETIME_BOUNDS = [30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 43_200, 8
 /** What takes authority away. */
 const ENDINGS: ReadonlySet<string> = new Set(['grant.revoke', 'task.complete', 'task.step_complete', 'task.suspend'])
 
+const counter = (name: string, help: string, labels: readonly string[]) => new Counter({ name, help }, labels)
+const seconds = (name: string, help: string, bounds: readonly number[], label?: string) =>
+  new Histogram({ name, help }, bounds, label)
+
 function table() {
-  const counter = (name: string, help: string, labels: readonly string[]) => new Counter({ name, help }, labels)
-  const seconds = (name: string, help: string, bounds: readonly number[], label?: string) =>
-    new Histogram({ name, help }, bounds, label)
+  return { ...ofCalls(), ...ofGrants(), ...ofLeases() }
+}
+
+function ofCalls() {
   return {
     calls: counter(
       'keyless_calls_total',
@@ -72,24 +77,13 @@ function table() {
       GATEWAY_BOUNDS,
       'cache',
     ),
+  }
+}
+
+function ofGrants() {
+  return {
     instructions: counter('keyless_grants_total', 'Instructions that took effect, by what they did.', ['event']),
     denied: counter('keyless_instructions_denied_total', 'Instructions that were refused or failed.', ['code']),
-    leases: counter(
-      'keyless_leases_total',
-      'Credentials: issued, renewed, failed, captured, revoked, and hit (a call used one that was there).',
-      ['event', 'ephemeral'],
-    ),
-    lifetime: seconds(
-      'keyless_credential_lifetime_seconds',
-      'How long a credential can be used, from its issue. One that never ends (ephemeral=false) counts as +Inf and adds nothing to the sum.',
-      LIFETIME_BOUNDS,
-      'ephemeral',
-    ),
-    issue: seconds(
-      'keyless_lease_issue_seconds',
-      'From asking an issuer to holding the recorded credential.',
-      ISSUE_BOUNDS,
-    ),
     revoke: seconds(
       'keyless_revoke_latency_seconds',
       'From an instruction or order that ends grants until no call can use them at this gateway.',
@@ -109,6 +103,27 @@ function table() {
       'keyless_approvals_total',
       'Approvals: requested, approve, deny, expired, used; access_requested: an agent asked for more.',
       ['event'],
+    ),
+  }
+}
+
+function ofLeases() {
+  return {
+    leases: counter(
+      'keyless_leases_total',
+      'Credentials: issued, renewed, failed, captured, revoked, and hit (a call used one that was there).',
+      ['event', 'ephemeral'],
+    ),
+    lifetime: seconds(
+      'keyless_credential_lifetime_seconds',
+      'How long a credential can be used, from its issue. One that never ends (ephemeral=false) counts as +Inf and adds nothing to the sum.',
+      LIFETIME_BOUNDS,
+      'ephemeral',
+    ),
+    issue: seconds(
+      'keyless_lease_issue_seconds',
+      'From asking an issuer to holding the recorded credential.',
+      ISSUE_BOUNDS,
     ),
     leaks: counter(
       'keyless_leaks_total',
