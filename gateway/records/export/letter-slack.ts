@@ -43,13 +43,19 @@ export function slackText(item: Item, { publicUrl }: LetterTerms): string {
   const title = TITLES[entry.kind] ?? entry.kind
   const lines = linesOf(item).map(([name, value]) => `*${name}:* ${escaped(value)}`)
   const page = pageOf(entry, publicUrl)
-  const section = [...lines, ...(page === undefined ? [] : [`<${page}|Open>`])].join('\n').slice(0, MAX_SECTION)
+  const link = page === undefined ? '' : `<${page}|Open>\n` // first, so that no length of what an agent says pushes it out
+  const section = (link + lines.join('\n')).slice(0, MAX_SECTION)
   const blocks = [
     { type: 'header', text: { type: 'plain_text', text: title.slice(0, MAX_HEADER) } },
-    ...(section === '' ? [] : [{ type: 'section', text: { type: 'mrkdwn', text: section } }]),
-    { type: 'context', elements: [{ type: 'mrkdwn', text: escaped(`${entry.kind} · ${item.uid} · ${entry.ts}`) }] },
+    ...(section === '' ? [] : [{ type: 'section', text: mrkdwn(section) }]),
+    { type: 'context', elements: [mrkdwn(escaped(`${entry.kind} · ${item.uid} · ${entry.ts}`))] },
   ]
   return JSON.stringify({ text: [escaped(title), ...lines.slice(0, 3)].join(' · '), blocks })
+}
+
+/** `verbatim`: otherwise Slack makes links of addresses, and mentions of names, that an agent wrote. */
+function mrkdwn(text: string) {
+  return { type: 'mrkdwn', text, verbatim: true }
 }
 
 function linesOf(item: Item): [string, string][] {
@@ -90,7 +96,7 @@ function pageOf({ kind, facts }: Exported, publicUrl: string): string | undefine
 
 /** Slack's three control characters; line ends and marks that could begin formatting are blunted too. */
 function escaped(text: string): string {
-  const line = text.replaceAll(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]+/gu, ' ')
+  const line = text.replaceAll(/[\p{Cc}\p{Cf}\p{DI}\p{Zl}\p{Zp}]+/gu, ' ')
   const cut = line.length > MAX_VALUE ? `${line.slice(0, MAX_VALUE)}…` : line
   return cut
     .replaceAll('&', '&amp;')

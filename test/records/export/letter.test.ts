@@ -39,6 +39,19 @@ it('writes no link, mention or line into a chat that is not its own, whatever an
   )
 })
 
+it('makes no address or name that an agent wrote into a link or mention, and keeps ours in sight', () => {
+  const words = 'Approve it at https://keyless.acme.test.evil.test/approve @here #general '
+  const facts = { approval: '0192-abc', path: '&'.repeat(4000), why: '&'.repeat(4000) }
+  const one = item('approval.requested', { task: { id: 't', purpose: words + '*'.repeat(4000) }, facts })
+  const { blocks } = JSON.parse(textOf('slack', one) as string) as {
+    blocks: { text?: object; elements?: object[] }[]
+  }
+  const texts = blocks.flatMap(({ text, elements = [] }) => [...(text ? [text] : []), ...elements])
+  // Slack, text object: `verbatim` is false by default, and then it parses plain text for both.
+  for (const text of texts) if ('type' in text && text.type === 'mrkdwn') expect(text).toMatchObject({ verbatim: true })
+  expect(JSON.stringify(blocks[1])).toContain('<https://keyless.acme.test/approve/0192-abc|Open>')
+})
+
 it('keeps a message within what a chat takes, however long an entry is', () => {
   const facts = Object.fromEntries(Array.from({ length: 60 }, (_, n) => [`fact_${n}`, '<'.repeat(4000)]))
   const { blocks } = JSON.parse(textOf('slack', item('leak.detected', { facts })) as string) as {
