@@ -113,10 +113,10 @@ credentials:
   })
 
   it('does not show the password of Redis when printed', () => {
-    vi.stubEnv('REDIS_URL', 'rediss://:canary@redis.test:6380/1')
+    vi.stubEnv('REDIS_URL', 'rediss://:pa55-of-redis@redis.test:6380/1')
     const settings = parseSettings('redis: { url: { env: REDIS_URL } }', '/base')
-    expect(settings.redis?.url).toBe('rediss://:canary@redis.test:6380/1')
-    expect(inspect(settings, { depth: 9 }) + JSON.stringify(settings)).not.toContain('canary')
+    expect(settings.redis?.url).toBe('rediss://:pa55-of-redis@redis.test:6380/1')
+    expect(inspect(settings, { depth: 9 }) + JSON.stringify(settings)).not.toContain('pa55-of-redis')
   })
 
   it('is read from disk, and a missing one says so', async () => {
@@ -382,6 +382,7 @@ describe('the schema for editors', () => {
         'data_dir',
         'grants',
         'keys_dir',
+        'leaks',
         'listen',
         'limits',
         'policies',
