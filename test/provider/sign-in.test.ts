@@ -4,7 +4,7 @@ import { createServer, type Server } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { exportJWK, generateKeyPair, type JWTPayload, SignJWT } from 'jose'
 import { afterAll, beforeAll, beforeEach, expect, it } from 'vitest'
-import { asGatewayError } from '../../gateway/protocol/problem.ts'
+import { asGatewayError, GatewayError } from '../../gateway/protocol/problem.ts'
 import { Secret } from '../../gateway/protocol/secret.ts'
 import { createSignIn, type SignIn } from '../../gateway/provider/oauth/sign-in.ts'
 import { type SignInConfig, signInSchema } from '../../gateway/provider/oauth/sign-in-schema.ts'
@@ -166,4 +166,16 @@ it('sends nobody, and no secret, where the metadata leads into the clear', async
 it('is not set up with an issuer in the clear', () => {
   const written = { issuer: 'http://id.test', client_id: 'keyless' }
   expect(signInSchema.safeParse(written).success).toBe(false)
+})
+
+it('says what to write when the dial refuses the address of the provider', async () => {
+  const refuse = () => Promise.reject(new GatewayError('address_forbidden', 'List its range under `addresses`.'))
+  const at = createSignIn(signInSchema.parse({ issuer: 'https://id.test', client_id: 'keyless' }), {
+    fetchFor: () => () => refuse().catch((cause) => Promise.reject(new TypeError('fetch failed', { cause }))),
+    readSecret: async () => new Secret('the-client-secret'),
+    clock,
+  })
+  expect((await refusal(at.leave(REDIRECT)))?.detail).toContain(
+    'had (address_forbidden: List its range under `addresses`)',
+  )
 })

@@ -193,7 +193,11 @@ function isMethods(amr: unknown): amr is string[] {
 }
 
 function unreachable(host: string, cause: unknown): GatewayError {
-  return new GatewayError('upstream_broken', `Nobody can sign in: the metadata of ${host} cannot be had.`, { cause })
+  const why = [cause, cause instanceof Error ? cause.cause : undefined].find((one) => one instanceof GatewayError)
+  const told = why === undefined ? '' : ` (${why.code}: ${why.detail.replace(/\.$/, '')})`
+  return new GatewayError('upstream_broken', `Nobody can sign in: the metadata of ${host} cannot be had${told}.`, {
+    cause,
+  })
 }
 
 function invalid(detail: string, cause?: unknown): GatewayError {
