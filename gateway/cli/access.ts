@@ -3,12 +3,12 @@ import { Command } from 'commander'
 import type { Wanted } from '../protocol/access.ts'
 import type { AccessRequestView } from '../protocol/control-access.ts'
 import { atGateway, onGateway, parseTtl, timeOf } from './at-gateway.ts'
+import type { ControlClient } from './control-client.ts'
 import type { WhichGateway } from './find-socket.ts'
 import { parseDetails } from './grant-request.ts'
 import { printable, printableJson } from './log-words.ts'
 import { columns, counted } from './table.ts'
-
-type Options = WhichGateway & { readonly json?: boolean }
+import { listCommand, showCommand } from './waiting.ts'
 
 interface EditOptions extends WhichGateway {
   readonly scope?: string
@@ -16,40 +16,23 @@ interface EditOptions extends WhichGateway {
   readonly ttl?: number
 }
 
+const REQUESTS = {
+  noun: 'request',
+  none: 'No agent asks for access.',
+  all: (control: ControlClient) => control.accessRequests(),
+  one: (control: ControlClient, id: string) => control.accessRequest(id),
+  rowOf,
+  pageOf,
+}
+
 export function accessCommand(): Command {
   return new Command('access')
     .description('requests of agents for more access: see, change, grant or deny them')
-    .addCommand(listCommand())
-    .addCommand(showCommand())
+    .addCommand(listCommand(REQUESTS))
+    .addCommand(showCommand(REQUESTS))
     .addCommand(editCommand())
     .addCommand(decideCommand('grant', 'give it, in your name; policy decides whether you can'))
     .addCommand(decideCommand('deny', 'say no: the agent is told so'))
-}
-
-function listCommand(): Command {
-  return onGateway(new Command('list').description('what waits now, oldest first').option('--json', 'as JSON')).action(
-    ({ json, ...which }: Options) =>
-      atGateway(which, async (control) => {
-        const requests = await control.accessRequests()
-        if (json) return printableJson(requests, 2)
-        if (requests.length === 0) return 'No agent asks for access.'
-        return [`${counted(requests.length, 'request')} pending:`, ...columns(requests.map(rowOf))].join('\n')
-      }),
-  )
-}
-
-function showCommand(): Command {
-  return onGateway(
-    new Command('show')
-      .description('all that is known of one, and apart from that what its agent says')
-      .argument('<id>')
-      .option('--json', 'as JSON'),
-  ).action((id: string, { json, ...which }: Options) =>
-    atGateway(which, async (control) => {
-      const request = await control.accessRequest(id)
-      return json ? printableJson(request, 2) : pageOf(request).join('\n')
-    }),
-  )
 }
 
 function editCommand(): Command {

@@ -7,45 +7,29 @@ import type { ControlClient } from './control-client.ts'
 import type { WhichGateway } from './find-socket.ts'
 import { printable, printableJson } from './log-words.ts'
 import { columns, counted, inBytes } from './table.ts'
+import { listCommand, showCommand } from './waiting.ts'
 
 const WATCH_MS = 2_000
 
 type Options = WhichGateway & { readonly json?: boolean }
 
+const APPROVALS = {
+  noun: 'approval',
+  none: 'Nothing waits for approval.',
+  all: (control: ControlClient) => control.approvals(),
+  one: (control: ControlClient, id: string) => control.approval(id),
+  rowOf,
+  pageOf,
+}
+
 export function approvalsCommand(): Command {
   return new Command('approvals')
     .description('calls that wait for a human: see them, approve or deny them')
-    .addCommand(listCommand())
-    .addCommand(showCommand())
+    .addCommand(listCommand(APPROVALS))
+    .addCommand(showCommand(APPROVALS))
     .addCommand(decideCommand('approve', 'say yes to exactly this request; it passes once everybody who is needed has'))
     .addCommand(decideCommand('deny', 'say no: the agent is told so'))
     .addCommand(watchCommand())
-}
-
-function listCommand(): Command {
-  return onGateway(new Command('list').description('what waits now, oldest first').option('--json', 'as JSON')).action(
-    ({ json, ...which }: Options) =>
-      atGateway(which, async (control) => {
-        const approvals = await control.approvals()
-        if (json) return printableJson(approvals, 2)
-        if (approvals.length === 0) return 'Nothing waits for approval.'
-        return [`${counted(approvals.length, 'approval')} pending:`, ...columns(approvals.map(rowOf))].join('\n')
-      }),
-  )
-}
-
-function showCommand(): Command {
-  return onGateway(
-    new Command('show')
-      .description('all that is known of one, and apart from that what its agent says')
-      .argument('<id>')
-      .option('--json', 'as JSON'),
-  ).action((id: string, { json, ...which }: Options) =>
-    atGateway(which, async (control) => {
-      const approval = await control.approval(id)
-      return json ? printableJson(approval, 2) : pageOf(approval).join('\n')
-    }),
-  )
 }
 
 function decideCommand(verdict: 'approve' | 'deny', says: string): Command {

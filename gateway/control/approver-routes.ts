@@ -60,7 +60,7 @@ const WANTED =
   'Approvers are known by their token: send "Authorization: Bearer" and one of approvals.tokens, or sign in at /approve.'
 
 /** Who comes with a token of `approvals.tokens`. @throws {GatewayError} `client_invalid` (401), `too_many_requests`. */
-export function tokenDecider({ approvers, clock }: Pick<ApproverDoor, 'approvers' | 'clock'>) {
+function tokenDecider({ approvers, clock }: Pick<ApproverDoor, 'approvers' | 'clock'>) {
   const holderOf = createReaders(approvers.tokens, clock, WANTED)
   return async (request: FastifyRequest): Promise<Decider> => approvers.decider((await holderOf(request)).name)
 }

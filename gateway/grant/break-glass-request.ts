@@ -10,9 +10,9 @@ import { checkPurpose } from './draft.ts'
 import { isSignedBy, JwsError, readInput, readJws, signJws, thumbprintOf } from './jws.ts'
 
 /** Seconds between `not_before` and `not_after`: what is older is asked for again. */
-export const OPEN_WINDOW_S = 3600
+const OPEN_WINDOW_S = 3600
 /** Longest life of what is opened, seconds. */
-export const BREAK_GLASS_MAX_S = 900
+const BREAK_GLASS_MAX_S = 900
 
 const TYPE = 'keyless-break-glass+jws'
 const LIMIT = 16 * 1024
@@ -87,7 +87,7 @@ export function sealersOf({ payload, signatures }: SealedRequest, custodians: re
 }
 
 /** @param x 32 bytes, base64url. @throws {TypeError} when it is no Ed25519 key. */
-export function custodianKey(x: string): KeyObject {
+function custodianKey(x: string): KeyObject {
   return createPublicKey({ key: { kty: 'OKP', crv: 'Ed25519', x }, format: 'jwk' })
 }
 

@@ -136,7 +136,7 @@ function ask(slice: Slice, preparsedPolicySetId: string, question: Question) {
 }
 
 /** As Cedar evaluates, left to right; but one `false` settles an `all` wherever it stands, which an unknown before it cannot change to true. */
-export function truthOf(term: Term, atom: (atom: Atom) => Truth): Truth {
+function truthOf(term: Term, atom: (atom: Atom) => Truth): Truth {
   if (term.kind === 'atom') return atom(term.atom)
   if (term.kind === 'not') return not(truthOf(term.of, atom))
   const [settles, passes] = term.kind === 'all' ? (['false', 'true'] as const) : (['true', 'false'] as const)

@@ -10,7 +10,7 @@ import { parseStrictJson } from '../protocol/strict-json.ts'
 /** Beside the policies that it stands for. */
 export const MANIFEST = 'bundle.dsse.json'
 export const MAX_MANIFEST_BYTES = 256 * 1024
-export const MAX_FILES = 1024
+const MAX_FILES = 1024
 
 const PAYLOAD_TYPE = 'application/vnd.in-toto+json'
 const STATEMENT = 'https://in-toto.io/Statement/v1'

@@ -8,8 +8,7 @@ export const MASKS = ['human', 'address', 'user_agent', 'path', 'purpose', 'poli
 export type Mask = (typeof MASKS)[number]
 
 /** How a message to people or programs looks: Standard Webhooks, Slack's incoming webhooks, security event tokens (RFC 8417). */
-export const LETTER_FORMATS = ['standard', 'slack', 'set'] as const
-export type LetterFormat = (typeof LETTER_FORMATS)[number]
+export type LetterFormat = 'standard' | 'slack' | 'set'
 
 /** A message that waits, or was given up. */
 export interface LetterView {

@@ -8,7 +8,7 @@ import { parseStrictJson } from '../protocol/strict-json.ts'
 import type { Head } from './head.ts'
 
 /** What the agent sees instead. */
-export const REDACTED = '[redacted]'
+const REDACTED = '[redacted]'
 
 /** Fields that say how long the body is, or what its bytes hash to. */
 const ABOUT_BYTES = /^(?:content-length|etag|content-md5|digest|content-digest|repr-digest|accept-ranges)$/i

@@ -17,7 +17,7 @@ export const SENT_EVENTS: readonly string[] = [
   `${RISC}/credential-compromise`,
 ]
 
-export const VERIFICATION_EVENT = `${SSF}/verification`
+const VERIFICATION_EVENT = `${SSF}/verification`
 
 /** What RISC and CAEP call a kind of credential is agreed upon by both sides where their own list has none that fits. */
 const CREDENTIAL_TYPE = 'api-credential'
