@@ -11,6 +11,7 @@ import { redisWarnings } from './house-redis.ts'
 import { createSecretWork } from './house-secrets.ts'
 import { openProxyDoor, type ProxyDoor } from './ingress/listener.ts'
 import { serveInstruction } from './instruction.ts'
+import { unanswered } from './policy/answering.ts'
 import { type Clock, systemClock } from './protocol/clock.ts'
 import type { PolicyView } from './protocol/control-policy.ts'
 import type { ReadyView, ServiceView, StatusView } from './protocol/control-status.ts'
@@ -21,6 +22,7 @@ import { formatAuthority } from './protocol/target.ts'
 import type { RecordsState } from './records/records-thread.ts'
 import type { Settings } from './settings.ts'
 import { credentialProblem, unusedCredentials } from './settings-credentials.ts'
+import { notifiedOf } from './settings-signals.ts'
 import { VERSION } from './version.ts'
 
 /** Requests in flight get this long after a stop before they are cut. */
@@ -122,7 +124,7 @@ function openProxy(settings: Settings, house: House, clock: Clock): Promise<Prox
 
 async function warningsOf(
   settings: Settings,
-  { authority, breakGlass, catalogue, connect, redis }: House,
+  { authority, breakGlass, catalogue, connect, policies, redis }: House,
 ): Promise<string[]> {
   return [
     ...settings.warnings,
@@ -131,6 +133,10 @@ async function warningsOf(
     ...(breakGlass?.warnings ?? []),
     ...(redis ? await redisWarnings(redis, settings.postgres === undefined) : []),
     ...unusedCredentials(settings.credentials, catalogue.services),
+    ...unanswered(policies.live.bundle.policies, {
+      groups: settings.approvals.groups,
+      notified: notifiedOf(settings.signals),
+    }).map(({ where, says, fix }) => `${where}: ${says}; ${fix}.`),
   ]
 }
 

@@ -20,6 +20,11 @@ export interface SignalSettings {
   readonly sources: readonly SourceSettings[]
 }
 
+/** Names in `@notify` of policies that a webhook goes by. */
+export function notifiedOf({ webhooks }: Pick<SignalSettings, 'webhooks'>): ReadonlySet<string> {
+  return new Set(Object.values(webhooks).flatMap(({ notify }) => notify ?? []))
+}
+
 export function signalsOf(
   { webhooks = {}, signals = {} }: WrittenSignals,
   publicUrl: string,

@@ -2,6 +2,7 @@
 import { Command } from 'commander'
 import type { PolicyRemark } from '../policy/review.ts'
 import type { Settings } from '../settings.ts'
+import { notifiedOf } from '../settings-signals.ts'
 import { counted, type Loaded, load, onSources, type SourceOptions, sourcesOf } from './policy-sources.ts'
 
 interface CheckOptions extends SourceOptions {
@@ -44,12 +45,18 @@ const CEILING_S = 3600
 /** Without settings nothing is known of credentials, and nothing is said of them. */
 async function remarksOn({ bundle, catalogue }: Loaded, settings: Settings | undefined): Promise<PolicyRemark[]> {
   const { reviewPolicies } = await import('../policy/review.ts')
-  return reviewPolicies({
+  const { unanswered } = await import('../policy/answering.ts')
+  const reviewed = reviewPolicies({
     ...{ bundle, catalogue },
     today: new Date().toISOString().slice(0, 10),
     ceilingS: settings?.grants.ttl.maxS ?? CEILING_S,
     isStanding: ({ credential = '' }) => isStanding(settings?.credentials[credential]),
   })
+  return settings === undefined ? reviewed : [...reviewed, ...unanswered(bundle.policies, answeringIn(settings))]
+}
+
+function answeringIn({ approvals, signals }: Settings) {
+  return { groups: approvals.groups, notified: notifiedOf(signals) }
 }
 
 function remarkText({ where, says, fix }: PolicyRemark): string {
