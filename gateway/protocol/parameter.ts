@@ -117,10 +117,10 @@ function readBody(pointer: readonly string[], body: unknown): Found {
   for (const token of pointer) {
     if (Array.isArray(value)) value = /^(?:0|[1-9]\d{0,8})$/.test(token) ? value[Number(token)] : undefined
     else if (typeof value === 'object' && value !== null) {
-      // Go's encoding/json takes the last key that is equal but for case.
+      // Go's encoding/json takes the last key that is equal but for case: one that is spelled otherwise is there for it.
       const alike = Object.keys(value).filter((key) => foldCase(key) === foldCase(token))
-      if (alike.length > 1) return TWICE
-      value = alike[0] === token ? (value as Record<string, unknown>)[token] : undefined
+      if (alike.some((key) => key !== token)) return TWICE
+      value = alike.length === 1 ? (value as Record<string, unknown>)[token] : undefined
     } else return ABSENT
   }
   return value === undefined ? ABSENT : { value }

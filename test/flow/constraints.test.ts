@@ -29,7 +29,11 @@ beforeAll(async () => {
         },
       ],
       credentials: { notes: 'a-standing-key-of-some-length' },
-      settings: { agents: AGENTS, regions: { here: ['127.0.0.0/8'], there: ['192.0.2.0/24'] } },
+      settings: {
+        agents: AGENTS,
+        regions: { here: ['127.0.0.0/8'], there: ['192.0.2.0/24'] },
+        approvals: { hold_s: 0 },
+      },
     },
   )
 })

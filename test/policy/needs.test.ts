@@ -92,6 +92,10 @@ describe('a parameter that the service file names', () => {
     return { name: 'it', key, from, type }
   }
 
+  it.each([{ A: 1 }, { a: 1, A: 2 }, { A: null }])('is not absent where only some servers read it: %j', (body) => {
+    expect(readParameters([named('body./a', 'long')], { rawPath: '/', body })).toHaveProperty('fault')
+  })
+
   it('is the value of the request, or refuses it, or is absent, whatever is sent', () => {
     const key = fc.constantFrom('query.a', 'body./a', 'body./a/b')
     const type = fc.constantFrom<ParameterType>('string', 'long', 'bool', 'strings')
