@@ -144,7 +144,7 @@ it('ttl-by-tier: a model that leaves its plan, or changes its intent, has nothin
   const other = await open('chat', { plan: ['notes:read'] })
   const next = await site.control.changeIntent(other.task, { purpose: 'something else', plan: ['notes:read'] })
   expect(await call(other.handle, 'GET', 'plain')).toBe('grant_revoked')
-  expect(await call(next.handle, 'GET', 'plain')).toBe(200)
+  expect(await call(next.handle ?? '', 'GET', 'plain')).toBe(200)
 })
 
 it('break-glass: an emergency administers, is told, and is not passed on', async () => {
