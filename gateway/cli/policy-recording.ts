@@ -62,18 +62,24 @@ export class Recording {
 
 function common(entry: Entry) {
   const { seq, ts, req = '', decision } = entry
+  const obligations = (decision as { obligations?: Readonly<Record<string, unknown>> } | undefined)?.obligations
   return {
     ...{ seq, ts, req },
     code: decision?.code,
     policyIds: decision?.policy_ids ?? [],
-    obligations: (decision as { obligations?: Readonly<Record<string, unknown>> } | undefined)?.obligations,
+    obligations: isByEngine(decision) ? undefined : obligations,
   }
+}
+
+/** Engines outside (`policy.engines`) are asked once policies have said yes; to what they obliged, such an entry does not say. */
+function isByEngine(decision: Entry['decision']): boolean {
+  return decision?.effect === 'deny' && decision.policy_ids?.some((id) => id.startsWith('engine:')) === true
 }
 
 /** @param isCovered whether the grant covers it; undefined: not known. */
 function effectOf({ decision }: Entry, isCovered: boolean | undefined): Recorded['effect'] {
   if (decision === undefined || decision.policy_set === undefined) return 'none'
-  if (decision.effect === 'allow') return 'allow'
+  if (decision.effect === 'allow' || isByEngine(decision)) return 'allow'
   const { code = '', policy_ids: ids = [] } = decision
   if (BY_GRANT.has(code)) return 'none'
   // Also what the grant does not cover at a host of no service is refused with this code, before policy is asked.
@@ -95,7 +101,7 @@ function grantDecision(entry: Entry, kind: Exclude<Kind, 'call'>, made: Made): R
   const isAsked = decision?.policy_set !== undefined
   const effect = !isAsked
     ? 'none'
-    : decision?.effect === 'allow'
+    : decision?.effect === 'allow' || isByEngine(decision)
       ? 'allow'
       : BY_POLICY.has(code ?? '')
         ? 'deny'

@@ -4,6 +4,7 @@
  */
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest'
 import { stringify } from 'yaml'
+import { Recording } from '../../gateway/cli/policy-recording.ts'
 import { codeOf, reverse } from '../invariant/agent.fixture.ts'
 import { entriesOf, type Site, writeSite } from '../invariant/services.fixture.ts'
 import { type EchoUpstream, startEcho } from '../rig/echo.ts'
@@ -210,6 +211,37 @@ describe('a call', () => {
     const risky = await opened('echo:post', 'spiffe://test/agent/risky')
     expect((await call(risky, '/thing/a', 'POST')).status).toBe(403)
     expect(await decided()).toMatchObject({ effect: 'deny', policy_ids: ['engine:limits'] })
+  })
+})
+
+describe('what is replayed', () => {
+  it('takes a no of an engine for the yes that policies had said', async () => {
+    const handle = await opened()
+    authzen.answer = { decision: false }
+    await call(handle)
+    const entry = (await entriesOf(gateway.settings.dataDir)).findLast(({ kind }) => kind === 'call.decision')
+    expect(entry && new Recording().read(entry)).toMatchObject({ effect: 'allow', obligations: undefined })
+  })
+})
+
+describe('settings', () => {
+  it.each([
+    ['an operation that no service has', { for: ['echo:nothing'] }, 'no service here has an operation echo:nothing'],
+    ['a pattern that is none', { for: ['echo'] }, 'service:group.*'],
+    ['a fact that is none', { facts: ['context.nothing'] }, 'context.human'],
+    ['a fact that is not told', { facts: ['context.params'] }, 'are for Cedar policies'],
+    ['a secret in plain sight', { headers: { authorization: 'Bearer x' } }, 'never written into settings'],
+    ['a query in the address', { url: 'https://pdp.example.com/?key=1' }, 'without user, query'],
+    ['a bundle that is not there', { kind: 'opa_wasm', file: 'none.tar.gz', url: undefined }, 'none.tar.gz'],
+    [
+      'an entrypoint that is not there',
+      { kind: 'opa_wasm', file: BUNDLE, entrypoint: 'keyless/none', url: undefined },
+      'no entrypoint keyless/none',
+    ],
+  ])('with %s stop the start, and say what to write', async (_, wrong, said) => {
+    const engine = { name: 'one', kind: 'authzen', url: 'https://pdp.example.com/access/v1/evaluation', ...wrong }
+    const started = startGateway(`${site.yaml}${stringify({ policy: { engines: [engine] } })}`)
+    await expect(started).rejects.toThrow(said)
   })
 })
 
