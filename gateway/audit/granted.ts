@@ -5,7 +5,7 @@ import type { Fields } from './authority.ts'
 import type { JsonValue } from './canonical.ts'
 
 export function grantOf(grant: Grant): Fields {
-  const { id, owner, purpose, riskTier } = grant.agent
+  const { id, owner, purpose, riskTier, labels = [] } = grant.agent
   return {
     id: grant.id,
     parent: grant.ancestry.at(-1)?.id,
@@ -13,8 +13,9 @@ export function grantOf(grant: Grant): Fields {
     depth: grant.depth,
     max_depth: grant.maxDepth,
     delegable: grant.delegable,
-    agent: { id, owner, purpose, risk_tier: riskTier },
+    agent: { id, owner, purpose, risk_tier: riskTier, labels: [...labels] },
     attested: grant.attested ?? false,
+    break_glass: grant.breakGlass !== undefined,
     instance: grant.instance,
     cnf: grant.cnf && { ...grant.cnf },
     authority: grant.authority.map((one) => ({ ...one }) as unknown as JsonValue),

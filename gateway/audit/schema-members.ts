@@ -166,8 +166,15 @@ export const grant = whole(
     depth: count('Delegations between agents.'),
     max_depth: count('The deepest grant that may be derived.'),
     delegable: z.boolean(),
-    agent: z.strictObject({ id: z.string(), owner: z.string(), purpose: z.string(), risk_tier: z.string() }),
+    agent: z.strictObject({
+      ...{ id: z.string(), owner: z.string(), purpose: z.string(), risk_tier: z.string() },
+      labels: texts('By which policies choose it. Absent in entries from before they were recorded.').optional(),
+    }),
     attested: z.boolean().describe('The agent proved who it is.'),
+    break_glass: z
+      .boolean()
+      .describe('Emergency access that custodians opened. Absent in entries from before it was recorded.')
+      .optional(),
     instance: text('Which running instance of the agent.').optional(),
     cnf: z.record(z.string(), z.string()).describe('Key that the grant is bound to (RFC 7800).').optional(),
     authority: z.array(z.record(z.string(), json)).describe('What may be done: `keyless_access` objects.'),

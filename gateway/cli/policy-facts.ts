@@ -18,7 +18,7 @@ export interface Made {
 }
 
 export function madeIn({ grant, facts, task }: Entry): Made {
-  const { agent, attested, preset, step, delegable, cnf, authority } = (grant ?? {}) as unknown as Partial<
+  const { agent, attested, break_glass, preset, step, delegable, cnf, authority } = (grant ?? {}) as unknown as Partial<
     Record<string, JsonValue>
   >
   const workload = member(facts, 'workload')
@@ -27,6 +27,8 @@ export function madeIn({ grant, facts, task }: Entry): Made {
     ['principal.owner', text(agent, 'owner')],
     ['principal.purpose', text(agent, 'purpose')],
     ['principal.risk_tier', text(agent, 'risk_tier')],
+    ['principal.labels', texts(member(agent, 'labels'))],
+    ['context.break_glass', typeof break_glass === 'boolean' ? break_glass : undefined],
     ['context.attested', typeof attested === 'boolean' ? attested : undefined],
     ['context.delegable', typeof delegable === 'boolean' ? delegable : undefined],
     // Members that are not there say that there is no such thing; a grant that was cut says nothing.
@@ -184,6 +186,13 @@ function member(value: JsonValue | undefined, name: string): JsonValue | undefin
 
 function text(value: JsonValue | undefined, name: string): string | undefined {
   return plain(member(value, name))
+}
+
+/** All of them, or none. */
+function texts(value: JsonValue | undefined): string[] | undefined {
+  if (!Array.isArray(value)) return undefined
+  const found = value.flatMap((one) => plain(one) ?? [])
+  return found.length === value.length ? found : undefined
 }
 
 function plain(value: JsonValue | undefined): string | undefined {

@@ -24,6 +24,9 @@ export class Recording {
   /** @returns the decision in this entry, if it has one on which policies have a say. */
   read(entry: Entry): Recorded | undefined {
     if (entry.kind === 'call.decision') return this.#call(entry)
+    // Custodians decide on it before policy does; calls under it are ordinary decisions.
+    if (entry.kind === 'breakglass.opened' && typeof entry.grant?.id === 'string')
+      this.#grants.set(entry.grant.id, madeIn(entry))
     const kind = MAKING[entry.kind] ?? deniedKind(entry)
     if (kind === undefined || typeof entry.grant?.id !== 'string') return undefined
     const made = madeIn(entry)

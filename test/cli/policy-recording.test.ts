@@ -71,6 +71,33 @@ describe('a recorded call', () => {
     })
   })
 
+  it('has the labels of its agent and whether it was an emergency, from entries that say so', () => {
+    const { grant } = MADE as unknown as { grant: { agent: object } }
+    const told = entry('grant.issued', {
+      ...MADE,
+      grant: { ...grant, agent: { ...grant.agent, labels: ['finance'] }, break_glass: false },
+    })
+    expect(Object.fromEntries(read(told, called())?.facts ?? [])).toMatchObject({
+      'principal.labels': ['finance'],
+      'context.break_glass': false,
+    })
+    const { facts } = read(MADE, called()) ?? { facts: new Map() }
+    for (const name of ['principal.labels', 'context.break_glass']) expect(facts.has(name), name).toBe(false)
+  })
+
+  it('knows that emergency access was one', () => {
+    const { grant } = MADE as unknown as { grant: object }
+    const opened = entry('breakglass.opened', { grant: { ...grant, break_glass: true } })
+    expect(read(opened)).toBeUndefined()
+    expect(read(opened, called())?.facts.get('context.break_glass')).toBe(true)
+  })
+
+  it('takes no labels of which one was cut', () => {
+    const { grant } = MADE as unknown as { grant: { agent: object } }
+    const cut = entry('grant.issued', { ...MADE, grant: { ...grant, agent: { ...grant.agent, labels: ['a', CUT] } } })
+    expect(read(cut, called())?.facts.has('principal.labels')).toBe(false)
+  })
+
   it('knows nothing of a grant whose making is not in the log', () => {
     const { facts } = read(called()) ?? { facts: new Map() }
     for (const name of ['principal.risk_tier', 'principal.owner', 'context.attested', 'context.ttl_s', 'context.proof'])

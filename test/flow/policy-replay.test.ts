@@ -118,13 +118,22 @@ describe('replay, while the gateway runs', () => {
   it('says what cannot be told, and does not guess it', async () => {
     const file = await candidate(
       `${GRANTS}@id("params") @owner("test") permit (principal, action in [Action::"read", Action::"write"], resource is Endpoint)
-       when { !context.break_glass && context.method != "DELETE" };
+       when { !context.past_services.contains("mail") && context.method != "DELETE" };
        @id("owner") @owner("test") forbid (principal, action, resource is Endpoint)
        when { resource.hasTag("owner") && resource.getTag("owner") == "other" };`,
     )
     const { stdout } = await keylessPolicy('replay', file, '-c', config)
     expect(stdout).toMatch(/^8 decisions: 3 as before, 0 would change, 5 cannot be told\n/)
-    expect(stdout).toContain('cannot be told: it depends on context.break_glass\n  3 times: ')
+    expect(stdout).toContain('cannot be told: it depends on context.past_services\n  3 times: ')
+  })
+
+  it('can tell what depends on labels of agents and on whether it was an emergency', async () => {
+    const file = await candidate(
+      `${GRANTS}@id("ordinary") @owner("test") permit (principal, action in [Action::"read", Action::"write"], resource is Endpoint)
+       when { !context.break_glass && !principal.labels.contains("finance") };`,
+    )
+    const { stdout } = await keylessPolicy('replay', file, '-c', config)
+    expect(stdout).toMatch(/^8 decisions: 8 as before, 0 would change, 0 cannot be told\n/)
   })
 
   it('looks at no more than the time that it is asked about', async () => {
