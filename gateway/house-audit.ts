@@ -58,12 +58,17 @@ export async function recordSettings(audit: Audit, { file, tenant, written }: Se
 }
 
 /** What decides from now on. */
-export async function recordPolicy(audit: Audit, tenant: string, { bundle, catalogue, source }: Loaded): Promise<void> {
+export async function recordPolicy(
+  audit: Audit,
+  tenant: string,
+  { bundle, catalogue, source, engines = [] }: Loaded,
+): Promise<void> {
   await audit.record('policy.loaded', tenant, {
     policy_set: bundle.digest,
     policies: bundle.policies.length,
     files: [...new Set(bundle.policies.map((policy) => policy.file))],
     services: catalogue.services.map((service) => service.name),
+    ...(engines.length > 0 && { engines: [...engines] }),
     ...(source?.bundle && {
       ...{ source: source.kind, place: source.place, ...source.bundle, signed_by: [...source.bundle.signed_by] },
     }),
@@ -75,6 +80,8 @@ interface Loaded {
   readonly catalogue: { readonly services: readonly { readonly name: string }[] }
   /** Where a signed bundle is from. */
   readonly source?: SourceView
+  /** That have to agree. */
+  readonly engines?: readonly string[] | undefined
 }
 
 /** How often the keys of humans are looked at, ms: whether another replica or a command destroyed one. */

@@ -1,4 +1,5 @@
 /** The part of the composition root that reaches engines outside the gateway: gives each its way out, its secrets, or its thread. */
+import { hash } from 'node:crypto'
 import { readFile } from 'node:fs/promises'
 import type { Ways } from './house-policy-source.ts'
 import type { Catalogue } from './policy/catalogue.ts'
@@ -12,6 +13,8 @@ import type { PolicyEngineSettings } from './settings-policy-engines.ts'
 
 export interface HouseEngines {
   readonly outside: Outside
+  /** Each with what decides there, as far as that is known. */
+  readonly described: readonly string[]
   close(): Promise<void>
 }
 
@@ -25,6 +28,7 @@ export async function openEngines({ policy }: Settings, parts: Parts): Promise<H
   requireKnown(policy.engines, parts.catalogue)
   const threads: OpaThread[] = []
   const engines: OutsideEngine[] = []
+  const described: string[] = []
   try {
     for (const one of policy.engines) {
       const common = {
@@ -35,10 +39,13 @@ export async function openEngines({ policy }: Settings, parts: Parts): Promise<H
         timeoutMs: one.timeout_ms,
       }
       if (one.kind !== 'opa_wasm') {
+        described.push(`${one.name} ${one.kind} ${one.url}`)
         engines.push({ ...common, ask: overHttp(one, parts) })
         continue
       }
-      const thread = new OpaThread({ ...(await bundleAt(one)), entrypoint: one.entrypoint })
+      const { digest, ...bundle } = await bundleAt(one)
+      described.push(`${one.name} ${one.kind} ${digest}`)
+      const thread = new OpaThread({ ...bundle, entrypoint: one.entrypoint })
       threads.push(thread)
       await thread.begin().catch((cause: Error) => refuse(one, cause.message))
       engines.push({ ...common, ask: async (q, about, signal) => readResult(await thread.evaluate(q, signal), about) })
@@ -49,6 +56,7 @@ export async function openEngines({ policy }: Settings, parts: Parts): Promise<H
   }
   return {
     outside: createOutside(engines, () => parts.clock.elapsedMs()),
+    described,
     async close() {
       await Promise.all(threads.map((thread) => thread.close()))
     },
@@ -68,7 +76,8 @@ function requireKnown(engines: readonly PolicyEngineSettings[], catalogue: Parts
 
 async function bundleAt(one: PolicyEngineSettings & { readonly kind: 'opa_wasm' }) {
   try {
-    return readOpaBundle(await readFile(one.file))
+    const bytes = await readFile(one.file)
+    return { ...readOpaBundle(bytes), digest: `sha256:${hash('sha256', bytes)}` }
   } catch (cause) {
     return refuse(one, `${one.file}: ${cause instanceof Error ? cause.message : String(cause)}`)
   }

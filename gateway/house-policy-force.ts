@@ -27,6 +27,8 @@ interface Parts {
   readonly agents: ReadonlyMap<string, Agent>
   /** Engines that have to agree. */
   readonly outside: Outside | undefined
+  /** Which they are, for the log. */
+  readonly engines: readonly string[] | undefined
 }
 
 export class InForce {
@@ -82,8 +84,8 @@ export class InForce {
 
   /** In the log: what decides from the start on. */
   async record(audit: Audit, from: SourceView | undefined, bundle = this.live.bundle): Promise<void> {
-    const { catalogue } = this.#parts
-    await recordPolicy(audit, this.#tenant, { bundle, catalogue, ...(from && { source: from }) })
+    const { catalogue, engines } = this.#parts
+    await recordPolicy(audit, this.#tenant, { bundle, catalogue, engines, ...(from && { source: from }) })
   }
 
   /** @throws {GatewayError} `audit_unavailable`: then the ones before go on. */

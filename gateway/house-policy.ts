@@ -66,7 +66,7 @@ export async function openHousePolicy(settings: Settings, parts: Parts): Promise
   })
   const registry = new Registry(settings.agents)
   const engines = await openEngines(settings, parts)
-  const agreeing = { agents: registry.agents, outside: engines?.outside }
+  const agreeing = { agents: registry.agents, outside: engines?.outside, engines: engines?.described }
   const force = await InForce.begin(settings, { catalogue, clock, ...agreeing }, first)
   if (recalled?.trouble !== undefined) force.troubled(recalled.trouble)
   const { services, shippedServicesDir: shippedDir, baseDir } = settings

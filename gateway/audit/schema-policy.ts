@@ -14,6 +14,9 @@ export const policyKinds = {
         policies: count('How many.'),
         files: texts('Where from.'),
         services: texts('Services that are known.'),
+        engines: texts(
+          'Engines outside that have to agree: name, kind, and the address or the digest of the file.',
+        ).optional(),
         source: z
           .enum(['dir', 'http', 'git'])
           .describe('Of a signed bundle: what kind of place it is from.')

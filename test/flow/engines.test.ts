@@ -2,6 +2,8 @@
  * Engines outside the gateway have to agree: a call goes out, and a grant is made, only when grant, Cedar and every engine have said yes.
  * Whatever is not a clear yes in time is a no.
  */
+import { hash } from 'node:crypto'
+import { readFile } from 'node:fs/promises'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest'
 import { stringify } from 'yaml'
 import { Recording } from '../../gateway/cli/policy-recording.ts'
@@ -9,6 +11,7 @@ import { codeOf, reverse } from '../invariant/agent.fixture.ts'
 import { entriesOf, type Site, writeSite } from '../invariant/services.fixture.ts'
 import { type EchoUpstream, startEcho } from '../rig/echo.ts'
 import { startGateway, type TestGateway } from '../rig/gateway.ts'
+import { freePort } from '../rig/ports.ts'
 import { type Engine, startEngine } from './engines.fixture.ts'
 
 const KEY = 'a-standing-key-of-some-length'
@@ -212,6 +215,28 @@ describe('a call', () => {
     expect((await call(risky, '/thing/a', 'POST')).status).toBe(403)
     expect(await decided()).toMatchObject({ effect: 'deny', policy_ids: ['engine:limits'] })
   })
+})
+
+it('says in the log which engines have to agree, and which file decides', async () => {
+  const loaded = (await entriesOf(gateway.settings.dataDir)).find(({ kind }) => kind === 'policy.loaded')
+  expect((loaded as never as { facts: object }).facts).toMatchObject({
+    engines: [
+      `risk authzen ${authzen.url}/access/v1/evaluation`,
+      `team opa ${opa.url}/v1/data/keyless/allow`,
+      `limits opa_wasm sha256:${hash('sha256', await readFile(BUNDLE))}`,
+    ],
+  })
+})
+
+it('is never its own engine: the way to the control door is closed', async () => {
+  const controlPort = await freePort()
+  const url = `http://127.0.0.1:${controlPort}/access/v1/evaluation`
+  const engines = [{ name: 'itself', kind: 'authzen', url, addresses: ['127.0.0.1/32'] }]
+  const at = await startGateway(`${site.yaml}${stringify({ policy: { engines } })}`, { controlPort })
+  await expect(at.openTask('echo:get')).rejects.toMatchObject({ code: 'policy_unavailable' })
+  const entries = await entriesOf(at.settings.dataDir)
+  expect(entries.filter(({ kind }) => kind === 'policy.evaluated')).toEqual([])
+  await at.stop()
 })
 
 describe('what is replayed', () => {
