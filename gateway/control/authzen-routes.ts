@@ -74,6 +74,7 @@ export function addAuthzenRoutes(app: FastifyInstance, door: AuthzenDoor, isLoca
       const id = headers['x-request-id']
       if (typeof id === 'string' && id.length <= 200) void reply.header('x-request-id', id) // §10.1.3
       void reply.header('cache-control', 'no-store')
+      if (headers.dpop !== undefined) void reply.header('dpop-nonce', door.identities.nonce()) // RFC 9449 §9
     })
     const known = new WeakMap<FastifyRequest, AskedBy>()
     routes.addHook('preParsing', async (request) => void known.set(request, await askedBy(request))) // before anything is read
