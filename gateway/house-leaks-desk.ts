@@ -89,10 +89,9 @@ class Desk {
 
   async #alarm(canary: string, report: LeakReport, from: string): Promise<LeakVerdict> {
     const { tenant } = this.#settings
-    const { audit } = this.#parts
     const facts = { canary, where: 'report', from, action: 'nothing' }
     await this.#record({ from, what: 'canary', canary, ...saidOf(report), action: 'alert' })
-    await audit.record('leak.canary_used', tenant, facts).catch(() => audit.late('leak.canary_used', { tenant }, facts))
+    await noted('leak.canary_used', { facts, grant: undefined, tenant }, this.#parts.audit)
     return { kind: 'canary', outcome: 'alerted' }
   }
 
@@ -191,9 +190,12 @@ class Desk {
   async #leased(reports: readonly LeakReport[]): Promise<ReadonlyMap<string, readonly Unused[]>> {
     const { grants, leases } = this.#parts
     const { tenant } = this.#settings
+    // Handles and grants are looked up by themselves.
+    const others = reports.filter(({ token }) => grantsIn(token).next().done)
+    if (others.length === 0) return new Map()
     const tasks = await grants.list(tenant).catch(() => [])
     const living = await Promise.all(tasks.map(({ id }) => grants.task(tenant, id).catch(() => undefined)))
-    const ids = new Set(reports.map(({ token }) => leases.credentialId(new Secret(token))))
+    const ids = new Set(others.map(({ token }) => leases.credentialId(new Secret(token))))
     const known = await leases.known(
       ids,
       living.flatMap((one) => one?.grants ?? []),
@@ -204,20 +206,32 @@ class Desk {
     )
   }
 
-  async #record(facts: Facts, grant?: Grant): Promise<void> {
-    const { audit } = this.#parts
-    const { tenant } = this.#settings
-    const written = grant
-      ? audit.recordUnder('leak.reported', grant, facts)
-      : audit.record('leak.reported', tenant, facts)
-    const late = () => audit.late('leak.reported', { tenant }, facts)
-    const stop = new AbortController()
-    await Promise.race([
-      written.then(() => undefined, late),
-      pause(RECORD_MS, undefined, { signal: stop.signal, ref: false }).catch(() => undefined),
-    ])
-    stop.abort()
+  #record(facts: Facts, grant?: Grant): Promise<void> {
+    return noted('leak.reported', { facts, grant, tenant: this.#settings.tenant }, this.#parts.audit)
   }
+}
+
+interface Note {
+  readonly facts: Facts
+  readonly grant: Grant | undefined
+  readonly tenant: string
+}
+
+/** In the log, or on its way there: what it tells of must not outlast a disk that hangs. Never rejects. */
+export async function noted(
+  kind: 'leak.reported' | 'leak.canary_used',
+  { facts, grant, tenant }: Note,
+  audit: DeskParts['audit'],
+): Promise<void> {
+  const written = grant ? audit.recordUnder(kind, grant, facts) : audit.record(kind, tenant, facts)
+  const settled = written.then(
+    () => undefined,
+    () => audit.late(kind, { tenant }, facts),
+  )
+  const stop = new AbortController()
+  const waited = pause(RECORD_MS, undefined, { signal: stop.signal, ref: false }).catch(() => undefined)
+  await Promise.race([settled, waited])
+  stop.abort()
 }
 
 /** What of a grant ends. */

@@ -4,7 +4,8 @@
  */
 import { hash } from 'node:crypto'
 import type { LeakDoor } from './control/leak-routes.ts'
-import { createLeakDesk, type DeskParts, endOf } from './house-leaks-desk.ts'
+import { createPace } from './control/pace.ts'
+import { createLeakDesk, type DeskParts, endOf, noted } from './house-leaks-desk.ts'
 import { createGithubKeys } from './identity/github-scanning.ts'
 import { createCanaries } from './protocol/canary.ts'
 import type { Clock } from './protocol/clock.ts'
@@ -38,7 +39,13 @@ export function baitsOf({ leaks }: Settings, seen: (used: UsedCanary) => void): 
 /** @throws {Error} naming the reporter whose token cannot be read. */
 export async function openHouseLeaks(settings: Settings, parts: LeakParts): Promise<HouseLeaks> {
   const { github, reporters } = settings.leaks
-  const used = (one: UsedCanary) => void alarm(one, settings, parts).catch(() => undefined) // the call is refused either way
+  const pace = createPace({ ...ALARMS, clock: parts.clock })
+  const used = (one: UsedCanary) => {
+    try {
+      pace.admit(`${one.canary} ${one.grant?.id ?? one.inbound.client.address}`)
+      void alarm(one, settings, parts).catch(() => undefined) // the log says so; the call is refused either way
+    } catch {} // it was told often enough, and what ends has ended
+  }
   const baits = baitsOf(settings, used)
   const fetch = github && parts.fetchFor(github.addresses)
   return {
@@ -75,23 +82,20 @@ async function digestsOf(
   return new Map(await Promise.all(digests))
 }
 
+/** Alarms of one canary and one caller in a minute; who floods the gateway with bait is told of all the same. */
+const ALARMS = { n: 10, perMs: 60_000 } as const
+
 /** In the log, from which messages to people are made, before anything ends. */
 async function alarm(
   { canary, where, inbound, grant }: UsedCanary,
-  { tenant, leaks: { canaryEnds: action } }: Settings,
+  { tenant, leaks: { canaryEnds } }: Settings,
   { audit, revocations }: LeakParts,
 ): Promise<void> {
-  const place = { canary, where, host: inbound.host, address: inbound.client.address, action }
-  if (grant === undefined) {
-    const facts = { ...place, action: 'nothing' }
-    await audit.record('leak.canary_used', tenant, facts).catch(() => audit.late('leak.canary_used', { tenant }, facts))
-    return
-  }
-  const facts = { ...place, grant: grant.id, agent: grant.agent.id }
-  await audit
-    .recordUnder('leak.canary_used', grant, facts)
-    .catch(() => audit.late('leak.canary_used', { tenant }, facts))
-  if (action === 'nothing') return
+  const action = grant === undefined ? 'nothing' : canaryEnds
+  const by = grant && { grant: grant.id, agent: grant.agent.id }
+  const facts = { canary, where, host: inbound.host, address: inbound.client.address, ...by, action }
+  await noted('leak.canary_used', { facts, grant, tenant }, audit)
+  if (grant === undefined || action === 'nothing') return
   const reason = `A canary (${canary}) was in a call.`
   await revocations.order({ target: endOf(grant, action), reason, by: { automatic: 'leak' } })
 }

@@ -130,7 +130,14 @@ async function reported(leaks: readonly LeakReport[], options: ScanOptions): Pro
     process.stderr.write(`keyless: --to needs the token of a reporter (leaks.reporters of the gateway) in ${TOKEN}\n`)
     return EXIT.usage
   }
-  const answer = await fetch(new URL('leaks', options.to.replace(/\/*$/, '/')), {
+  const door = new URL('leaks', options.to.replace(/\/*$/, '/'))
+  if (door.protocol !== 'https:' && !isThisMachine(door)) {
+    process.stderr.write(
+      `keyless: --to is ${options.to}: over anything but https the credentials could be read on the way\n`,
+    )
+    return EXIT.usage
+  }
+  const answer = await fetch(door, {
     method: 'POST',
     redirect: 'error',
     headers: { 'content-type': 'application/json', authorization: `Bearer ${token}` },
@@ -143,4 +150,8 @@ async function reported(leaks: readonly LeakReport[], options: ScanOptions): Pro
     `keyless: the gateway at ${options.to} answered ${answer.status}${told.detail ? `: ${told.detail}` : ''}\n`,
   )
   return EXIT.refused
+}
+
+function isThisMachine({ hostname }: URL): boolean {
+  return hostname === 'localhost' || hostname === '[::1]' || /^127\.(?:\d+\.){2}\d+$/.test(hostname)
 }

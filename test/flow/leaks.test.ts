@@ -46,7 +46,7 @@ async function report(body: unknown, headers: Record<string, string> = { authori
     headers: { 'content-type': 'application/json', ...headers },
     body: text,
   })
-  return { status: answer.status, body: await answer.json() }
+  return { status: answer.status, body: (await answer.json()) as { results: { outcome: string }[] } }
 }
 
 it('ends the grant behind a handle that a scanner found, within a minute by far, and says so without its value', async () => {
@@ -69,7 +69,7 @@ it('ends nothing for who merely names it: ids, other handles, and no token at al
   const { body } = await report({
     leaks: [{ token: grant }, { token: task }, { token: `kh_${'A'.repeat(43)}` }, { token: 'local' }],
   })
-  expect(body.results.map(({ outcome }: { outcome: string }) => outcome)).toEqual(Array(4).fill('unknown'))
+  expect(body.results.map(({ outcome }) => outcome)).toEqual(Array(4).fill('unknown'))
   await gateway.control.heartbeat(task)
   expect((await report({ leaks: [{ token: 'x' }] }, {})).status).toBe(401)
   expect(
