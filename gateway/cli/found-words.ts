@@ -50,6 +50,7 @@ const TELLING: Readonly<Record<string, readonly string[]>> = {
   revocation: ['target', 'name', 'by', 'from', 'rule', 'action', 'order', 'detail'],
   approval: ['verdict', 'why', 'operation', 'approval', 'access_request'],
   breakglass: ['of', 'reason', 'request', 'detail', 'opened_by'],
+  leak: ['what', 'canary', 'where', 'action', 'source', 'type'],
   policy: ['reason', 'about', 'effect', 'candidate_effect', 'policies'],
   signal: ['issuer', 'to', 'action', 'about', 'events', 'reason', 'order'],
 }

@@ -50,6 +50,11 @@ function addFact(text: string, facts: Readonly<Record<string, unknown>>): Record
 async function run(asked: readonly string[], options: ExplainOptions): Promise<number> {
   const sources = await sourcesOf(options)
   const subject = await load(sources)
+  const engines = sources.settings?.policy.engines.map(({ name }) => name) ?? []
+  if (engines.length > 0)
+    process.stderr.write(
+      `keyless: not asked: ${engines.join(', ')} of policy.engines, which can say no to this as well\n`,
+    )
   const { explain } = await import('../policy/explain.ts')
   const [first = ''] = asked
   if (asked.length === 1 && /^(?:\d+|[0-9a-f]{8}-[0-9a-f-]{27})$/.test(first)) {
