@@ -32,7 +32,7 @@ export interface HouseRevocation extends Revocations {
   /** Agents are registered no more. Never throws. */
   removed(agents: readonly string[]): void
   /**
-   * What a decision means for what is ended: nothing that the call needs was ended or closed since it began.
+   * What a decision means for what is ended: nothing that the call needs was ended or blocked since it began.
    * @throws {GatewayError} `access_blocked`, `grant_revoked`
    */
   require(call: Judged): void

@@ -62,7 +62,7 @@ export interface RequestRooms {
   readonly revocations: {
     /**
      * Ends what the decision says is to be ended.
-     * @throws {GatewayError} `access_blocked`, `grant_revoked`: what the call needs was ended or closed since it began.
+     * @throws {GatewayError} `access_blocked`, `grant_revoked`: what the call needs was ended or blocked since it began.
      */
     require(call: Omit<Decided, 'inbound'>): void
     /** Nothing was since, while its credential took its time. @throws {GatewayError} as `require` */

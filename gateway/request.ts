@@ -19,7 +19,7 @@ export async function serveRequest(inbound: Inbound, house: RequestRooms): Promi
     const decided = await decide({ inbound: heard, grant, endpoint }, event, house) // 5 may it
     const { inbound: whole, decision } = decided
     const approved = event.approved(await house.approvals.approved(decided)) // 6 does somebody agree, and nobody has used that
-    house.revocations.require(decided) // 7 nothing that it needs was ended or closed meanwhile
+    house.revocations.require(decided) // 7 nothing that it needs was ended or blocked meanwhile
     const granted = requirePermit(grant, endpoint, decision, approved) // 8 or a refusal
     const inspection = event.inspected(house.upstream.inspect(whole, endpoint, decision.obligations, grant)) // 9 no credential but ours
     const { permit, allowance } = await paid(granted, { ...decided, approved }, event, house) // 10 budgets: a call before it is made, …
@@ -28,8 +28,8 @@ export async function serveRequest(inbound: Inbound, house: RequestRooms): Promi
     using lease = event.leased(await house.leases.acquire(permit, receipt, whole)) // 12 credential, unseen
     const plain = cleanse(whole, decided, meter, inspection) // 13 strip every credential slot, …
     const outbound = await lease.attach(plain) // … then attach
-    house.revocations.still(decided) // 14 and nothing was ended or closed while that took its time; …
-    if (house.policy.digest !== decision.policySet) await house.policy.again(decided) // … other policies may be in force by now
+    if (house.policy.digest !== decision.policySet) await house.policy.again(decided) // 14 other policies may be in force by now, …
+    house.revocations.still(decided) // … and all of this took time, in which nothing was ended or blocked
     const reissue = lease.reissue.bind(lease, plain)
     const burn = () => event.burnt(lease.burn(plain)) // nobody uses it any more, and the log says so
     const outcome = await house.upstream.forward(outbound, inbound.reply, reissue, burn) // 15 guarded dial, stream, scrub

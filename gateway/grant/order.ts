@@ -1,5 +1,5 @@
 /**
- * Orders that are about more than one grant: all of an agent, of a human, under a set of policies, everything; and what is closed
+ * Orders that are about more than one grant: all of an agent, of a human, under a set of policies, everything; and what is blocked
  * for every grant: a service, a credential. An order ends what was issued without knowledge of it, whichever replica issued it and
  * whatever its clock said; a block ends what comes anew as well. State of one process; what is in force everywhere: `orders.ts`.
  */
