@@ -2,7 +2,10 @@
  * The gateway as a decision point (AuthZEN 1.0): it says what it would decide on a call, to those who prove who they are, and nothing
  * comes of it. Questions of the interoperability scenario are answered, and its decisions are those of Rego in wasm.
  */
+import { once } from 'node:events'
 import { readFile } from 'node:fs/promises'
+import { type IncomingMessage, request } from 'node:http'
+import { json } from 'node:stream/consumers'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { stringify } from 'yaml'
 import { readOpaBundle } from '../../gateway/policy/opa-bundle.ts'
@@ -187,6 +190,17 @@ describe('a reader', () => {
     expect(JSON.stringify(entries)).not.toContain('in-the-query')
     expect(echo.requests.length).toBe(calls)
   })
+})
+
+it('answers the person at the socket about every grant', async () => {
+  const { subject } = await opened()
+  const call = request({
+    ...{ socketPath: gateway.settings.listen.controlSocket, path: '/access/v1/evaluation', method: 'POST' },
+    headers: { 'content-type': 'application/json' },
+  })
+  call.end(JSON.stringify({ subject, action: get, resource: at('/thing/a') }))
+  const [answer] = (await once(call, 'response')) as [IncomingMessage]
+  expect(await json(answer)).toEqual({ decision: true })
 })
 
 describe('the HTTP of it', () => {

@@ -285,6 +285,15 @@ describe('a grant', () => {
     await expect(open('echo:get')).rejects.toMatchObject({ code: 'policy_unavailable' })
   })
 
+  it('is delegated only when engines agree to that', async () => {
+    const { grant, agent } = await gateway.control.openTask({ scope: 'echo:get', purpose: 'test', ttl_s: 300 })
+    forget()
+    authzen.answer = ({ action }: { action: { name: string } }) => ({ decision: action.name !== 'delegate' })
+    const delegated = gateway.control.delegate({ parent: grant, agent, scope: 'echo:get' })
+    await expect(delegated).rejects.toMatchObject({ code: 'policy_denied' })
+    expect(authzen.asked.map(({ body }) => body.action)).toEqual([{ name: 'delegate' }])
+  })
+
   it('is no longer than an engine obliges it to be', async () => {
     const ask = (ttl_s: number) => gateway.control.openTask({ scope: 'echo:get', purpose: 'test', ttl_s })
     authzen.answer = obliging({ type: 'ttl', value: 120 })
