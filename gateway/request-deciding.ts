@@ -63,7 +63,10 @@ export async function decide(call: Undecided, event: CallEvent, house: RequestRo
 async function evaluated(call: Undecided, event: CallEvent, house: RequestRooms): Promise<Decided> {
   const { policy, grants } = house
   const asked = await policy.informed(ask(call.inbound, call.grant, call.endpoint, house), grants)
-  return { ...call, ask: asked, decision: event.decided(await policy.evaluate(asked)) }
+  const deciding = policy.evaluate(asked)
+  const decision = event.decided(await deciding)
+  if (deciding instanceof Promise) await grants.authenticate(call.inbound) // engines outside took their time, as in `said`
+  return { ...call, ask: asked, decision }
 }
 
 /** Calls of one task that overtake each other are decided one after the other; more of them at once is more than anybody can follow. */

@@ -1,11 +1,11 @@
-/** SECURITY.md 8: what ends while a call is on its way through the gateway stops it there: with half of its body, without its credential. */
+/** SECURITY.md 8: what ends while a call is on its way through the gateway stops it there: with half of its body, before its credential, before an engine's word. */
 import { once } from 'node:events'
 import { connect } from 'node:net'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import type { OpenedTask } from '../../gateway/protocol/control.ts'
 import type { TargetBody } from '../../gateway/protocol/control-revocation.ts'
 import { type FalseServer, json, startFalseServer } from '../provider/authorization-server.fixture.ts'
-import { call, idOf, open, openPair, type Pair, said } from './pair.fixture.ts'
+import { call, open, openPair, type Pair, said } from './pair.fixture.ts'
 
 const POLICY = `
 @id("all") @owner("test")
@@ -21,10 +21,15 @@ let held: (() => void)[] = []
 
 beforeAll(async () => {
   issuer = await startFalseServer()
-  issuer.answer = (_, response) =>
-    void held.push(() =>
-      json(response, 200, { access_token: 'a-token-that-came-late', token_type: 'Bearer', expires_in: 600 }),
-    )
+  const answers: Record<string, object> = {
+    '/token': { access_token: 'a-token-that-came-late', token_type: 'Bearer', expires_in: 600 },
+    '/pdp': { decision: true },
+  }
+  issuer.answer = (request, response, body) => {
+    const answer = () => json(response, 200, answers[request.url ?? ''] ?? {})
+    if (body.includes('"mint"')) answer()
+    else held.push(answer)
+  }
   process.env.KEYLESS_TEST_ISSUER = 'a-secret-of-the-client'
   const credential = { provider: 'oauth_client_credentials', token_url: issuer.tokenUrl, addresses: ['127.0.0.1/32'] }
   const client = {
@@ -32,13 +37,21 @@ beforeAll(async () => {
     client_auth: 'client_secret_basic',
     client_secret: { env: 'KEYLESS_TEST_ISSUER' },
   }
+  const engine = { name: 'pdp', kind: 'authzen', for: ['bare:judged'], addresses: ['127.0.0.1/32'], timeout_ms: 5000 }
   pair = await openPair({
     services: [
-      { name: 'bare', operations: { again: { match: ['POST /echo/again'], access: 'write', attach: 'none' } } },
+      {
+        name: 'bare',
+        operations: {
+          again: { match: ['POST /echo/again'], access: 'write', attach: 'none' },
+          judged: { match: ['GET /echo/{what}'], access: 'read', attach: 'none' },
+        },
+      },
       { name: 'slow', operations: { read: { match: ['GET /echo/{owner}'], access: 'read' } } },
     ],
     credentials: { bare: 'a-standing-key-of-some-length', slow: { ...credential, ...client } },
     policies: { only: true, text: POLICY },
+    settings: { policy: { engines: [{ ...engine, url: issuer.tokenUrl.replace('/token', '/pdp') }] } },
   })
 })
 
@@ -71,13 +84,12 @@ const order =
   }
 
 /** At the other replica, which this one has to hear of. */
-const closing = (service: string): [string, End][] => [
-  ['its task ends', forGood(({ task }) => pair.replicas[1].control.completeTask(task))],
-  ['its task is parked', forGood(({ task }) => pair.replicas[1].control.suspendTask(task))],
-  ['its agent is revoked', forGood(order({ agent: idOf('lead') }))],
-  ['everything is revoked', order({ everything: true })],
-  ['its service is closed', order({ service })],
-]
+const ends: Readonly<Record<string, End>> = {
+  'its task ends': forGood(({ task }) => pair.replicas[1].control.completeTask(task)),
+  'its task is parked': forGood(({ task }) => pair.replicas[1].control.suspendTask(task)),
+  'everything is revoked': order({ everything: true }),
+  'its service is closed': (task) => order({ service: task.scope?.split(':')[0] ?? '' })(task),
+}
 
 const heard = () => new Promise((done) => setTimeout(done, 700))
 
@@ -96,7 +108,7 @@ describe('a call whose body arrives slowly, and that was approved long ago', () 
     }
   }
 
-  it.each(closing('bare'))('is refused when %s meanwhile', async (_, end) => {
+  it.each(['its task is parked', 'its service is closed'])('is refused when %s meanwhile', async (how) => {
     const { control } = pair.replicas[0]
     const task = await open(pair.replicas[0], { scope: 'bare:*' })
     const first = (await begun(task))()
@@ -106,21 +118,24 @@ describe('a call whose body arrives slowly, and that was approved long ago', () 
     const before = sent('/echo/again')
     const finish = await begun(task)
     await call(pair.replicas[0], task.handle ?? '', '/slow/nothing') // the gateway has the beginning of it by now
-    await using _ended = await end(task)
+    await using _ended = await ends[how]?.(task)
     await heard()
     expect(ENDED).toContain(await finish())
     expect(sent('/echo/again')).toBe(before)
   })
 })
 
-describe('a call that waits for its credential', () => {
-  it.each(closing('slow'))('is not sent when %s meanwhile', async (how, end) => {
-    const path = `/echo/${how.replaceAll(/\W/g, '')}`
-    const task = await open(pair.replicas[0], { scope: 'slow:*' })
+describe.each([
+  ['its credential', 'slow', Object.keys(ends)],
+  ['an engine that has to agree', 'bare', ['its task ends', 'its service is closed']],
+])('a call that waits for %s', (_, service, hows) => {
+  it.each(hows)('is not sent when %s meanwhile', async (how) => {
+    const path = `/echo/${service}${how.replaceAll(/\W/g, '')}`
+    const task = await open(pair.replicas[0], { scope: `${service}:*` })
     held = []
-    const waiting = call(pair.replicas[0], task.handle ?? '', `/slow${path}`)
+    const waiting = call(pair.replicas[0], task.handle ?? '', `/${service}${path}`)
     await expect.poll(() => held.length, { interval: 5 }).toBe(1)
-    await using _ended = await end(task)
+    await using _ended = await ends[how]?.(task)
     await heard()
     held[0]?.()
     expect(ENDED).toContain(said(await waiting))
