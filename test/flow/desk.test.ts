@@ -3,6 +3,7 @@ import { writeFile } from 'node:fs/promises'
 import { hostname, userInfo } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { isolationProblem } from '../../gateway/cli/isolate-check.ts'
 import { type Answer, basic, codeOf, forward, openTunnel, reverse, say } from '../invariant/agent.fixture.ts'
 import { entriesOf, type OpenSite, openSite } from '../invariant/services.fixture.ts'
 import { type EchoUpstream, startEcho } from '../rig/echo.ts'
@@ -16,6 +17,8 @@ permit (principal, action, resource) unless { action == Action::"notes:ask" };
 @id("ask-the-human") @owner("test") @approval("human")
 permit (principal, action == Action::"notes:ask", resource);
 `
+
+const problem = await isolationProblem()
 
 let echo: EchoUpstream
 let site: OpenSite
@@ -127,6 +130,26 @@ describe('the desk inside the proxy', () => {
     expect(kinds).toContain('approval.access_requested')
   })
 
+  it('speaks HTTP/2 in a tunnel, and tells a WebSocket no', async () => {
+    const task = await site.gateway.openTask('notes:read')
+    const proxy = `http://task:${task.handle}@127.0.0.1:${port()}`
+    const plain = ['-sSk', '-x', proxy]
+    const { stdout } = await run('curl', [...plain, '--http2', '-w', ' %{http_version}', 'https://keyless.internal/'])
+    expect(stdout).toContain(task.task)
+    expect(stdout).toMatch(/ 2$/)
+    const upgrade = [
+      'connection: Upgrade',
+      'upgrade: websocket',
+      'sec-websocket-version: 13',
+      `sec-websocket-key: ${'A'.repeat(22)}==`,
+    ]
+    const refused = await run('curl', [
+      ...[...plain, '--max-time', '3', '-w', ' %{http_code}'],
+      ...[...upgrade.flatMap((field) => ['-H', field]), `${DESK}/`],
+    ])
+    expect(refused.stdout).toContain('upgrade_refused')
+  })
+
   it('is found through a tunnel as well', async () => {
     const task = await site.gateway.openTask('notes:read')
     const tunnel = await openTunnel(port(), {
@@ -215,5 +238,17 @@ console.log(JSON.stringify({ stands, more: more.status, words, grant: /kh_[\\w-]
     const told = JSON.parse(stdout) as { stands: { state: string }; more: number; words: string; grant: boolean }
     expect(told).toMatchObject({ stands: { state: 'pending' }, more: 202, grant: false })
     expect(told.words).toContain('say something')
+  })
+})
+
+describe.skipIf(problem !== undefined)('a command that is isolated', () => {
+  it('asks the desk by its name, with a client that knows of no proxy', async () => {
+    const { stdout, stderr, code } = await run(process.execPath, [
+      join(ROOT, 'gateway', 'keyless.ts'),
+      ...['run', '--isolate', '--config', join(site.gateway.dir, 'keyless.yaml'), '--task', 'look from inside', '--'],
+      ...['curl', '-sS', '--noproxy', '*', `${DESK}/`],
+    ])
+    expect(code, stderr).toBe(0)
+    expect(stdout).toContain('look from inside')
   })
 })
