@@ -34,6 +34,7 @@ export function settingsTemplate(chosen: readonly ChosenService[]): string {
 # Upstream APIs: shipped names, or paths to .yaml files of your own. A host that belongs to none is refused.
 services: [${services}]
 # Where each customer has a host of its own, it is named: { use: atlassian, hosts: [acme.atlassian.net] }.
+# Words by which policies choose, as resource.labels: { use: github, labels: [inside] }. What calls say, as context.params: \`params\` in service files.
 
 # The key behind each service. Agents never see it; the gateway attaches it to the calls that policy allows.
 ${credentials.length > 0 ? `credentials:\n${credentials.join('\n')}` : '# credentials:'}
@@ -84,6 +85,7 @@ ${credentials.length > 0 ? `credentials:\n${credentials.join('\n')}` : '# creden
 #     owner: ana@example.com
 #     purpose: triage support tickets
 #     risk_tier: low            # low, medium, high
+#     labels: [support]         # policies choose by them: principal.labels.contains("support")
 
 # Issuers whose tokens say who people and workloads are. Without this: nobody, and tasks are opened over the socket alone.
 # trust:
@@ -100,11 +102,14 @@ ${credentials.length > 0 ? `credentials:\n${credentials.join('\n')}` : '# creden
 
 # Cedar policies: files, or directories of *.cedar. Without this: [shipped], which a list of your own replaces.
 # policies: [shipped, pack:read-only-by-default, ./policies]   # packs: keyless policy packs
+# They read labels, parameters of calls, what the task did before, and its plan: keyless run --plan "github:issues.*" (docs/policy.md).
 # Or a bundle that is signed with \`keyless policy sign\` and taken up while the gateway runs.
 # policy:
 #   source: { git: { url: "https://git.example.com/acme/policies.git", path: prod, token: { env: POLICY_TOKEN } } }
 #   keys: [./policy.key.pub]
 #   shadow: { policies: [./next] }   # a candidate: decides nothing, differences are recorded
+#   engines:                         # that have to agree: docs/policy-engines.md
+#     - { name: team, kind: opa, url: "http://127.0.0.1:8181/v1/data/keyless/decision", addresses: [127.0.0.1/32] }
 
 # Doors. Loopback; write 0.0.0.0:8080 only with proxy_tls, or inside a network you trust.
 # listen:
@@ -123,6 +128,12 @@ ${credentials.length > 0 ? `credentials:\n${credentials.join('\n')}` : '# creden
 #   max_ttl_s: 3600             # seconds it may ask for; never more than an hour
 #   max_depth: 3                # delegations below a root grant; never more than 8
 #   heartbeat_s: 15             # two missed, and the task of \`keyless run\` ends
+
+# Who may report credentials that turned up where none may be, and bait that nothing legitimate uses (docs/leaks.md).
+# leaks:
+#   reporters: { scanner: { token: { env: LEAK_REPORTER_TOKEN } } }
+#   canaries: { build-log: { look: github, sha256: 3a6eb0790f39ac87c94f3856b2dd2c5d110e6811602261a9a923d3bb23adc8b7 } }   # as \`keyless canary add build-log --look github\` prints it
+#   canary_ends: task
 
 # What ends access besides \`keyless revoke\` (docs/revocation.md).
 # revocation:
