@@ -2,11 +2,14 @@
  * A credential of ours that turns up where none may be ends at once, whoever finds it: its grant, what was leased under it, and the key
  * at its issuer. Bait that is used is told. Requirements 95, 99, 103, 104, 107, 109.
  */
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, it } from 'vitest'
 import { readWritten } from '../../gateway/audit/follow.ts'
 import { canaryDigest, LOOKS } from '../../gateway/protocol/canary.ts'
 import { startGateway, type TestGateway } from '../rig/gateway.ts'
+import { startRedis } from '../rig/redis.ts'
 
 const TOKEN = 'reporter-token-of-the-scanner'
 const bait = { aws: LOOKS.aws.make(), generic: LOOKS.generic.make() }
@@ -117,3 +120,25 @@ it('tells of bait that is presented in place of a grant', async () => {
   expect(answer.status).toBe(401)
   expect((await entries('leak.canary_used')).at(-1)).toMatchObject({ canary: 'notes', action: 'nothing' })
 })
+
+it('ends on every replica what one of them was told of, seconds after it was found; without Redis the report is to be sent again', async () => {
+  await using ends = new AsyncDisposableStack()
+  const redis = ends.adopt(await startRedis(), (server) => server.stop())
+  const keysDir = ends.adopt(await mkdtemp(join(tmpdir(), 'keyless-keys-')), (dir) =>
+    rm(dir, { recursive: true, force: true }),
+  )
+  const yaml = `services: [github]\nredis: { url: "${redis.url}" }\nkeys_dir: ${keysDir}\npublic_url: http://127.0.0.1:1`
+  const one = ends.adopt(await startGateway(yaml), (room) => room.stop())
+  const other = ends.adopt(await startGateway(yaml), (room) => room.stop())
+  ends.defer(async () => redis.resume?.())
+  const { task, handle = '' } = await other.openTask('github:issues.read')
+  const { handle: later = '' } = await other.openTask('github:issues.read')
+  expect(await one.control.reportLeaks({ leaks: [{ token: handle }] })).toMatchObject([{ outcome: 'revoked' }])
+  await expect
+    .poll(() => other.control.heartbeat(task).catch(({ code }) => code), { timeout: 2000 })
+    .toBe('task_unknown')
+  redis.pause?.()
+  await expect(one.control.reportLeaks({ leaks: [{ token: later }] })).rejects.toMatchObject({
+    code: 'store_unavailable',
+  })
+}, 20_000)
