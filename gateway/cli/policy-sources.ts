@@ -53,8 +53,17 @@ export async function sourcesOf(options: SourceOptions): Promise<Sources> {
   const settings = await loadSettings(config)
   const baseDir = named.services === undefined ? settings.baseDir : process.cwd()
   const services = named.services ?? settings.services
-  const policies = named.policies ?? settings.policies
+  const policies = named.policies ?? policiesOf(settings)
   return { services, policies, baseDir, atExamples: named.services !== undefined, settings }
+}
+
+/** A bundle from elsewhere lies in no directory of this machine, so which policies are meant has to be said. */
+function policiesOf({ policies, policy: { source } }: Settings): readonly string[] {
+  if (source === undefined) return policies
+  if ('dir' in source.from) return [source.from.dir]
+  throw new Error(
+    'The policies of these settings come from policy.source. Name a directory that has them: --policies DIRECTORY.',
+  )
 }
 
 /** @returns absolute paths of what a command line names as the settings do. @throws {Error} for a pack that there is not. */
