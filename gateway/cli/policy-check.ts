@@ -2,7 +2,6 @@
 import { Command } from 'commander'
 import type { PolicyRemark } from '../policy/review.ts'
 import type { Settings } from '../settings.ts'
-import { notifiedOf } from '../settings-signals.ts'
 import { counted, type Loaded, load, onSources, type SourceOptions, sourcesOf } from './policy-sources.ts'
 
 interface CheckOptions extends SourceOptions {
@@ -52,10 +51,11 @@ async function remarksOn({ bundle, catalogue }: Loaded, settings: Settings | und
     ceilingS: settings?.grants.ttl.maxS ?? CEILING_S,
     isStanding: ({ credential = '' }) => isStanding(settings?.credentials[credential]),
   })
-  return settings === undefined ? reviewed : [...reviewed, ...unanswered(bundle.policies, answeringIn(settings))]
+  return settings === undefined ? reviewed : [...reviewed, ...unanswered(bundle.policies, await answeringIn(settings))]
 }
 
-function answeringIn({ approvals, signals }: Settings) {
+async function answeringIn({ approvals, signals }: Settings) {
+  const { notifiedOf } = await import('../settings-signals.ts')
   return { groups: approvals.groups, notified: notifiedOf(signals) }
 }
 

@@ -5,7 +5,6 @@ import { fileURLToPath } from 'node:url'
 import type { Command } from 'commander'
 import type { Bundle } from '../policy/bundle.ts'
 import type { Catalogue, CatalogueSource } from '../policy/catalogue.ts'
-import { shippedPlace } from '../policy/packs.ts'
 import type { Settings } from '../settings.ts'
 
 export interface SourceOptions {
@@ -43,11 +42,11 @@ export function onSources(command: Command, takesPolicies = true): Command {
 }
 
 export async function sourcesOf(options: SourceOptions): Promise<Sources> {
-  const named = { services: options.services, policies: options.policies && placesOf(options.policies) }
+  const named = { services: options.services, policies: options.policies && (await placesOf(options.policies)) }
   const config = options.config ?? (existsSync('keyless.yaml') ? 'keyless.yaml' : undefined)
   if (config === undefined) {
     const services = named.services ?? (await shippedServices())
-    return { services, policies: named.policies ?? placesOf(['shipped']), baseDir: process.cwd(), atExamples: true }
+    return { services, policies: named.policies ?? (await placesOf(['shipped'])), baseDir: process.cwd(), atExamples: true }
   }
   const { loadSettings } = await import('../settings.ts')
   const settings = await loadSettings(config)
@@ -67,7 +66,8 @@ function policiesOf({ policies, policy: { source } }: Settings): readonly string
 }
 
 /** @returns absolute paths of what a command line names as the settings do. @throws {Error} for a pack that there is not. */
-function placesOf(entries: readonly string[]): string[] {
+async function placesOf(entries: readonly string[]): Promise<string[]> {
+  const { shippedPlace } = await import('../policy/packs.ts')
   return entries.map((entry) => {
     const place = shippedPlace(entry)
     if (typeof place === 'object')
