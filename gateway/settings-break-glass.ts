@@ -2,14 +2,12 @@
 import { join } from 'node:path'
 import { z } from 'zod'
 import { parseScope } from './protocol/authority.ts'
-import type { Custodian } from './protocol/break-glass.ts'
+import { BREAK_GLASS_MAX_S, type Custodian } from './protocol/break-glass.ts'
 import type { Authority } from './protocol/grant.ts'
 import { GatewayError } from './protocol/problem.ts'
 import { read } from './settings-advice.ts'
 import type { Surroundings } from './settings-around.ts'
 
-/** Ceiling, seconds: long enough to look and to repair one thing; for more, the custodians are asked again. */
-const MAX_TTL_S = 900
 const KEY_BYTES = 32
 
 function publicKey(text: string): string | null {
@@ -69,9 +67,9 @@ export const breakGlassSchema = z
     max_ttl_s: z
       .int()
       .min(1)
-      .max(MAX_TTL_S)
+      .max(BREAK_GLASS_MAX_S)
       .optional()
-      .describe(`Longest life of what is opened, seconds. Default and ceiling ${MAX_TTL_S}.`),
+      .describe(`Longest life of what is opened, seconds. Default and ceiling ${BREAK_GLASS_MAX_S}.`),
     journal: z
       .string()
       .min(1)
@@ -101,7 +99,7 @@ export function breakGlassOf(
   around: Surroundings,
 ): BreakGlassSettings | undefined {
   if (written === undefined) return undefined
-  const { custodians, threshold = 2, scope, max_ttl_s: maxTtlS = MAX_TTL_S, journal } = written
+  const { custodians, threshold = 2, scope, max_ttl_s: maxTtlS = BREAK_GLASS_MAX_S, journal } = written
   // One person with two keys, or one key under two names, is one person.
   for (const member of ['name', 'key'] as const) reportTwice(custodians, member, around)
   if (threshold > custodians.length)

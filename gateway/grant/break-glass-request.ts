@@ -3,7 +3,12 @@
  * what counts is who signed, each person and each key once. Pure.
  */
 import { createPublicKey, type KeyObject } from 'node:crypto'
-import type { BreakGlassRequest, Custodian, SealedRequest } from '../protocol/break-glass.ts'
+import {
+  BREAK_GLASS_MAX_S,
+  type BreakGlassRequest,
+  type Custodian,
+  type SealedRequest,
+} from '../protocol/break-glass.ts'
 import { isUuidv7 } from '../protocol/id.ts'
 import { GatewayError } from '../protocol/problem.ts'
 import { checkPurpose } from './draft.ts'
@@ -11,8 +16,6 @@ import { isSignedBy, JwsError, readInput, readJws, signJws, thumbprintOf } from 
 
 /** Seconds between `not_before` and `not_after`: what is older is asked for again. */
 const OPEN_WINDOW_S = 3600
-/** Longest life of what is opened, seconds. */
-const BREAK_GLASS_MAX_S = 900
 
 const TYPE = 'keyless-break-glass+jws'
 const LIMIT = 16 * 1024

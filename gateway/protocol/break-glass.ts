@@ -1,6 +1,9 @@
 /** Emergency access: what is asked for, what is shown of it, and what custodians of its keys agree to. */
 import type { Human } from './grant.ts'
 
+/** Longest life of what is opened, seconds: long enough to look and to repair one thing; for more, the custodians are asked again. */
+export const BREAK_GLASS_MAX_S = 900
+
 /** What custodians sign. Spelled as in the file that they sign. Times are epoch seconds. */
 export interface BreakGlassRequest {
   /** UUIDv7: it can be opened once. */
@@ -16,7 +19,7 @@ export interface BreakGlassRequest {
   readonly why: string
   /** Space-separated operations. */
   readonly scope: string
-  /** Seconds from the opening, 1 to 900. */
+  /** Seconds from the opening, 1 to `BREAK_GLASS_MAX_S`. */
   readonly ttl_s: number
   readonly not_before: number
   /** When it can be opened no longer, at most 3,600 s after `not_before`. */
