@@ -22,7 +22,7 @@ import type { InstructionRooms } from './instruction.ts'
 import type { Keys } from './keys.ts'
 import { type ApprovalFacts, type ApprovalTerms, type Approved, ROOT_HUMAN } from './protocol/approval.ts'
 import type { Clock } from './protocol/clock.ts'
-import type { Decision } from './protocol/decision.ts'
+import { type Decision, isAllowed } from './protocol/decision.ts'
 import type { Grant } from './protocol/grant.ts'
 import type { Instruction, Proposal } from './protocol/instruction.ts'
 import { asGatewayError } from './protocol/problem.ts'
@@ -97,10 +97,6 @@ function peopleOf({ approvals }: Settings): People {
   }
 }
 
-function isAllowed({ effect, errors }: Decision): boolean {
-  return effect === 'allow' && errors.length === 0
-}
-
 function waiterOf({ inbound, grant, endpoint }: Decided, { grants, watch }: Parts): Waiter {
   return {
     client: inbound.reply,
@@ -112,9 +108,10 @@ function waiterOf({ inbound, grant, endpoint }: Decided, { grants, watch }: Part
 }
 
 /** A call, as it will leave but for the credential. */
-function askedBy({ inbound, grant, endpoint, decision }: Decided): Asked {
+function askedBy(decided: Decided): Asked {
+  const { inbound, grant, endpoint, decision } = decided
   const terms = decision.obligations.approval as ApprovalTerms // the flow asks for nothing else
-  const { body, ...leaving } = cleanse(inbound, { grant, endpoint })
+  const { body, ...leaving } = cleanse(inbound, decided)
   const bytes = Buffer.isBuffer(body) && body.length > 0 ? body : undefined
   const sha256 = bytes && hash('sha256', bytes, 'base64url')
   const request = { ...leaving, body: bytes, isUpgrade: inbound.upgrade !== undefined }

@@ -5,7 +5,7 @@
 import { writeRefusal } from './ingress/refusal.ts'
 import { candidates } from './policy/alternatives.ts'
 import type { Advice, Alternative } from './protocol/advice.ts'
-import type { Ask, Decision } from './protocol/decision.ts'
+import { type Ask, type Decision, isAllowed } from './protocol/decision.ts'
 import { DESK_URL } from './protocol/desk.ts'
 import type { Grant } from './protocol/grant.ts'
 import type { Inbound } from './protocol/message.ts'
@@ -120,10 +120,6 @@ async function alternatives(
     if (found.length === MOST_TOLD) break
   }
   return found
-}
-
-function isAllowed({ effect, errors }: Decision): boolean {
-  return effect === 'allow' && errors.length === 0
 }
 
 /** A count per agent, forgotten every second. */

@@ -162,7 +162,7 @@ function openUpstream(settings: Settings, { opening, keys, policies, clock, outl
     baits: baitsOf(settings, seen),
     hashes: bodyHashesOf(settings, keys),
     isClosed: outlook.isControlAddress,
-    watch({ grant, service, standing = {} }, cut) {
+    watch({ grant, service, standing }, cut) {
       const stops = [watch(grant, cut, service), policies.live.watch(standing, cut)]
       return () => {
         for (const stop of stops) stop()

@@ -4,7 +4,7 @@
  */
 
 import type { Approved } from '../protocol/approval.ts'
-import type { Decision } from '../protocol/decision.ts'
+import { type Decision, isAllowed } from '../protocol/decision.ts'
 import type { Grant } from '../protocol/grant.ts'
 import { GatewayError } from '../protocol/problem.ts'
 import type { Endpoint } from '../protocol/service.ts'
@@ -35,7 +35,7 @@ export type Permit = IssuedPermit
  *   `approval_required` when it takes an approval, and there is none.
  */
 export function requirePermit(grant: Grant, endpoint: Endpoint, decision: Decision, approved?: Approved): Permit {
-  if (decision.effect !== 'allow' || decision.errors.length > 0) {
+  if (!isAllowed(decision)) {
     throw new GatewayError(decision.code ?? 'policy_denied', decision.detail)
   }
   if (decision.obligations.approval !== undefined && approved === undefined) {

@@ -90,7 +90,7 @@ export function createLivePolicy(first: Bundle, { make, agents, nowMs, outside }
       return () => listeners.delete(once)
     },
     async again({ ask, decision }) {
-      const why = ask && decision && (await refusalNow(ask, decision, parts))
+      const why = await refusalNow(ask, decision, parts)
       if (why !== undefined) throw why
     },
     watch: (call, cut) => standings.watch(call, cut),

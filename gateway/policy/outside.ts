@@ -3,7 +3,7 @@
  * has to say yes too. What cannot be asked, or answers too late or otherwise than agreed, is a no.
  */
 import { patternCovers } from '../protocol/authority.ts'
-import type { Ask, Decision, Obligations } from '../protocol/decision.ts'
+import { type Ask, type Decision, isAllowed, type Obligations } from '../protocol/decision.ts'
 import type { Proposal } from '../protocol/instruction.ts'
 import type { ProblemCode } from '../protocol/problem.ts'
 import { asked } from '../protocol/reach.ts'
@@ -51,12 +51,12 @@ export function createOutside(engines: readonly OutsideEngine[], nowMs: () => nu
     )
   return {
     call(ask, decision, bundle) {
-      if (!isYes(decision)) return decision
+      if (!isAllowed(decision)) return decision
       const answers = answersTo('call', ({ facts }) => [askedOfCall(ask, facts)])
       return answers.length === 0 ? decision : ruleOnCall(ask, decision, { bundle, answers })
     },
     issuing(proposal, decision, bundle) {
-      if (!isYes(decision)) return decision
+      if (!isAllowed(decision)) return decision
       const answers = answersTo('grant', ({ facts }) => askedOfGrant(proposal, facts))
       return answers.length === 0 ? decision : ruleOnGrant(proposal, decision, { bundle, answers })
     },
@@ -71,10 +71,6 @@ interface Answered {
 interface Asking {
   readonly bundle: Bundle
   readonly answers: readonly Promise<Answered>[]
-}
-
-function isYes({ effect, errors }: Decision): boolean {
-  return effect === 'allow' && errors.length === 0
 }
 
 /** A grant for `github:*` is about everything below, and about what is above. */

@@ -46,7 +46,6 @@ export class Standings {
    * @returns stops watching. Idempotent.
    */
   watch({ ask, decision }: Standing, cut: Cut): () => void {
-    if (ask === undefined || decision === undefined) return () => {}
     const lasting = { ask, decision, cut }
     this.#lasting.add(lasting)
     this.#timer ??= setInterval(() => void this.recheck(), EVERY_MS).unref()

@@ -126,10 +126,15 @@ export interface Decision {
   readonly instead?: Advice['instead']
 }
 
-/** What a call that lasts was asked and decided on, to decide again. Without both, nobody can. */
+/** What a call that lasts was asked and decided on, to decide again. */
 export interface Standing {
-  readonly ask?: Ask
-  readonly decision?: Decision
+  readonly ask: Ask
+  readonly decision: Decision
+}
+
+/** A clean allow. Whoever lets something happen on one takes an approval, where it asks for that, as well. */
+export function isAllowed({ effect, errors }: Pick<Decision, 'effect' | 'errors'>): boolean {
+  return effect === 'allow' && errors.length === 0
 }
 
 /** By policy or by a constraint of the grant: the credential serves this call alone. */

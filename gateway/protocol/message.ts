@@ -159,8 +159,8 @@ export interface Outbound {
   readonly upgrade?: Upgrade | undefined
   /** Under which it is made. What outlasts its head is cut when this ends. */
   readonly grant: Grant
-  /** On what it was decided: what outlasts its head is decided again. Default: it is not. */
-  readonly standing?: Standing
+  /** On what it was decided: what outlasts its head is decided again. */
+  readonly standing: Standing
   /** Upstream sockets are shared only between requests with equal keys: tenant and grant. */
   readonly isolation: string
   /** Values that must not come back to the agent, in any encoding. */

@@ -88,7 +88,7 @@ export function cleanse(inbound: Inbound, permitted: Permitted, meter?: Meter, c
     censor: isLooked ? undefined : censor,
     isolation: `${grant.tenant}\n${grant.id}`,
     secrets: [],
-    ...(decision?.obligations.redact && { redact: decision.obligations.redact }),
+    ...(decision.obligations.redact && { redact: decision.obligations.redact }),
   }
 }
 

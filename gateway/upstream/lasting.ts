@@ -15,7 +15,8 @@ export interface Lasting {
   readonly grant: Grant
   /** That it goes to. */
   readonly service: Service
-  readonly standing?: Standing | undefined
+  /** On what it was decided: it is decided again while it lasts. */
+  readonly standing: Standing
   /** End the call, now. Must not throw. */
   cut(why: GatewayError): void
 }

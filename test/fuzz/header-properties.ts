@@ -7,6 +7,7 @@ import type { Slot } from '../../gateway/protocol/service.ts'
 import { canonicalPath } from '../../gateway/protocol/target.ts'
 import { cleanse } from '../../gateway/upstream/headers.ts'
 import { requestFields } from '../../gateway/upstream/http2-fields.ts'
+import { permitted } from '../rig/permitted.ts'
 import { endpoint, grant, inbound, service } from '../upstream/upstream.fixture.ts'
 import { nearly } from './mutations.ts'
 import { answerOf, must, type Property, property } from './property.ts'
@@ -87,10 +88,13 @@ function sentOf(given: { fields: readonly (readonly [string, string])[]; path: s
   const body = given.hasBody ? new Readable({ read() {} }) : null
   return answerOf(() => {
     canonicalPath(given.path) // decided first, or refused
-    return cleanse(inbound({ rawHeaders, rawPath: given.path, body }), {
-      endpoint: endpoint({ service: known, rawPath: given.path }),
-      grant: grant(),
-    })
+    return cleanse(
+      inbound({ rawHeaders, rawPath: given.path, body }),
+      permitted({
+        endpoint: endpoint({ service: known, rawPath: given.path }),
+        grant: grant(),
+      }),
+    )
   })
 }
 

@@ -12,6 +12,7 @@ import { Secret } from '../../gateway/protocol/secret.ts'
 import type { Endpoint, Service, Slot } from '../../gateway/protocol/service.ts'
 import { createPlacement } from '../../gateway/provider/placement/placement.ts'
 import type { Credential, IssueRequest, Provider } from '../../gateway/provider/provider.ts'
+import { ALLOWED, permitted } from '../rig/permitted.ts'
 
 export interface FakeClock extends Clock {
   advance(ms: number): void
@@ -99,22 +100,14 @@ export function permit(o: { grant?: Grant; service?: Service; ttlS?: number; sin
     params: {},
   }
   const obligations = { ttlS: o.ttlS, singleUse: o.singleUse ?? false }
-  return requirePermit(o.grant ?? grant(), endpoint, {
-    effect: 'allow',
-    code: undefined,
-    detail: '',
-    policyIds: [],
-    policySet: 'sha256:0',
-    errors: [],
-    obligations,
-    levels: [],
-  })
+  return requirePermit(o.grant ?? grant(), endpoint, { ...ALLOWED, obligations })
 }
 
 export const receipt = { event: 'event', seq: 0 } as unknown as Receipt
 
 export function plain(o: Partial<Outbound> = {}): Outbound {
   return {
+    standing: permitted(permit()),
     method: 'GET',
     grant: grant(),
     service: service(),

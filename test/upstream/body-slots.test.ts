@@ -13,6 +13,7 @@ import type { Service, Slot } from '../../gateway/protocol/service.ts'
 import { createPlacement } from '../../gateway/provider/placement/placement.ts'
 import { needsContent, readContent } from '../../gateway/upstream/content.ts'
 import { cleanse } from '../../gateway/upstream/headers.ts'
+import { permitted } from '../rig/permitted.ts'
 import { grant, HOST, inbound } from './upstream.fixture.ts'
 
 const OURS = 'our-credential-0815'
@@ -93,7 +94,7 @@ async function sent({ slots: wanted, where, ...o }: Call): Promise<Outbound> {
   const endpoint = createLocator([site])(call)
   const { service } = endpoint
   const whole = needsContent(service, call) ? await readContent(call, service, false) : call
-  const plain = cleanse(whole, { endpoint, grant: grant() })
+  const plain = cleanse(whole, permitted({ endpoint, grant: grant() }))
   return createPlacement().place({ secret: new Secret(OURS) }, plain)
 }
 

@@ -17,8 +17,9 @@ import type { ClientCertificate, Outbound, Reply } from '../../gateway/protocol/
 import type { GatewayError } from '../../gateway/protocol/problem.ts'
 import { Secret } from '../../gateway/protocol/secret.ts'
 import { createUpstream } from '../../gateway/upstream/forward.ts'
+import { permitted } from '../rig/permitted.ts'
 import { type Authority, makeAuthority } from './certificate.fixture.ts'
-import { grant, HOST, listen, service } from './upstream.fixture.ts'
+import { endpoint, grant, HOST, listen, service } from './upstream.fixture.ts'
 
 interface Seen {
   /** Of the certificate that was shown. */
@@ -120,6 +121,7 @@ function outbound(path: string, change: Partial<Outbound> = {}): Outbound {
     headers: ['Host', HOST],
     body: null,
     grant: grant(),
+    standing: permitted({ grant: grant(), endpoint: endpoint() }),
     isolation: 'default\ngrant-1',
     secrets: [new Secret('certificates-travel-in-no-field')],
     ...change,

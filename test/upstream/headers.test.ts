@@ -5,20 +5,27 @@ import type { RawHeaders } from '../../gateway/protocol/message.ts'
 import type { GatewayError } from '../../gateway/protocol/problem.ts'
 import type { Slot } from '../../gateway/protocol/service.ts'
 import { cleanse } from '../../gateway/upstream/headers.ts'
+import { permitted } from '../rig/permitted.ts'
 import { endpoint, grant, inbound, service } from './upstream.fixture.ts'
 
 function cleansed(rawHeaders: RawHeaders, slots?: readonly Slot[], rawPath = '/', body: Readable | null = null) {
   const place = endpoint({ service: service(slots === undefined ? {} : { slots }), rawPath })
-  const { headers, path } = cleanse(inbound({ rawHeaders, rawPath, body }), { endpoint: place, grant: grant() })
+  const { headers, path } = cleanse(
+    inbound({ rawHeaders, rawPath, body }),
+    permitted({ endpoint: place, grant: grant() }),
+  )
   return { headers: headers.slice(2), host: headers[1], path }
 }
 
 function refusal(rawHeaders: RawHeaders, change: Parameters<typeof inbound>[0] = {}): string {
   try {
-    cleanse(inbound({ rawHeaders, ...change }), {
-      endpoint: endpoint(change?.rawPath === undefined ? {} : { rawPath: change.rawPath }),
-      grant: grant(),
-    })
+    cleanse(
+      inbound({ rawHeaders, ...change }),
+      permitted({
+        endpoint: endpoint(change?.rawPath === undefined ? {} : { rawPath: change.rawPath }),
+        grant: grant(),
+      }),
+    )
   } catch (cause) {
     return (cause as GatewayError).code
   }
@@ -98,7 +105,7 @@ describe('cleanse', () => {
 
   it('writes the host that policy decided on', () => {
     const host = (change: Parameters<typeof endpoint>[0]) =>
-      cleanse(inbound(), { endpoint: endpoint(change), grant: grant() }).headers.slice(0, 2)
+      cleanse(inbound(), permitted({ endpoint: endpoint(change), grant: grant() })).headers.slice(0, 2)
     expect(host({ scheme: 'https', port: 443 })).toEqual(['Host', 'api.example.test'])
     expect(host({ scheme: 'http', port: 443 })).toEqual(['Host', 'api.example.test:443'])
     expect(host({ scheme: 'https', port: 8443, host: '::1' })).toEqual(['Host', '[::1]:8443'])
@@ -205,7 +212,7 @@ describe('cleanse', () => {
       for (const more of [{}, { isHttp2: true }, { upgrade }])
         for (const passesOwn of [false, true]) {
           const rawHeaders = names.flatMap((name) => [name, `sha256:${'ab'.repeat(32)}`])
-          const to = { endpoint: endpoint({ service: service({ slots: [], passesOwn }) }), grant: grant() }
+          const to = permitted({ endpoint: endpoint({ service: service({ slots: [], passesOwn }) }), grant: grant() })
           expect(cleanse(inbound({ rawHeaders, mode, ...more }), to).headers.slice(2)).toEqual([])
         }
     },
@@ -219,10 +226,13 @@ describe('cleanse', () => {
     const passing = service({ slots, passesOwn: true })
     const sent = (mode: 'intercept' | 'reverse', place = passing) => {
       const rawHeaders = ['Authorization', 'RemoteAuth one', 'X-Api-Key', 'two', 'Proxy-Authorization', 'Basic three']
-      return cleanse(inbound({ rawHeaders, mode }), {
-        endpoint: endpoint({ service: place }),
-        grant: grant(),
-      }).headers.slice(2)
+      return cleanse(
+        inbound({ rawHeaders, mode }),
+        permitted({
+          endpoint: endpoint({ service: place }),
+          grant: grant(),
+        }),
+      ).headers.slice(2)
     }
     // One after the other, since what is known of a header name is remembered.
     for (let i = 0; i < 2; i++) {
@@ -234,7 +244,7 @@ describe('cleanse', () => {
 
   it('isolates by tenant and grant', () => {
     const key = (id: string, tenant: string) =>
-      cleanse(inbound(), { endpoint: endpoint(), grant: grant(id, tenant) }).isolation
+      cleanse(inbound(), permitted({ endpoint: endpoint(), grant: grant(id, tenant) })).isolation
     expect(key('1', 'a')).toBe(key('1', 'a'))
     expect(new Set([key('1', 'a'), key('2', 'a'), key('1', 'b'), key('2', 'b')]).size).toBe(4)
   })

@@ -11,6 +11,7 @@ import { createDial } from '../../gateway/upstream/dial.ts'
 import { cleanse } from '../../gateway/upstream/headers.ts'
 import { Pool } from '../../gateway/upstream/pool.ts'
 import { Session } from '../../gateway/upstream/session.ts'
+import { permitted } from '../rig/permitted.ts'
 import { authorityPem, openHttp2Door, openHttp2Origin } from './http2.fixture.ts'
 import { type Door, endpoint, grant, HOST, inbound, service } from './upstream.fixture.ts'
 
@@ -181,7 +182,7 @@ describe('a session that nobody uses', () => {
     const place = { scheme: 'https', port: origin.port, service: service({ scheme: 'https' }) } as const
     const reach = async (id: string) => {
       const carrier = await pool.reach(
-        cleanse(inbound({ isHttp2: true }), { endpoint: endpoint(place), grant: grant(id) }),
+        cleanse(inbound({ isHttp2: true }), permitted({ endpoint: endpoint(place), grant: grant(id) })),
         false,
       )
       if (!(carrier instanceof Session)) throw new Error('no HTTP/2')
@@ -231,7 +232,7 @@ describe('a session that nobody uses', () => {
       service: service({ scheme: 'https', addresses: ['127.0.0.1/32'] }),
     } as const
     const other = await pool.reach(
-      cleanse(inbound({ isHttp2: true }), { endpoint: endpoint(changed), grant: grant('1') }),
+      cleanse(inbound({ isHttp2: true }), permitted({ endpoint: endpoint(changed), grant: grant('1') })),
       false,
     )
     expect(other).not.toBe(session)

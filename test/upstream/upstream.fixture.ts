@@ -10,6 +10,7 @@ import { Secret } from '../../gateway/protocol/secret.ts'
 import type { Endpoint, Service } from '../../gateway/protocol/service.ts'
 import { createUpstream, type UpstreamOptions } from '../../gateway/upstream/forward.ts'
 import { cleanse } from '../../gateway/upstream/headers.ts'
+import { permitted } from '../rig/permitted.ts'
 
 export const CANARY = 'sk-canary-9f8e7d6c5b4a39281706f5e4d3c2b1a0'
 export const HOST = 'api.example.test'
@@ -194,7 +195,7 @@ export async function openDoor(options: DoorOptions): Promise<Door> {
           : new Meter(byteLimit, (of) => door.settled.push({ sent: of.sentBytes, received: of.receivedBytes }))
       const plain = cleanse(
         call,
-        { endpoint: endpoint({ ...place, service: target, rawPath }), grant: grantOf(request) },
+        permitted({ endpoint: endpoint({ ...place, service: target, rawPath }), grant: grantOf(request) }),
         meter,
       )
       const reissue = options.reissue ?? (async () => (used < secrets.length ? attach(plain) : null))
