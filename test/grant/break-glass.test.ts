@@ -11,6 +11,7 @@ import {
 } from '../../gateway/grant/break-glass.ts'
 import { draftSealed, mergeSealed, readSealed, sealersOf, signSealed } from '../../gateway/grant/break-glass-request.ts'
 import { publicJwk, signJws, thumbprintOf } from '../../gateway/grant/jws.ts'
+import { versionAt } from '../../gateway/grant/order.ts'
 import { openSqliteStore } from '../../gateway/grant/store-sqlite.ts'
 import type { BreakGlassRequest, SealedRequest } from '../../gateway/protocol/break-glass.ts'
 import type { Grant } from '../../gateway/protocol/grant.ts'
@@ -260,7 +261,7 @@ describe('its end', () => {
     let ended: GatewayError | undefined
     const { grants, clock } = rig({ orders: { endOf: () => ended, closureOf: () => undefined } })
     const { grant, handle } = opened(grants, sealedBy(request(clock), 'ana', 'ben'))
-    expect(grant.issuance).toEqual([{ after: Math.floor(clock.nowMs()), policySet: 'sha256:x' }])
+    expect(grant.issuance).toEqual([{ after: versionAt(clock.nowMs()), policySet: 'sha256:x' }])
     await grants.authenticate(presenting(handle))
     ended = new GatewayError('grant_revoked', 'Everything was revoked.')
     expect(refusal(() => grants.authenticate(presenting(handle)))).toBe('grant_revoked')
