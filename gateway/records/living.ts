@@ -55,6 +55,7 @@ export function grantRowOf(entry: Entry, row: Row, actors: readonly Actor[]): Gr
     parent: text(grant.parent),
     root: grants[0] ?? row.grant_id,
     replaces: text(facts.replaces),
+    beside: text(facts.beside),
     depth: whole(grant.depth),
     max_depth: whole(grant.max_depth),
     delegable: flag(grant.delegable),

@@ -15,6 +15,7 @@ export async function storeBatch(writer: Writer, dialect: Dialect, batch: Gather
   for (const grant of batch.grants) await storeGrant(writer, grant)
   for (const lease of batch.leases) await storeLease(writer, lease)
   for (const end of batch.ends) await storeEnd(writer, end)
+  if (batch.grants.length + batch.ends.length > 0) await endBeside(writer)
 }
 
 const PLACE = '(CAST(? AS BIGINT) << 20) | (CAST(? AS BIGINT) & 1048575)'
@@ -75,6 +76,20 @@ async function storeGrant(writer: Writer, { id, values, marks, orders }: GrantRo
     `UPDATE grants SET ended = e.ts, ended_by = e.log || ':' || e.seq FROM (${earliest}) AS e WHERE id = ? AND ended IS NULL`,
     [...marks, ...orders, values.log ?? '', values.issued ?? 0, values.expires ?? 0, id],
   )
+}
+
+/**
+ * What was given beside a grant ends with it, and so does what was delegated from that; but an order about policies ends what was issued
+ * under them alone. Over all of the index: either may have come first, from the log of whichever replica.
+ */
+async function endBeside(writer: Writer): Promise<void> {
+  const ofPolicies = `EXISTS (SELECT 1 FROM ends AS e WHERE e.log || ':' || e.seq = p.ended_by AND e.mark LIKE '%"policy_set"%')`
+  const given = `SELECT g.id, g.chain, p.ended, p.ended_by FROM grants AS g JOIN grants AS p ON p.id = g.beside
+    WHERE g.beside IS NOT NULL AND p.ended IS NOT NULL AND NOT ${ofPolicies}`
+  const below = "grants.chain IN (SELECT c.chain FROM chains AS c WHERE c.actor = o.id AND c.kind = 'grant')"
+  const sql = `UPDATE grants SET ended = o.ended, ended_by = o.ended_by FROM (${given}) AS o
+    WHERE (grants.id = o.id OR ${below}) AND grants.expires > o.ended AND (grants.ended IS NULL OR grants.ended > o.ended)`
+  while ((await writer.run(sql)) > 0);
 }
 
 async function storeLease(writer: Writer, { values, mark }: LeaseRow): Promise<void> {

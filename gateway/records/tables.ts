@@ -6,7 +6,7 @@
 import type { Database } from './database.ts'
 
 /** Raised when a table changes: an index of another version is dropped and made again from the log. */
-export const INDEX_VERSION = 2
+export const INDEX_VERSION = 3
 
 /**
  * Times are milliseconds since the epoch, booleans 0 or 1, lists and `detail` JSON; what an entry does not say is NULL. `id` sorts
@@ -33,12 +33,13 @@ const CHAINS = `
 
 /**
  * One row a grant, from grant.issued, grant.delegated, grant.replaced, breakglass.opened; ended by grant.revoked of it, of one above it,
- * or of its task, by the grant.replaced of another that took its place, by breakglass.closed, or by an order (revocation.ordered). `ended_by` is that entry, as log:seq.
+ * or of its task, by the grant.replaced of another that took its place, by breakglass.closed, or by an order (revocation.ordered); or with
+ * the grant beside which it was given. `ended_by` is that entry, as log:seq.
  */
 const GRANTS = `
   CREATE TABLE IF NOT EXISTS grants (
     id TEXT NOT NULL PRIMARY KEY, log TEXT NOT NULL, seq BIGINT NOT NULL, kind TEXT NOT NULL, tenant TEXT,
-    parent TEXT, root TEXT, replaces TEXT, depth INTEGER, max_depth INTEGER, delegable INTEGER,
+    parent TEXT, root TEXT, replaces TEXT, beside TEXT, depth INTEGER, max_depth INTEGER, delegable INTEGER,
     human TEXT, human_iss TEXT, agent TEXT, owner TEXT, agent_purpose TEXT, risk_tier TEXT, attested INTEGER, workload TEXT,
     task TEXT, purpose TEXT, chain TEXT, authority TEXT NOT NULL, cnf TEXT, policy_ids TEXT, policy_set TEXT,
     issued BIGINT NOT NULL, expires BIGINT NOT NULL, ended BIGINT, ended_by TEXT)`
@@ -83,6 +84,7 @@ const INDEXES = [
   'CREATE INDEX IF NOT EXISTS chains_by_chain ON chains (chain)',
   'CREATE INDEX IF NOT EXISTS grants_by_task ON grants (task)',
   'CREATE INDEX IF NOT EXISTS grants_by_chain ON grants (chain)',
+  'CREATE INDEX IF NOT EXISTS grants_by_beside ON grants (beside) WHERE beside IS NOT NULL',
   'CREATE INDEX IF NOT EXISTS leases_by_cred ON leases (cred_id)',
 ]
 
