@@ -8,11 +8,7 @@ export type Value = string | number | boolean | readonly Value[] | { readonly [n
 export interface Attribute<A> {
   /** Undefined: the request has no such thing. */
   read(ask: A): Value | undefined
-  /** In its place where no policy of the slice reads it; undefined: it is left out. */
-  readonly standIn: Value | undefined
   readonly cedar?: (value: Value) => CedarValueJson
-  /** Which operations have it is fixed, so it is written also where nobody reads it. */
-  readonly isFixed?: true
 }
 
 export type Table<A> = Readonly<Record<string, Attribute<A>>>

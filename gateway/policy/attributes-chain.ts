@@ -13,31 +13,31 @@ const datetime = (value: Value): CedarValueJson => ({
 })
 
 export const agent = <A>(of: (ask: A) => Agent): Table<A> => ({
-  principal: { read: (ask) => of(ask).id, standIn: '' },
-  'principal.owner': { read: (ask) => of(ask).owner, standIn: '' },
-  'principal.purpose': { read: (ask) => of(ask).purpose, standIn: '' },
-  'principal.risk_tier': { read: (ask) => of(ask).riskTier, standIn: '' },
-  'principal.labels': { read: (ask) => of(ask).labels ?? [], standIn: [] },
+  principal: { read: (ask) => of(ask).id },
+  'principal.owner': { read: (ask) => of(ask).owner },
+  'principal.purpose': { read: (ask) => of(ask).purpose },
+  'principal.risk_tier': { read: (ask) => of(ask).riskTier },
+  'principal.labels': { read: (ask) => of(ask).labels ?? [] },
 })
 
 /** Who stands behind a grant, and through whom it came. */
 export const chain = <A extends { readonly grant: Grant }>(): Table<A> => ({
-  'context.task_id': { read: (ask) => ask.grant.task.id, standIn: '' },
-  'context.purpose': { read: (ask) => ask.grant.task.purpose, standIn: '' },
-  'context.has_plan': { read: (ask) => ask.grant.task.plan !== undefined, standIn: false },
-  'context.plan': { read: (ask) => ask.grant.task.plan ?? [], standIn: [] },
-  'context.human': { read: (ask) => ask.grant.human.sub, standIn: '' },
-  'context.human_iss': { read: (ask) => ask.grant.human.iss, standIn: '' },
-  'context.human_amr': { read: (ask) => ask.grant.human.amr ?? [], standIn: [] },
-  'context.human_hops': { read: (ask) => humanHops(ask.grant), standIn: [] },
-  'context.lineage_depth': { read: (ask) => ask.grant.depth, standIn: 0 },
-  'context.lineage': { read: (ask) => hops(ask.grant), standIn: [] },
-  'context.lineage_agents': { read: (ask) => agentsOf(ask.grant), standIn: [] },
-  'context.root_agent': { read: (ask) => agentsOf(ask.grant)[0] ?? '', standIn: '' },
-  'context.attested': { read: (ask) => ask.grant.attested === true, standIn: false },
-  'context.proof': { read: (ask) => proofs(ask.grant), standIn: [] },
-  'context.preset': { read: (ask) => ask.grant.preset ?? '', standIn: '' },
-  'context.step': { read: (ask) => ask.grant.step ?? '', standIn: '' },
+  'context.task_id': { read: (ask) => ask.grant.task.id },
+  'context.purpose': { read: (ask) => ask.grant.task.purpose },
+  'context.has_plan': { read: (ask) => ask.grant.task.plan !== undefined },
+  'context.plan': { read: (ask) => ask.grant.task.plan ?? [] },
+  'context.human': { read: (ask) => ask.grant.human.sub },
+  'context.human_iss': { read: (ask) => ask.grant.human.iss },
+  'context.human_amr': { read: (ask) => ask.grant.human.amr ?? [] },
+  'context.human_hops': { read: (ask) => humanHops(ask.grant) },
+  'context.lineage_depth': { read: (ask) => ask.grant.depth },
+  'context.lineage': { read: (ask) => hops(ask.grant) },
+  'context.lineage_agents': { read: (ask) => agentsOf(ask.grant) },
+  'context.root_agent': { read: (ask) => agentsOf(ask.grant)[0] ?? '' },
+  'context.attested': { read: (ask) => ask.grant.attested === true },
+  'context.proof': { read: (ask) => proofs(ask.grant) },
+  'context.preset': { read: (ask) => ask.grant.preset ?? '' },
+  'context.step': { read: (ask) => ask.grant.step ?? '' },
 })
 
 function humanHops({ lineage }: Grant): readonly number[] {
@@ -59,10 +59,10 @@ function proofs({ cnf }: Grant): readonly string[] {
 }
 
 export const time = <A extends { readonly nowMs: number }>(): Table<A> => ({
-  'context.now': { read: (ask) => Math.floor(ask.nowMs / 1000), standIn: 0, cedar: datetime },
-  'context.hour_utc': { read: (ask) => Math.floor((ask.nowMs % DAY_MS) / 3_600_000), standIn: 0 },
+  'context.now': { read: (ask) => Math.floor(ask.nowMs / 1000), cedar: datetime },
+  'context.hour_utc': { read: (ask) => Math.floor((ask.nowMs % DAY_MS) / 3_600_000) },
   // 1970-01-01 was a Thursday, the fourth day of the week.
-  'context.weekday_utc': { read: (ask) => ((Math.floor(ask.nowMs / DAY_MS) + 3) % 7) + 1, standIn: 1 },
+  'context.weekday_utc': { read: (ask) => ((Math.floor(ask.nowMs / DAY_MS) + 3) % 7) + 1 },
 })
 
 /** Whether the gateway attested some hop for a holder without a key. */

@@ -4,18 +4,18 @@ import { agent, chain, time } from './attributes-chain.ts'
 
 export const mintTable: Table<GrantAsk> = {
   ...agent<GrantAsk>((ask) => ask.agent),
-  'principal tags': { read: (ask) => ask.workload?.attributes ?? {}, standIn: {} },
+  'principal tags': { read: (ask) => ask.workload?.attributes ?? {} },
   ...chain<GrantAsk>(),
-  'context.operations': { read: (ask) => ask.operations, standIn: [] },
-  'context.ttl_s': { read: (ask) => ask.ttlS, standIn: 0 },
-  'context.delegable': { read: (ask) => ask.grant.delegable, standIn: false },
-  'context.workload_kind': { read: (ask) => ask.workload?.kind ?? '', standIn: '' },
-  'context.workload_issuer': { read: (ask) => ask.workload?.issuer ?? '', standIn: '' },
+  'context.operations': { read: (ask) => ask.operations },
+  'context.ttl_s': { read: (ask) => ask.ttlS },
+  'context.delegable': { read: (ask) => ask.grant.delegable },
+  'context.workload_kind': { read: (ask) => ask.workload?.kind ?? '' },
+  'context.workload_issuer': { read: (ask) => ask.workload?.issuer ?? '' },
   ...time<GrantAsk>(),
 }
 
 export const delegateTable: Table<GrantAsk> = {
   ...mintTable,
-  'context.delegator': { read: (ask) => ask.delegator, standIn: '' },
-  'context.on_behalf': { read: (ask) => ask.isOnBehalf, standIn: false },
+  'context.delegator': { read: (ask) => ask.delegator },
+  'context.on_behalf': { read: (ask) => ask.isOnBehalf },
 }

@@ -1,12 +1,10 @@
-/**
- * Which attributes of an ask a slice of policies reads: its values are the key under which an answer is remembered, and all that
- * Cedar is told. The others are the same stand-in for every request.
- */
+/** Which attributes of an ask a slice of policies reads: their values are the key under which an answer is remembered, and all that Cedar is told. */
 import type { CedarValueJson } from '@cedar-policy/cedar-wasm/nodejs'
 import type { Ask } from '../protocol/decision.ts'
-import type { GrantAction, GrantAsk, Table, Value } from './attribute.ts'
+import type { GrantAction, GrantAsk, Table } from './attribute.ts'
 import { callTable } from './attributes-call.ts'
 import { delegateTable, mintTable } from './attributes-grant.ts'
+import { isRead } from './reads.ts'
 
 export type { GrantAction, GrantAsk, Value } from './attribute.ts'
 
@@ -14,20 +12,22 @@ export type { GrantAction, GrantAsk, Value } from './attribute.ts'
 export interface Selection<A> {
   readonly names: readonly string[]
   readonly table: Table<A>
+  /** Also of what is in no table, because the operation fixes it. */
+  reads(name: string): boolean
 }
 
 /** @param readings of all policies of a slice; a reading that is in no table is fixed by the operation. */
 export function selectCall(readings: ReadonlySet<string>): Selection<Ask> {
-  return { names: selected(callTable, readings), table: callTable }
+  return selected(callTable, readings)
 }
 
 export function selectGrant(action: GrantAction, readings: ReadonlySet<string>): Selection<GrantAsk> {
-  const table = action === 'mint' ? mintTable : delegateTable
-  return { names: selected(table, readings), table }
+  return selected(action === 'mint' ? mintTable : delegateTable, readings)
 }
 
-function selected(table: Readonly<Record<string, unknown>>, readings: ReadonlySet<string>): string[] {
-  return Object.keys(table).filter((name) => readings.has(name) || readings.has(`${name.split(/[. ]/)[0]} *`))
+function selected<A>(table: Table<A>, readings: ReadonlySet<string>): Selection<A> {
+  const reads = (name: string) => isRead(name, readings)
+  return { names: Object.keys(table).filter(reads), table, reads }
 }
 
 /** Every value read, each with its length, so that no two lists of values look alike. */
@@ -41,14 +41,13 @@ export function keyOf<A>(selection: Selection<A>, ask: A): string {
   return key
 }
 
-/** Attribute values by name: those read from the ask, and the stand-ins of all others. What is not there is left out. */
-export function valuesOf<A>(selection: Selection<A>, ask: A): Map<string, CedarValueJson> {
-  const read = new Set(selection.names)
+/** Values by name of attribute. What the request does not have is left out. */
+export function valuesOf<A>({ names, table }: Selection<A>, ask: A): Map<string, CedarValueJson> {
   const values = new Map<string, CedarValueJson>()
-  for (const [name, attribute] of Object.entries(selection.table)) {
-    const value: Value | undefined =
-      read.has(name) || attribute.isFixed === true ? attribute.read(ask) : attribute.standIn
-    if (value !== undefined) values.set(name, attribute.cedar?.(value) ?? (value as CedarValueJson))
+  for (const name of names) {
+    const attribute = table[name]
+    const value = attribute?.read(ask)
+    if (value !== undefined) values.set(name, attribute?.cedar?.(value) ?? (value as CedarValueJson))
   }
   return values
 }

@@ -12,9 +12,11 @@ import type { Operation, Service } from '../protocol/service.ts'
 import type { GrantAction } from './attributes.ts'
 import type { Catalogue } from './catalogue.ts'
 import { type Fault, throwFaults } from './fault.ts'
+import { narrowing } from './narrow.ts'
 import { NEEDS_NOTHING, needsOf } from './needs.ts'
 import { findSources, lineAt, type Policy, readPolicies, type SourceFile } from './policy-file.ts'
 import { type Parsed, parseSchema, parseSet } from './preparsed.ts'
+import { isRead } from './reads.ts'
 import { plainUid } from './scope.ts'
 import { UNMANAGED } from './site.ts'
 import { appliesTo, namesServices, readingsOfAll, type Slice, type Subject } from './slice.ts'
@@ -163,6 +165,7 @@ export function assemble({ policies, base }: Reviewed, catalogue: Catalogue): Bu
   }
   const digest = `sha256:${hash('sha256', canonicalize(contents) ?? '')}`
   using opening = new DisposableStack()
+  let holds: DisposableStack = opening
   const slices = new Map<string, Slice>()
   const grantSlices = { mint: new Map<string, Slice>(), delegate: new Map<string, Slice>() }
   /** ids of the policies in it → the preparsed set */
@@ -170,13 +173,19 @@ export function assemble({ policies, base }: Reviewed, catalogue: Catalogue): Bu
   const made: { preparsed: string | undefined }[] = []
   const changes: string[] = []
   for (const service of [...catalogue.services, UNMANAGED]) {
-    const schema = opening.use(parseSchema(schemaText(base, [service]))).id
+    const text = lazily(() => schemaText(base, [service]))
+    const schema = lazily(() => holds.use(parseSchema(text())).id)
+    const narrow = lazily(() => narrowing(text()))
     const sliceOf = (subject: Subject, operation?: Operation): Slice => {
       const members = policies.filter((policy) => appliesTo(policy, subject))
       const readings = readingsOfAll(members)
       const slice = {
         preparsed: preparse(members, preparsed, opening),
         schema,
+        narrowSchema: lazily(() => {
+          const narrowed = narrow()(subject.action, (name) => isRead(name, readings))
+          return holds.use(parseSchema(narrowed)).id
+        }),
         policies: new Map(members.map((policy) => [policy.id, policy])),
         readings,
         ...(operation === undefined ? NEEDS_NOTHING : needsOf(operation, members, readings)),
@@ -197,7 +206,7 @@ export function assemble({ policies, base }: Reviewed, catalogue: Catalogue): Bu
     for (const action of ['mint', 'delegate'] as const)
       grantSlices[action].set(service.name, sliceOf({ kind: 'Service', action, groups: [], service: service.name }))
   }
-  const held = opening.move()
+  holds = opening.move()
   return {
     digest,
     policies,
@@ -207,12 +216,25 @@ export function assemble({ policies, base }: Reviewed, catalogue: Catalogue): Bu
     grantSliceFor: (action, service) => grantSlices[action].get(service) ?? NOTHING,
     [Symbol.dispose]() {
       for (const slice of made) slice.preparsed = undefined // its id will stand for another set
-      held.dispose()
+      holds.dispose()
     },
   }
 }
 
-const NOTHING: Slice = { preparsed: undefined, schema: '', policies: new Map(), readings: new Set(), ...NEEDS_NOTHING }
+const NOTHING: Slice = {
+  preparsed: undefined,
+  schema: () => '',
+  narrowSchema: () => '',
+  policies: new Map(),
+  readings: new Set(),
+  ...NEEDS_NOTHING,
+}
+
+/** Worked out when it is first asked for: of a large catalogue few operations are called. */
+function lazily<T extends {}>(work: () => T): () => T {
+  let done: T | undefined
+  return () => (done ??= work())
+}
 
 function preparse(
   members: readonly Policy[],

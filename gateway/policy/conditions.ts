@@ -128,7 +128,7 @@ export function conditionsOf(slice: Slice): Conditions {
 }
 
 function ask(slice: Slice, preparsedPolicySetId: string, question: Question) {
-  const terms = { preparsedSchemaName: slice.schema, validateRequest: true, preparsedPolicySetId }
+  const terms = { preparsedSchemaName: slice.schema(), validateRequest: true, preparsedPolicySetId }
   const answer = statefulIsAuthorized({ ...question, ...terms })
   if (answer.type === 'failure') throw new Error(answer.errors.map(({ message }) => message).join('; '))
   const { reason, errors } = answer.response.diagnostics

@@ -57,7 +57,7 @@ export function createEngine(bundle: Bundle, options: { readonly remembers: bool
       const key = keyOf(desk.selection, ask)
       const known = desk.answers.get(key)
       if (known !== undefined) return known
-      const answer = askCedar(desk.slice, () => callQuestion(desk.selection, ask, operation))
+      const answer = askCedar(desk.slice, desk.slice.narrowSchema, () => callQuestion(desk.selection, ask, operation))
       const verdict = requireName(answer, desk.slice, operation)
       // An engine that failed may answer next time; what it did not say is no answer to keep.
       if (options.remembers && verdict.errors.length === 0 && key.length <= LONGEST_KEY) desk.answers.set(key, verdict)
@@ -65,18 +65,18 @@ export function createEngine(bundle: Bundle, options: { readonly remembers: bool
     },
     decideGrant(ask) {
       const slice = bundle.grantSliceFor(ask.action, ask.service)
-      return askCedar(slice, () => grantQuestion(selectGrant(ask.action, slice.readings), ask))
+      return askCedar(slice, slice.narrowSchema, () => grantQuestion(selectGrant(ask.action, slice.readings), ask))
     },
   }
 }
 
-/** One question, never remembered. Whatever is not a clean yes is a no. */
-export function askCedar(slice: Slice, question: () => Question): Verdict {
+/** One question, never remembered. Whatever is not a clean yes is a no. @param schema of the slice; it has all that the question says. */
+export function askCedar(slice: Slice, schema: () => string, question: () => Question): Verdict {
   if (slice.preparsed === undefined) return denied([], [])
   try {
     const answer = statefulIsAuthorized({
       ...question(),
-      preparsedSchemaName: slice.schema,
+      preparsedSchemaName: schema(),
       validateRequest: true,
       preparsedPolicySetId: slice.preparsed,
     })

@@ -3,7 +3,7 @@
  * id that is there. So an id that nobody holds any more is emptied and given to the next: a gateway that loads policies all
  * day keeps what it held at once, and no more. Equal contents are parsed once and shared.
  */
-import { preparsePolicySet, preparseSchema } from '@cedar-policy/cedar-wasm/nodejs'
+import { preparsePolicySet, preparseSchema, type Schema } from '@cedar-policy/cedar-wasm/nodejs'
 
 /** A parsed set or schema. After the last of its holders has disposed of it, its id stands for something else: never use it then. */
 export interface Parsed extends Disposable {
@@ -78,15 +78,15 @@ const sets = new Shelf<Readonly<Record<string, string>>>(
   (id, staticPolicies) => preparsePolicySet(id, { staticPolicies: { ...staticPolicies } }),
   {},
 )
-const schemas = new Shelf<string>('schema', (id, text) => preparseSchema(id, text), '')
+const schemas = new Shelf<Schema>('schema', (id, schema) => preparseSchema(id, schema), '')
 
 /** @param policies id → text. */
 export function parseSet(policies: Readonly<Record<string, string>>): Parsed {
   return sets.hold(JSON.stringify(policies), policies)
 }
 
-export function parseSchema(text: string): Parsed {
-  return schemas.hold(text, text)
+export function parseSchema(schema: Schema): Parsed {
+  return schemas.hold(typeof schema === 'string' ? schema : JSON.stringify(schema), schema)
 }
 
 /** Ids that Cedar has been given in this thread. */

@@ -1,7 +1,4 @@
-/**
- * The Cedar call made of the attributes that a slice reads. The others are the same stand-in for every request, so the call is
- * a function of the values read.
- */
+/** The Cedar call made of the attributes that a slice reads, and of nothing else. */
 import type { CedarValueJson, EntityJson } from '@cedar-policy/cedar-wasm/nodejs'
 import type { Ask } from '../protocol/decision.ts'
 import type { Operation } from '../protocol/service.ts'
@@ -23,16 +20,26 @@ export function callQuestion(selection: Selection<Ask>, ask: Ask, operation: Ope
     uid: resource,
     attrs: {
       ...under('resource.', values),
-      access: operation.access,
-      sensitivity: operation.sensitivity,
-      returns_secret: operation.returnsSecret,
-      irreversible: operation.irreversible,
-      labels: [...(operation.labels ?? [])],
+      ...fixedOf(selection, operation),
     },
     parents: [{ type: 'Service', id: operation.name.slice(0, operation.name.indexOf(':')) }],
-    tags: tagsOf('resource', values),
+    ...tagsOf('resource', values),
   }
   return questionOf(operation.name, resource, values, [endpoint, ...pastOf(selection, ask)])
+}
+
+/** The same for every call of the operation. */
+const FIXED: Readonly<Record<string, (operation: Operation) => CedarValueJson>> = {
+  access: ({ access }) => access,
+  sensitivity: ({ sensitivity }) => sensitivity,
+  returns_secret: ({ returnsSecret }) => returnsSecret,
+  irreversible: ({ irreversible }) => irreversible,
+  labels: ({ labels = [] }) => [...labels],
+}
+
+function fixedOf({ reads }: Selection<Ask>, operation: Operation): Record<string, CedarValueJson> {
+  const read = Object.entries(FIXED).filter(([name]) => reads(`resource.${name}`))
+  return Object.fromEntries(read.map(([name, of]) => [name, of(operation)]))
 }
 
 /** Only where a policy reads it: the counts by operation. */
@@ -57,7 +64,7 @@ function questionOf(
     uid: principal,
     attrs: under('principal.', values),
     parents: [],
-    tags: tagsOf('principal', values),
+    ...tagsOf('principal', values),
   }
   return {
     principal,
@@ -68,8 +75,9 @@ function questionOf(
   }
 }
 
-function tagsOf(variable: string, values: Map<string, CedarValueJson>): Record<string, CedarValueJson> {
-  return (values.get(`${variable} tags`) ?? {}) as Record<string, CedarValueJson>
+function tagsOf(variable: string, values: Map<string, CedarValueJson>): Pick<EntityJson, 'tags'> {
+  const tags = values.get(`${variable} tags`)
+  return tags === undefined ? {} : { tags: tags as Record<string, CedarValueJson> }
 }
 
 function under(prefix: string, values: Map<string, CedarValueJson>): Record<string, CedarValueJson> {

@@ -23,6 +23,11 @@ export function readingsOf(policy: PolicyJson): Set<Reading> {
   return readings
 }
 
+/** @param name as in `Reading`. */
+export function isRead(name: Reading, readings: ReadonlySet<Reading>): boolean {
+  return readings.has(name) || readings.has(`${name.split(/[. ]/, 1)[0]} *`)
+}
+
 function visit(node: unknown, readings: Set<Reading>): void {
   if (Array.isArray(node)) {
     for (const child of node) visit(child, readings)

@@ -21,8 +21,10 @@ export interface Subject {
 export interface Slice extends SliceNeeds {
   /** Id under which Cedar keeps the parsed policies; undefined when there are none, which denies. */
   readonly preparsed: string | undefined
-  /** Id under which Cedar keeps the schema of the service. */
-  readonly schema: string
+  /** Id under which Cedar keeps the schema of the service; parsed when it is first asked for. */
+  schema(): string
+  /** The same for what the slice is asked: its action, and the attributes that its policies read. */
+  narrowSchema(): string
   readonly policies: ReadonlyMap<string, Policy>
   readonly readings: ReadonlySet<Reading>
 }

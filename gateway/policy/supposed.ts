@@ -95,7 +95,7 @@ export function supposingEngine(bundle: Bundle, facts: Facts, { seen, isKnown }:
       const one = { slice, operation, service: service.name, question, ...seenIn(selection, ask) }
       return note(one, () =>
         requireName(
-          askCedar(slice, () => question),
+          askCedar(slice, slice.schema, () => question),
           slice,
           operation,
         ),
@@ -106,7 +106,7 @@ export function supposingEngine(bundle: Bundle, facts: Facts, { seen, isKnown }:
       const selection = supposed(selectGrant(ask.action, slice.readings), facts)
       const question = grantQuestion(selection, ask)
       const one = { slice, operation: undefined, service: ask.service, question, ...seenIn(selection, ask) }
-      return note(one, () => askCedar(slice, () => question))
+      return note(one, () => askCedar(slice, slice.schema, () => question))
     },
   }
 }
@@ -123,5 +123,5 @@ export function supposed<A>({ table }: Selection<A>, facts: Facts): Selection<A>
     const attribute = own[name]
     if (attribute !== undefined) own[name] = { ...attribute, read: () => value }
   }
-  return { names: Object.keys(own), table: own }
+  return { names: Object.keys(own), table: own, reads: () => true }
 }

@@ -16,7 +16,7 @@ const catalogue = await catalogueOf(notesFile())
 const schema = schemaText(await readFile(join(policiesDir, 'schema.cedarschema'), 'utf8'), catalogue.services)
 
 /** Policies that look at everything there is to look at, in every way of looking. */
-const curious = [
+const curiosities = [
   permit('open', 'principal is Agent, action in Action::"read", resource'),
   permit(
     'identity',
@@ -72,7 +72,8 @@ const curious = [
   '@id("net") @owner("test") forbid (principal, action, resource is Endpoint) when { context.source_ip.isInRange(ip("10.0.0.0/8")) };\n',
   '@id("host") @owner("test") forbid (principal, action in Action::"write", resource) when { resource.host == "files.notes.test" || resource.port == 8443 };\n',
   '@id("grant") @owner("test") forbid (principal, action, resource is Endpoint) when { context.grant_id == "g-bad" || context.human_iss == "evil" };\n',
-].join('')
+]
+const curious = curiosities.join('')
 
 const someAsk = fc
   .record({
@@ -131,7 +132,7 @@ const someAsk = fc
     return { ...base, grant: held, sourceAddress: values.sourceAddress, nowMs: values.nowMs }
   })
 
-/** The plain reading: all policies, no slice, no stand-ins, no memory. */
+/** The plain reading: all policies, no slice, the whole schema, every attribute, no memory. */
 function plainReading(bundle: Bundle): (one: Ask) => { effect: string; policyIds: string[] } {
   const everything = selectCall(new Set(['principal *', 'resource *', 'context *']))
   preparseSchema('plain', schema)
@@ -165,7 +166,7 @@ describe('the engine', () => {
     )
   })
 
-  it('answers on a slice with stand-ins what Cedar answers on all policies with everything filled in', async () => {
+  it('answers under the schema of a slice what Cedar answers on all policies with everything filled in', async () => {
     const bundle = await bundleOf(catalogue, { 'a.cedar': curious })
     const engine = createEngine(bundle, { remembers: false })
     const read = plainReading(bundle)
@@ -185,6 +186,23 @@ describe('the engine', () => {
       }),
       { numRuns: 150 },
     )
+  })
+
+  it('says of each policy alone, told what it reads, what Cedar says when told everything', async () => {
+    for (const policy of curiosities) {
+      const bundle = await bundleOf(catalogue, { 'a.cedar': policy })
+      const engine = createEngine(bundle, { remembers: false })
+      const read = plainReading(bundle)
+      fc.assert(
+        // An address that is none fails whoever is told it, and is not told to those who do not ask.
+        fc.property(someAsk, (asked) => {
+          const one = { ...asked, sourceAddress: '10.0.0.1' }
+          const { policyIds, errors } = engine.decide(one)
+          expect({ policyIds, errors }, policy).toEqual({ policyIds: read(one).policyIds, errors: [] })
+        }),
+        { numRuns: 25 },
+      )
+    }
   })
 
   it('tells values apart that only differ in where one ends and the next begins', async () => {
