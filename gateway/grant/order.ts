@@ -134,9 +134,9 @@ function* holdsOf({ human, lineage, issuance, beside }: Grant): Generator<readon
   const first = issuance?.[0]?.after ?? 0
   yield ['everything', first]
   yield [humanName(human), first]
-  if (beside !== undefined) {
-    yield [humanName(beside.human), first]
-    for (const agent of beside.agents) yield [`agent ${agent}`, first]
+  for (let by = beside; by !== undefined; by = by.beside) {
+    yield [humanName(by.human), first]
+    for (const agent of by.agents) yield [`agent ${agent}`, first]
   }
   const agents = lineage.filter(({ type }) => type === 'ai_agent')
   for (const [i, { id }] of agents.entries()) {

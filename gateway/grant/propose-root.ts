@@ -41,9 +41,9 @@ async function proposeBeside(i: Opening, beside: Grant, room: Room): Promise<Pro
   return { ...opened({ ...draft, ...proved, beside: besideOf(beside) }, {}), beside }
 }
 
-function besideOf({ id, ancestry, human: { iss, sub }, lineage }: Grant): Beside {
+function besideOf({ id, ancestry, human: { iss, sub }, lineage, beside }: Grant): Beside {
   const agents = lineage.flatMap((step) => (step.type === 'ai_agent' ? [step.id] : []))
-  return { grants: [id, ...ancestry.map((above) => above.id)], human: { iss, sub }, agents }
+  return { grants: [id, ...ancestry.map((above) => above.id)], human: { iss, sub }, agents, ...(beside && { beside }) }
 }
 
 /** Token exchange with a human's token (RFC 8693 §2.1). @param client authenticated client, if any. */

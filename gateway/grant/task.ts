@@ -18,7 +18,8 @@ export function stepMark(task: string, step: string): string {
 
 /** Names whose end ends this grant: itself, everything above it, or beside which it was given, its task, its step. */
 export function marksOf(grant: Grant): readonly string[] {
-  const marks = [grant.id, ...grant.ancestry.map(({ id }) => id), ...(grant.beside?.grants ?? []), grant.task.id]
+  const marks = [grant.id, ...grant.ancestry.map(({ id }) => id), grant.task.id]
+  for (let by = grant.beside; by !== undefined; by = by.beside) marks.push(...by.grants)
   if (grant.step !== undefined) marks.push(stepMark(grant.task.id, grant.step))
   return marks
 }

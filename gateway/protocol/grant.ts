@@ -147,6 +147,8 @@ export interface Beside {
   readonly human: Pick<Human, 'iss' | 'sub'>
   /** All in its lineage. */
   readonly agents: readonly string[]
+  /** Beside which that one was given. */
+  readonly beside?: Beside
 }
 
 /** A grant above another. */
