@@ -66,10 +66,17 @@ export function openHouseApprovals(settings: Settings, parts: Parts): HouseAppro
       decided: (who, facts) => audit.administer('approval.decided', who, facts),
       expired: (of, facts) => audit.record('approval.expired', of, facts),
     },
-    async paced({ tenant: of, agent }) {
+    async paced({ tenant: of, agent, task }) {
       const untilS = Math.ceil(clock.nowMs() / 1000) + 3600
-      const rate = { kind: 'rate', name: `approvals/${agent.id}`, n: approvals.maxPerHour, perS: 3600, untilS } as const
-      return (await store.spend(of, [rate])) === -1
+      const rate = { kind: 'rate', n: approvals.maxPerHour, perS: 3600, untilS } as const
+      // By task as well: who delegates does not get as many again for every child.
+      const names = [`approvals/${agent.id}`, `approvals-of-task/${task.id}`]
+      return (
+        (await store.spend(
+          of,
+          names.map((name) => ({ ...rate, name })),
+        )) === -1
+      )
     },
     isWanted: (facts, of) => isWanted(facts, of, grants),
   })

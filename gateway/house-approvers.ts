@@ -102,6 +102,7 @@ function accessOf({ tenant, approvals }: Settings, parts: Parts): AccessDoor['ac
   const desk = new AccessDesk({
     tenant,
     clock,
+    maxPerHour: approvals.maxPerHour,
     documents: documentsIn(parts.sealed, 'access/'),
     check: (beside, wanted, human) =>
       check(opening({ beside, wanted, human, id: uuidv7(clock.nowMs()) }), human, parts),

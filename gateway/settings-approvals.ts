@@ -62,7 +62,7 @@ export const approvalsSchema = z
       .max(1000)
       .optional()
       .describe(
-        'Approvals of one agent that wait at once; it is refused more, so that nobody drowns in them. Default 20.',
+        'Approvals of one agent, or of one task, that wait at once; it is refused more, so that nobody drowns in them. Default 20.',
       ),
     max_per_hour: z
       .int()
@@ -70,7 +70,7 @@ export const approvalsSchema = z
       .max(100_000)
       .optional()
       .describe(
-        'Approvals that one agent may ask for in an hour. Default 120. The same request again asks nobody anew.',
+        'Approvals that one agent, or one task, may ask for in an hour; requests for access are counted apart. Default 120. The same request again asks nobody anew.',
       ),
     approvers: z
       .array(approver)

@@ -4,7 +4,7 @@ import type { Grant } from '../protocol/grant.ts'
 import { GatewayError } from '../protocol/problem.ts'
 import type { AccessRecord } from './access-record.ts'
 
-/** Pending ones of one agent, and altogether. */
+/** Pending ones of one agent or task, and altogether. */
 export const MOST_OF_AGENT = 5
 export const MOST = 200
 
@@ -37,7 +37,15 @@ export function tooMany(own: number): GatewayError {
   return new GatewayError(
     'too_many_requests',
     own >= MOST_OF_AGENT
-      ? `${own} requests of this agent wait for a human already. Wait for them, or work with what you have.`
+      ? `${own} requests of this agent, or its task, wait for a human already. Wait for them, or work with what you have.`
       : 'Too many requests wait for a human already. Try again later.',
+  )
+}
+
+export function tooOften(most: number): GatewayError {
+  return new GatewayError(
+    'too_many_requests',
+    `This agent, or its task, has asked for access ${most} times within an hour. Work with what you have.`,
+    { retryAfterMs: 60_000 },
   )
 }

@@ -16,6 +16,7 @@ import {
   requireHolder,
   requirePending,
   tooMany,
+  tooOften,
   unknown,
 } from './access-refusals.ts'
 
@@ -23,6 +24,8 @@ import {
 const FETCH_MS = 15 * 60_000
 /** Milliseconds that one is remembered after it is over. */
 const KEPT_MS = 60 * 60_000
+/** As long as one is remembered, at least: in it requests are counted that were denied, or that nobody decided on. */
+const PACE_MS = 60 * 60_000
 /** Nobody else decides on it meanwhile. */
 const CLAIM_MS = 10_000
 
@@ -39,6 +42,8 @@ export interface AccessOptions {
     write(id: string, content: object | null, expected: number): Promise<number | undefined>
     ids(): Promise<readonly string[]>
   }
+  /** Requests of one agent, and of one task, in an hour, whatever became of them. */
+  readonly maxPerHour: number
   /** Whether that can be granted at all beside this grant. @param human who gives it: policy is asked too. Throws why not. */
   check(beside: Grant, wanted: Wanted, human: Human | undefined): Promise<void>
   /** Who may grant besides the human that the agent works for. */
@@ -83,13 +88,18 @@ export class AccessDesk implements AccessRoom {
   }
 
   async #ask(holder: Grant, asked: AccessAsk): Promise<AccessView> {
-    const { documents, log, tenant } = this.#o
+    const { documents, log, tenant, maxPerHour } = this.#o
     const wanted = wantedOf(asked)
-    const known = (await this.#swept()).filter((one) => this.#shown(one).state === 'pending')
-    const own = known.filter(({ agent }) => agent.id === holder.agent.id)
-    const same = own.find((one) => one.task.id === holder.task.id && sameWanted(one.wanted, wanted))
+    const all = await this.#swept()
+    const known = all.filter((one) => this.#shown(one).state === 'pending')
+    // A task is one that asks, however many agents it delegates to.
+    const isOwn = ({ agent, task }: AccessRecord) => agent.id === holder.agent.id || task.id === holder.task.id
+    const own = known.filter(isOwn)
+    const same = own.find((one) => isOf(one, holder) && sameWanted(one.wanted, wanted))
     if (same !== undefined) return this.#shown(same)
     if (own.length >= MOST_OF_AGENT || known.length >= MOST) throw tooMany(own.length)
+    const sinceMs = this.#nowMs() - PACE_MS
+    if (all.filter((one) => one.createdMs > sinceMs && isOwn(one)).length >= maxPerHour) throw tooOften(maxPerHour)
     const record = recordOf(holder, asked, { tenant, nowMs: this.#nowMs() })
     const { event, reason } = record.agentSays
     await log.requested(holder, { access_request: record.id, ...outlineOf(wanted), event, agent_says: reason })
@@ -210,6 +220,10 @@ export class AccessDesk implements AccessRoom {
   #nowMs(): number {
     return this.#o.clock.nowMs()
   }
+}
+
+function isOf({ agent, task }: AccessRecord, holder: Grant): boolean {
+  return agent.id === holder.agent.id && task.id === holder.task.id
 }
 
 function decidedFacts(record: AccessRecord, by: Decider): Facts {

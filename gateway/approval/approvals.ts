@@ -22,7 +22,7 @@ export interface ApprovalsOptions {
   readonly clock: Clock
   /** Milliseconds that an approval can be decided, and once it is, taken up. */
   readonly lifeMs: number
-  /** Pending ones of one agent. */
+  /** Pending ones of one agent, and of one task. */
   readonly maxPending: number
   /** Where the holder of the grant asks how it stands. */
   statusUrl(id: string): string
@@ -32,7 +32,7 @@ export interface ApprovalsOptions {
     decided(who: { readonly tenant: string; readonly human: Human }, facts: Facts): Promise<unknown>
     expired(tenant: string, facts: Facts): Promise<unknown>
   }
-  /** Whether the agent may ask humans once more now; counts it. */
+  /** Whether the agent, and its task, may ask humans once more now; counts it. */
   paced(grant: Grant): boolean | Promise<boolean>
   /** Whether whoever asked could still use it. */
   isWanted(facts: ApprovalFacts, tenant: string): Promise<boolean>

@@ -49,7 +49,7 @@ export function refusals({ statusUrl }: { statusUrl(id: string): string }) {
     tooMany: (most: number) =>
       new GatewayError(
         'too_many_requests',
-        `The agent has ${most} approvals pending, or has asked for too many of them lately. Wait for those, or work without.`,
+        `The agent, or its task, has ${most} approvals pending, or has asked for too many of them lately. Wait for those, or work without.`,
         { retryAfterMs: 60_000 },
       ),
     unknown: () =>

@@ -113,13 +113,22 @@ export class Seeking {
       ...asked.describe(),
       ...{ terms, consents: [], state: 'pending', version: 0, createdMs: nowMs, untilMs: nowMs + lifeMs },
     }
-    const inLine = await this.#o.count(grant.tenant, grant.agent.id)
-    if (inLine >= maxPending || !(await this.#o.paced(grant))) throw say.tooMany(maxPending)
+    if ((await this.#inLine(grant)) >= maxPending || !(await this.#o.paced(grant))) throw say.tooMany(maxPending)
     // A crash after this leaves an entry of something that nobody was asked: the same request asks again.
     await this.#o.record('approval.requested', grant, requestFacts(record, asked.event))
     const added = await shelf.add(record, maxPending)
     if (added === undefined) throw say.tooMany(maxPending)
     return added
+  }
+
+  /** Pending ones of its agent, or of its task where those are more: who delegates does not get a queue for every child. */
+  async #inLine({ tenant, agent, task }: Grant): Promise<number> {
+    const ofAgent = await this.#o.count(tenant, agent.id)
+    const all = await this.#o.shelf.pending(tenant)
+    const ofTask = all.filter(
+      (one) => one.facts.task.id === task.id && stateAt(one, this.#nowMs).state === 'pending',
+    ).length
+    return Math.max(ofAgent, ofTask)
   }
 
   /** @returns false: time has passed. */

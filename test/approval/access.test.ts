@@ -47,6 +47,7 @@ function desk(more: Partial<AccessOptions> = {}): AccessDesk {
   return new AccessDesk({
     tenant: 'acme',
     documents: documentsIn(createSealed({ rows, keys, tenant: 'acme' }), 'access/'),
+    maxPerHour: 120,
     check: async () => {},
     mayGrant: ({ iss, sub }) => iss === lead.iss && sub === lead.sub,
     log: { requested: note('requested'), edited: note('edited'), decided: note('decided') },
@@ -85,6 +86,21 @@ it('is asked five times by one agent and no more, however many it asks at once, 
   expect(said.filter((code) => code === 'done')).toHaveLength(10)
   expect(await one.pending()).toHaveLength(5)
   expect(log).toHaveLength(5)
+})
+
+it('is asked so often in an hour and no more, by one agent and in one task, whatever became of it', async () => {
+  const child: Grant = { ...holder, agent: { ...holder.agent, id: 'child' } }
+  const elsewhere: Grant = { ...holder, task: { ...holder.task, id: 'task_other' } }
+  const stranger: Grant = { ...child, task: elsewhere.task }
+  for (let n = 1; n <= 3; n++) {
+    const { id } = await desk({ maxPerHour: 3 }).ask(n === 2 ? child : holder, { ...wanted, ttl_s: n })
+    if (n < 3) await desk().deny(id, by(lead))
+  }
+  const asked = [holder, child, elsewhere].map((one) => desk({ maxPerHour: 3 }).ask(one, { ...wanted, ttl_s: 9 }))
+  expect(await codes(asked)).toEqual(['too_many_requests', 'too_many_requests', 'done'])
+  expect(await codes([desk({ maxPerHour: 3 }).ask(stranger, { ...wanted, ttl_s: 10 })])).toEqual(['done'])
+  clock.advance(60 * 60_000)
+  expect(await codes([desk({ maxPerHour: 3 }).ask(holder, { ...wanted, ttl_s: 11 })])).toEqual(['done'])
 })
 
 it('is fetched once, however many fetch it at once', async () => {

@@ -271,3 +271,20 @@ describe('an approval that waits', () => {
     await room.close()
   })
 })
+
+it('has no more waiting of one task than of one agent, however many agents it delegates to', async () => {
+  const room = open()
+  const ask = async (n: number, task = GRANT.task) => {
+    const agent = { ...GRANT.agent, id: `child-${n}` }
+    const facts = { ...record(0).facts, agent, task: { id: task.id } }
+    const grant = { agent, task }
+    const one = { ...asked({ grant }), describe: () => ({ facts, agentSays: { intent: 'x' } }) }
+    return room.seek(one).then(() => 'done', code)
+  }
+  for (let n = 0; n < 5; n++) expect(await ask(n)).toBe('approval_required')
+  expect(await ask(5)).toBe('too_many_requests')
+  expect(await ask(5, { id: 'task_2', purpose: 'x' })).toBe('approval_required')
+  clock.advance(300_000)
+  expect(await ask(5)).toBe('approval_required')
+  await room.close()
+})
