@@ -46,7 +46,12 @@ export async function sourcesOf(options: SourceOptions): Promise<Sources> {
   const config = options.config ?? (existsSync('keyless.yaml') ? 'keyless.yaml' : undefined)
   if (config === undefined) {
     const services = named.services ?? (await shippedServices())
-    return { services, policies: named.policies ?? (await placesOf(['shipped'])), baseDir: process.cwd(), atExamples: true }
+    return {
+      services,
+      policies: named.policies ?? (await placesOf(['shipped'])),
+      baseDir: process.cwd(),
+      atExamples: true,
+    }
   }
   const { loadSettings } = await import('../settings.ts')
   const settings = await loadSettings(config)
