@@ -87,11 +87,11 @@ it('takes what GitHub signs, ends the task of a handle, and answers as GitHub ta
 it('recognises an opaque key that it lent, in a scan and in a report, and closes it where settings say so', async () => {
   const { handle = '' } = await site.gateway.control.openTask({ scope: 'notes:*', purpose: 'test' })
   expect(await call(handle)).toBe('200')
-  const known = await knownHere({ config: join(site.gateway.dir, 'keyless.yaml') })
-  const found = []
-  for await (const one of findingsIn('-', [Buffer.from(`x: "${KEY}"`)], { secrets: () => [], ...known }))
-    found.push(one)
-  expect(found).toMatchObject([{ rule: 'leased', name: 'notes' }])
+  const scanned = async () => {
+    const known = await knownHere({ config: join(site.gateway.dir, 'keyless.yaml') })
+    return Array.fromAsync(findingsIn('-', [Buffer.from(`x: "${KEY}"`)], { secrets: () => [], ...known }))
+  }
+  await expect.poll(scanned).toMatchObject([{ rule: 'leased', name: 'notes' }]) // the index follows the log
   expect(await site.gateway.control.reportLeaks({ leaks: [{ token: KEY }] })).toMatchObject([
     { kind: 'credential', outcome: 'blocked' },
   ])
