@@ -89,7 +89,10 @@ it('recognises an opaque key that it lent, in a scan and in a report, and closes
   expect(await call(handle)).toBe('200')
   const scanned = async () => {
     const known = await knownHere({ config: join(site.gateway.dir, 'keyless.yaml') })
-    return Array.fromAsync(findingsIn('-', [Buffer.from(`x: "${KEY}"`)], { secrets: () => [], ...known }))
+    const found = []
+    for await (const one of findingsIn('-', [Buffer.from(`x: "${KEY}"`)], { secrets: () => [], ...known }))
+      found.push(one)
+    return found
   }
   await expect.poll(scanned).toMatchObject([{ rule: 'leased', name: 'notes' }]) // the index follows the log
   expect(await site.gateway.control.reportLeaks({ leaks: [{ token: KEY }] })).toMatchObject([
