@@ -13,8 +13,8 @@ export default defineConfig({
     hookTimeout: 30_000,
     // How long a test waits is no promise: on a busy machine the default second is short.
     expect: { poll: { timeout: 10_000, interval: 20 } },
-    // CI has two cores; while one file waits for its servers and programs, another may run.
-    maxWorkers: 3,
+    // CPU-bound suites and real servers share two cores in CI. A third file saves a tenth, and real servers run into their limits.
+    maxWorkers: 2,
     ...(results ? { reporters: ['default', 'json'], outputFile: { json: results } } : {}),
   },
 })
