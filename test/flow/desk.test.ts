@@ -241,7 +241,8 @@ console.log(JSON.stringify({ stands, more: more.status, words, grant: /kh_[\\w-]
   })
 })
 
-describe.skipIf(problem !== undefined)('a command that is isolated', () => {
+// In CI a machine that cannot isolate fails: nothing is left out there.
+describe.runIf(process.env.CI !== undefined || problem === undefined)('a command that is isolated', () => {
   it('asks the desk by its name, with a client that knows of no proxy', async () => {
     const { stdout, stderr, code } = await run(process.execPath, [
       join(ROOT, 'gateway', 'keyless.ts'),
