@@ -106,6 +106,8 @@ it('says the same on the socket, and nothing of humans, agents, tasks or hosts',
 it('has a fixed number of lines, whatever hosts, paths and tokens callers make up', async () => {
   const lines = async () => (await scrape()).text.split('\n').length
   await call('/one', 'kh_one')
+  // The thread that keeps the index says how far it is once it has begun.
+  await expect.poll(async () => toldOf((await scrape()).families, 'keyless_index_lag_entries')).toBeDefined()
   const before = await lines()
   await Promise.all([call('/two', 'kh_two'), call('/three', 'kh_three'), call('/four?x=1', 'kh_four')])
   expect(await lines()).toBe(before)
