@@ -8,7 +8,7 @@
  */
 import { request as plainRequest } from 'node:http'
 import { controlClient } from '../gateway/cli/control-client.ts'
-import { findSocket } from '../gateway/cli/find-socket.ts'
+import { findSocket } from '../gateway/cli/log/find-socket.ts'
 
 const EXCHANGE = 'urn:ietf:params:oauth:grant-type:token-exchange'
 const ACCESS_TOKEN = 'urn:ietf:params:oauth:token-type:access_token'

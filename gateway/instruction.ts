@@ -2,7 +2,7 @@
  * FLOW 2: one instruction to the gateway itself: open a task, delegate, suspend, end. Like a request, it is decided and
  * recorded before it takes effect.
  */
-import type { InstructionEvent, Receipt } from './audit/event.ts'
+import type { InstructionEvent, Receipt } from './audit/entries/event.ts'
 import type { Approved } from './protocol/approval.ts'
 import type { Decision } from './protocol/decision.ts'
 import type { Enquiry, Instruction, IssuedGrant, Proposal } from './protocol/instruction.ts'

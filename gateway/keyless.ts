@@ -9,20 +9,20 @@ import { breakGlassCommand } from './cli/break-glass.ts'
 import { caCommand } from './cli/ca.ts'
 import { canaryCommand } from './cli/canary.ts'
 import { connectCommand, disconnectCommand } from './cli/connect.ts'
-import { doctorCommand } from './cli/doctor.ts'
-import type { WhichGateway } from './cli/find-socket.ts'
-import { grantCommand } from './cli/grant.ts'
+import { doctorCommand } from './cli/doctor/doctor.ts'
+import { grantCommand } from './cli/grant/grant.ts'
 import { initCommand } from './cli/init.ts'
 import { keysCommand } from './cli/keys.ts'
 import { leaseCommand } from './cli/lease.ts'
-import { logCommand } from './cli/log.ts'
-import { policyCommand } from './cli/policy.ts'
+import type { WhichGateway } from './cli/log/find-socket.ts'
+import { logCommand } from './cli/log/log.ts'
+import { policyCommand } from './cli/policy/policy.ts'
 import { reportCommand } from './cli/report.ts'
 import { revokeCommand } from './cli/revoke.ts'
-import { runCommand } from './cli/run.ts'
-import { scanCommand } from './cli/scan.ts'
+import { runCommand } from './cli/run/run.ts'
+import { scanCommand } from './cli/scan/scan.ts'
 import { secretCommand } from './cli/secret.ts'
-import { serviceCommand } from './cli/service.ts'
+import { serviceCommand } from './cli/service/service.ts'
 import { startCommand } from './cli/start.ts'
 import { taskCommand } from './cli/task.ts'
 import { warmCommand } from './cli/warm.ts'
@@ -57,13 +57,13 @@ program.addCommand(canaryCommand())
 program.addCommand(warmCommand())
 program.addCommand(
   logCommand(async (which, human) => {
-    const { forgetHuman } = await import('./house-audit.ts')
+    const { forgetHuman } = await import('./house/audit.ts')
     return forgetHuman(await settingsAt(which), human)
   }),
 )
 program.addCommand(
   secretCommand(async (which, work) => {
-    const { withSecretWork } = await import('./house-secrets.ts')
+    const { withSecretWork } = await import('./house/secrets.ts')
     return withSecretWork(await settingsAt(which), (secrets, by) =>
       work({
         secrets: () => secrets.list(),
@@ -87,14 +87,14 @@ program.addCommand(initCommand())
 program.addCommand(
   keysCommand({
     async make(dir, config) {
-      const { makeKeys } = await import('./keys.ts')
+      const { makeKeys } = await import('./settings/keys.ts')
       await makeKeys(dir)
       const isKnown = config !== undefined || existsSync('keyless.yaml')
       if (isKnown) await makeAuthority(dir, config)
       return isKnown
     },
     async rotate(dir) {
-      const { rotateAssertionKeys, rotateGrantKey } = await import('./keys.ts')
+      const { rotateAssertionKeys, rotateGrantKey } = await import('./settings/keys.ts')
       const nowS = Math.floor(systemClock.nowMs() / 1000)
       const isOurs = await rotateGrantKey(dir, nowS)
       if (isOurs) await rotateAssertionKeys(dir, nowS)
@@ -114,7 +114,7 @@ program.addCommand(
       await rotateRoot(dir, systemClock.nowMs(), isNow)
     },
     async clients(dir, isRotated) {
-      const { rotateClientRoots, viewClientRoots } = await import('./keys-client-ca.ts')
+      const { rotateClientRoots, viewClientRoots } = await import('./settings/keys-client-ca.ts')
       if (isRotated) await rotateClientRoots(dir, systemClock.nowMs())
       return viewClientRoots(dir, systemClock.nowMs())
     },
@@ -142,7 +142,7 @@ function pointAtHelp(command: Command, path: string): void {
 async function makeAuthority(dir: string, config: string | undefined): Promise<void> {
   const [{ authorityTerms, loadAuthority }, { loadCatalogue }, { loadSettings }] = await Promise.all([
     import('./ingress/certificate.ts'),
-    import('./policy/catalogue.ts'),
+    import('./policy/catalogue/catalogue.ts'),
     import('./settings.ts'),
   ])
   const { ca, services, shippedServicesDir: shippedDir, baseDir } = await loadSettings(config)

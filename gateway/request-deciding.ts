@@ -3,7 +3,7 @@
  * what it costs. Whatever takes time is followed by another look at the grant, which may have ended meanwhile.
  */
 import { isDeepStrictEqual } from 'node:util'
-import type { CallEvent } from './audit/event.ts'
+import type { CallEvent } from './audit/entries/event.ts'
 import { type Permit, requirePermit } from './policy/decision.ts'
 import type { Approved } from './protocol/approval.ts'
 import type { Ask, Decision } from './protocol/decision.ts'

@@ -1,5 +1,5 @@
 /** What FLOW 1 needs of each room, and what its steps hand on. No room may be left out: one that is forgotten would let everything through. */
-import type { CallEvent, Receipt } from './audit/event.ts'
+import type { CallEvent, Receipt } from './audit/entries/event.ts'
 import type { Lease } from './lease/lease.ts'
 import type { Permit } from './policy/decision.ts'
 import type { Approved } from './protocol/approval.ts'

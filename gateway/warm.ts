@@ -2,7 +2,7 @@
  * FLOW 3: a credential fetched ahead of the call that it is for. Decided like that call and recorded before anybody is asked; the call
  * itself is decided anew when it comes, so that what lies ready gives nobody anything.
  */
-import type { Receipt } from './audit/event.ts'
+import type { Receipt } from './audit/entries/event.ts'
 import type { Lease } from './lease/lease.ts'
 import { type Permit, requirePermit } from './policy/decision.ts'
 import { patternCovers } from './protocol/authority.ts'
@@ -12,7 +12,7 @@ import type { Destination } from './protocol/message.ts'
 import { asGatewayError, GatewayError, type ProblemCode } from './protocol/problem.ts'
 import { type Endpoint, plainHost, type Service } from './protocol/service.ts'
 
-/** The few methods that the flow needs of each room; `house-leases.ts` hands them over. */
+/** The few methods that the flow needs of each room; `house/leases.ts` hands them over. */
 export interface WarmRooms {
   readonly catalogue: {
     service(name: string): Service | undefined

@@ -1,5 +1,5 @@
 import { expect, it } from 'vitest'
-import { createSecretWork } from '../gateway/house-secrets.ts'
+import { createSecretWork } from '../gateway/house/secrets.ts'
 import { parseSettings } from '../gateway/settings.ts'
 
 it('knows a sealed name as referred to wherever settings say it, what opens Vault included', async () => {

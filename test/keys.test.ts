@@ -4,8 +4,8 @@ import { copyFile, cp, mkdir, mkdtemp, readdir, readFile, rm, stat, writeFile } 
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest'
-import { createTokenSeal, type TokenSeal } from '../gateway/grant/token.ts'
-import { type Keys, loadKeys, rotateGrantKey } from '../gateway/keys.ts'
+import { createTokenSeal, type TokenSeal } from '../gateway/grant/chain/token.ts'
+import { type Keys, loadKeys, rotateGrantKey } from '../gateway/settings/keys.ts'
 import { root } from './grant/chain.fixture.ts'
 import { type ManualClock, manualClock } from './rig/clock.ts'
 

@@ -2,8 +2,8 @@ import { chmod, mkdtemp, readdir, readFile, rm, stat } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, it } from 'vitest'
-import { loadKeys } from '../gateway/keys.ts'
 import { createOnce, makePrivate, readIfThere, readOrCreate } from '../gateway/private-file.ts'
+import { loadKeys } from '../gateway/settings/keys.ts'
 
 let dir: string
 

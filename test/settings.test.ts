@@ -5,8 +5,8 @@ import { inspect } from 'node:util'
 import fc from 'fast-check'
 import { afterEach, describe, expect, it, vi } from 'vitest'
 import { nearest } from '../gateway/protocol/nearest.ts'
+import { parseListen } from '../gateway/settings/listen.ts'
 import { defaultDataDir, loadSettings, parseSettings, SettingsError, settingsJsonSchema } from '../gateway/settings.ts'
-import { parseListen } from '../gateway/settings-listen.ts'
 
 afterEach(() => vi.unstubAllEnvs())
 

@@ -1,11 +1,11 @@
 /** The last signed head, and a place in the log that it is signed at. The checkpoint is replaced whole. */
 import { join } from 'node:path'
 import { readIfThere } from '../private-file.ts'
-import { type Checkpoint, type CheckpointSigner, openCheckpoint } from './checkpoint.ts'
-import type { Disk } from './disk.ts'
+import type { Disk } from './files/disk.ts'
 import { files } from './lines.ts'
-import type { Frontier } from './merkle.ts'
-import type { NoteVerifier } from './note.ts'
+import { type Checkpoint, type CheckpointSigner, openCheckpoint } from './tree/checkpoint.ts'
+import type { Frontier } from './tree/merkle.ts'
+import type { NoteVerifier } from './tree/note.ts'
 
 /** A place in the log up to which everything is known. */
 export interface Anchor {

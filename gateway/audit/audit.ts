@@ -4,16 +4,23 @@ import type { Clock } from '../protocol/clock.ts'
 import type { Grant, Human } from '../protocol/grant.ts'
 import type { Enquiry, Instruction } from '../protocol/instruction.ts'
 import type { Inbound, TurnedAway } from '../protocol/message.ts'
-import { type Aside, type AsideParts, createAside } from './aside.ts'
 import type { Draft, JsonValue } from './canonical.ts'
-import { type CallEvent, type Desk, type InstructionEvent, type Receipt, RecordedCall, receiptFor } from './event.ts'
+import { type Aside, type AsideParts, createAside } from './entries/aside.ts'
+import {
+  type CallEvent,
+  type Desk,
+  type InstructionEvent,
+  type Receipt,
+  RecordedCall,
+  receiptFor,
+} from './entries/event.ts'
+import { adminDraft, noteDraft, underDraft } from './entries/instructed.ts'
+import { draftOn, letterhead } from './entries/letterhead.ts'
+import { RecordedInstruction } from './entries/recorded-instruction.ts'
+import { Tally } from './entries/tally.ts'
 import { startHeartbeat } from './heartbeat.ts'
-import { adminDraft, noteDraft, underDraft } from './instructed.ts'
-import { draftOn, letterhead } from './letterhead.ts'
 import type { Log } from './log.ts'
-import type { PersonalSeals } from './personal-seals.ts'
-import { RecordedInstruction } from './recorded-instruction.ts'
-import { Tally } from './tally.ts'
+import type { PersonalSeals } from './personal/seals.ts'
 
 type Facts = Readonly<Record<string, JsonValue | undefined>>
 

@@ -5,7 +5,7 @@
  */
 import type { Clock } from '../protocol/clock.ts'
 import type { JsonValue } from './canonical.ts'
-import type { Tally } from './tally.ts'
+import type { Tally } from './entries/tally.ts'
 
 export interface HeartbeatParts {
   readonly everyMs: number

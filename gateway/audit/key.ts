@@ -3,7 +3,7 @@ import { createPrivateKey, createPublicKey, generateKeyPairSync, type KeyObject 
 import { mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { createOnce, readIfThere, readOrCreate } from '../private-file.ts'
-import { formatVerifier, type NoteVerifier, noteVerifier, parseVerifier } from './note.ts'
+import { formatVerifier, type NoteVerifier, noteVerifier, parseVerifier } from './tree/note.ts'
 
 /** Names in the directory of a log. */
 export const keyFiles = {

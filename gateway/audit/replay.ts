@@ -1,9 +1,10 @@
 /** Walks the entries of a log from a known tree on: what the signed head covers must hash to it, what comes after must at least be entries. */
-import type { Checkpoint } from './checkpoint.ts'
-import { parseEntry, timeOf } from './entry.ts'
-import { type HashFiles, noNodes } from './hash-files.ts'
+
+import { parseEntry, timeOf } from './entries/entry.ts'
 import type { Line } from './lines.ts'
-import { Frontier, leafHash } from './merkle.ts'
+import type { Checkpoint } from './tree/checkpoint.ts'
+import { type HashFiles, noNodes } from './tree/hash-files.ts'
+import { Frontier, leafHash } from './tree/merkle.ts'
 
 export const ADVICE =
   'Run "keyless log verify" to find the entry, keep the directory as evidence, and restore it from a copy or start a new log.'

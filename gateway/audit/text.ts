@@ -3,9 +3,9 @@
  * count bytes of the text, so a place stays good when its segment is compressed.
  */
 import { type FileHandle, open } from 'node:fs/promises'
-import { parseEntry } from './entry.ts'
+import { parseEntry } from './entries/entry.ts'
+import { type Frame, readAt, readFrame, readSeekTable } from './files/seekable.ts'
 import { type Line, MAX_LINE_BYTES, readLines, split } from './lines.ts'
-import { type Frame, readAt, readFrame, readSeekTable } from './seekable.ts'
 
 /** Entries in a frame, and in a C2SP entry bundle; frames begin at multiples. */
 export const FRAME_ENTRIES = 256

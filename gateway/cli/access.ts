@@ -4,11 +4,11 @@ import type { Wanted } from '../protocol/access.ts'
 import type { AccessRequestView } from '../protocol/control-access.ts'
 import { atGateway, onGateway, parseTtl, timeOf } from './at-gateway.ts'
 import type { ControlClient } from './control-client.ts'
-import type { WhichGateway } from './find-socket.ts'
-import { parseDetails } from './grant-request.ts'
-import { printable, printableJson } from './log-words.ts'
+import { parseDetails } from './grant/request.ts'
+import type { WhichGateway } from './log/find-socket.ts'
+import { printable, printableJson } from './log/words.ts'
+import { listCommand, showCommand } from './run/waiting.ts'
 import { columns, counted } from './table.ts'
-import { listCommand, showCommand } from './waiting.ts'
 
 interface EditOptions extends WhichGateway {
   readonly scope?: string

@@ -4,10 +4,10 @@ import { Command } from 'commander'
 import type { ApprovalJson } from '../protocol/control-approvals.ts'
 import { atGateway, instruct, onGateway, timeOf } from './at-gateway.ts'
 import type { ControlClient } from './control-client.ts'
-import type { WhichGateway } from './find-socket.ts'
-import { printable, printableJson } from './log-words.ts'
+import type { WhichGateway } from './log/find-socket.ts'
+import { printable, printableJson } from './log/words.ts'
+import { listCommand, showCommand } from './run/waiting.ts'
 import { columns, counted, inBytes } from './table.ts'
-import { listCommand, showCommand } from './waiting.ts'
 
 const WATCH_MS = 2_000
 

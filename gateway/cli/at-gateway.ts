@@ -2,7 +2,7 @@
 import { type Command, InvalidArgumentError } from 'commander'
 import { GatewayError, problems } from '../protocol/problem.ts'
 import type { ControlClient } from './control-client.ts'
-import type { WhichGateway } from './find-socket.ts'
+import type { WhichGateway } from './log/find-socket.ts'
 
 /** sysexits(3), and what shells use; everything else is a command's own exit code. */
 export const EXIT = {
@@ -31,7 +31,7 @@ type Work<T> = (control: ControlClient, socket: string) => Promise<T>
 export async function instruct<T>(which: WhichGateway, work: Work<T>): Promise<T | number> {
   const [{ controlClient, ControlUnreachable }, { findSocket }] = await Promise.all([
     import('./control-client.ts'),
-    import('./find-socket.ts'),
+    import('./log/find-socket.ts'),
   ])
   try {
     const socket = await findSocket(which)

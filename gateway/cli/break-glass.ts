@@ -7,8 +7,8 @@ import { Command } from 'commander'
 import type { BreakGlassRequest, BreakGlassView, OpenedBreakGlass, SealedRequest } from '../protocol/break-glass.ts'
 import { GatewayError } from '../protocol/problem.ts'
 import { atGateway, EXIT, onGateway, parseTtl, refused, timeOf } from './at-gateway.ts'
-import type { WhichGateway } from './find-socket.ts'
-import { printable, printableJson } from './log-words.ts'
+import type { WhichGateway } from './log/find-socket.ts'
+import { printable, printableJson } from './log/words.ts'
 import { counted } from './table.ts'
 
 /** Minutes for which a request can be opened, when nothing else is said. */
@@ -48,7 +48,7 @@ function keygenCommand(): Command {
       saying(async () => {
         const [{ makeCustodianKey }, { readHidden }] = await Promise.all([
           import('./break-glass-key.ts'),
-          import('./hidden.ts'),
+          import('./run/hidden.ts'),
         ])
         const passphrase = await readHidden(`Passphrase for ${out}: `)
         if (process.stdin.isTTY && passphrase !== (await readHidden('The same again: ')))
@@ -103,7 +103,7 @@ function signCommand(): Command {
         const [{ signSealed }, { openCustodianKey }, { readHidden }] = await Promise.all([
           import('../grant/break-glass-request.ts'),
           import('./break-glass-key.ts'),
-          import('./hidden.ts'),
+          import('./run/hidden.ts'),
         ])
         const { sealed, request } = await read(file)
         process.stderr.write(`${inWords(request)}\n`)

@@ -4,7 +4,7 @@ import { Command } from 'commander'
 import type { ConnectBody, ConnectionView, ProgressView } from '../protocol/control-connect.ts'
 import { atGateway, EXIT, instruct, onGateway, timeOf } from './at-gateway.ts'
 import type { ControlClient } from './control-client.ts'
-import type { WhichGateway } from './find-socket.ts'
+import type { WhichGateway } from './log/find-socket.ts'
 import { columns } from './table.ts'
 
 interface ConnectOptions extends WhichGateway {

@@ -10,11 +10,11 @@ import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
 import { parseDocument } from 'yaml'
-import { openReader } from '../audit/reader.ts'
-import { defaultDataDir } from '../data-directory.ts'
+import { openReader } from '../audit/files/reader.ts'
+import { defaultDataDir } from '../settings/data-directory.ts'
+import { localUser } from '../settings/parts.ts'
 import type { Settings } from '../settings.ts'
-import { localUser } from '../settings-parts.ts'
-import { chain } from './log-words.ts'
+import { chain } from './log/words.ts'
 
 const root = fileURLToPath(new URL('../..', import.meta.url))
 const START_MS = 20_000

@@ -2,8 +2,8 @@
 import { Command } from 'commander'
 import type { PendingRevocationView, RevokeLeasesBody } from '../protocol/control-leases.ts'
 import { atGateway, onGateway, timeOf } from './at-gateway.ts'
-import type { WhichGateway } from './find-socket.ts'
-import { printableJson } from './log-words.ts'
+import type { WhichGateway } from './log/find-socket.ts'
+import { printableJson } from './log/words.ts'
 import { columns, counted } from './table.ts'
 
 interface RevokeOptions extends WhichGateway, RevokeLeasesBody {

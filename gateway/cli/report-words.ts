@@ -6,7 +6,7 @@ import { COMPARED_S, type Exposure } from '../records/report-exposure.ts'
 import type { Identity, Inventory } from '../records/report-inventory.ts'
 import type { LeastPrivilege, LeastPrivilegeReport } from '../records/report-least-privilege.ts'
 import { type Slo, TARGETS } from '../records/report-slo.ts'
-import { printable } from './log-words.ts'
+import { printable } from './log/words.ts'
 import { columns, counted, inMs, inSeconds, when } from './table.ts'
 
 export function inventoryInWords({ identities, humans, flags }: Inventory): string {

@@ -4,7 +4,7 @@ import type { Database, SqlValue } from '../records/database.ts'
 import type { Framework } from '../records/frameworks.ts'
 import type { Span } from '../records/inquiry.ts'
 import type { Vocabulary } from '../records/reach.ts'
-import type { WhichIndex } from './find-index.ts'
+import type { WhichIndex } from './log/find-index.ts'
 import {
   type OpenIndex,
   onIndex,
@@ -15,7 +15,7 @@ import {
   spanOf,
   vocabularyHere,
   withIndex,
-} from './with-index.ts'
+} from './log/with-index.ts'
 
 /** The names alone: the controls are loaded when they are asked for. */
 const FRAMEWORKS = Object.keys({ soc2: true, pci: true, iso27001: true } satisfies Record<Framework, true>)
@@ -104,7 +104,7 @@ function reportOf(name: string, description: string, make: Maker): Command {
 }
 
 async function reportAction(make: Maker, options: ReportOptions): Promise<void> {
-  const { printableJson } = await import('./log-words.ts')
+  const { printableJson } = await import('./log/words.ts')
   await withIndex(options, async (open) => {
     const { report, text } = await make(open, await spanOf(options, open.nowMs), options)
     await print(options.json ? printableJson(report, 2) : text)
@@ -154,7 +154,7 @@ async function makeSlo({ database }: OpenIndex, span: Span): Promise<Made> {
 async function makeEvidence({ database, dir, origin, nowMs }: OpenIndex, span: Span, o: ReportOptions): Promise<Made> {
   const [{ evidence }, { prove }, words] = await Promise.all([
     import('../records/report-evidence.ts'),
-    import('../audit/prove.ts'),
+    import('../audit/verify/prove.ts'),
     import('./report-words.ts'),
   ])
   const own = `${origin}:`

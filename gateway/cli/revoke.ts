@@ -2,8 +2,8 @@
 import { Command, InvalidArgumentError } from 'commander'
 import type { BlockView, RevokedView, TargetBody } from '../protocol/control-revocation.ts'
 import { atGateway, onGateway, parseTtl, timeOf } from './at-gateway.ts'
-import type { WhichGateway } from './find-socket.ts'
-import { printableJson } from './log-words.ts'
+import type { WhichGateway } from './log/find-socket.ts'
+import { printableJson } from './log/words.ts'
 import { columns, counted } from './table.ts'
 
 interface Named {

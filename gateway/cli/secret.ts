@@ -3,7 +3,7 @@ import { Command } from 'commander'
 import type { SecretsView } from '../protocol/control-connect.ts'
 import { atGateway, onGateway, refused } from './at-gateway.ts'
 import type { ControlClient } from './control-client.ts'
-import type { WhichGateway } from './find-socket.ts'
+import type { WhichGateway } from './log/find-socket.ts'
 
 type SecretClient = Pick<ControlClient, 'secrets' | 'setSecret' | 'rotateSecret' | 'removeSecret' | 'reseal'>
 
@@ -81,7 +81,7 @@ async function atStore(
 ): Promise<void> {
   const [{ controlClient, ControlUnreachable }, { findSocket }, { GatewayError }] = await Promise.all([
     import('./control-client.ts'),
-    import('./find-socket.ts'),
+    import('./log/find-socket.ts'),
     import('../protocol/problem.ts'),
   ])
   const socket = await findSocket(which)
@@ -103,7 +103,7 @@ async function atStore(
 
 /** One trailing newline is cut, as where any reference is read. Nothing of it is shown, and nothing of it stands in a list of processes. */
 async function readValue(name: string): Promise<string> {
-  const { readHidden } = await import('./hidden.ts')
+  const { readHidden } = await import('./run/hidden.ts')
   return readHidden(`${name}: `)
 }
 

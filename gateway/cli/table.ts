@@ -1,5 +1,5 @@
 /** Text in columns, times, bytes and spans as people read them. Everything that came from an agent is made printable here. */
-import { printable } from './log-words.ts'
+import { printable } from './log/words.ts'
 
 /** Rows under each other, indented; columns as wide as their widest, but for the last. */
 export function columns(rows: readonly (readonly string[])[], indent = 2): string[] {

@@ -5,8 +5,8 @@ import type { ServiceView, StatusView } from '../protocol/control-status.ts'
 import { plainHost } from '../protocol/service.ts'
 import { atGateway, onGateway, parseTtl, timeOf } from './at-gateway.ts'
 import type { ControlClient } from './control-client.ts'
-import type { WhichGateway } from './find-socket.ts'
-import { printable } from './log-words.ts'
+import type { WhichGateway } from './log/find-socket.ts'
+import { printable } from './log/words.ts'
 
 interface OpenOptions extends WhichGateway {
   readonly task: string

@@ -2,8 +2,8 @@
 import { Command } from 'commander'
 import type { WarmedView } from '../protocol/control-leases.ts'
 import { atGateway, onGateway } from './at-gateway.ts'
-import type { WhichGateway } from './find-socket.ts'
-import { printable, printableJson } from './log-words.ts'
+import type { WhichGateway } from './log/find-socket.ts'
+import { printable, printableJson } from './log/words.ts'
 
 interface WarmOptions extends WhichGateway {
   readonly task?: string

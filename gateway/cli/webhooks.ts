@@ -2,8 +2,8 @@
 import { Command } from 'commander'
 import type { WebhookView } from '../protocol/control-webhooks.ts'
 import { atGateway, instruct, onGateway } from './at-gateway.ts'
-import type { WhichGateway } from './find-socket.ts'
-import { printableJson } from './log-words.ts'
+import type { WhichGateway } from './log/find-socket.ts'
+import { printableJson } from './log/words.ts'
 import { columns, counted } from './table.ts'
 
 export function webhooksCommand(): Command {

@@ -1,7 +1,7 @@
 /** The HTTP side of `keyless witness`: one route, bounded in size, time and connections. Whoever reaches it may try. */
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
-import { MAX_BODY_BYTES, type Witness } from '../audit/witness.ts'
+import { MAX_BODY_BYTES, type Witness } from '../audit/witness/witness.ts'
 
 export interface Address {
   readonly host: string

@@ -8,8 +8,8 @@ import { readFile } from 'node:fs/promises'
 import { hostname } from 'node:os'
 import { resolve } from 'node:path'
 import { Command, InvalidArgumentError } from 'commander'
-import type { NoteVerifier } from '../audit/note.ts'
-import type { Finding } from '../audit/witness.ts'
+import type { NoteVerifier } from '../audit/tree/note.ts'
+import type { Finding } from '../audit/witness/witness.ts'
 import { systemClock } from '../protocol/clock.ts'
 import type { Address } from './witness-door.ts'
 
@@ -30,8 +30,8 @@ export function witnessCommand(): Command {
     .option('--name <name>', 'name of a new witness, such as witness.example.com/acme')
     .action(async (which: Which) => {
       const [{ formatWitnessKey }, { loadWitnessKey }] = await Promise.all([
-        import('../audit/cosignature.ts'),
-        import('../audit/witness-files.ts'),
+        import('../audit/witness/cosignature.ts'),
+        import('../audit/witness/files.ts'),
       ])
       const { dir, names } = await placeOf(which)
       process.stdout.write(`${formatWitnessKey((await loadWitnessKey(dir, names)).verifier)}\n`)
@@ -50,9 +50,9 @@ export function witnessCommand(): Command {
 async function serve({ listen = parseAddress(LISTEN), log = [], ...which }: WitnessCommandOptions): Promise<void> {
   const [{ createWitness }, { loadWitnessKey, openWitnessFiles }, { formatWitnessKey }, { openWitnessDoor }] =
     await Promise.all([
-      import('../audit/witness.ts'),
-      import('../audit/witness-files.ts'),
-      import('../audit/cosignature.ts'),
+      import('../audit/witness/witness.ts'),
+      import('../audit/witness/files.ts'),
+      import('../audit/witness/cosignature.ts'),
       import('./witness-door.ts'),
     ])
   if (log.length === 0) throw new Error('Name at least one log to witness: --log /path/to/log.pub, or its text.')
@@ -93,7 +93,7 @@ interface Place {
 }
 
 async function standalone({ data, name }: Which): Promise<Place> {
-  const { defaultDataDir, witnessDirOf } = await import('../data-directory.ts')
+  const { defaultDataDir, witnessDirOf } = await import('../settings/data-directory.ts')
   const dir = data === undefined ? witnessDirOf(defaultDataDir()) : resolve(data)
   return { dir, names: { fallback: `${hostname()}/witness`, ...(name !== undefined && { chosen: name }) } }
 }
@@ -104,7 +104,7 @@ async function placeOf(which: Which): Promise<Place> {
   if (which.data !== undefined || config === undefined) return standalone(which)
   const [{ loadSettings }, { witnessDirOf }] = await Promise.all([
     import('../settings.ts'),
-    import('../data-directory.ts'),
+    import('../settings/data-directory.ts'),
   ])
   const { dataDir, audit } = await loadSettings(config)
   const { names } = await standalone(which)
@@ -113,7 +113,7 @@ async function placeOf(which: Which): Promise<Place> {
 
 /** @param given a file, or the text of a verifier key. */
 async function readLogKey(given: string): Promise<NoteVerifier> {
-  const { parseVerifier } = await import('../audit/note.ts')
+  const { parseVerifier } = await import('../audit/tree/note.ts')
   const isText = /^[^+\s]+\+[0-9a-f]{8}\+/.test(given)
   try {
     return parseVerifier((isText ? given : await readFile(given, 'utf8')).trim())

@@ -1,7 +1,7 @@
 /** What anyone who reaches either listener may read: health, the keys that verify grants, the CA, the description of the API. */
 import type { FastifyInstance } from 'fastify'
 import type { ReadyView, StatusView } from '../protocol/control-status.ts'
-import { METRICS_TYPE } from './metrics.ts'
+import { METRICS_TYPE } from './records/metrics.ts'
 import { answers } from './shapes.ts'
 
 export interface PublicDoor {

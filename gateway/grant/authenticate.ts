@@ -7,9 +7,7 @@
 import type { Clock } from '../protocol/clock.ts'
 import type { Agent, Grant } from '../protocol/grant.ts'
 import { GatewayError } from '../protocol/problem.ts'
-import type { FirstSight } from './first-sight.ts'
-import { digestOf, isHandle, isWellShaped } from './handle.ts'
-import type { Liveness } from './liveness.ts'
+import type { FirstSight } from './chain/first-sight.ts'
 import {
   about,
   type Caller,
@@ -19,10 +17,12 @@ import {
   type OfflineGrant,
   offlineOf,
   tokenOf,
-} from './presented.ts'
-import type { Records } from './record.ts'
-import { ask, type Eventual, type GrantStore, type Standing } from './store.ts'
-import type { TokenSeal } from './token.ts'
+} from './chain/presented.ts'
+import type { TokenSeal } from './chain/token.ts'
+import { digestOf, isHandle, isWellShaped } from './handle.ts'
+import type { Liveness } from './life/liveness.ts'
+import type { Records } from './store/record.ts'
+import { ask, type Eventual, type GrantStore, type Standing } from './store/store.ts'
 
 /** Entries are about 1 KB; more tokens than this at once only cost their owners a look into the store. */
 const CACHE_ENTRIES = 10_000

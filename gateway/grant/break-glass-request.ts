@@ -11,8 +11,8 @@ import {
 } from '../protocol/break-glass.ts'
 import { isUuidv7 } from '../protocol/id.ts'
 import { GatewayError } from '../protocol/problem.ts'
-import { checkPurpose } from './draft.ts'
-import { isSignedBy, JwsError, readInput, readJws, signJws, thumbprintOf } from './jws.ts'
+import { isSignedBy, JwsError, readInput, readJws, signJws, thumbprintOf } from './chain/jws.ts'
+import { checkPurpose } from './propose/draft.ts'
 
 /** Seconds between `not_before` and `not_after`: what is older is asked for again. */
 const OPEN_WINDOW_S = 3600

@@ -9,9 +9,9 @@ import type { Grant, Level } from '../protocol/grant.ts'
 import type { Traffic } from '../protocol/meter.ts'
 import { GatewayError } from '../protocol/problem.ts'
 import { type Allowance, Purses } from './bytes.ts'
-import { type Counted, pastCharge } from './past-charge.ts'
-import type { Charge, CountCharge, Eventual, GrantStore, RateCharge } from './store.ts'
-import { SUSPENDED_S } from './task.ts'
+import { type Counted, pastCharge } from './life/past-charge.ts'
+import { SUSPENDED_S } from './life/task.ts'
+import type { Charge, CountCharge, Eventual, GrantStore, RateCharge } from './store/store.ts'
 
 /** No grant lives longer, so none above this one outlives it by more. */
 const LONGEST_LIFE_S = 3600

@@ -5,12 +5,12 @@
 import type { KeyObject } from 'node:crypto'
 import { detailsOf } from '../protocol/details.ts'
 import type { Authority, Confirmation } from '../protocol/grant.ts'
-import { holderName, opening, statement } from './attest.ts'
-import { DELEGATION_TYPE, type Link, PROOF_TYPE, readAttestation } from './attestation.ts'
-import { authorityHash, authorityOf, grantOf, VERSION } from './claims.ts'
-import { hashOf, inputOf, publicJwk, readJws, signJws } from './jws.ts'
-import { SEPARATOR } from './offline.ts'
-import { TOKEN_LIMIT } from './token.ts'
+import { holderName, opening, statement } from './chain/attest.ts'
+import { DELEGATION_TYPE, type Link, PROOF_TYPE, readAttestation } from './chain/attestation.ts'
+import { authorityHash, authorityOf, grantOf, VERSION } from './chain/claims.ts'
+import { hashOf, inputOf, publicJwk, readJws, signJws } from './chain/jws.ts'
+import { SEPARATOR } from './chain/offline.ts'
+import { TOKEN_LIMIT } from './chain/token.ts'
 
 /** What a holder delegates. */
 export interface Delegation {

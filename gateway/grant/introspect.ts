@@ -3,8 +3,8 @@ import { formatScope } from '../protocol/authority.ts'
 import type { Agent, Grant, Human } from '../protocol/grant.ts'
 import type { Workload } from '../protocol/identity.ts'
 import { GatewayError } from '../protocol/problem.ts'
-import { claimsOf } from './claims.ts'
-import { namedGrant } from './living.ts'
+import { claimsOf } from './chain/claims.ts'
+import { namedGrant } from './life/living.ts'
 import type { Room } from './room.ts'
 
 /** Who asks: an authenticated client, a holder of a grant of its own, or the owner of the socket. */

@@ -3,13 +3,13 @@ import type { KeyObject } from 'node:crypto'
 import type { Clock } from '../protocol/clock.ts'
 import type { Agent, Grant } from '../protocol/grant.ts'
 import type { Identities } from '../protocol/identity.ts'
-import type { AatRoot } from './aat.ts'
 import type { Authenticator } from './authenticate.ts'
-import type { ClockWatch } from './clock-watch.ts'
-import type { Records } from './record.ts'
-import type { GrantStore } from './store.ts'
+import type { AatRoot } from './chain/aat.ts'
+import type { TokenSeal } from './chain/token.ts'
+import type { ClockWatch } from './life/clock-watch.ts'
+import type { Records } from './store/record.ts'
+import type { GrantStore } from './store/store.ts'
 import type { Limits } from './terms.ts'
-import type { TokenSeal } from './token.ts'
 
 export interface Room extends Limits {
   /** Registered agents by id. */

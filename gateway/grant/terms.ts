@@ -7,8 +7,8 @@ import { parseDetails } from '../protocol/details.ts'
 import type { Authority, Grant } from '../protocol/grant.ts'
 import type { GrantRequest } from '../protocol/instruction.ts'
 import { GatewayError } from '../protocol/problem.ts'
-import { type Excess, excessOf, narrow } from './attenuate.ts'
-import { checkPreset, type Lifetime, lifetimeOf, presetAuthority } from './preset.ts'
+import { type Excess, excessOf, narrow } from './attenuate/attenuate.ts'
+import { checkPreset, type Lifetime, lifetimeOf, presetAuthority } from './propose/preset.ts'
 
 const SCOPE_LIMIT = 4096
 const TRACE_ID = /^(?!0{32})[0-9a-f]{32}$/ // W3C Trace Context §3.2.2.3

@@ -1,6 +1,6 @@
 /**
  * What the gateway trusts to say who somebody is: the settings part `trust`, one strict row per issuer. It knows nothing of
- * files or of the machine; `settings-trust.ts` completes it. Every row names issuer, audience and algorithms exactly: nothing
+ * files or of the machine; `settings/trust.ts` completes it. Every row names issuer, audience and algorithms exactly: nothing
  * that a token says about itself (`jku`, `x5u`, discovery) widens what is trusted (RFC 8725 §3.8).
  */
 import { z } from 'zod'

@@ -5,7 +5,7 @@
 import type { Socket } from 'node:net'
 import { createServer, type TLSSocket } from 'node:tls'
 import { certificatesOf, renewTls, type TlsFiles, tlsOptions } from '../door-tls.ts'
-import { proofOf } from '../grant/living.ts'
+import { proofOf } from '../grant/life/living.ts'
 import { asGatewayError, GatewayError } from '../protocol/problem.ts'
 import { rawOf, type TlsComplaint } from './intercept.ts'
 import type { Peer } from './line.ts'

@@ -2,7 +2,7 @@
  * A credential in this process, with everything the hot path needs worked out once: facts for the record, values to scrub,
  * and the two lease objects that all calls share. Also the lease of a service without credential.
  */
-import type { LeaseFacts } from '../audit/event.ts'
+import type { LeaseFacts } from '../audit/entries/event.ts'
 import type { Grant } from '../protocol/grant.ts'
 import type { AnswerHead, Outbound } from '../protocol/message.ts'
 import { GatewayError } from '../protocol/problem.ts'

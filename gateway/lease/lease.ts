@@ -1,5 +1,5 @@
 /** A credential in time: who may use it, until when, and what the record says of it. */
-import type { LeaseFacts } from '../audit/event.ts'
+import type { LeaseFacts } from '../audit/entries/event.ts'
 import type { AnswerHead, Outbound } from '../protocol/message.ts'
 
 /** What becomes of a credential that came back: ended at its issuer, left to expire, or not ours to end. */

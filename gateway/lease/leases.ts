@@ -2,7 +2,7 @@
  * Leases: the credential for a permitted and recorded call, from this process, from the shared cache, or from its issuer;
  * renewed before it ends, replaced once when the upstream rejects it, gone with its grant.
  */
-import type { Receipt } from '../audit/event.ts'
+import type { Receipt } from '../audit/entries/event.ts'
 import type { Permit } from '../policy/decision.ts'
 import { isSingleUse } from '../protocol/decision.ts'
 import type { Grant } from '../protocol/grant.ts'

@@ -1,8 +1,8 @@
 /** Names in obligations to which the settings know nobody: calls then wait for people who are never asked, or are told to no one. Pure. */
 import { ROOT_HUMAN } from '../protocol/approval.ts'
 import { nearest } from '../protocol/nearest.ts'
-import type { Policy } from './policy-file.ts'
-import type { PolicyRemark } from './review.ts'
+import type { Policy } from './source/policy-file.ts'
+import type { PolicyRemark } from './tools/review.ts'
 
 /** Who answers, as far as the settings say. */
 export interface Answering {

@@ -5,12 +5,12 @@
 import { statefulIsAuthorized } from '@cedar-policy/cedar-wasm/nodejs'
 import type { Ask, Obligations } from '../protocol/decision.ts'
 import type { Operation } from '../protocol/service.ts'
-import { type GrantAsk, keyOf, type Selection, selectCall, selectGrant } from './attributes.ts'
-import type { Bundle } from './bundle.ts'
+import { type GrantAsk, keyOf, type Selection, selectCall, selectGrant } from './attributes/attributes.ts'
 import { Memo } from './memo.ts'
 import { combine, NO_OBLIGATIONS } from './obligation.ts'
 import { callQuestion, grantQuestion, type Question } from './question.ts'
 import { names, type Slice } from './slice.ts'
+import type { Bundle } from './source/bundle.ts'
 import { mustBeNamed } from './vocabulary.ts'
 
 /** Cedar's answer after our own rules. */

@@ -1,8 +1,9 @@
 /** A described service as settings have it: under their name, at their hosts, with their credential. */
+
+import { parsePattern } from './catalogue/pattern.ts'
+import type { ServiceDescription } from './catalogue/service-file.ts'
 import type { Fault } from './fault.ts'
-import { parsePattern } from './pattern.ts'
 import type { Selection } from './selection.ts'
-import type { ServiceDescription } from './service-file.ts'
 
 /** @returns the description to serve, or what the settings must say. */
 export function instanceOf(description: ServiceDescription, { use, ...own }: Selection): ServiceDescription | Fault[] {

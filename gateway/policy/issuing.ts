@@ -6,12 +6,12 @@ import type { Decision } from '../protocol/decision.ts'
 import type { Authority } from '../protocol/grant.ts'
 import type { Proposal } from '../protocol/instruction.ts'
 import { listed } from '../protocol/reach.ts'
-import type { GrantAsk } from './attributes.ts'
-import { isOnBehalf } from './attributes-chain.ts'
-import type { Bundle } from './bundle.ts'
+import type { GrantAsk } from './attributes/attributes.ts'
+import { isOnBehalf } from './attributes/chain.ts'
 import type { Engine, Verdict } from './engine.ts'
 import { combine, NO_OBLIGATIONS } from './obligation.ts'
-import { allowance, refusal } from './ruling.ts'
+import type { Bundle } from './source/bundle.ts'
+import { allowance, refusal } from './tools/ruling.ts'
 
 export type Issuing = Extract<Proposal, { readonly ttlS: number }>
 

@@ -2,8 +2,8 @@
 import type { CedarValueJson, EntityJson } from '@cedar-policy/cedar-wasm/nodejs'
 import type { Ask } from '../protocol/decision.ts'
 import type { Operation } from '../protocol/service.ts'
-import { type GrantAsk, type Selection, valuesOf } from './attributes.ts'
-import { PAST, PAST_NAME } from './attributes-call.ts'
+import { type GrantAsk, type Selection, valuesOf } from './attributes/attributes.ts'
+import { PAST, PAST_NAME } from './attributes/call.ts'
 
 export interface Question {
   readonly principal: { readonly type: string; readonly id: string }

@@ -3,8 +3,8 @@
  * here decides; a guess that does not lead to another decision is thrown away.
  */
 import type { Expr } from '@cedar-policy/cedar-wasm/nodejs'
-import type { Value } from './attributes.ts'
-import type { Atom, Term } from './conditions.ts'
+import type { Value } from './attributes/attributes.ts'
+import type { Atom, Term } from './tools/conditions.ts'
 
 export type Values = ReadonlyMap<string, Value>
 

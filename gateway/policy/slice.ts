@@ -3,10 +3,10 @@
  * things. Leaving a policy out is sound only if its scope can never match; when in doubt it stays in.
  */
 import type { EntityUidJson, PolicyJson } from '@cedar-policy/cedar-wasm/nodejs'
-import type { SliceNeeds } from './needs.ts'
-import type { Policy } from './policy-file.ts'
-import { type Reading, readingsOf } from './reads.ts'
+import type { SliceNeeds } from './attributes/needs.ts'
+import { type Reading, readingsOf } from './attributes/reads.ts'
 import { plainUid, scopeActions } from './scope.ts'
+import type { Policy } from './source/policy-file.ts'
 
 /** What is asked, as far as the scope of a policy can tell: an action with its groups, and a resource in a service. */
 export interface Subject {

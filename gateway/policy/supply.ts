@@ -5,11 +5,11 @@
 import type { KeyObject } from 'node:crypto'
 import type { Clock } from '../protocol/clock.ts'
 import type { BundleView, SourceView } from '../protocol/control-policy.ts'
-import { type Accepted, type Floor, hasEnded, payloadHash, type Terms, takeIn } from './intake.ts'
-import { keep, recall } from './kept.ts'
-import type { SourceFile } from './policy-file.ts'
-import { BundleRefused, verifyManifest } from './signature.ts'
-import type { Snapshot, Source } from './source.ts'
+import { type Accepted, type Floor, hasEnded, payloadHash, type Terms, takeIn } from './source/intake.ts'
+import { keep, recall } from './source/kept.ts'
+import type { SourceFile } from './source/policy-file.ts'
+import { BundleRefused, verifyManifest } from './source/signature.ts'
+import type { Snapshot, Source } from './source/source.ts'
 
 export interface SupplyTerms {
   /** Ed25519 public keys, and how many of them have to sign. */

@@ -112,7 +112,7 @@ export interface WorkloadEvidence {
   readonly attributes: Readonly<Record<string, string>>
 }
 
-/** How long and for what a grant lives; each has its row in the table of lifetimes (`grant/preset.ts`). */
+/** How long and for what a grant lives; each has its row in the table of lifetimes (`grant/propose/preset.ts`). */
 export type Preset = 'per-task' | 'per-session' | 'per-prompt' | 'training-batch' | 'sensitive'
 
 /** An entry of a grant's authority, with the budgets that it sets. */
@@ -132,7 +132,7 @@ export interface Succession {
   readonly levels: readonly (Level | null)[]
 }
 
-/** When a grant was made, counted in what had been ended before (`grant/order.ts`). */
+/** When a grant was made, counted in what had been ended before (`grant/orders/order.ts`). */
 export interface Issuance {
   /** Version of the orders that were known when it was proposed: what was ordered later ends it. */
   readonly after: number

@@ -1,5 +1,5 @@
 /** Entries that are put into the index together: decision and outcome of a call become one row, whichever batch they come in. */
-import type { Entry } from '../audit/entry.ts'
+import type { Entry } from '../audit/entries/entry.ts'
 import type { Database } from './database.ts'
 import { type End, endOf, type GrantRow, grantRowOf, type LeaseRow, leaseRowOf } from './living.ts'
 import { type Actor, actorsIn, COLUMNS, type Row, rowOf, withOutcome } from './row.ts'

@@ -2,9 +2,9 @@
  * Reads a log into the index, from where it was left: in batches, each one transaction together with the place behind it, so
  * that a crash loses nothing and repeats nothing. Several processes may do it at once; the slower one starts over.
  */
-import { type Entry, parseEntry } from '../audit/entry.ts'
-import { coveredBy, entryAt, firstKept, type Place, readEntries, START } from '../audit/follow.ts'
-import { leafHash } from '../audit/merkle.ts'
+import { type Entry, parseEntry } from '../audit/entries/entry.ts'
+import { coveredBy, entryAt, firstKept, type Place, readEntries, START } from '../audit/files/follow.ts'
+import { leafHash } from '../audit/tree/merkle.ts'
 import type { Clock } from '../protocol/clock.ts'
 import { Batch } from './batch.ts'
 import type { Database, Writer } from './database.ts'

@@ -2,8 +2,8 @@
  * A task as the tree of what descends from it: the human, the agents, their grants with the policies behind them, what each
  * called, and why it ended. And the sentence of one call, from the index alone.
  */
-import type { Entry, Step } from '../audit/entry.ts'
-import { sentence } from '../audit/lineage.ts'
+import type { Entry, Step } from '../audit/entries/entry.ts'
+import { sentence } from '../audit/entries/lineage.ts'
 import type { Database } from './database.ts'
 import { among, byId, type Granted, grantById, grantsWhere, listIn, type Ref, refOf } from './granted.ts'
 import { merged, SEEN, type Seen, type SeenRow } from './inquiry.ts'
@@ -201,7 +201,7 @@ function endIn({ ended, ended_by, expires }: Granted, ends: ReadonlyMap<Ref, str
   return expires <= nowMs ? 'expired' : null
 }
 
-/** The same words as from the entries themselves: `audit/lineage.ts`. */
+/** The same words as from the entries themselves: `audit/entries/lineage.ts`. */
 async function sentenceOf(database: Database, row: CallRecord): Promise<string | null> {
   if (row.kind !== 'call' || row.host === null) return null
   const actors = await database.all<{ actor: string; n: number; kind: string }>(

@@ -1,5 +1,5 @@
 /** What lives until it ends, in the entries that say so: grants and credentials. Pure. */
-import type { Entry } from '../audit/entry.ts'
+import type { Entry } from '../audit/entries/entry.ts'
 import { type Actor, flag, msOf, objectIn, type Row, text, whole } from './row.ts'
 
 /** A row of `grants`, without its end. */

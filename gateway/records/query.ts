@@ -1,6 +1,6 @@
 /** What can be asked of the records, and how they answer: the same for `keyless log find`, `GET /records` and the reports. */
 import type { JsonValue } from '../audit/canonical.ts'
-import type { Entry } from '../audit/entry.ts'
+import type { Entry } from '../audit/entries/entry.ts'
 
 /** All members must hold. Texts are compared exactly, but for those that say otherwise. */
 export interface Filter {

@@ -2,7 +2,7 @@
 import { setPriority } from 'node:os'
 import { setTimeout as wait } from 'node:timers/promises'
 import { parentPort, workerData } from 'node:worker_threads'
-import { openPersonal } from '../audit/personal.ts'
+import { openPersonal } from '../audit/personal/personal.ts'
 import { systemClock } from '../protocol/clock.ts'
 import { GatewayError } from '../protocol/problem.ts'
 import { isUnsound, removeSqlite } from './database-sqlite.ts'

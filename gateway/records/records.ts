@@ -1,8 +1,8 @@
 /** What is asked of the records: lists from the index, entries and their proofs from the log itself. */
-import { type Entry, parseEntry } from '../audit/entry.ts'
-import { entriesAt } from '../audit/follow.ts'
-import type { Unsealing } from '../audit/personal.ts'
-import { prove } from '../audit/prove.ts'
+import { type Entry, parseEntry } from '../audit/entries/entry.ts'
+import { entriesAt } from '../audit/files/follow.ts'
+import type { Unsealing } from '../audit/personal/personal.ts'
+import { prove } from '../audit/verify/prove.ts'
 import type { Database, SqlValue } from './database.ts'
 import { countRecords, findRecords, foundOf } from './find.ts'
 import type { Indexer } from './indexer.ts'

@@ -1,5 +1,5 @@
 /** An entry of the log as a row of the index. Pure; tolerant, because what is not as expected is for `verify` to complain of. */
-import type { Entry, Step } from '../audit/entry.ts'
+import type { Entry, Step } from '../audit/entries/entry.ts'
 
 const TEXTS = [
   ...['log', 'kind', 'req', 'tenant', 'gw', 'human', 'human_iss', 'agent', 'task', 'purpose', 'grant_id', 'chain'],

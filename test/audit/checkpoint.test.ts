@@ -2,9 +2,9 @@
 import { generateKeyPairSync, sign, verify } from 'node:crypto'
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
-import { checkpointSigner, openCheckpoint } from '../../gateway/audit/checkpoint.ts'
-import { EMPTY_ROOT } from '../../gateway/audit/merkle.ts'
-import { formatVerifier, NoteRefused, noteVerifier, parseVerifier } from '../../gateway/audit/note.ts'
+import { checkpointSigner, openCheckpoint } from '../../gateway/audit/tree/checkpoint.ts'
+import { EMPTY_ROOT } from '../../gateway/audit/tree/merkle.ts'
+import { formatVerifier, NoteRefused, noteVerifier, parseVerifier } from '../../gateway/audit/tree/note.ts'
 
 const PETER = 'PeterNeumann+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW'
 const PETER_TEXT =

@@ -2,7 +2,7 @@
 import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { pathToFileURL } from 'node:url'
-import { entryJsonSchema, kinds } from '../../gateway/audit/schema.ts'
+import { entryJsonSchema, kinds } from '../../gateway/audit/schema/schema.ts'
 import { ROOT } from '../rig/process.ts'
 
 export const PAGE = join(ROOT, 'docs', 'log-entries.md')

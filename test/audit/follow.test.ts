@@ -1,6 +1,6 @@
 /** Readers find entries by number, and go on from where they were, whatever files the log has been put into meanwhile. */
 import { describe, expect, it } from 'vitest'
-import { coveredBy, entriesAt, entryAt, firstKept, readEntries, START } from '../../gateway/audit/follow.ts'
+import { coveredBy, entriesAt, entryAt, firstKept, readEntries, START } from '../../gateway/audit/files/follow.ts'
 import { linesOf, note, openTestLog, temporaryDir } from './log.fixture.ts'
 
 describe('a log in one file', () => {

@@ -1,6 +1,6 @@
 import { afterEach, beforeEach, expect, it, vi } from 'vitest'
+import { Tally } from '../../gateway/audit/entries/tally.ts'
 import { startHeartbeat } from '../../gateway/audit/heartbeat.ts'
-import { Tally } from '../../gateway/audit/tally.ts'
 import { manualClock } from '../rig/clock.ts'
 import { ROOT, run } from '../rig/process.ts'
 
@@ -77,7 +77,7 @@ it('keeps no process alive', async () => {
   vi.useRealTimers()
   const script = `
     import { startHeartbeat } from './gateway/audit/heartbeat.ts'
-    import { Tally } from './gateway/audit/tally.ts'
+    import { Tally } from './gateway/audit/entries/tally.ts'
     import { systemClock as clock } from './gateway/protocol/clock.ts'
     const quiet = { kept: () => 0, failure: () => undefined, write: async () => undefined }
     startHeartbeat({ everyMs: 3_600_000, clock, tally: new Tally(), ...quiet })`

@@ -2,7 +2,7 @@
 import { hash } from 'node:crypto'
 import { rm } from 'node:fs/promises'
 import { beforeEach, describe, expect, it } from 'vitest'
-import type { Entry } from '../../gateway/audit/entry.ts'
+import type { Entry } from '../../gateway/audit/entries/entry.ts'
 import type { Grant } from '../../gateway/protocol/grant.ts'
 import { uuidv7 } from '../../gateway/protocol/id.ts'
 import type { Enquiry, GrantRequest, Instruction, Proposal } from '../../gateway/protocol/instruction.ts'

@@ -7,10 +7,10 @@ import { appendFileSync, copyFileSync, readdirSync, readFileSync, rmSync, writeF
 import { join } from 'node:path'
 import fc from 'fast-check'
 import { afterEach, describe, expect, it } from 'vitest'
-import type { Aside } from '../../gateway/audit/aside.ts'
 import type { Audit } from '../../gateway/audit/audit.ts'
-import { Journal } from '../../gateway/audit/journal.ts'
-import { foundInLog } from '../../gateway/audit/journal-found.ts'
+import type { Aside } from '../../gateway/audit/entries/aside.ts'
+import { Journal } from '../../gateway/audit/files/journal.ts'
+import { foundInLog } from '../../gateway/audit/files/journal-found.ts'
 import type { Log } from '../../gateway/audit/log.ts'
 import { entriesOf, failingDisk, grant, openTestLog, temporaryDir, testAudit, verifyStored } from './log.fixture.ts'
 

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest'
-import type { Entry } from '../../gateway/audit/entry.ts'
-import { actors, placeOf, sentence } from '../../gateway/audit/lineage.ts'
+import type { Entry } from '../../gateway/audit/entries/entry.ts'
+import { actors, placeOf, sentence } from '../../gateway/audit/entries/lineage.ts'
 
 const target = {
   scheme: 'https',

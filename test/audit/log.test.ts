@@ -1,10 +1,10 @@
 import { appendFile, readdir, readFile, rm, stat, truncate, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { beforeEach, describe, expect, it, vi } from 'vitest'
-import { openCheckpoint } from '../../gateway/audit/checkpoint.ts'
-import { type Disk, realDisk } from '../../gateway/audit/disk.ts'
+import { type Disk, realDisk } from '../../gateway/audit/files/disk.ts'
 import { loadLogKey } from '../../gateway/audit/log.ts'
-import { noteVerifier, parseVerifier } from '../../gateway/audit/note.ts'
+import { openCheckpoint } from '../../gateway/audit/tree/checkpoint.ts'
+import { noteVerifier, parseVerifier } from '../../gateway/audit/tree/note.ts'
 import { GatewayError } from '../../gateway/protocol/problem.ts'
 import {
   entriesOf,

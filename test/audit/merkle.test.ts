@@ -11,7 +11,7 @@ import {
   treeRoot,
   verifyConsistency,
   verifyInclusion,
-} from '../../gateway/audit/merkle.ts'
+} from '../../gateway/audit/tree/merkle.ts'
 
 const hex = (text: string) => Buffer.from(text, 'hex')
 const LEAVES = ['', '00', '10', '2021', '3031', '40414243', '5051525354555657', '606162636465666768696a6b6c6d6e6f'].map(

@@ -1,6 +1,6 @@
 import { readFile } from 'node:fs/promises'
 import { expect, it } from 'vitest'
-import { entrySchemas } from '../../gateway/audit/schema.ts'
+import { entrySchemas } from '../../gateway/audit/schema/schema.ts'
 import { entriesPage, PAGE, SCHEMA, schemaText } from './entries-page.ts'
 
 it('docs/log-entries.md and docs/ar-1.schema.json are what the schema makes of them (npm run docs:entries writes them)', async () => {

@@ -1,7 +1,7 @@
 import canonicalize from 'canonicalize'
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
-import { isCanonical } from '../../gateway/audit/scrutiny-form.ts'
+import { isCanonical } from '../../gateway/audit/verify/scrutiny-form.ts'
 
 /** What the package says of a text: the definition that the fast check is held to. */
 function isCanonicalSlowly(text: string): boolean {

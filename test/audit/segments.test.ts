@@ -2,12 +2,12 @@
 import { link, readdir, readFile, rename, rm, stat, truncate, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
-import type { Entry } from '../../gateway/audit/entry.ts'
-import { entriesAt, readEntries } from '../../gateway/audit/follow.ts'
+import type { Entry } from '../../gateway/audit/entries/entry.ts'
+import { entriesAt, readEntries } from '../../gateway/audit/files/follow.ts'
+import { listSegments } from '../../gateway/audit/files/segments.ts'
 import type { LogOptions } from '../../gateway/audit/log.ts'
-import { Frontier, leafHash } from '../../gateway/audit/merkle.ts'
-import { openHashes } from '../../gateway/audit/proofs.ts'
-import { listSegments } from '../../gateway/audit/segments.ts'
+import { Frontier, leafHash } from '../../gateway/audit/tree/merkle.ts'
+import { openHashes } from '../../gateway/audit/tree/proofs.ts'
 import { failingDisk, note, openTestLog, temporaryDir, testClock } from './log.fixture.ts'
 
 const segmentBytes = 8 * 1024

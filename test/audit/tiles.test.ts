@@ -1,8 +1,8 @@
 /** Whoever knows C2SP tlog-tiles can read the log: paths, tiles and bundles are those of the specification. */
 import fc from 'fast-check'
 import { beforeAll, describe, expect, it } from 'vitest'
-import { leafHash } from '../../gateway/audit/merkle.ts'
-import { parseTilePath, tileAt, tilePath } from '../../gateway/audit/tiles.ts'
+import { leafHash } from '../../gateway/audit/tree/merkle.ts'
+import { parseTilePath, tileAt, tilePath } from '../../gateway/audit/tree/tiles.ts'
 import { linesOf, note, openTestLog, temporaryDir } from './log.fixture.ts'
 
 describe('paths', () => {

@@ -3,11 +3,11 @@ import { appendFile, copyFile, readFile, rm, truncate, writeFile } from 'node:fs
 import { join } from 'node:path'
 import canonicalize from 'canonicalize'
 import { beforeEach, describe, expect, it } from 'vitest'
-import { checkpointSigner } from '../../gateway/audit/checkpoint.ts'
 import { loadLogKey } from '../../gateway/audit/log.ts'
-import { leafHash, treeRoot } from '../../gateway/audit/merkle.ts'
-import { formatVerifier, noteVerifier } from '../../gateway/audit/note.ts'
-import { exitCode } from '../../gateway/audit/verify.ts'
+import { checkpointSigner } from '../../gateway/audit/tree/checkpoint.ts'
+import { leafHash, treeRoot } from '../../gateway/audit/tree/merkle.ts'
+import { formatVerifier, noteVerifier } from '../../gateway/audit/tree/note.ts'
+import { exitCode } from '../../gateway/audit/verify/verify.ts'
 import { call, linesOf, ORIGIN, openTestLog, temporaryDir, testAudit, verifyStored } from './log.fixture.ts'
 
 let dir: string

@@ -1,10 +1,10 @@
 /** Logs that say what they like, and witnesses that remember in memory. */
 import { generateKeyPairSync, type KeyObject } from 'node:crypto'
-import { checkpointSigner } from '../../gateway/audit/checkpoint.ts'
-import { cosigner } from '../../gateway/audit/cosignature.ts'
-import { consistencyProof, leafHash, treeRoot } from '../../gateway/audit/merkle.ts'
-import { type NoteVerifier, noteVerifier } from '../../gateway/audit/note.ts'
-import { createWitness, type Finding, type WitnessStore } from '../../gateway/audit/witness.ts'
+import { checkpointSigner } from '../../gateway/audit/tree/checkpoint.ts'
+import { consistencyProof, leafHash, treeRoot } from '../../gateway/audit/tree/merkle.ts'
+import { type NoteVerifier, noteVerifier } from '../../gateway/audit/tree/note.ts'
+import { cosigner } from '../../gateway/audit/witness/cosignature.ts'
+import { createWitness, type Finding, type WitnessStore } from '../../gateway/audit/witness/witness.ts'
 import { testClock } from './log.fixture.ts'
 
 export const LOG = 'log.test/acme'

@@ -1,10 +1,16 @@
 /** C2SP tlog-witness, the witness's side: every status of the specification, and that no two histories are ever signed. */
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
-import { openCheckpoint, parseCheckpoint } from '../../gateway/audit/checkpoint.ts'
-import { cosignedAt, cosigner, formatWitnessKey, parseWitnessKey } from '../../gateway/audit/cosignature.ts'
-import { formatVerifier, NoteRefused, parseNote, parseSignatures, parseVerifier } from '../../gateway/audit/note.ts'
-import { createWitness } from '../../gateway/audit/witness.ts'
+import { openCheckpoint, parseCheckpoint } from '../../gateway/audit/tree/checkpoint.ts'
+import {
+  formatVerifier,
+  NoteRefused,
+  parseNote,
+  parseSignatures,
+  parseVerifier,
+} from '../../gateway/audit/tree/note.ts'
+import { cosignedAt, cosigner, formatWitnessKey, parseWitnessKey } from '../../gateway/audit/witness/cosignature.ts'
+import { createWitness } from '../../gateway/audit/witness/witness.ts'
 import vectors from '../vectors/witness-go.json' with { type: 'json' }
 import { testClock } from './log.fixture.ts'
 import { keys, LOG, memoryStore, playedLog, playedWitness, submission } from './witness.fixture.ts'

@@ -5,8 +5,8 @@ import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
-import { examine, report } from '../../gateway/cli/doctor.ts'
-import { checkProxy } from '../../gateway/cli/doctor-clients.ts'
+import { checkProxy } from '../../gateway/cli/doctor/clients.ts'
+import { examine, report } from '../../gateway/cli/doctor/doctor.ts'
 import {
   checkAuthority,
   checkClock,
@@ -16,7 +16,7 @@ import {
   checkRedis,
   checkSettings,
   checkWitnesses,
-} from '../../gateway/cli/doctor-machine.ts'
+} from '../../gateway/cli/doctor/machine.ts'
 import { type FixtureGateway, makeAuthority, startFixtureGateway, TASK } from './gateway.fixture.ts'
 
 let gateway: FixtureGateway

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { childEnvironment, ownVariables, preloadVariables } from '../../gateway/cli/environment.ts'
+import { childEnvironment, ownVariables, preloadVariables } from '../../gateway/cli/run/environment.ts'
 
 const PROXY = 'http://agent:00ff@127.0.0.1:4711'
 const files = { ca: '/run/x/ca.pem', wgetrc: '/run/x/wgetrc', phpDir: '/run/x/php' }

@@ -2,7 +2,7 @@ import { createServer, request } from 'node:http'
 import { connect, type Socket } from 'node:net'
 import { connect as connectTls } from 'node:tls'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
-import { type Forwarder, openForwarder } from '../../gateway/cli/forwarder.ts'
+import { type Forwarder, openForwarder } from '../../gateway/cli/run/forwarder.ts'
 import { type FixtureGateway, GRANT, startFixtureGateway } from './gateway.fixture.ts'
 
 let gateway: FixtureGateway

@@ -4,9 +4,9 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from 'vitest'
-import { grantSignCommand } from '../../gateway/cli/grant-sign.ts'
+import { grantSignCommand } from '../../gateway/cli/grant/sign.ts'
+import { readOffline } from '../../gateway/grant/chain/offline.ts'
 import { readHeld } from '../../gateway/grant/holder.ts'
-import { readOffline } from '../../gateway/grant/offline.ts'
 import { agentOf, boundTo, ed25519, es256, type Held, ISSUER, NOW_S, root } from '../grant/chain.fixture.ts'
 
 let dir: string

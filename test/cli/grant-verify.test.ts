@@ -5,8 +5,8 @@ import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, afterEach, beforeAll, expect, it, vi } from 'vitest'
-import { grantVerifyCommand } from '../../gateway/cli/grant-verify.ts'
-import { bundleOf } from '../../gateway/grant/bundle.ts'
+import { grantVerifyCommand } from '../../gateway/cli/grant/verify.ts'
+import { bundleOf } from '../../gateway/grant/chain/bundle.ts'
 import { delegate, ed25519, es256, root, seal } from '../grant/chain.fixture.ts'
 
 let dir: string

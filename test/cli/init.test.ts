@@ -5,7 +5,7 @@ import { fileURLToPath } from 'node:url'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { init } from '../../gateway/cli/init.ts'
 import { settingsTemplate } from '../../gateway/cli/init-template.ts'
-import { loadCatalogue } from '../../gateway/policy/catalogue.ts'
+import { loadCatalogue } from '../../gateway/policy/catalogue/catalogue.ts'
 import { loadSettings, parseSettings, settingsJsonSchema } from '../../gateway/settings.ts'
 
 let dir: string

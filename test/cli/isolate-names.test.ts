@@ -1,7 +1,7 @@
 /** The name server of an isolated command, byte for byte. */
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
-import { answerQuestion, StandIns } from '../../gateway/cli/isolate-names.ts'
+import { answerQuestion, StandIns } from '../../gateway/cli/run/isolate-names.ts'
 
 const A = 1
 const AAAA = 28

@@ -3,7 +3,7 @@ import { mkdir, mkdtemp } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { beforeAll, expect, it } from 'vitest'
-import { loadKeys } from '../../gateway/keys.ts'
+import { loadKeys } from '../../gateway/settings/keys.ts'
 import { call, linesOf, openTestLog, testAudit } from '../audit/log.fixture.ts'
 import { ROOT, run, start } from '../rig/process.ts'
 

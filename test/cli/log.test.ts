@@ -5,8 +5,8 @@ import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import { openReader } from '../../gateway/audit/files/reader.ts'
 import { loadLogKey, openLog } from '../../gateway/audit/log.ts'
-import { openReader } from '../../gateway/audit/reader.ts'
 import { uuidv7 } from '../../gateway/protocol/id.ts'
 import { GatewayError } from '../../gateway/protocol/problem.ts'
 import {
@@ -25,7 +25,7 @@ import {
   testClock,
 } from '../audit/log.fixture.ts'
 
-const LOG = fileURLToPath(new URL('../../gateway/cli/log.ts', import.meta.url))
+const LOG = fileURLToPath(new URL('../../gateway/cli/log/log.ts', import.meta.url))
 const PROGRAM = `const { logCommand } = await import(${JSON.stringify(LOG)}); await logCommand().parseAsync(process.argv.slice(1), { from: 'user' })`
 
 // biome-ignore lint/suspicious/noControlCharactersInRegex: these are what must not come out

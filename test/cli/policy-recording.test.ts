@@ -1,7 +1,7 @@
 /** What the log says of a decision: only what it has whole. */
 import { describe, expect, it } from 'vitest'
-import type { Entry } from '../../gateway/audit/entry.ts'
-import { Recording } from '../../gateway/cli/policy-recording.ts'
+import type { Entry } from '../../gateway/audit/entries/entry.ts'
+import { Recording } from '../../gateway/cli/policy/recording.ts'
 
 const CUT = `abc…[+9 chars, sha256:${'x'.repeat(43)}]`
 const SEALED = `sealed:${'k'.repeat(16)}:${'x'.repeat(43)}`

@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
 import { parse } from 'yaml'
-import { serviceCommand } from '../../gateway/cli/service.ts'
+import { serviceCommand } from '../../gateway/cli/service/service.ts'
 
 let dir: string
 beforeEach(async () => {

@@ -5,7 +5,7 @@ import { mkdir, mkdtemp, readdir, readFile, rm, stat, writeFile } from 'node:fs/
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
-import { writeToolFiles } from '../../gateway/cli/tool-files.ts'
+import { writeToolFiles } from '../../gateway/cli/run/tool-files.ts'
 import type { Tool } from '../../gateway/protocol/service.ts'
 import { newCanary } from '../rig/canary.ts'
 

@@ -9,7 +9,7 @@ import type {
   RateCharge,
   StoredGrant,
   StoredTask,
-} from '../../gateway/grant/store.ts'
+} from '../../gateway/grant/store/store.ts'
 import { uuidv7 } from '../../gateway/protocol/id.ts'
 import { type ManualClock, manualClock } from '../rig/clock.ts'
 

@@ -1,7 +1,7 @@
 /** What an agent writes is shown as it is, also where it cannot be seen. */
 import { expect, it } from 'vitest'
-import { printable } from '../../gateway/cli/log-words.ts'
-import { visible } from '../../gateway/control/approval-words.ts'
+import { printable } from '../../gateway/cli/log/words.ts'
+import { visible } from '../../gateway/control/approve/approval-words.ts'
 
 it.each([
   ['a filler that looks like a space', '\u3164', '\\u{3164}'],

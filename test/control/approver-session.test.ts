@@ -2,7 +2,7 @@
 import { createSecretKey, randomBytes } from 'node:crypto'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import { expect, it } from 'vitest'
-import { createSessions, type Sessions } from '../../gateway/control/approver-session.ts'
+import { createSessions, type Sessions } from '../../gateway/control/approve/approver-session.ts'
 import { manualClock } from '../rig/clock.ts'
 
 const clock = manualClock()

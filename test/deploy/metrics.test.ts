@@ -9,7 +9,7 @@ const namesIn = (text: string, pattern: RegExp) => new Set([...text.matchAll(pat
 /** Whatever in the composition root makes a gauge. */
 const measuring = globSync('gateway/house-*.ts', { cwd: ROOT }).map(read)
 const counted = namesIn(
-  [read('gateway/control/metrics.ts'), ...measuring.filter((text) => text.includes(' gauge('))].join('\n'),
+  [read('gateway/control/records/metrics.ts'), ...measuring.filter((text) => text.includes(' gauge('))].join('\n'),
   /'((?:keyless|process)_[a-z_]+)'/g,
 )
 

@@ -5,8 +5,8 @@
 import { readdir, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, it } from 'vitest'
-import type { Entry } from '../../gateway/audit/entry.ts'
-import { verifyLog } from '../../gateway/audit/verify.ts'
+import type { Entry } from '../../gateway/audit/entries/entry.ts'
+import { verifyLog } from '../../gateway/audit/verify/verify.ts'
 import { controlClient } from '../../gateway/cli/control-client.ts'
 import { type Drill, type DrillGateway, KEY, startDrill } from './break-glass.fixture.ts'
 

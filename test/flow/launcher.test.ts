@@ -1,7 +1,7 @@
 /** `keyless run` before a real gateway: what the command sees, how it ends, and what is left of its task. */
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import type { Entry } from '../../gateway/audit/entry.ts'
+import type { Entry } from '../../gateway/audit/entries/entry.ts'
 import { entriesOf, type OpenSite, openSite } from '../invariant/services.fixture.ts'
 import { findCanary, newCanary } from '../rig/canary.ts'
 import { type EchoUpstream, startEcho } from '../rig/echo.ts'

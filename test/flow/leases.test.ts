@@ -2,7 +2,7 @@
 import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, it } from 'vitest'
-import { verifyLog } from '../../gateway/audit/verify.ts'
+import { verifyLog } from '../../gateway/audit/verify/verify.ts'
 import { type ControlClient, controlClient } from '../../gateway/cli/control-client.ts'
 import type { OpenedTask } from '../../gateway/protocol/control.ts'
 import { reverse } from '../invariant/agent.fixture.ts'

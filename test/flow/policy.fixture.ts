@@ -2,7 +2,7 @@
 import { generateKeyPairSync, hash, type KeyObject } from 'node:crypto'
 import { mkdir, rm, writeFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
-import { MANIFEST, type Statement, signManifest } from '../../gateway/policy/signature.ts'
+import { MANIFEST, type Statement, signManifest } from '../../gateway/policy/source/signature.ts'
 
 export interface Signer {
   readonly key: KeyObject

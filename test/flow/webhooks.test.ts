@@ -11,7 +11,7 @@ import { createLocalJWKSet, type JSONWebKeySet, jwtVerify } from 'jose'
 import { Webhook } from 'standardwebhooks'
 import { afterAll, beforeAll, expect, it } from 'vitest'
 
-import { readWritten } from '../../gateway/audit/follow.ts'
+import { readWritten } from '../../gateway/audit/files/follow.ts'
 import { startGateway, type TestGateway } from '../rig/gateway.ts'
 import { type Receiver, startReceiver } from './receiver.fixture.ts'
 

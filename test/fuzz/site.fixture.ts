@@ -2,7 +2,7 @@
 import { type FileHandle, open, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { setTimeout as pause } from 'node:timers/promises'
-import type { Entry } from '../../gateway/audit/entry.ts'
+import type { Entry } from '../../gateway/audit/entries/entry.ts'
 import { controlClient } from '../../gateway/cli/control-client.ts'
 import { openGateway } from '../../gateway/main.ts'
 import { loadSettings } from '../../gateway/settings.ts'

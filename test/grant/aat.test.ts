@@ -2,8 +2,8 @@
 import { createPublicKey, type KeyObject } from 'node:crypto'
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
-import { type AatTrust, readAatChain } from '../../gateway/grant/aat.ts'
-import { hashOf, inputOf, publicJwk, signJws, thumbprintOf } from '../../gateway/grant/jws.ts'
+import { type AatTrust, readAatChain } from '../../gateway/grant/chain/aat.ts'
+import { hashOf, inputOf, publicJwk, signJws, thumbprintOf } from '../../gateway/grant/chain/jws.ts'
 import { ed25519, es256, gatewayKey, NOW_S } from './chain.fixture.ts'
 
 const ISSUER = 'https://aat.acme.test'

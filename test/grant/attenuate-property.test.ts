@@ -1,6 +1,6 @@
 import fc from 'fast-check'
 import { afterAll, describe, expect, it } from 'vitest'
-import { excessOf, narrow } from '../../gateway/grant/attenuate.ts'
+import { excessOf, narrow } from '../../gateway/grant/attenuate/attenuate.ts'
 import { detailsOf, parseDetails } from '../../gateway/protocol/details.ts'
 import type { Authority } from '../../gateway/protocol/grant.ts'
 import { type Facts, reach } from '../../gateway/protocol/reach.ts'

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { excessOf, narrow } from '../../gateway/grant/attenuate.ts'
+import { excessOf, narrow } from '../../gateway/grant/attenuate/attenuate.ts'
 import type { Authority, Constraints, ParameterRule } from '../../gateway/protocol/grant.ts'
 
 const plain: Authority = { operations: ['github:issues.read'] }

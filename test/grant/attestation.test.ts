@@ -1,8 +1,8 @@
 /** One attestation, as a holder presents it before its child is issued: it must say exactly what will be issued. */
 import { describe, expect, it } from 'vitest'
-import { checkAttestation, type Hop } from '../../gateway/grant/attestation.ts'
+import { checkAttestation, type Hop } from '../../gateway/grant/chain/attestation.ts'
+import { readJws, signJws } from '../../gateway/grant/chain/jws.ts'
 import { type Delegation, signAttestation, signOffline } from '../../gateway/grant/holder.ts'
-import { readJws, signJws } from '../../gateway/grant/jws.ts'
 import { boundTo, delegate, ed25519, es256, type Held, ISSUER, NOW_S, POLICY, root, seal } from './chain.fixture.ts'
 
 async function setting(key = ed25519) {

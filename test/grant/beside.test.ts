@@ -1,7 +1,7 @@
 /** What is given beside a grant that was itself given beside another ends with each of them, and with whom each was given for. */
 import { expect, it } from 'vitest'
-import { InForce, type OrderTarget } from '../../gateway/grant/order.ts'
-import { marksOf } from '../../gateway/grant/task.ts'
+import { marksOf } from '../../gateway/grant/life/task.ts'
+import { InForce, type OrderTarget } from '../../gateway/grant/orders/order.ts'
 import type { Grant } from '../../gateway/protocol/grant.ts'
 import { uuidv7 } from '../../gateway/protocol/id.ts'
 import { openWorld, search } from './delegate.fixture.ts'

@@ -10,9 +10,9 @@ import {
   createBreakGlassGrants,
 } from '../../gateway/grant/break-glass.ts'
 import { draftSealed, mergeSealed, readSealed, sealersOf, signSealed } from '../../gateway/grant/break-glass-request.ts'
-import { publicJwk, signJws, thumbprintOf } from '../../gateway/grant/jws.ts'
-import { versionAt } from '../../gateway/grant/order.ts'
-import { openSqliteStore } from '../../gateway/grant/store-sqlite.ts'
+import { publicJwk, signJws, thumbprintOf } from '../../gateway/grant/chain/jws.ts'
+import { versionAt } from '../../gateway/grant/orders/order.ts'
+import { openSqliteStore } from '../../gateway/grant/store/sqlite.ts'
 import type { BreakGlassRequest, SealedRequest } from '../../gateway/protocol/break-glass.ts'
 import type { Grant } from '../../gateway/protocol/grant.ts'
 import { uuidv7 } from '../../gateway/protocol/id.ts'

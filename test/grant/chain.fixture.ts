@@ -1,11 +1,11 @@
 /** Chains of grants as they are really made: by the gateway for holders with and without keys, and offline. */
 import { createPublicKey, generateKeyPairSync, type KeyObject } from 'node:crypto'
 import fc from 'fast-check'
+import { thumbprintOf } from '../../gateway/grant/chain/jws.ts'
+import { childLineage, lineageHash, rootLineage } from '../../gateway/grant/chain/lineage.ts'
+import { offlineChild, readOffline } from '../../gateway/grant/chain/offline.ts'
+import { createTokenSeal, type TokenSeal } from '../../gateway/grant/chain/token.ts'
 import { signAttestation, signOffline } from '../../gateway/grant/holder.ts'
-import { thumbprintOf } from '../../gateway/grant/jws.ts'
-import { childLineage, lineageHash, rootLineage } from '../../gateway/grant/lineage.ts'
-import { offlineChild, readOffline } from '../../gateway/grant/offline.ts'
-import { createTokenSeal, type TokenSeal } from '../../gateway/grant/token.ts'
 import type { Agent, Authority, Confirmation, Grant } from '../../gateway/protocol/grant.ts'
 import { uuidv7 } from '../../gateway/protocol/id.ts'
 

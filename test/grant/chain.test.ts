@@ -2,7 +2,7 @@
 import { sign } from 'node:crypto'
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
-import { type ChainKeys, verifyAttestations } from '../../gateway/grant/chain.ts'
+import { type ChainKeys, verifyAttestations } from '../../gateway/grant/chain/chain.ts'
 import type { Grant } from '../../gateway/protocol/grant.ts'
 import { GatewayError } from '../../gateway/protocol/problem.ts'
 import { chainOf, delegate, ed25519, es256, type Held, ISSUER, kinds, root, seal } from './chain.fixture.ts'

@@ -1,6 +1,6 @@
 /** A clock that was set back: nothing is made by it, and everything can still be ended (standards.md H24). */
 import { describe, expect, it } from 'vitest'
-import { watchClock } from '../../gateway/grant/clock-watch.ts'
+import { watchClock } from '../../gateway/grant/life/clock-watch.ts'
 import type { Clock } from '../../gateway/protocol/clock.ts'
 import { uuidv7 } from '../../gateway/protocol/id.ts'
 import type { Instruction } from '../../gateway/protocol/instruction.ts'

@@ -1,8 +1,8 @@
 /** A room of grants with identities that are played, and agents that delegate: research → search → extract. */
 import { generateKeyPairSync, type KeyObject } from 'node:crypto'
+import { thumbprintOf } from '../../gateway/grant/chain/jws.ts'
 import type { Grants, GrantsOptions } from '../../gateway/grant/grants.ts'
 import { signAttestation } from '../../gateway/grant/holder.ts'
-import { thumbprintOf } from '../../gateway/grant/jws.ts'
 import type { Agent, Grant, Human } from '../../gateway/protocol/grant.ts'
 import { uuidv7 } from '../../gateway/protocol/id.ts'
 import type { Identities, PresentedToken, Workload } from '../../gateway/protocol/identity.ts'

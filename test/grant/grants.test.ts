@@ -1,7 +1,7 @@
 /** Tasks: what may be opened, what ending one does, single uses and heartbeats. */
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
-import { lineageHash, lineageSentence, rootLineage } from '../../gateway/grant/lineage.ts'
+import { lineageHash, lineageSentence, rootLineage } from '../../gateway/grant/chain/lineage.ts'
 import type { Grant } from '../../gateway/protocol/grant.ts'
 import { manualClock } from '../rig/clock.ts'
 import {

@@ -2,9 +2,9 @@
 import { createPublicKey } from 'node:crypto'
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
+import { hashOf, inputOf, publicJwk, readJws, signJws } from '../../gateway/grant/chain/jws.ts'
+import { readOffline } from '../../gateway/grant/chain/offline.ts'
 import { type OfflineDelegation, signAttestation, signOffline } from '../../gateway/grant/holder.ts'
-import { hashOf, inputOf, publicJwk, readJws, signJws } from '../../gateway/grant/jws.ts'
-import { readOffline } from '../../gateway/grant/offline.ts'
 import type { Grant } from '../../gateway/protocol/grant.ts'
 import { agentOf, boundTo, delegate, ed25519, es256, type Held, ISSUER, NOW_S, root } from './chain.fixture.ts'
 

@@ -1,6 +1,6 @@
 /** What a caller has to prove of the keys that a grant is bound to. */
 import { describe, expect, it } from 'vitest'
-import { isProved } from '../../gateway/grant/presented.ts'
+import { isProved } from '../../gateway/grant/chain/presented.ts'
 import type { Confirmation } from '../../gateway/protocol/grant.ts'
 
 const jkt = 'j'.repeat(43)

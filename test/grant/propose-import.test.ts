@@ -1,7 +1,7 @@
 /** A root grant for a chain of attenuating tokens: never more than the chain, never without its key, agent and human. */
 import { createPublicKey, generateKeyPairSync } from 'node:crypto'
 import { describe, expect, it } from 'vitest'
-import { publicJwk, signJws } from '../../gateway/grant/jws.ts'
+import { publicJwk, signJws } from '../../gateway/grant/chain/jws.ts'
 import type { Instruction } from '../../gateway/protocol/instruction.ts'
 import { asClient, asWorkload, newHolderKey, openWorld, requesting, research, search } from './delegate.fixture.ts'
 import { ISSUER } from './grant.fixture.ts'

@@ -1,7 +1,7 @@
 /** Who may end a grant, what ends with it, and who may know of it. */
 import { describe, expect, it } from 'vitest'
-import { claimsOf } from '../../gateway/grant/claims.ts'
-import { type GrantStore, storeUnavailable } from '../../gateway/grant/store.ts'
+import { claimsOf } from '../../gateway/grant/chain/claims.ts'
+import { type GrantStore, storeUnavailable } from '../../gateway/grant/store/store.ts'
 import { uuidv7 } from '../../gateway/protocol/id.ts'
 import type { Instruction, IssuedGrant } from '../../gateway/protocol/instruction.ts'
 import { manualClock } from '../rig/clock.ts'

@@ -1,8 +1,8 @@
 /** The life of a task: intent, steps, suspension, resumption, the end; who may say so; what a crash leaves. */
 import { Redis } from 'ioredis'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import type { GrantStore } from '../../gateway/grant/store.ts'
-import { openRedisStore } from '../../gateway/grant/store-redis.ts'
+import { openRedisStore } from '../../gateway/grant/store/redis.ts'
+import type { GrantStore } from '../../gateway/grant/store/store.ts'
 import { uuidv7 } from '../../gateway/protocol/id.ts'
 import type { GrantRequest, Instruction, IssuedGrant, Mandate } from '../../gateway/protocol/instruction.ts'
 import { manualClock } from '../rig/clock.ts'

@@ -6,14 +6,14 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
-import type { Charge, CountCharge, Standing, StoredTask } from '../../gateway/grant/store.ts'
-import { openSqliteStore } from '../../gateway/grant/store-sqlite.ts'
+import { openSqliteStore } from '../../gateway/grant/store/sqlite.ts'
+import type { Charge, CountCharge, Standing, StoredTask } from '../../gateway/grant/store/store.ts'
 import { describeStore } from '../conformance/store.ts'
 import { manualClock } from '../rig/clock.ts'
 import { storeKey } from './grant.fixture.ts'
 import { records } from './tree.fixture.ts'
 
-const STORE = new URL('../../gateway/grant/store-sqlite.ts', import.meta.url).href
+const STORE = new URL('../../gateway/grant/store/sqlite.ts', import.meta.url).href
 
 describeStore('SQLite', async () => {
   const dir = mkdtempSync(join(tmpdir(), 'keyless-store-'))

@@ -3,9 +3,9 @@ import { createHmac, createPublicKey, generateKeyPairSync, sign } from 'node:cry
 import fc from 'fast-check'
 import { createLocalJWKSet, jwtVerify } from 'jose'
 import { beforeAll, describe, expect, it } from 'vitest'
-import { authorityHash, type ClaimedGrant, claimsOf, grantOf } from '../../gateway/grant/claims.ts'
-import { hashOf, inputOf } from '../../gateway/grant/jws.ts'
-import { createTokenSeal } from '../../gateway/grant/token.ts'
+import { authorityHash, type ClaimedGrant, claimsOf, grantOf } from '../../gateway/grant/chain/claims.ts'
+import { hashOf, inputOf } from '../../gateway/grant/chain/jws.ts'
+import { createTokenSeal } from '../../gateway/grant/chain/token.ts'
 import type { Grant } from '../../gateway/protocol/grant.ts'
 import { chainOf, delegate, ed25519, gatewayKey, type Held, ISSUER, kinds, root, seal } from './chain.fixture.ts'
 

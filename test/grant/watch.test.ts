@@ -1,9 +1,9 @@
 /** Who watches a grant is told of its end once, whoever ends it and however; and nothing runs while nobody watches. */
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
-import { Liveness } from '../../gateway/grant/liveness.ts'
-import type { GrantState, GrantStore } from '../../gateway/grant/store.ts'
-import { storeUnavailable } from '../../gateway/grant/store.ts'
-import { Watch } from '../../gateway/grant/watch.ts'
+import { Liveness } from '../../gateway/grant/life/liveness.ts'
+import { Watch } from '../../gateway/grant/orders/watch.ts'
+import type { GrantState, GrantStore } from '../../gateway/grant/store/store.ts'
+import { storeUnavailable } from '../../gateway/grant/store/store.ts'
 import type { Grant } from '../../gateway/protocol/grant.ts'
 import type { GatewayError } from '../../gateway/protocol/problem.ts'
 import { type ManualClock, manualClock } from '../rig/clock.ts'

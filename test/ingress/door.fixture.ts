@@ -4,7 +4,7 @@ import { createServer, type IncomingMessage, request, type ServerResponse } from
 import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import type { CallEvent, Receipt } from '../../gateway/audit/event.ts'
+import type { CallEvent, Receipt } from '../../gateway/audit/entries/event.ts'
 import { type CertificateAuthority, loadAuthority } from '../../gateway/ingress/certificate.ts'
 import type { TlsComplaint } from '../../gateway/ingress/intercept.ts'
 import type { Proofs } from '../../gateway/ingress/line.ts'

@@ -1,7 +1,7 @@
 /** SECURITY.md 1: every grant and every lease ends in minutes; a standing upstream key is marked, and its lease ends all the same. */
 import fc from 'fast-check'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import type { Entry } from '../../gateway/audit/entry.ts'
+import type { Entry } from '../../gateway/audit/entries/entry.ts'
 import { type ManualClock, manualClock } from '../rig/clock.ts'
 import { type EchoUpstream, startEcho } from '../rig/echo.ts'
 import { startUpstream, type TestUpstream } from '../rig/upstream.ts'

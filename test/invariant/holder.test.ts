@@ -1,7 +1,7 @@
 /** SECURITY.md 3 and 4: what holders can make of their grants: other keys, other names, other tenants, other traces and steps. */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { readJws } from '../../gateway/grant/chain/jws.ts'
 import { signOffline } from '../../gateway/grant/holder.ts'
-import { readJws } from '../../gateway/grant/jws.ts'
 import type { IssuedView } from '../../gateway/protocol/control.ts'
 import { startGateway, type TestGateway } from '../rig/gateway.ts'
 import { forward, openTunnel, say } from './agent.fixture.ts'

@@ -1,8 +1,8 @@
 /** SECURITY.md 4: every record names human, agent and task; two entries for an allowed call, one for a refusal. */
 import { hostname, userInfo } from 'node:os'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import type { Entry } from '../../gateway/audit/entry.ts'
-import { sentence } from '../../gateway/audit/lineage.ts'
+import type { Entry } from '../../gateway/audit/entries/entry.ts'
+import { sentence } from '../../gateway/audit/entries/lineage.ts'
 import type { OpenedTask } from '../../gateway/protocol/control.ts'
 import { type EchoUpstream, startEcho } from '../rig/echo.ts'
 import { basic, codeOf, forward, openTunnel, reverse, say } from './agent.fixture.ts'

@@ -4,8 +4,8 @@
  */
 import { setTimeout as pause } from 'node:timers/promises'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { readJws, signJws } from '../../gateway/grant/chain/jws.ts'
 import { type OfflineDelegation, signOffline } from '../../gateway/grant/holder.ts'
-import { readJws, signJws } from '../../gateway/grant/jws.ts'
 import type { IssuedView, OpenTaskBody } from '../../gateway/protocol/control.ts'
 import type { Authority } from '../../gateway/protocol/grant.ts'
 import { call, detailsOf, idOf, type Key, LEVELS, newKey, open, openPair, type Pair, said } from './pair.fixture.ts'

@@ -1,6 +1,6 @@
 /** Builders for the lease room: a movable clock, permits made by the real policy room, and a provider that counts. */
 import { createSecretKey, type KeyObject, randomBytes, randomUUID } from 'node:crypto'
-import type { Receipt } from '../../gateway/audit/event.ts'
+import type { Receipt } from '../../gateway/audit/entries/event.ts'
 import { createMemoryCache } from '../../gateway/lease/cache-memory.ts'
 import { createLeases, type Leases } from '../../gateway/lease/leases.ts'
 import type { LeaseRooms } from '../../gateway/lease/rooms.ts'

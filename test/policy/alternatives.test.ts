@@ -1,7 +1,7 @@
 /** What a refused agent is led to: harmless, named by every grant of its chain, and nearest first. */
 import fc from 'fast-check'
 import { expect, it } from 'vitest'
-import { candidates } from '../../gateway/policy/alternatives.ts'
+import { candidates } from '../../gateway/policy/tools/alternatives.ts'
 import type { Grant } from '../../gateway/protocol/grant.ts'
 import type { Access, Endpoint, Operation, Service } from '../../gateway/protocol/service.ts'
 

@@ -1,7 +1,7 @@
 import { cp, mkdir, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
-import { loadBundle } from '../../gateway/policy/bundle.ts'
+import { loadBundle } from '../../gateway/policy/source/bundle.ts'
 import { allServices, bundleOf, catalogueOf, notesFile, permit, policiesDir, policyDir } from './policy.fixture.ts'
 
 const notes = await catalogueOf(notesFile())

@@ -2,8 +2,8 @@
 import { readdir, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { slotWords } from '../../gateway/cli/service-words.ts'
-import { readServiceText, type ServiceDescription } from '../../gateway/policy/service-file.ts'
+import { slotWords } from '../../gateway/cli/service/words.ts'
+import { readServiceText, type ServiceDescription } from '../../gateway/policy/catalogue/service-file.ts'
 
 const ROOT = fileURLToPath(new URL('../..', import.meta.url))
 const SERVICES = join(ROOT, 'policies', 'services')

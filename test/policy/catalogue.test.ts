@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { loadCatalogue, type ServiceFile } from '../../gateway/policy/catalogue.ts'
+import { loadCatalogue, type ServiceFile } from '../../gateway/policy/catalogue/catalogue.ts'
 import type { Fault } from '../../gateway/policy/fault.ts'
 import type { Inbound } from '../../gateway/protocol/message.ts'
 import { allServices, catalogueOf, inbound, notesFile, policyDir, shippedDir } from './policy.fixture.ts'

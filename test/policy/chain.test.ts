@@ -1,8 +1,8 @@
 /** Calls under a chain of grants: what every level allows, and what policies see of the chain. */
 import { describe, expect, it } from 'vitest'
-import { loadBundle } from '../../gateway/policy/bundle.ts'
+import { createRegions } from '../../gateway/policy/catalogue/regions.ts'
 import { createPolicy } from '../../gateway/policy/evaluation.ts'
-import { createRegions } from '../../gateway/policy/regions.ts'
+import { loadBundle } from '../../gateway/policy/source/bundle.ts'
 import { type Decision, isSingleUse } from '../../gateway/protocol/decision.ts'
 import type { Authority, Grant, LineageStep } from '../../gateway/protocol/grant.ts'
 import { ask, bundleOf, catalogueOf, grant, notesFile, permit, policiesDir } from './policy.fixture.ts'

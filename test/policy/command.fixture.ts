@@ -1,6 +1,6 @@
 /** `keyless policy …` in this process, and what it wrote. */
 import { vi } from 'vitest'
-import { policyCommand } from '../../gateway/cli/policy.ts'
+import { policyCommand } from '../../gateway/cli/policy/policy.ts'
 
 export interface Said {
   readonly code: number

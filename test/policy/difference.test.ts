@@ -1,6 +1,6 @@
 /** `keyless policy diff`: the policies that changed, and what they decide otherwise. */
 import { describe, expect, it } from 'vitest'
-import { differenceOf } from '../../gateway/policy/difference.ts'
+import { differenceOf } from '../../gateway/policy/tools/difference.ts'
 import { keylessPolicy } from './command.fixture.ts'
 import { bundleOf, catalogueOf, notesFile, permit, policyDir } from './policy.fixture.ts'
 

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest'
-import { loadBundle } from '../../gateway/policy/bundle.ts'
 import { createPolicy } from '../../gateway/policy/evaluation.ts'
+import { loadBundle } from '../../gateway/policy/source/bundle.ts'
 import type { Proposal } from '../../gateway/protocol/instruction.ts'
 import { ask, bundleOf, catalogueOf, grant, notesFile, permit, policiesDir } from './policy.fixture.ts'
 

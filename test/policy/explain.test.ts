@@ -2,9 +2,9 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { createPolicy } from '../../gateway/policy/evaluation.ts'
-import { explain } from '../../gateway/policy/explain.ts'
-import { parseCall, type Scene, sceneOfCall, sceneOfOperation } from '../../gateway/policy/scene.ts'
-import { type Facts, factsOf, type Written } from '../../gateway/policy/supposed.ts'
+import { explain } from '../../gateway/policy/tools/explain.ts'
+import { parseCall, type Scene, sceneOfCall, sceneOfOperation } from '../../gateway/policy/tools/scene.ts'
+import { type Facts, factsOf, type Written } from '../../gateway/policy/tools/supposed.ts'
 import type { Ask } from '../../gateway/protocol/decision.ts'
 import { ask, bundleOf, catalogueOf, grant, notesFile, permit } from './policy.fixture.ts'
 

@@ -1,7 +1,7 @@
 /** Making grants: `mint` for a root grant, `delegate` for one below another. */
 import { describe, expect, it } from 'vitest'
-import { loadBundle } from '../../gateway/policy/bundle.ts'
 import { createPolicy, type Policy } from '../../gateway/policy/evaluation.ts'
+import { loadBundle } from '../../gateway/policy/source/bundle.ts'
 import type { Grant, LineageStep } from '../../gateway/protocol/grant.ts'
 import type { Workload } from '../../gateway/protocol/identity.ts'
 import type { Proposal } from '../../gateway/protocol/instruction.ts'

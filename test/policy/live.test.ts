@@ -1,9 +1,9 @@
 /** Bundles that take each other's place: what is kept of those before, what they still say, and that others are checked apart. */
 import { describe, expect, it } from 'vitest'
-import { loadBundle } from '../../gateway/policy/bundle.ts'
 import { createEngine } from '../../gateway/policy/engine.ts'
 import { idsGiven } from '../../gateway/policy/preparsed.ts'
-import { ReviewThread } from '../../gateway/policy/review-thread.ts'
+import { loadBundle } from '../../gateway/policy/source/bundle.ts'
+import { ReviewThread } from '../../gateway/policy/tools/review-thread.ts'
 import { allServices, ask, catalogueOf, notesFile, permit, policiesDir, shippedDir } from './policy.fixture.ts'
 
 const notes = await catalogueOf(notesFile())

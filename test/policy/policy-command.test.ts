@@ -1,5 +1,5 @@
 import { afterEach, describe, expect, it, vi } from 'vitest'
-import { policyCommand } from '../../gateway/cli/policy.ts'
+import { policyCommand } from '../../gateway/cli/policy/policy.ts'
 import { permit, policyDir } from './policy.fixture.ts'
 
 afterEach(() => {

@@ -4,13 +4,13 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { onTestFinished } from 'vitest'
-import { type Bundle, loadBundle } from '../../gateway/policy/bundle.ts'
 import {
   type Catalogue,
   type CatalogueSource,
   loadCatalogue,
   type ServiceFile,
-} from '../../gateway/policy/catalogue.ts'
+} from '../../gateway/policy/catalogue/catalogue.ts'
+import { type Bundle, loadBundle } from '../../gateway/policy/source/bundle.ts'
 import type { Ask } from '../../gateway/protocol/decision.ts'
 import type { Grant } from '../../gateway/protocol/grant.ts'
 import type { Inbound } from '../../gateway/protocol/message.ts'

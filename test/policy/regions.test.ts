@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { createRegions } from '../../gateway/policy/regions.ts'
+import { createRegions } from '../../gateway/policy/catalogue/regions.ts'
 import { parseSettings, SettingsError } from '../../gateway/settings.ts'
 
 describe('regions', () => {

@@ -2,7 +2,7 @@
 import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
-import { reviewPolicies } from '../../gateway/policy/review.ts'
+import { reviewPolicies } from '../../gateway/policy/tools/review.ts'
 import { keylessPolicy } from './command.fixture.ts'
 import { bundleOf, catalogueOf, notesFile, permit, policyDir } from './policy.fixture.ts'
 

@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest'
-import type { ServiceFile } from '../../gateway/policy/catalogue.ts'
-import { readServiceText } from '../../gateway/policy/service-file.ts'
-import { reviewService } from '../../gateway/policy/service-review.ts'
+import type { ServiceFile } from '../../gateway/policy/catalogue/catalogue.ts'
+import { readServiceText } from '../../gateway/policy/catalogue/service-file.ts'
+import { reviewService } from '../../gateway/policy/catalogue/service-review.ts'
 import { catalogueOf, inbound } from './policy.fixture.ts'
 
 const hub = (tokens: string): ServiceFile => ({

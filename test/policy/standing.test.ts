@@ -1,9 +1,9 @@
 /** Calls that last are decided again: what would be refused now is cut, once, and whoever cannot be asked is taken for a no. */
 import { describe, expect, it } from 'vitest'
-import { loadBundle } from '../../gateway/policy/bundle.ts'
 import { createPolicy } from '../../gateway/policy/evaluation.ts'
-import { createLivePolicy } from '../../gateway/policy/live.ts'
-import { Standings } from '../../gateway/policy/standing.ts'
+import { loadBundle } from '../../gateway/policy/source/bundle.ts'
+import { createLivePolicy } from '../../gateway/policy/source/live.ts'
+import { Standings } from '../../gateway/policy/source/standing.ts'
 import type { Ask } from '../../gateway/protocol/decision.ts'
 import { ask, catalogueOf, grant, notesFile, permit } from './policy.fixture.ts'
 

@@ -1,7 +1,7 @@
 /** Suggested policies: what an agent put into its requests is never more than a text in them. */
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
-import { type Observed, suggest } from '../../gateway/policy/suggest.ts'
+import { type Observed, suggest } from '../../gateway/policy/tools/suggest.ts'
 import { bundleOf, catalogueOf, notesFile } from './policy.fixture.ts'
 
 const catalogue = await catalogueOf(notesFile())

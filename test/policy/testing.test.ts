@@ -2,10 +2,10 @@
 import { readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { afterEach, describe, expect, it, vi } from 'vitest'
-import { policyCommand } from '../../gateway/cli/policy.ts'
-import { junitXml } from '../../gateway/policy/junit.ts'
-import { runTests } from '../../gateway/policy/testing.ts'
-import { readTestFile } from '../../gateway/policy/testing-file.ts'
+import { policyCommand } from '../../gateway/cli/policy/policy.ts'
+import { junitXml } from '../../gateway/policy/tools/junit.ts'
+import { runTests } from '../../gateway/policy/tools/testing.ts'
+import { readTestFile } from '../../gateway/policy/tools/testing-file.ts'
 import { bundleOf, catalogueOf, notesFile, permit, policyDir } from './policy.fixture.ts'
 
 const catalogue = await catalogueOf(notesFile(), 'demo')

@@ -1,9 +1,9 @@
 /** What is told from a log that does not hold everything holds, whatever the missing facts were. */
 import fc from 'fast-check'
 import { expect, it } from 'vitest'
-import type { Bundle } from '../../gateway/policy/bundle.ts'
-import { answer, sceneOfOperation } from '../../gateway/policy/scene.ts'
-import { factsOf } from '../../gateway/policy/supposed.ts'
+import type { Bundle } from '../../gateway/policy/source/bundle.ts'
+import { answer, sceneOfOperation } from '../../gateway/policy/tools/scene.ts'
+import { factsOf } from '../../gateway/policy/tools/supposed.ts'
 import { bundleOf, catalogueOf, notesFile } from './policy.fixture.ts'
 
 const catalogue = await catalogueOf(notesFile())

@@ -1,6 +1,6 @@
 import fc from 'fast-check'
 import { beforeAll, describe, expect, test } from 'vitest'
-import type { Catalogue } from '../../gateway/policy/catalogue.ts'
+import type { Catalogue } from '../../gateway/policy/catalogue/catalogue.ts'
 import type { Authority, Grant } from '../../gateway/protocol/grant.ts'
 import type { Inbound } from '../../gateway/protocol/message.ts'
 import { GatewayError } from '../../gateway/protocol/problem.ts'

@@ -3,7 +3,7 @@ import { appendFile, mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import fc from 'fast-check'
-import type { Entry } from '../../gateway/audit/entry.ts'
+import type { Entry } from '../../gateway/audit/entries/entry.ts'
 
 export interface TestLog {
   readonly dir: string

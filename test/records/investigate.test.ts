@@ -1,6 +1,6 @@
 /** Incidents acted out before a real gateway and a real upstream: each verdict is the right one, and no other is raised. */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { loadCatalogue } from '../../gateway/policy/catalogue.ts'
+import { loadCatalogue } from '../../gateway/policy/catalogue/catalogue.ts'
 import type { IssuedView } from '../../gateway/protocol/control.ts'
 import type { Database } from '../../gateway/records/database.ts'
 import type { Subject } from '../../gateway/records/inquiry.ts'
@@ -151,7 +151,7 @@ describe('an investigation', () => {
   })
 
   it('names entries that are in the log, each with a proof', async () => {
-    const { prove } = await import('../../gateway/audit/prove.ts')
+    const { prove } = await import('../../gateway/audit/verify/prove.ts')
     const { verdicts: all } = await look('credential', 'demo')
     const refs = all.flatMap(({ signs }) => signs.flatMap(({ entries }) => entries))
     expect(refs.length).toBeGreaterThan(5)
@@ -189,8 +189,8 @@ describe('the lineage of a task', () => {
 
   it('is the sentence that the log itself tells', async () => {
     const [{ openReader }, { sentence }] = await Promise.all([
-      import('../../gateway/audit/reader.ts'),
-      import('../../gateway/audit/lineage.ts'),
+      import('../../gateway/audit/files/reader.ts'),
+      import('../../gateway/audit/entries/lineage.ts'),
     ])
     const reader = await openReader(scene.auditDir)
     try {

@@ -1,7 +1,7 @@
 /** The policy that `report least-privilege` proposes, asked of the real engine under the real schema, for all inputs. */
 import fc from 'fast-check'
 import { expect, it } from 'vitest'
-import { loadCatalogue } from '../../gateway/policy/catalogue.ts'
+import { loadCatalogue } from '../../gateway/policy/catalogue/catalogue.ts'
 import { createEngine } from '../../gateway/policy/engine.ts'
 import { narrowedPolicy } from '../../gateway/records/report-least-privilege.ts'
 import { ask, bundleOf, grant, notesFile, policiesDir } from '../policy/policy.fixture.ts'

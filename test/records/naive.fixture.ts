@@ -1,5 +1,5 @@
 /** What a filter means, said once more without any index: every entry is looked at. Held against the index by `find.test.ts`. */
-import type { Entry } from '../../gateway/audit/entry.ts'
+import type { Entry } from '../../gateway/audit/entries/entry.ts'
 import type { Filter } from '../../gateway/records/query.ts'
 
 interface Seen {

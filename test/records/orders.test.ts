@@ -1,7 +1,7 @@
 /** Orders to revoke, as the index knows them: what they ended shows as ended, by which order, and how fast it was. */
 import { afterAll, beforeAll, expect, it } from 'vitest'
-import { foundLine } from '../../gateway/cli/found-words.ts'
-import { investigationInWords } from '../../gateway/cli/investigate-words.ts'
+import { foundLine } from '../../gateway/cli/log/found-words.ts'
+import { investigationInWords } from '../../gateway/cli/log/investigate-words.ts'
 import { sloInWords } from '../../gateway/cli/report-words.ts'
 import type { IssuedView } from '../../gateway/protocol/control.ts'
 import type { RevocationTarget } from '../../gateway/protocol/revocation.ts'

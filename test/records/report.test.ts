@@ -2,8 +2,8 @@
 import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { loadBundle } from '../../gateway/policy/bundle.ts'
-import { loadCatalogue } from '../../gateway/policy/catalogue.ts'
+import { loadCatalogue } from '../../gateway/policy/catalogue/catalogue.ts'
+import { loadBundle } from '../../gateway/policy/source/bundle.ts'
 import type { IssuedView } from '../../gateway/protocol/control.ts'
 import type { Database } from '../../gateway/records/database.ts'
 import { openSqlite } from '../../gateway/records/database-sqlite.ts'
@@ -129,7 +129,7 @@ describe('report slo', () => {
 
 describe('report evidence', () => {
   it('counts entries that are there, proves them, and says where there are none', async () => {
-    const { prove } = await import('../../gateway/audit/prove.ts')
+    const { prove } = await import('../../gateway/audit/verify/prove.ts')
     const prover = (entry: string) => prove(scene.auditDir, Number(entry.slice(entry.lastIndexOf(':') + 1)))
     const report = await evidence(database, {}, { framework: 'pci', nowMs: now(), prove: prover })
     expect(report.note).toContain('have an auditor confirm')

@@ -122,7 +122,7 @@ interface Site {
   readonly path: string
 }
 
-/** `/{bucket}/{key}` is `/{key}` at a host that holds the bucket (`policy/site.ts`). */
+/** `/{bucket}/{key}` is `/{key}` at a host that holds the bucket (`policy/catalogue/site.ts`). */
 function siteAt(location: string, path: string, hosts: Service['hosts']): Site {
   const [, leading = ''] = /^\/\{([a-z0-9_]+)\}(?=\/|$)/.exec(path) ?? []
   const bound = hosts

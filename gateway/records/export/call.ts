@@ -1,6 +1,6 @@
 /** What all formats say of a call, worked out once: who, what, where to, how it ended. */
 import { hash } from 'node:crypto'
-import type { Entry } from '../../audit/entry.ts'
+import type { Entry } from '../../audit/entries/entry.ts'
 import { traceIdOf } from '../../protocol/trace.ts'
 import type { Exported, Item } from './item.ts'
 

@@ -4,7 +4,7 @@
  */
 import { open } from 'node:fs/promises'
 import { join } from 'node:path'
-import { type Place, START } from '../../audit/follow.ts'
+import { type Place, START } from '../../audit/files/follow.ts'
 import { makePrivate, readIfThere, replace } from '../../private-file.ts'
 
 export interface Mark {

@@ -1,6 +1,6 @@
 /** An entry on its way out: read, masked, and joined with what its call said before. */
-import { type Entry, parseEntry } from '../../audit/entry.ts'
-import { leafHash } from '../../audit/merkle.ts'
+import { type Entry, parseEntry } from '../../audit/entries/entry.ts'
+import { leafHash } from '../../audit/tree/merkle.ts'
 import type { MaskEntry } from './mask.ts'
 
 /** Members that formats have places for, besides those that every reader knows. */

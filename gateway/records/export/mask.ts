@@ -4,7 +4,7 @@
  */
 import { createHmac, type KeyObject } from 'node:crypto'
 import type { JsonValue } from '../../audit/canonical.ts'
-import type { Entry } from '../../audit/entry.ts'
+import type { Entry } from '../../audit/entries/entry.ts'
 import type { Mask } from '../../protocol/exporting.ts'
 
 type Members = Readonly<Record<string, JsonValue | undefined>>

@@ -3,8 +3,8 @@
  * an entry that the receiver will not have is set aside by name, and never without a word.
  */
 
-import { timeOf } from '../../audit/entry.ts'
-import { coveredBy, entriesAt, firstKept, type Place, readEntries, type Stretch } from '../../audit/follow.ts'
+import { timeOf } from '../../audit/entries/entry.ts'
+import { coveredBy, entriesAt, firstKept, type Place, readEntries, type Stretch } from '../../audit/files/follow.ts'
 import type { Cursor, Mark } from './cursor.ts'
 import { type Exported, entryFilter, type Item, type Items } from './item.ts'
 import { createOffer, type Refused } from './offer.ts'

@@ -4,7 +4,7 @@ import { readFile } from 'node:fs/promises'
 import { Ajv2020, type ValidateFunction } from 'ajv/dist/2020.js'
 import canonicalize from 'canonicalize'
 import { beforeAll, describe, expect, it } from 'vitest'
-import { leafHash } from '../../../gateway/audit/merkle.ts'
+import { leafHash } from '../../../gateway/audit/tree/merkle.ts'
 import { ocsfRow } from '../../../gateway/records/export/ocsf.ts'
 import { entryBytes, itemsOf, samples, TRACEPARENT } from './entries.fixture.ts'
 

@@ -1,8 +1,0 @@
-/** One of the logs that are verified together, as the checks across entries see it. */
-import type { Scrutiny } from './scrutiny.ts'
-import type { Findings } from './verify-verdict.ts'
-
-export interface Ledger {
-  readonly findings: Findings
-  readonly scrutiny: Scrutiny
-}
