@@ -1,7 +1,7 @@
 /** Checks of settings that say what to write instead, not only no. */
 import { z } from 'zod'
 
-/** What a custom check says besides "no"; the explanation prints both (settings-explain.ts). */
+/** What a custom check says besides "no"; the explanation prints both (explain.ts). */
 export interface Advice {
   readonly allowed: string
   readonly fix: string

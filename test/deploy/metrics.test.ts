@@ -7,7 +7,7 @@ const read = (path: string) => readFileSync(join(ROOT, path), 'utf8')
 const namesIn = (text: string, pattern: RegExp) => new Set([...text.matchAll(pattern)].map(([, name = '']) => name))
 
 /** Whatever in the composition root makes a gauge. */
-const measuring = globSync('gateway/house-*.ts', { cwd: ROOT }).map(read)
+const measuring = globSync('gateway/house/*.ts', { cwd: ROOT }).map(read)
 const counted = namesIn(
   [read('gateway/control/records/metrics.ts'), ...measuring.filter((text) => text.includes(' gauge('))].join('\n'),
   /'((?:keyless|process)_[a-z_]+)'/g,
