@@ -19,7 +19,7 @@ import { openHouseGrants } from './house/grants.ts'
 import { type Ground, type Outlook, openGround } from './house/ground.ts'
 import { baitsOf, type HouseLeaks, openHouseLeaks } from './house/leaks.ts'
 import type { LetterParts } from './house/letters.ts'
-import { gaugesOf, gaugesOfHeld } from './house/metrics.ts'
+import { gaugesOf, gaugesOfEnds, gaugesOfHeld } from './house/metrics.ts'
 import type { HousePolicy } from './house/policy.ts'
 import { gaugesOfPolicy } from './house/policy-metrics.ts'
 import { type HouseRecords, openHouseRecords } from './house/records.ts'
@@ -126,7 +126,7 @@ export async function buildHouse(settings: Settings, clock: Clock, outlook: Outl
   const signals = await openHouseSignals(settings, { ...telling, opening, store, revocations })
   const emergency = { audit, keys, clock, policy, catalogue, agents, leasesApart, orders: grants }
   const breakGlass = opening.adopt(await openHouseBreakGlass(settings, emergency), (room) => room?.dispose())
-  metrics.add(...gaugesOfHeld(approvals.room), ...(breakGlass?.gauges ?? []))
+  metrics.add(...gaugesOfHeld(approvals.room), ...gaugesOfEnds(grants), ...(breakGlass?.gauges ?? []))
   const nowMs = () => clock.nowMs()
   const refusals = openRefusals({ catalogue, policy: policy.alone, nowMs, publicUrl: settings.publicUrl })
   const found = { ...secrets, audit, clock, grants, leases, revocations, breakGlass, records: reading.records }

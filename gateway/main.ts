@@ -199,6 +199,7 @@ async function statusOf(settings: Settings, house: House, ports: Ports, clock: C
     agents: [...house.policies.agents.keys()],
     default_agent: house.grants.defaults.agent ?? null,
     redis: { configured: house.redis !== undefined, ok: isRedisReady(house) },
+    unstored_revocations: house.grants.unstored(),
     audit: auditOf(settings, house),
   }
 }

@@ -251,6 +251,7 @@ export const answers = {
       agents: texts,
       default_agent: { type: ['string', 'null'] },
       redis: closed({ configured: flag, ok: flag }),
+      unstored_revocations: { type: 'integer' },
       audit: closed(
         {
           ok: flag,

@@ -45,6 +45,8 @@ export interface GrantsOptions {
   readonly store: GrantStore
   /** This replica's own copy of the orders, where the store is shared. */
   readonly keep?: OrderKeep | undefined
+  /** The same of ends that the store did not take. */
+  readonly endsKeep?: OrderKeep | undefined
   /** Exact `iss` and `aud` of signed grants: the settings' `public_url`. */
   readonly issuer: string
   readonly signing: SigningKeys

@@ -30,7 +30,8 @@ export function openHouseGrants(settings: Settings, { serveOffline, onEnded, ...
     signing: keys.grantKeys,
     storeKey: keys.store,
     store,
-    keep: openKeep(settings, parts),
+    keep: openKeep('orders.sqlite', settings, parts),
+    endsKeep: openKeep('ends.sqlite', settings, parts),
     agents: policies.agents,
     knowsOperation: (pattern) => catalogue.knows(pattern),
     ...settings.grants,
@@ -59,8 +60,8 @@ function buildIdentities({ trust, publicUrl, tenant }: Settings, { upstream, sto
   })
 }
 
-/** What this replica knows of orders, for when a shared store has lost them. */
-function openKeep({ dataDir }: Settings, { redis, opening }: Pick<GrantParts, 'redis' | 'opening'>) {
+/** What this replica knows of orders and ends, for when a shared store has lost them, or could not take them. */
+function openKeep(file: string, { dataDir }: Settings, { redis, opening }: Pick<GrantParts, 'redis' | 'opening'>) {
   if (redis === undefined) return undefined
-  return opening.adopt(openOrderKeep(join(dataDir, 'orders.sqlite')), async (keep) => keep.close())
+  return opening.adopt(openOrderKeep(join(dataDir, file)), async (keep) => keep.close())
 }

@@ -46,6 +46,16 @@ export function gaugesOfHeld(room: { readonly held: { readonly calls: number; re
   ]
 }
 
+export function gaugesOfEnds(grants: { unstored(): number }): Gauge[] {
+  return [
+    gauge(
+      'keyless_unstored_revocations',
+      'Orders and ends that are in force here, and that other replicas cannot be told of yet.',
+      () => grants.unstored(),
+    ),
+  ]
+}
+
 function ofLog({ audit, dir }: Watched): Gauge[] {
   return [
     gauge('keyless_open_calls', 'Allowed calls that have not ended.', () => audit.open),

@@ -36,6 +36,8 @@ export interface StatusView {
   readonly agents: readonly string[]
   readonly default_agent: string | null
   readonly redis: { readonly configured: boolean; readonly ok: boolean }
+  /** Orders and ends of grants and tasks that are in force here, and that other replicas cannot be told of yet. */
+  readonly unstored_revocations: number
   readonly audit: {
     readonly ok: boolean
     readonly size: number

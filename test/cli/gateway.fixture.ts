@@ -138,6 +138,7 @@ function statusOf(proxy: string, dataDir: string, caPem: string): StatusView {
     agents: ['spiffe://keyless.local/agent/default'],
     default_agent: 'spiffe://keyless.local/agent/default',
     redis: { configured: false, ok: true },
+    unstored_revocations: 0,
     audit: { ok: true, size: 1, origin: 'keyless.local/default', witnesses: [], exports: [] },
   }
 }

@@ -202,6 +202,7 @@ export const status: StatusView = {
   agents: [triage.id],
   default_agent: triage.id,
   redis: { configured: false, ok: true },
+  unstored_revocations: 0,
   audit: { ok: true, size: 7, origin: 'keyless.local/acme', witnesses: [], exports: [] },
 }
 

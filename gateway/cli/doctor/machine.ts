@@ -146,8 +146,14 @@ export function checkExports({ audit }: StatusView): Check[] {
   })
 }
 
-export function checkRedis({ redis }: StatusView): Check {
+export function checkRedis({ redis, unstored_revocations: unstored }: StatusView): Check {
   if (!redis.configured) return skipped('Redis', 'not configured: one process, state on its own disk')
+  if (redis.ok && unstored > 0)
+    return failed(
+      'Redis',
+      `did not take ${unstored} revocations: they are in force at this gateway alone, and tried again`,
+      'wait a second; if they stay, see why it refuses to write (`redis-cli info persistence`, `info replication`)',
+    )
   return redis.ok
     ? ok('Redis', 'answers')
     : failed('Redis', 'does not answer, so calls are refused', 'start it, or correct redis.url in the settings')

@@ -56,9 +56,9 @@ export class OrderExchange {
     return this.#known
   }
 
-  /** Something is in force here that the store does not have. */
-  get isAhead(): boolean {
-    return this.#missing.length > 0
+  /** How many orders are in force here that the store does not have. */
+  get ahead(): number {
+    return this.#missing.length
   }
 
   /** In force here at once; in the store when this resolves. @throws {GatewayError} `store_unavailable` */

@@ -56,6 +56,11 @@ export class Orders {
     return this.#inForce.closureOf(service, this.#nowS)
   }
 
+  /** How many are in force here and not in the store. */
+  get unstored(): number {
+    return this.#exchange.ahead
+  }
+
   blocks(): readonly Block[] {
     return this.#inForce.blocks(this.#nowS)
   }
@@ -116,8 +121,8 @@ export class Orders {
   look(): void {
     const { store, tenant } = this.#parts
     const ask = async () => {
-      const { isAhead, known } = this.#exchange
-      if (isAhead || (await store.ordersVersion(tenant)) !== known) await this.#exchange.sync()
+      const { ahead, known } = this.#exchange
+      if (ahead > 0 || (await store.ordersVersion(tenant)) !== known) await this.#exchange.sync()
     }
     ask().catch(() => undefined) // until it can be asked, nothing passes that it would have to answer for
   }

@@ -3,16 +3,18 @@
  * that it stays ended when the order is forgotten, and what was leased under it goes.
  */
 import type { Grant } from '../../protocol/grant.ts'
-import type { GatewayError } from '../../protocol/problem.ts'
+import { asGatewayError, type GatewayError } from '../../protocol/problem.ts'
 import type { Block, RevocationTarget } from '../../protocol/revocation.ts'
 import type { Service } from '../../protocol/service.ts'
 import { endableGrant, isGrantId } from '../life/living.ts'
 import { endMark } from '../life/perform.ts'
 import { livingTask } from '../life/task.ts'
 import type { Room } from '../room.ts'
+import type { OrderKeep } from '../store/sqlite-orders.ts'
 import type { StoredGrant, StoredTask } from '../store/store.ts'
 import type { OrderTarget } from './order.ts'
 import type { Orders } from './orders.ts'
+import { type EndTarget, UnstoredEnds } from './unstored.ts'
 
 /** How many tasks are looked at together. */
 const AT_ONCE = 32
@@ -48,7 +50,8 @@ export interface Revocation {
   requireOpenCredential(name: string): void
   /**
    * End what lives under the target, and refuse what comes anew where it says so. In force here at once, whatever is thrown.
-   * @throws {GatewayError} `store_unavailable`: others may not know of it yet; `grant_invalid`, `grant_revoked`, `task_unknown`
+   * @throws {GatewayError} `store_unavailable`: others may not know of it yet, and are told when that is possible; `grant_invalid`,
+   *   `grant_revoked`, `task_unknown`
    */
   revoke(target: RevocationTarget, o: Revoking): Promise<Ended & { readonly untilS?: number | null }>
   /**
@@ -61,15 +64,22 @@ export interface Revocation {
   /** @see Orders.lift */
   lift(target: OrderTarget): Promise<void>
   blocks(): readonly Block[]
+  /** Ends and orders that are in force here and not in the store yet: other replicas may not know of them. */
+  unstored(): number
   /** Before the store is closed. */
   close(): void
 }
 
-type Ordering = Room & { readonly orders: Orders }
+type Ordering = Room & { readonly orders: Orders; readonly endsKeep?: OrderKeep | undefined }
 
 /** @param tenant whose orders they are. */
 export function createRevocation(room: Ordering, tenant: string): Revocation {
   const { orders } = room
+  const unstored = new UnstoredEnds({
+    ...{ tenant, keep: room.endsKeep, clock: room.clock },
+    hold: (id, untilS) => room.authenticator.end(tenant, id, { reason: 'revoked', untilS }),
+    end: (target) => endNamed(tenant, target, room),
+  })
   return {
     requireOpen(grant, service) {
       const why = orders.closureOf(service) ?? orders.endOf(grant)
@@ -82,9 +92,14 @@ export function createRevocation(room: Ordering, tenant: string): Revocation {
       if (why !== undefined) throw why
     },
     async revoke(target, how) {
-      if ('grant' in target) return endGrant(await endableGrant(room, tenant, target.grant), room)
-      if ('task' in target) return endGrant((await livingTask(tenant, target.task, room)).root, room)
-      return orderEnd(tenant, { ...how, target }, room)
+      if (!('grant' in target) && !('task' in target)) return orderEnd(tenant, { ...how, target }, room)
+      try {
+        return await endNamed(tenant, target, room)
+      } catch (cause) {
+        const isNamed = 'task' in target || isGrantId(target.grant) // whose handle it is only the store knows
+        if (isNamed && asGatewayError(cause).code === 'store_unavailable') unstored.add(target)
+        throw cause
+      }
     },
     idOf: async (name) => (isGrantId(name) ? name : (await endableGrant(room, tenant, name)).id),
     async blocked(target) {
@@ -93,8 +108,18 @@ export function createRevocation(room: Ordering, tenant: string): Revocation {
     },
     lift: (target) => orders.lift(target),
     blocks: () => orders.blocks(),
-    close: () => orders.close(),
+    unstored: () => unstored.size + orders.unstored,
+    close() {
+      unstored.close()
+      orders.close()
+    },
   }
+}
+
+/** @throws {GatewayError} `store_unavailable`, and when there is nothing to end: `grant_invalid`, `grant_revoked`, `task_unknown`, … */
+async function endNamed(tenant: string, target: EndTarget, room: Room): Promise<Ended> {
+  if ('grant' in target) return endGrant(await endableGrant(room, tenant, target.grant), room)
+  return endGrant((await livingTask(tenant, target.task, room)).root, room)
 }
 
 /** One grant, or a task by its root grant: with everything below it, for good. @throws {GatewayError} `store_unavailable` */
