@@ -17,7 +17,7 @@ export class Shelf {
   async add(record: ApprovalRecord, most: number): Promise<ApprovalRecord | undefined> {
     const added = await this.#store.add(storable(record, this.#seal.close(record)), most)
     if (added === 'full') return undefined
-    return 'first' in added ? this.#require(added.first) : record
+    return 'first' in added ? this.#require(added.first, record) : record
   }
 
   /** @returns false when another change was first. */
@@ -27,32 +27,36 @@ export class Shelf {
 
   async inSlot(tenant: string, fingerprint: string, nowMs: number): Promise<ApprovalRecord | undefined> {
     const stored = await this.#store.inSlot(tenant, fingerprint)
-    const record = stored && this.#require(stored)
-    // Whoever writes to the store may have put another one into the slot.
-    return record?.fingerprint === fingerprint && isStanding(record, nowMs) ? record : undefined
+    const record = stored && this.#require(stored, { tenant, fingerprint })
+    return record && isStanding(record, nowMs) ? record : undefined
   }
 
   async byId(tenant: string, id: string): Promise<ApprovalRecord | undefined> {
     const stored = await this.#store.byId(tenant, id)
-    return stored && this.#seal.open(stored)
+    // Under the id that was asked for, whatever is stored says: a yes to one is a yes to no other.
+    return stored && this.#seal.open({ ...stored, tenant, id })
   }
 
   /** Those that nobody can read count for nothing, so there is nothing to show. */
   async pending(tenant: string): Promise<ApprovalRecord[]> {
-    return this.#readable(await this.#store.pending(tenant))
+    return this.#readable(tenant, await this.#store.pending(tenant))
   }
 
   async lapsed(tenant: string): Promise<ApprovalRecord[]> {
-    return this.#readable(await this.#store.lapsed(tenant))
+    return this.#readable(tenant, await this.#store.lapsed(tenant))
   }
 
-  #readable(all: readonly StoredApproval[]): ApprovalRecord[] {
-    return all.flatMap((stored) => this.#seal.open(stored) ?? [])
+  #readable(tenant: string, all: readonly StoredApproval[]): ApprovalRecord[] {
+    return all.flatMap((stored) => this.#seal.open({ ...stored, tenant }) ?? [])
   }
 
-  #require(stored: StoredApproval): ApprovalRecord {
-    const record = this.#seal.open(stored)
-    if (record !== undefined) return record
+  /** Whoever writes to the store may have put another one into the slot. */
+  #require(
+    stored: StoredApproval,
+    { tenant, fingerprint }: Pick<ApprovalRecord, 'tenant' | 'fingerprint'>,
+  ): ApprovalRecord {
+    const record = this.#seal.open({ ...stored, tenant })
+    if (record?.fingerprint === fingerprint) return record
     throw new GatewayError(
       'approval_required',
       'What is stored of the approval was not written by this gateway, so it counts for nothing. Nothing was sent; its operator finds who writes to the store of approvals.',
