@@ -26,6 +26,10 @@ class Shelf {
   isAway = false
   readonly bodies = new Map<string, string>()
   readonly trustMs = 1_000
+  /** Happens while the next order is being put. */
+  atPut: (() => void) | undefined
+  /** Happens before the next orders are forgotten. */
+  atForget: (() => Promise<unknown>) | undefined
 
   async orders(): Promise<{ version: number; orders: readonly StoredOrder[] }> {
     this.#ask()
@@ -42,11 +46,15 @@ class Shelf {
     if (this.version !== o.expected) return false
     this.version = o.version
     this.bodies.set(about, body)
+    const happens = this.atPut
+    this.atPut = undefined
+    happens?.()
     return true
   }
 
-  async forgetOrders(_: string, about: readonly string[]) {
-    for (const one of about) this.bodies.delete(one)
+  async forgetOrders(_: string, about: readonly string[], expected: number) {
+    await this.atForget?.()
+    if (this.version === expected) for (const one of about) this.bodies.delete(one)
   }
 
   lose(): void {
@@ -160,6 +168,41 @@ describe('an order', () => {
   })
 })
 
+describe('what is ordered while an order about the same is being put', () => {
+  // Numbers leave room at random, so that one try in two would not show it.
+  const agents = Array.from({ length: 20 }, (_, n) => ({ agent: `spiffe://acme.test/agents/${n}` }))
+
+  it('is in force at once, everywhere, and stays', async () => {
+    const [here, there] = [replica(), replica()]
+    for (const [n, target] of agents.entries()) {
+      let second: Promise<unknown> | undefined
+      shelf.atPut = () => {
+        second = give(here, target, null)
+      }
+      await give(here, target)
+      await second
+      expect(here.blocks().length, `block ${n}`).toBe(n + 1)
+    }
+    await heard(there)
+    expect(there.blocks().length).toBe(agents.length)
+  })
+
+  it('takes the block back that is being put, when that is lifted', async () => {
+    const [here, there] = [replica(), replica()]
+    for (const target of agents) {
+      let second: Promise<unknown> | undefined
+      shelf.atPut = () => {
+        second = here.lift(target)
+      }
+      await give(here, target, null)
+      await second
+      expect(here.blocks()).toEqual([])
+    }
+    await heard(there)
+    expect(there.blocks()).toEqual([])
+  })
+})
+
 describe('what a store loses', () => {
   it('is put back by whoever knows it, and ends what was issued meanwhile', async () => {
     const [here, there] = [replica(), replica()]
@@ -233,6 +276,18 @@ describe('whoever writes to the store', () => {
     expect(there.blocks()).toMatchObject([{ untilS: null }])
   })
 
+  it('takes nothing out for longer than a minute, also where the version is left as it was', async () => {
+    const here = replica()
+    await give(here, TRIAGE, null)
+    shelf.bodies.clear()
+    clock.advance(60_000)
+    here.look()
+    await expect.poll(() => shelf.bodies.size).toBe(1)
+    const late = replica()
+    await heard(late)
+    expect(late.blocks()).toMatchObject([{ target: TRIAGE }])
+  })
+
   it.each([Number.NaN, Number.MAX_SAFE_INTEGER, 0.5])(
     'makes nothing pass with a version that is none: %d',
     async (v) => {
@@ -261,6 +316,27 @@ describe('a block', () => {
     clock.advance(8 * 86_400_000)
     await give(here, TRIAGE)
     expect(shelf.bodies.size).toBe(1)
+  })
+
+  it('that is over is forgotten also by replicas that came later', async () => {
+    await give(replica(), { service: 'github' }, Math.floor(clock.nowMs() / 1000) + 10)
+    clock.advance(8 * 86_400_000)
+    await give(replica())
+    expect(shelf.bodies.size).toBe(1)
+  })
+
+  it('is not forgotten with one before it about the same that is over', async () => {
+    const [here, there] = [replica(), replica()]
+    await give(here)
+    clock.advance(8 * 86_400_000)
+    shelf.atForget = () => {
+      shelf.atForget = undefined
+      return give(there, TRIAGE, null) // between what was read and what is forgotten
+    }
+    await give(here, { agent: billing.id })
+    const late = replica()
+    await heard(late)
+    expect(late.blocks()).toMatchObject([{ target: TRIAGE }])
   })
 })
 

@@ -6,7 +6,7 @@ import { randomInt } from 'node:crypto'
 import type { Clock } from '../../protocol/clock.ts'
 import type { OrderKeep } from '../store/sqlite-orders.ts'
 import { type GrantStore, type OrderShelf, type StoredOrder, storeUnavailable } from '../store/store.ts'
-import { aboutOf, type InForce, joined, type Order, supersedes, versionAt } from './order.ts'
+import { aboutOf, FOR_EVER_S, type InForce, joined, type Order, supersedes, versionAt } from './order.ts'
 import type { OrderSeal } from './order-seal.ts'
 
 /** Versions are microseconds, about; each leaves as much room as this. */
@@ -34,6 +34,7 @@ export class OrderExchange {
   readonly #inForce: InForce
   readonly #seal: OrderSeal
   #known = 0
+  #readMs: number
   /** The same, and never less. */
   #highest = 0
   /** `aboutOf` → what the store was last seen to have */
@@ -46,6 +47,7 @@ export class OrderExchange {
     this.#parts = parts
     this.#inForce = inForce
     this.#seal = seal
+    this.#readMs = parts.clock.elapsedMs()
     const { store, keep, tenant } = parts
     const found = keep === undefined ? store.orders(tenant) : { orders: keep.load(tenant) }
     if (!(found instanceof Promise)) for (const stored of found.orders) this.#heard(this.#seal.open(stored))
@@ -54,6 +56,11 @@ export class OrderExchange {
   /** Version of the store up to which everything that stands there is known. */
   get known(): number {
     return this.#known
+  }
+
+  /** Monotonic time at which all that stands there was read last. */
+  get readMs(): number {
+    return this.#readMs
   }
 
   /** How many orders are in force here that the store does not have. */
@@ -91,9 +98,10 @@ export class OrderExchange {
     const { store, tenant } = this.#parts
     for (let tries = 0; tries < TRIES; tries++) {
       const { version, orders } = await store.orders(tenant)
+      this.#readMs = this.#parts.clock.elapsedMs()
       this.#adopt(orders, version < this.#highest)
       this.#renew(version)
-      await this.#prune(orders)
+      await this.#prune(orders, version)
       const missing = this.#missing
       if (missing.length === 0) {
         this.#known = version
@@ -113,6 +121,8 @@ export class OrderExchange {
       const order = { ...known, version: above(Math.max(known.version, expected)) }
       if (!(await store.putOrder(tenant, this.#seal.close(order), { expected, version: order.version }))) return
       expected = order.version
+      // What was given about it meanwhile is in force, and is put after this one: see `#renew`.
+      if (this.#inForce.about(order.target) !== known) continue
       this.#given.delete(aboutOf(order.target))
       this.#take(order)
     }
@@ -123,10 +133,11 @@ export class OrderExchange {
     for (const [about, { order, isLift }] of this.#given) {
       const there = this.#inForce.about(order.target)
       const isOther = there !== undefined && there !== order
-      if (isOther && isLift) this.#given.delete(about)
+      // To lift is about one block; another one stays.
+      if (isOther && isLift && there.id !== order.id) this.#given.delete(about)
       else if (isOther || order.version <= version) {
         const next = {
-          ...(isOther ? joined(order, there) : order),
+          ...(isOther && !isLift ? joined(order, there) : order),
           version: Math.max(version, there?.version ?? 0) + 1,
         }
         this.#given.set(about, { order: next, isLift })
@@ -164,13 +175,14 @@ export class OrderExchange {
     return order !== undefined && this.#inForce.take(order)
   }
 
-  async #prune(stored: readonly StoredOrder[]): Promise<void> {
+  /** Also what replicas left there that are no more. */
+  async #prune(stored: readonly StoredOrder[], version: number): Promise<void> {
     const { keep, store, tenant } = this.#parts
     const over = this.#inForce.forget(this.#nowS).map(({ target }) => this.#seal.nameOf(target))
-    if (over.length === 0) return
-    attempt(() => keep?.forget(tenant, over))
-    const there = over.filter((name) => stored.some(({ about }) => about === name))
-    if (there.length > 0) await store.forgetOrders(tenant, there)
+    if (over.length > 0) attempt(() => keep?.forget(tenant, over))
+    const there = stored.filter((one) => (this.#seal.open(one)?.keptUntilS ?? FOR_EVER_S) <= this.#nowS)
+    const names = there.map(({ about }) => about)
+    if (names.length > 0) await store.forgetOrders(tenant, names, version)
   }
 
   get #nowS(): number {

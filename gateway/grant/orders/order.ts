@@ -26,6 +26,8 @@ export interface Order {
   readonly keptUntilS: number
 }
 
+export const FOR_EVER_S = Number.MAX_SAFE_INTEGER
+
 /** What an order is about, in one way of writing. */
 export function aboutOf(target: OrderTarget): string {
   if ('agent' in target) return `agent ${target.agent}`

@@ -11,16 +11,17 @@ import type { Service } from '../../protocol/service.ts'
 import { SUSPENDED_S } from '../life/task.ts'
 import type { Eventual } from '../store/store.ts'
 import { type ExchangeParts, OrderExchange } from './exchange.ts'
-import { InForce, isBlocking, later, type Order, type OrderTarget } from './order.ts'
+import { FOR_EVER_S, InForce, isBlocking, later, type Order, type OrderTarget } from './order.ts'
 import { createOrderSeal } from './order-seal.ts'
 
 /** With the time in which a store answers, within the second of DESIGN §2, promise 8. */
 const LOOK_MS = 400
+/** Whoever writes to the store can take an order out and leave the version: so often all of it is read, whatever the version says. */
+const READ_MS = 60_000
 /** No grant lives longer than an hour, and what is suspended comes back within its time or never. */
 const KEPT_S = SUSPENDED_S + 3600
 /** That a block was lifted is remembered longer than any replica is away that still knows of the block. */
 const LIFTED_S = 366 * 24 * 3600
-const FOR_EVER_S = Number.MAX_SAFE_INTEGER
 interface Parts extends ExchangeParts {
   /** 32 bytes, the same on every replica. */
   readonly key: KeyObject
@@ -119,10 +120,11 @@ export class Orders {
 
   /** There may be something new in the store. */
   look(): void {
-    const { store, tenant } = this.#parts
+    const { clock, store, tenant } = this.#parts
     const ask = async () => {
-      const { ahead, known } = this.#exchange
-      if (ahead > 0 || (await store.ordersVersion(tenant)) !== known) await this.#exchange.sync()
+      const { ahead, known, readMs } = this.#exchange
+      const isDue = clock.elapsedMs() - readMs >= READ_MS
+      if (isDue || ahead > 0 || (await store.ordersVersion(tenant)) !== known) await this.#exchange.sync()
     }
     ask().catch(() => undefined) // until it can be asked, nothing passes that it would have to answer for
   }

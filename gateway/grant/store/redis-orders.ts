@@ -4,7 +4,7 @@
  */
 import type { Cluster, Redis } from 'ioredis'
 import { subscribe } from '../../redis-answer.ts'
-import { PUT_ORDER } from './redis-scripts.ts'
+import { FORGET_ORDERS, PUT_ORDER } from './redis-scripts.ts'
 import type { GrantStore, OrderShelf, StoredOrders } from './store.ts'
 
 /** Field of the hash; no keyed hash is spelled like it. */
@@ -29,8 +29,8 @@ export function createOrderShelf({
     ordersVersion: async (tenant) => Number((await bounded(redis.hget(keys.orders(tenant), VERSION))) ?? 0),
     putOrder: async (tenant, { about, body }, { expected, version }) =>
       (await run(PUT_ORDER, [keys.orders(tenant)], expected, version, about, body, keys.changes(tenant))) === 1,
-    async forgetOrders(tenant, about) {
-      if (about.length > 0) await bounded(redis.hdel(keys.orders(tenant), ...about))
+    async forgetOrders(tenant, about, expected) {
+      if (about.length > 0) await run(FORGET_ORDERS, [keys.orders(tenant)], expected, ...about)
     },
     onChange(tenant, hear) {
       // Again on every new connection: what was said between two is found by asking.

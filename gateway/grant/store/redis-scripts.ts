@@ -69,6 +69,12 @@ redis.call('HSET', KEYS[1], 'version', ARGV[2], ARGV[3], ARGV[4])
 redis.pcall('PUBLISH', ARGV[5], '')
 return 1`
 
+/** KEYS orders; ARGV expected version, what they are about. */
+export const FORGET_ORDERS = `
+if (redis.call('HGET', KEYS[1], 'version') or '0') ~= ARGV[1] then return 0 end
+for i = 2, #ARGV do redis.call('HDEL', KEYS[1], ARGV[i]) end
+return 1`
+
 /**
  * KEYS task, end of the task, living tasks, heartbeats;
  * ARGV stored, version, expected version or '', suspended, ttl ms, expiry s, id, now s, now ms if watched or '', channel.

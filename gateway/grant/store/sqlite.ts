@@ -73,7 +73,10 @@ export function openSqliteStore(o: { readonly path: string; readonly clock: Cloc
     orders: (tenant) => attempt(() => shelf.orders(tenant)),
     ordersVersion: (tenant) => attempt(() => shelf.version(tenant)),
     putOrder: (tenant, order, o) => change(() => shelf.put(tenant, order, o)),
-    forgetOrders: (tenant, about) => change(() => shelf.forget(tenant, about)),
+    forgetOrders: (tenant, about, expected) =>
+      change(() => {
+        if (shelf.version(tenant) === expected) shelf.forget(tenant, about)
+      }),
     close: () => database.close(),
   }
 }

@@ -78,8 +78,11 @@ export interface OrderShelf {
     order: StoredOrder,
     o: { readonly expected: number; readonly version: number },
   ): Eventual<boolean>
-  /** Nobody has to know of these any more. */
-  forgetOrders(tenant: string, about: readonly string[]): Eventual<void>
+  /**
+   * Nobody has to know of these any more.
+   * @param expected version at which they were read; where another is there, one of them may be new, and nothing is forgotten.
+   */
+  forgetOrders(tenant: string, about: readonly string[], expected: number): Eventual<void>
 }
 
 export interface Standing extends GrantState {
