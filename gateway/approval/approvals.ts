@@ -6,6 +6,7 @@ import type { ApprovalFacts, Approvals, ApprovalView, Approved } from '../protoc
 import type { Clock } from '../protocol/clock.ts'
 import type { Grant, Human } from '../protocol/grant.ts'
 import { Deciding } from './deciding.ts'
+import type { Subject } from './fingerprint.ts'
 import { Holding } from './holding.ts'
 import type { People } from './people.ts'
 import { refusals } from './refusals.ts'
@@ -48,6 +49,8 @@ export interface ApprovalRoom extends Approvals {
   seek(asked: Asked, wait?: Wait): Promise<boolean>
   /** Take it up. Asks for nothing. @throws {GatewayError} as `seek`; `approval_required` also when another call was first. */
   take(asked: Asked): Promise<Approved>
+  /** As it stands in the log. */
+  fingerprint(asked: Subject): string
   /** Policies have changed: what waits has to be decided again. */
   reconsider(): void
   /** Calls that wait here, and what their bodies take. */
@@ -90,6 +93,7 @@ export function createApprovals(o: ApprovalsOptions): ApprovalRoom {
       return seeking.seek(asked, wait)
     },
     take: (asked) => seeking.take(asked),
+    fingerprint: (asked) => seeking.fingerprint(asked),
     pending(of) {
       begin()
       return deciding.pending(of)

@@ -7,9 +7,10 @@ import canonicalize from 'canonicalize'
 import type { ApprovalTerms } from '../protocol/approval.ts'
 import type { Grant } from '../protocol/grant.ts'
 import type { Outbound } from '../protocol/message.ts'
+import type { People } from './people.ts'
 
 /** Begins what is hashed: another version of the form gives other fingerprints. */
-const FORM = 'keyless approval v1'
+const FORM = 'keyless approval v2'
 
 /** What leaves of a request, before a credential is attached. */
 export type Leaving = Pick<Outbound, 'method' | 'scheme' | 'host' | 'port' | 'path' | 'headers' | 'signed'> & {
@@ -84,10 +85,15 @@ export function requestForm(
   return { method, scheme, host, port, path, fields: spoken, body: bodyHash, isUpgrade, signed: signed ?? null }
 }
 
-/** @returns `hmac:` and base64url. @throws when `what` has no canonical form. */
-export function fingerprintOf(key: KeyObject, { grant: asking, identity, operation, terms, what }: Subject): string {
+/**
+ * @param groups as settings have them: where others are in a group that is asked, what was agreed to is asked anew.
+ * @returns `hmac:` and base64url. @throws when `what` has no canonical form.
+ */
+export function fingerprintOf(key: KeyObject, asked: Subject, groups: People['groups']): string {
+  const { grant: asking, identity, operation, terms, what } = asked
   const grant = identity ?? asking
   const { tenant, human, agent, task } = grant
+  const from = terms.from.toSorted().map((group) => [group, groups.get(group)?.toSorted() ?? []])
   const form = canonicalize({
     ...{ tenant, operation, what },
     human: [human.iss, human.sub],
@@ -95,7 +101,7 @@ export function fingerprintOf(key: KeyObject, { grant: asking, identity, operati
     task: [task.id, JSON.stringify(task.purpose)], // lone surrogates have no canonical form, and are told apart
     authority: holdingOf(grant),
     lineage: grant.lineage.map(({ type, id }) => [type, id]),
-    terms: { ...terms, from: terms.from.toSorted(), fields: terms.fields.toSorted(), reuseS: terms.reuseS ?? null },
+    terms: { ...terms, from, fields: terms.fields.toSorted(), reuseS: terms.reuseS ?? null },
   })
   return `hmac:${createHmac('sha256', key)
     .update(`${FORM}\n${form ?? ''}`)

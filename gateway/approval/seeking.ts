@@ -66,7 +66,7 @@ export class Seeking {
   async take(asked: Asked): Promise<Approved> {
     const { shelf, say } = this.#o
     const { grant } = asked
-    const record = await shelf.inSlot(grant.tenant, this.#fingerprint(asked), this.#nowMs)
+    const record = await shelf.inSlot(grant.tenant, this.fingerprint(asked), this.#nowMs)
     if (record === undefined) throw say.gone()
     if (this.#requireHope(record) !== 'approved') throw say.required(record)
     const next = taken(record)
@@ -84,13 +84,15 @@ export class Seeking {
     return this.#o.clock.nowMs()
   }
 
-  #fingerprint(asked: Asked): string {
-    return fingerprintOf(this.#o.seal.fingerprintKey, asked)
+  /** @see ApprovalRoom.fingerprint */
+  fingerprint(asked: Subject): string {
+    const { seal, people } = this.#o
+    return fingerprintOf(seal.fingerprintKey, asked, people.groups)
   }
 
   /** The approval of this very request: the one that there is, or a new one. */
   async #find(asked: Asked): Promise<ApprovalRecord> {
-    const fingerprint = this.#fingerprint(asked)
+    const fingerprint = this.fingerprint(asked)
     const found = await this.#o.shelf.inSlot(asked.grant.tenant, fingerprint, this.#nowMs)
     if (found !== undefined) return found
     const asking = this.#asking.get(fingerprint) ?? this.#ask(asked, fingerprint)

@@ -7,7 +7,7 @@ import { hash } from 'node:crypto'
 import { join } from 'node:path'
 import type { Redis } from 'ioredis'
 import { type ApprovalRoom, createApprovals } from '../approval/approvals.ts'
-import { fingerprintOf, requestForm, spokenFields } from '../approval/fingerprint.ts'
+import { requestForm, spokenFields } from '../approval/fingerprint.ts'
 import type { Waiter } from '../approval/holding.ts'
 import type { People } from '../approval/people.ts'
 import { createApprovalSeal } from '../approval/seal.ts'
@@ -54,10 +54,9 @@ export interface HouseApprovals {
 export function openHouseApprovals(settings: Settings, parts: Parts): HouseApprovals {
   const { tenant, publicUrl, approvals } = settings
   const { audit, grants, store, clock, redis } = parts
-  const seal = createApprovalSeal(parts.keys.store)
   const path = join(settings.dataDir, 'approvals.sqlite')
   const room = createApprovals({
-    ...{ tenant, seal, clock, people: peopleOf(settings) },
+    ...{ tenant, clock, seal: createApprovalSeal(parts.keys.store), people: peopleOf(settings) },
     ...{ lifeMs: approvals.lifeMs, maxPending: approvals.maxPending },
     store: redis ? openRedisApprovals({ redis, clock }) : openSqliteApprovals({ path, clock }),
     statusUrl: (id) => `${publicUrl}/approvals/${id}/status`,
@@ -87,7 +86,7 @@ export function openHouseApprovals(settings: Settings, parts: Parts): HouseAppro
         room.seek(askedBy(call), { waiter: waiterOf(call, parts), untilMs: sinceMs + approvals.holdMs }),
       approved: (call) =>
         call.decision.obligations.approval && isAllowed(call.decision) ? room.take(askedBy(call)) : undefined,
-      instructed: (instruction, proposal, decision) => instructed(room, seal, { instruction, proposal, decision }),
+      instructed: (instruction, proposal, decision) => instructed(room, { instruction, proposal, decision }),
     },
   }
 }
@@ -165,7 +164,6 @@ interface Instructed {
 
 async function instructed(
   room: ApprovalRoom,
-  { fingerprintKey }: ReturnType<typeof createApprovalSeal>,
   { instruction, proposal, decision }: Instructed,
 ): Promise<Approved | undefined> {
   const wanted = decision.obligations.approval
@@ -175,7 +173,7 @@ async function instructed(
   const terms = isOwn ? withoutHuman(wanted) : wanted
   const asked = askedOf(instruction.id, proposal, terms)
   if (terms.count === 0 && terms.from.length === 0)
-    return { id: instruction.id, by: [human], fingerprint: fingerprintOf(fingerprintKey, asked) }
+    return { id: instruction.id, by: [human], fingerprint: room.fingerprint(asked) }
   await room.seek(asked)
   return room.take(asked)
 }

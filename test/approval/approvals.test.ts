@@ -39,7 +39,7 @@ interface Death {
   steps: number
 }
 
-function open(death?: Death, wanted = true): ApprovalRoom {
+function open(death?: Death, wanted = true, onCall = ['ben', 'cleo']): ApprovalRoom {
   const step = async <T>(work: () => T | Promise<T>): Promise<T> => {
     if (death === undefined) return work()
     death.steps += 1
@@ -62,7 +62,7 @@ function open(death?: Death, wanted = true): ApprovalRoom {
     ...{ tenant: 'acme', store, clock, lifeMs: 300_000, maxPending: 5 },
     seal: createApprovalSeal(KEY),
     people: {
-      groups: new Map([['on-call', ['ben', 'cleo']]]),
+      groups: new Map([['on-call', onCall]]),
       approvers: [BEN, CLEO].map((human) => ({ name: human.sub, identities: [human] })),
     },
     statusUrl: (id) => `https://keyless.test/approvals/${id}/status`,
@@ -257,6 +257,22 @@ describe('an approval that waits', () => {
     expect(log).toEqual(['approval.requested', 'approval.expired'])
     await room.close()
     await later.close()
+  })
+
+  it('counts no more, also as one of two, once settings took who gave it out of the group', async () => {
+    const before = open()
+    for (const count of [1, 2]) {
+      const two = () => asked({ terms: { count } })
+      await before.seek(two()).catch(code)
+      await before.decide('acme', await pendingId(before), 'approve', { human: BEN, via: 'test' })
+    }
+    await before.close()
+    const after = open(undefined, true, ['cleo', 'dan'])
+    expect(await after.take(asked()).catch(code)).toBe('approval_required')
+    expect(await after.seek(asked({ terms: { count: 2 } })).catch(code)).toBe('approval_required')
+    const needed = (await after.pending('acme')).map((one) => one.needed)
+    expect(needed.toSorted()).toEqual([1, 2]) // the former one, which nobody comes for, and one that is asked anew
+    await after.close()
   })
 
   it('is of its tenant alone', async () => {

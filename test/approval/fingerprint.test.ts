@@ -5,7 +5,8 @@ import { fingerprintOf, type Subject } from '../../gateway/approval/fingerprint.
 import type { Grant } from '../../gateway/protocol/grant.ts'
 import { GRANT, KEY, REQUEST, subject } from './approval.fixture.ts'
 
-const of = (one: Subject) => fingerprintOf(KEY, one)
+const GROUPS = new Map([['on-call', ['ben', 'cleo']]])
+const of = (one: Subject, groups: ReadonlyMap<string, string[]> = GROUPS) => fingerprintOf(KEY, one, groups)
 const SAME = of(subject())
 
 /** Every leaf of a value with another value in its place. Lists also lose and gain members. */
@@ -30,6 +31,13 @@ describe('the fingerprint', () => {
     const fields = (...headers: string[]) => of(subject({ request: { headers } }))
     expect(fields('X-To', 'ana', 'X_To', 'eve')).not.toBe(fields('X_To', 'eve', 'X-To', 'ana'))
     expect(fields('X-To', 'ana', 'X-From', 'eve')).toBe(fields('x-from', 'eve', 'x-to', 'ana'))
+  })
+
+  it('is another one once others are in a group that is asked, and the same whoever is in the others', () => {
+    expect(of(subject(), new Map([['on-call', ['cleo']]]))).not.toBe(SAME)
+    expect(of(subject(), new Map())).not.toBe(SAME)
+    expect(of(subject(), new Map([...GROUPS, ['leads', ['ben']]]))).toBe(SAME)
+    expect(of(subject(), new Map([['on-call', ['cleo', 'ben']]]))).toBe(SAME)
   })
 
   it('is another one for every change to any part of the canonical request', () => {
