@@ -37,6 +37,8 @@ beforeAll(async () => {
             file: { match: ['POST /echo/inside'], access: 'write', labels: ['inside'] },
             secret: { match: ['GET /echo/secret'], access: 'read', sensitivity: 'restricted' },
             wipe: { match: ['DELETE /echo/wipe'], access: 'write', irreversible: true },
+            search: { match: ['GET /echo/search'], access: 'read', labels: ['retrieval'] },
+            facts: { match: ['GET /echo/facts'], access: 'read', labels: ['retrieval', 'verified'] },
             settings: { match: ['POST /echo/settings'], access: 'admin' },
           },
         },
@@ -105,6 +107,14 @@ it('no-secrets-out: what a task has read does not leave, except to where it may 
   expect(await call(handle, 'POST', 'inside')).toBe(200)
   expect(await call(handle, 'GET', 'plain')).toBe(200)
   expect(await call((await open('writer')).handle, 'POST', 'plain')).toBe(200)
+})
+
+it('verified-sources: agents find things only where somebody has verified them', async () => {
+  const { handle } = await open('plain')
+  const before = echo.requests.length
+  expect(await call(handle, 'GET', 'search')).toBe('policy_denied')
+  expect(echo.requests.length).toBe(before)
+  expect(await call(handle, 'GET', 'facts')).toBe(200)
 })
 
 it('human-in-the-loop: what cannot be undone happens when the human has agreed, once', async () => {

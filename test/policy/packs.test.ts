@@ -40,6 +40,8 @@ function testsOf(name: string): TestFile {
 const selected: readonly Selection[] = [
   ...['github', 'slack', 'stripe', 'anthropic', 'demo'].map((use) => ({ use })),
   { use: 'openai', labels: ['inside'] },
+  { use: 'pinecone', hosts: ['notes-a1b2c3d.svc.aped-4627-b74a.pinecone.io'] },
+  { use: 'qdrant', hosts: ['qdrant.acme.test'], labels: ['verified'] },
 ]
 
 /** The shipped services with the operations that some case asks about: a bundle takes as long to load as there are operations. */
@@ -57,12 +59,12 @@ async function smallCatalogue(): Promise<Catalogue> {
     ...cases.flatMap(({ operation = [] }) => operation),
   ])
   const services = await Promise.all(
-    selected.map(async ({ use, labels = [] }) => {
+    selected.map(async ({ use, hosts, labels = [] }) => {
       const description = readServiceText(await readFile(join(shippedDir, `${use}.yaml`), 'utf8'), use)
       if (Array.isArray(description)) throw new Error(JSON.stringify(description))
       const kept = Object.entries(description.operations).filter(([id]) => asked.has(`${use}:${id}`) || use === 'demo')
-      const operations = kept.map(([id, one]) => [id, { ...one, labels: [...labels] }])
-      return { ...description, operations: Object.fromEntries(operations) }
+      const operations = kept.map(([id, one]) => [id, { ...one, labels: [...(one.labels ?? []), ...labels] }])
+      return { ...description, hosts: [...(hosts ?? description.hosts)], operations: Object.fromEntries(operations) }
     }),
   )
   return loadCatalogue({ services, shippedDir, baseDir: PACKS })
