@@ -20,6 +20,7 @@ import { newPlaceholder, type Standing } from './placeholder.ts'
 import type { RecordLease } from './record.ts'
 import { CAPTURED, recordRevocation } from './revoke.ts'
 import type { Seal } from './seal.ts'
+import type { SetBacks } from './set-back.ts'
 
 export interface CaptiveRooms {
   readonly cache: LeaseCache
@@ -27,6 +28,7 @@ export interface CaptiveRooms {
   readonly clock: Clock
   readonly record: RecordLease
   readonly ended: Pick<Ended, 'requireLiving'>
+  readonly setBacks: Pick<SetBacks, 'canTell'>
 }
 
 /** A captured credential in this process. */
@@ -140,6 +142,7 @@ export class Captives {
     const lastsS = Math.min(captive.expiresInS ?? Infinity, decision.obligations.ttlS ?? Infinity)
     const untilMs = Math.min(nowMs + lastsS * 1000, (captive.expiresAt ?? Infinity) * 1000, grant.expiresAt * 1000)
     if (untilMs <= nowMs) throw withheld('its time is over already')
+    const until = this.#until(untilMs)
     const credentialId = seal.credentialId(captive.secret)
     await record('lease.captured', grant, {
       provider: CAPTURED.name,
@@ -165,7 +168,7 @@ export class Captives {
       ...{ expiresAt: Math.floor(untilMs / 1000), sinceMs: nowMs, untilMs, renewAtMs: Infinity },
     })
     await store(cache, key, sealed, untilMs - nowMs)
-    this.#hold(id, { key, sealed, secret: captive.secret, credentialId, ...this.#until(untilMs) })
+    this.#hold(id, { key, sealed, secret: captive.secret, credentialId, ...until })
     return text
   }
 
@@ -175,7 +178,7 @@ export class Captives {
     if (known !== undefined && known.key.id === key.id) return this.#isUsable(known) ? known : undefined
     const sealed = await this.#rooms.cache.get(key)
     const value = sealed && this.#rooms.seal.open(key.id, sealed)
-    if (sealed === undefined || value === undefined) return undefined
+    if (sealed === undefined || value === undefined || !this.#rooms.setBacks.canTell(value.sinceMs)) return undefined
     const { secret, untilMs } = value
     const kept = { key, sealed, secret, credentialId: this.#rooms.seal.credentialId(secret), ...this.#until(untilMs) }
     if (!this.#isUsable(kept)) return undefined

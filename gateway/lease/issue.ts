@@ -16,6 +16,7 @@ import { isTooShort, type Lifetime, lifetimeOf } from './lifetime.ts'
 import type { Fields, RecordLease } from './record.ts'
 import type { Revocations } from './revocations.ts'
 import type { Unused } from './revoke.ts'
+import type { SetBacks } from './set-back.ts'
 
 export interface IssueRooms extends AskRooms {
   readonly cache: LeaseCache
@@ -23,6 +24,7 @@ export interface IssueRooms extends AskRooms {
   readonly issuers: Pick<Issuers, 'ask'>
   readonly failures: Failures
   readonly revocations: Pick<Revocations, 'keep' | 'shared'>
+  readonly setBacks: Pick<SetBacks, 'canTell' | 'count'>
   /** Whether the grant was purged in this process. */
   isEnded(grant: string): boolean
 }
@@ -33,13 +35,17 @@ export interface Need {
   readonly instead?: Bare | undefined
 }
 
-/** Milliseconds by which the clocks of two replicas may differ; less than what `lifetime.ts` gives away. */
-const CLOCK_SKEW_MS = 500
-
 interface Issued {
   readonly credential: Credential
   readonly credentialId: string
-  readonly lifetime: Lifetime
+  readonly lifetime: Reckoned
+}
+
+/** By both clocks in one moment: neither may be read later, when one of them was set. */
+interface Reckoned extends Lifetime {
+  /** Milliseconds since the epoch. */
+  readonly sinceMs: number
+  readonly untilElapsedMs: number
 }
 
 /** A credential for one call, known to nobody else. */
@@ -63,17 +69,19 @@ export async function issueShared(
 export async function readShared(rooms: IssueRooms, claim: Claim, end: LeaseEnd): Promise<Held | undefined> {
   const sealed = await rooms.cache.get(claim.key)
   const value = sealed === undefined ? undefined : rooms.seal.open(claim.key.id, sealed)
-  const nowMs = rooms.clock.nowMs()
-  // From the future: a clock was set back, and would let it live for longer than its issuer said.
-  if (value === undefined || value.untilMs <= nowMs || value.sinceMs > nowMs + CLOCK_SKEW_MS) return undefined
+  if (value === undefined || value.untilMs <= rooms.clock.nowMs()) return undefined
+  // From the future, or from before a clock was set back: it would live for longer than its issuer said.
+  if (!rooms.setBacks.canTell(value.sinceMs)) return undefined
   const { secret, parts, expiresAt, ephemeral, scope } = value
   const credential = { secret, expiresAt, ephemeral, ...(parts && { parts }), ...(scope !== undefined && { scope }) }
-  const issued = { credential, credentialId: rooms.seal.credentialId(secret), lifetime: value }
+  const credentialId = rooms.seal.credentialId(secret)
+  const issued = { credential, credentialId, lifetime: reckoned(rooms, value) }
   return held(rooms, claim, issued, { cause: 'needed', end, sealed, isFresh: false })
 }
 
 async function issue(rooms: IssueRooms, claim: Claim, need: Need): Promise<Issued> {
   const isRenewal = need.cause === 'renewal'
+  const setBacks = rooms.setBacks.count()
   const { credential, ms } = await rooms.issuers.ask(claim, isRenewal, () => askAndTell(rooms, claim, need))
   // The issuer has given a credential and the log does not know yet. A crash here leaves one that nobody has used, for the next
   // process to revoke.
@@ -81,6 +89,7 @@ async function issue(rooms: IssueRooms, claim: Claim, need: Need): Promise<Issue
   rooms.revocations.keep({ claim, credential, credentialId })
   let reason: Unused['reason'] = 'unusable'
   try {
+    if (rooms.setBacks.count() !== setBacks) throw setBackMeanwhile(claim)
     const lifetime = lifetimeFor(rooms, claim, credential)
     reason = 'unrecorded'
     await rooms.record(isRenewal ? 'lease.renewed' : 'lease.issued', claim.grant, {
@@ -132,7 +141,14 @@ function namesOf({ provider, name, service }: Claim): Fields {
   return { provider: provider.name, credential: name, service: service.name }
 }
 
-function lifetimeFor({ clock }: IssueRooms, { grant, name, ttlS, key }: Claim, credential: Credential): Lifetime {
+/** @param lifetime by the clock as it is at this moment. */
+function reckoned({ clock }: IssueRooms, { untilMs, renewAtMs }: Lifetime): Reckoned {
+  const sinceMs = clock.nowMs()
+  return { untilMs, renewAtMs, sinceMs, untilElapsedMs: clock.elapsedMs() + (untilMs - sinceMs) }
+}
+
+function lifetimeFor(rooms: IssueRooms, { grant, name, ttlS, key }: Claim, credential: Credential): Reckoned {
+  const { clock } = rooms
   const nowMs = clock.nowMs()
   const ends = { policyTtlS: ttlS, grantExpiresAt: grant.expiresAt, credentialExpiresAt: credential.expiresAt }
   const bounds = { nowMs, ...ends, spread: spreadOf(key.id) }
@@ -146,7 +162,7 @@ function lifetimeFor({ clock }: IssueRooms, { grant, name, ttlS, key }: Claim, c
   const lifetime = lifetimeOf(bounds)
   if (lifetime.untilMs <= nowMs)
     throw new GatewayError('grant_expired', 'The grant expired before a credential was issued.')
-  return lifetime
+  return reckoned(rooms, lifetime)
 }
 
 /** @returns what was stored; undefined when the store is away or somebody else's value has its place. */
@@ -158,19 +174,19 @@ async function store(
 ): Promise<Buffer | undefined> {
   const { credential, credentialId, lifetime } = issued
   const { secret, parts, expiresAt, ephemeral, scope } = credential
+  const { untilElapsedMs, ...times } = lifetime
   const { grant, name, provider, service } = claim
   const names = { tenant: grant.tenant, name, identity: provider.identity, service: service.name }
   const sealed = rooms.seal.seal(claim.key.id, {
     ...names,
-    ...lifetime,
-    sinceMs: rooms.clock.nowMs(),
+    ...times,
     secret,
     parts,
     expiresAt,
     ephemeral,
     scope,
   })
-  const terms = { ttlMs: lifetime.untilMs - rooms.clock.nowMs(), fence }
+  const terms = { ttlMs: untilElapsedMs - rooms.clock.elapsedMs(), fence }
   try {
     const outcome = await rooms.cache.set(claim.key, sealed, terms)
     if (outcome === 'ended') {
@@ -187,6 +203,13 @@ async function store(
   }
 }
 
+function setBackMeanwhile({ name }: Claim): GatewayError {
+  return new GatewayError(
+    'credential_unavailable',
+    `The clock of this gateway was set back while the issuer of credential ${name} was asked, so nobody knows when that ends. Try again.`,
+  )
+}
+
 function endedMeanwhile(): GatewayError {
   return new GatewayError('grant_revoked', 'The task ended while a credential was being issued for it.')
 }
@@ -200,9 +223,8 @@ function held(
   { end, cause, sealed, isFresh }: Circumstances,
 ): Held {
   const { credential, credentialId, lifetime } = issued
+  const { untilMs, untilElapsedMs, renewAtMs } = lifetime
   const sinceElapsedMs = clock.elapsedMs()
-  const untilElapsedMs = sinceElapsedMs + (lifetime.untilMs - clock.nowMs())
-  const { untilMs, renewAtMs } = lifetime
   return hold(
     { claim, credential, credentialId, untilMs, untilElapsedMs, renewAtMs, sealed, cause, isFresh, sinceElapsedMs },
     end,

@@ -28,6 +28,7 @@ import { type PendingRevocation, Revocations } from './revocations.ts'
 import type { Unused } from './revoke.ts'
 import type { LeaseRooms } from './rooms.ts'
 import { createSeal, type Seal } from './seal.ts'
+import { SetBacks } from './set-back.ts'
 import { Supply } from './supply.ts'
 
 export interface Leases {
@@ -71,6 +72,8 @@ export interface LeasesState {
 }
 
 const SWEEP_MS = 30_000
+/** How often it is looked whether the clock was set back. */
+const CLOCK_MS = 1_000
 
 /** A credential this young that replaced a rejected one is not replaced again: the fault is not its age. */
 const REPLACED_RECENTLY_MS = 30_000
@@ -100,7 +103,7 @@ class CachedLeases implements Leases, LeaseEnd {
   readonly #captives: Captives
   readonly #ended: Ended
   readonly #endings: Endings
-  readonly #sweeper: NodeJS.Timeout
+  readonly #timers: readonly NodeJS.Timeout[]
 
   constructor(rooms: LeaseRooms) {
     const { clock, cache, record, providers, random = Math.random, timing } = rooms
@@ -113,14 +116,15 @@ class CachedLeases implements Leases, LeaseEnd {
     this.#near = new Near(clock, MAX_GRANTS)
     this.#burns = new Burns(clock)
     this.#ended = new Ended(clock)
-    this.#captives = new Captives({ ...rooms, seal, ended: this.#ended })
+    const setBacks = rooms.setBacks ?? new SetBacks(clock)
+    this.#captives = new Captives({ ...rooms, seal, ended: this.#ended, setBacks })
     this.#failures = new Failures(clock)
     const custody = openCustody(rooms.custodyFile)
     this.#revocations = new Revocations({ custody, seal, clock, record, providers, random })
     const failures = this.#failures
     this.#issuers = new Issuers({ clock, random, failures, limits: rooms.limits, patienceMs: timeoutMs })
     this.#issue = {
-      ...{ cache, seal, clock, record, failures, timeoutMs },
+      ...{ cache, seal, clock, record, failures, setBacks, timeoutMs },
       issuers: this.#issuers,
       revocations: this.#revocations,
       closing: this.#closing.signal,
@@ -133,7 +137,10 @@ class CachedLeases implements Leases, LeaseEnd {
     this.#supply = new Supply({ ...parts, lockMs, patienceMs })
     const known = { near: this.#near, captives: this.#captives, ended: this.#ended, revocations: this.#revocations }
     this.#endings = new Endings({ cache, seal, providers, ...known })
-    this.#sweeper = setInterval(() => this.#sweep(), SWEEP_MS).unref()
+    this.#timers = [
+      setInterval(() => this.#sweep(), SWEEP_MS).unref(),
+      setInterval(() => setBacks.look(), CLOCK_MS).unref(),
+    ]
   }
 
   get pending(): readonly PendingRevocation[] {
@@ -177,7 +184,7 @@ class CachedLeases implements Leases, LeaseEnd {
   }
 
   async close(): Promise<void> {
-    clearInterval(this.#sweeper)
+    for (const timer of this.#timers) clearInterval(timer)
     this.#closing.abort()
     await this.#revocations.close()
     this.#near.clear()

@@ -5,6 +5,7 @@ import type { Grant } from '../protocol/grant.ts'
 import type { Provider } from '../provider/provider.ts'
 import type { LeaseCache } from './cache.ts'
 import type { RecordLease } from './record.ts'
+import type { SetBacks } from './set-back.ts'
 import type { TurnLimits } from './turns.ts'
 
 export interface LeaseTiming {
@@ -27,6 +28,8 @@ export interface LeaseRooms {
   /** 32-byte secret key, the same on all replicas. */
   readonly sealKey: KeyObject
   readonly clock: Clock
+  /** Default: one of its own. */
+  readonly setBacks?: SetBacks
   /** Resolves when the entry is durable. */
   readonly record: RecordLease
   readonly timing?: Partial<LeaseTiming>

@@ -7,6 +7,7 @@ import { Captives } from '../../gateway/lease/captured.ts'
 import { Ended } from '../../gateway/lease/ended.ts'
 import { isPlaceholder, standingIn } from '../../gateway/lease/placeholder.ts'
 import { createSeal } from '../../gateway/lease/seal.ts'
+import { SetBacks } from '../../gateway/lease/set-back.ts'
 import type { Grant } from '../../gateway/protocol/grant.ts'
 import type { Capture, Inbound } from '../../gateway/protocol/message.ts'
 import { GatewayError } from '../../gateway/protocol/problem.ts'
@@ -14,6 +15,7 @@ import { Secret } from '../../gateway/protocol/secret.ts'
 import {
   countingProvider,
   type Entry,
+  type FakeClock,
   fakeClock,
   field,
   grant,
@@ -25,8 +27,8 @@ import {
   service,
 } from './lease.fixture.ts'
 
-function rig(o: { record?: () => Promise<unknown> } = {}) {
-  const clock = fakeClock()
+function rig(o: { record?: () => Promise<unknown>; clock?: FakeClock } = {}) {
+  const clock = o.clock ?? fakeClock()
   const entries: Entry[] = []
   const record =
     o.record ??
@@ -34,7 +36,8 @@ function rig(o: { record?: () => Promise<unknown> } = {}) {
   const cache = createMemoryCache({ clock })
   const seal = createSeal(sealKey())
   const ended = new Ended(clock)
-  const open = () => new Captives({ cache, seal, clock, record: record as never, ended })
+  const setBacks = new SetBacks(clock)
+  const open = () => new Captives({ cache, seal, clock, record: record as never, ended, setBacks })
   return { ended, clock, entries, cache, seal, here: open(), there: open() }
 }
 
@@ -107,6 +110,16 @@ describe('a placeholder', () => {
     for (const captives of [here, there]) {
       await expect(captives.lease(call, bearer(id))).rejects.toMatchObject({ code: 'foreign_credential' })
     }
+  })
+
+  it('names nothing to a replica whose clock was set back since: it would be good for longer', async () => {
+    const wall = fakeClock()
+    const { here, there } = rig({ clock: { ...wall, elapsedMs: () => 0 } })
+    const call = permit()
+    const { id } = await capture(here, call, undefined, { expiresInS: 120 })
+    wall.advance(-60_000)
+    await expect(here.lease(call, bearer(id)), 'it knows how long ago that was').resolves.toBeDefined()
+    await expect(there.lease(call, bearer(id))).rejects.toMatchObject({ code: 'foreign_credential' })
   })
 
   it('is gone with its grant', async () => {

@@ -10,6 +10,7 @@ import type { LeaseCache } from '../../gateway/lease/cache.ts'
 import { createMemoryCache } from '../../gateway/lease/cache-memory.ts'
 import { createRedisCache } from '../../gateway/lease/cache-redis.ts'
 import type { Lease } from '../../gateway/lease/lease.ts'
+import { SetBacks } from '../../gateway/lease/set-back.ts'
 import { GatewayError, problems } from '../../gateway/protocol/problem.ts'
 import { Secret } from '../../gateway/protocol/secret.ts'
 import { createProvider, credentialSchema } from '../../gateway/provider/registry.ts'
@@ -20,6 +21,7 @@ import {
   fakeClock,
   field,
   grant,
+  type LeaseRig,
   leaseRig,
   permit,
   plain,
@@ -303,6 +305,48 @@ test('a clock that was set back lets no other replica use a shared credential fo
   expect(two.leases.acquire(same, receipt)).toBeInstanceOf(Promise)
 })
 
+/** A cache that gives back what it had when it was last well, whatever is over or has taken its place. */
+function staleWorld(lifeS: number) {
+  const wall = fakeClock()
+  const now = { elapsedMs: 0, cache: 'well' }
+  const clock = { ...wall, elapsedMs: () => now.elapsedMs }
+  const setBacks = new SetBacks(clock)
+  const cache = damagedCache(createMemoryCache({ clock }), () => now.cache)
+  const provider = countingProvider(clock, { lifeS })
+  const shared = { clock: clock as never, provider, cache, sealKey: sealKey() }
+  return { wall, now, setBacks, provider, one: leaseRig(shared), two: leaseRig({ ...shared, setBacks }), shared }
+}
+
+test('a clock that was set back by less than its age makes no shared credential young again', async () => {
+  const { wall, now, setBacks, one, two, shared } = staleWorld(100)
+  const same = permit({ service: billing })
+  const first = await one.leases.acquire(same, receipt)
+  const seen = leaseRig(shared) // the cache has given it out once
+  await seen.leases.acquire(same, receipt)
+  now.elapsedMs += 280_000
+  wall.advance(280_000)
+  setBacks.look()
+  wall.advance(-200_000) // by this clock it has 20 s left
+  now.cache = 'swap'
+  expect((await two.leases.acquire(same, receipt)).facts.credentialId).not.toBe(first.facts.credentialId)
+})
+
+test('what an issuer gives while the clock is set back is given back, and the next one is used', async () => {
+  const { wall, provider, one } = staleWorld(100)
+  const { next } = provider
+  provider.next = async (...asked) => {
+    const credential = await next(...asked)
+    wall.advance(-200_000)
+    return credential
+  }
+  const refused = await refusal(() => one.leases.acquire(permit({ service: billing }), receipt))
+  expect(refused?.code).toBe('credential_unavailable')
+  await expect.poll(() => provider.revoked).toHaveLength(1)
+  provider.next = next
+  const other = permit({ service: billing, grant: grant() })
+  expect((await one.leases.acquire(other, receipt)).facts.cache).toBe('miss')
+})
+
 /** Two replicas on one cache, three grants, two services, and an issuer that remembers what it gave to whom and until when. */
 function brokenWorld() {
   const wall = fakeClock()
@@ -320,18 +364,23 @@ function brokenWorld() {
   }
   const cache = damagedCache(createMemoryCache({ clock }), () => now.cache)
   const shared = { clock: clock as never, provider, cache, sealKey: sealKey() }
-  const rooms = [leaseRig(shared), leaseRig(shared)] as const
+  const clocks = [new SetBacks(clock), new SetBacks(clock)] as const
+  const rooms = clocks.map((setBacks) => leaseRig({ ...shared, setBacks }))
   const grants = [0, 1, 2].map(() => grant({ expiresAt: T0 / 1000 + 900 }))
   const services = [service(), service({ name: 'files' })]
   const attached = async (who: number, where: number) => {
     const [whose, to] = [grants[who] ?? grant(), services[where] ?? billing]
     now.turn += 1
-    const { leases } = rooms[now.turn % 2 === 0 ? 0 : 1]
+    const { leases } = rooms[now.turn % 2] as LeaseRig
     const lease = await leases.acquire(permit({ grant: whose, service: to }), receipt)
     const value = field(await lease.attach(plain({ service: to })), 'authorization')
     return { whose, to, known: issued.get(value ?? '') }
   }
-  return { wall, now, attached, close: () => Promise.all(rooms.map(({ leases }) => leases.close())) }
+  /** As each process does every second. */
+  const look = () => {
+    for (const each of clocks) each.look()
+  }
+  return { wall, now, attached, look, close: () => Promise.all(rooms.map(({ leases }) => leases.close())) }
 }
 
 const step = fc.oneof(
@@ -344,11 +393,12 @@ const step = fc.oneof(
 type Step = typeof step extends fc.Arbitrary<infer S> ? S : never
 
 async function take(world: ReturnType<typeof brokenWorld>, one: Step): Promise<void> {
-  const { wall, now, attached } = world
+  const { wall, now, attached, look } = world
   if (one.do === 'issuer') now.issuer = one.is
   if (one.do === 'cache') now.cache = one.is
   if (one.do === 'pass' || one.do === 'wind') wall.advance(one.ms)
   if (one.do === 'pass') now.elapsedMs += one.ms
+  if (one.do === 'wind') look()
   if (one.do !== 'call') return
   const refused = await attached(one.who, one.where).then(
     ({ whose, to, known }) => {
