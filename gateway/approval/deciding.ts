@@ -25,6 +25,8 @@ export interface DecidingParts {
 
 export class Deciding implements Approvals {
   readonly #o: DecidingParts
+  /** Given to this replica alone by the store, and not in the log yet: no more than were pending. A crash loses their entries. */
+  readonly #lapsed: ApprovalRecord[] = []
 
   constructor(o: DecidingParts) {
     this.#o = o
@@ -56,23 +58,32 @@ export class Deciding implements Approvals {
   }
 
   async decide(tenant: string, id: string, verdict: Verdict, by: Decider): Promise<ApprovalView> {
-    let isRecorded = false
+    let recorded: number | undefined
     for (let tries = 0; tries < MAX_TRIES; tries++) {
       const record = await this.#o.shelf.byId(tenant, id)
       if (record === undefined) throw this.#o.say.unknown()
       const next = await this.#decided(record, verdict, by)
       if (next === record) return viewOf(record, this.#nowMs)
+      const needed = verdict === 'deny' ? 0 : neededPeople(next)
       // A crash after this leaves a word that counts for nothing: it is asked for again.
-      if (!isRecorded) await this.#recordDecision(next, verdict, by)
-      isRecorded = true
+      if (needed !== recorded) await this.#recordDecision(next, { verdict, needed }, by)
+      recorded = needed // somebody else may be first: then this word may be the last one, and the log says so
+      this.#requirePending(record) // that took time as well
       if (await this.#o.shelf.change(next)) return viewOf(next, this.#nowMs)
     }
     throw new GatewayError('store_unavailable', 'Too many decide on this approval at once. Try again shortly.')
   }
 
-  /** Those whose time has run out, each recorded once. */
+  /** Those whose time has run out, each recorded once. @throws what the log could not take is tried again the next time. */
   async lapse(tenant: string): Promise<void> {
-    for (const record of await this.#o.shelf.lapsed(tenant)) await this.#recordEnd(record, 'time')
+    this.#lapsed.push(...(await this.#o.shelf.lapsed(tenant)))
+    for (let record = this.#lapsed.shift(); record !== undefined; record = this.#lapsed.shift())
+      try {
+        await this.#recordEnd(record, 'time')
+      } catch (cause) {
+        this.#lapsed.unshift(record)
+        throw cause
+      }
   }
 
   get #nowMs(): number {
@@ -83,9 +94,9 @@ export class Deciding implements Approvals {
     const { people, say, lifeMs } = this.#o
     const standing = standingOf(people, record, human)
     if (standing.hindrance !== undefined) throw say.notBy(standing.hindrance)
+    this.#requirePending(record)
+    if (!(await this.#isWanted(record))) throw say.closed(viewOf(withdrawn(record), this.#nowMs))
     const nowMs = this.#nowMs
-    if (stateAt(record, nowMs).state !== 'pending') throw say.closed(viewOf(record, nowMs))
-    if (!(await this.#isWanted(record))) throw say.closed(viewOf(withdrawn(record), nowMs))
     const { iss, sub } = human
     const said = { name: standing.name, human: { iss, sub }, at: Math.floor(nowMs / 1000), via }
     if (verdict === 'deny') return denied(record, said, nowMs + lifeMs)
@@ -93,10 +104,18 @@ export class Deciding implements Approvals {
     return consented(record, consent, nowMs, lifeMs)
   }
 
-  #recordDecision(next: ApprovalRecord, verdict: Verdict, { human, via }: Decider): Promise<unknown> {
-    const { tenant } = next
-    const needed = verdict === 'deny' ? 0 : neededPeople(next)
-    return this.#o.recordDecided({ tenant, human }, { ...about(next), verdict, via, needed })
+  /** @throws {GatewayError} `approval_closed` */
+  #requirePending(record: ApprovalRecord): void {
+    const nowMs = this.#nowMs
+    if (stateAt(record, nowMs).state !== 'pending') throw this.#o.say.closed(viewOf(record, nowMs))
+  }
+
+  #recordDecision(
+    next: ApprovalRecord,
+    said: { readonly verdict: Verdict; readonly needed: number },
+    { human, via }: Decider,
+  ): Promise<unknown> {
+    return this.#o.recordDecided({ tenant: next.tenant, human }, { ...about(next), ...said, via })
   }
 
   /** One that nobody can use any more is withdrawn on the way. */

@@ -22,11 +22,14 @@ let dir: string
 let clock: ManualClock
 /** What is in the log, whichever process wrote it. */
 let log: string[]
+/** Something that takes its time on the way, or fails there. */
+let onWrite: (line: string) => void
 
 beforeEach(async () => {
   dir = await mkdtemp(join(tmpdir(), 'keyless-approvals-'))
   clock = manualClock()
   log = []
+  onWrite = () => {}
 })
 afterEach(() => rm(dir, { recursive: true, force: true }))
 
@@ -57,7 +60,11 @@ function open(death?: Death, wanted = true, onCall = ['ben', 'cleo']): ApprovalR
     inSlot: (tenant, slot) => step(() => kept.inSlot(tenant, slot)),
     count: (tenant, agent) => step(() => kept.count(tenant, agent)),
   }
-  const write = (line: string) => step(() => void log.push(line))
+  const write = (line: string) =>
+    step(() => {
+      onWrite(line)
+      log.push(line)
+    })
   return createApprovals({
     ...{ tenant: 'acme', store, clock, lifeMs: 300_000, maxPending: 5 },
     seal: createApprovalSeal(KEY),
@@ -68,7 +75,7 @@ function open(death?: Death, wanted = true, onCall = ['ben', 'cleo']): ApprovalR
     statusUrl: (id) => `https://keyless.test/approvals/${id}/status`,
     log: {
       under: (kind) => write(kind),
-      decided: (_, { verdict }) => write(`${verdict}`),
+      decided: (_, { verdict, needed }) => write(needed === 0 ? `${verdict}` : `${verdict}, ${needed} more`),
       expired: () => write('approval.expired'),
     },
     paced: () => true,
@@ -244,6 +251,25 @@ describe('an approval that waits', () => {
     )
     expect(await room.get('acme', id)).toMatchObject({ state: 'approved', needed: 0 })
     expect((await room.take(two())).by).toHaveLength(2)
+    await room.close()
+  })
+
+  it('says in the log of which word it was the last one, also of two at the same moment', async () => {
+    const room = open()
+    await room.seek(asked({ terms: { count: 2 } })).catch(code)
+    const id = await pendingId(room)
+    await Promise.all([BEN, CLEO].map((human) => room.decide('acme', id, 'approve', { human, via: 'test' })))
+    expect(log).toEqual(['approval.requested', 'approve, 1 more', 'approve, 1 more', 'approve'])
+    await room.close()
+  })
+
+  it('is not approved by a word whose record took longer than its time', async () => {
+    const room = open()
+    await room.seek(asked()).catch(code)
+    const id = await pendingId(room)
+    onWrite = () => clock.advance(300_000)
+    expect(await room.decide('acme', id, 'approve', { human: BEN, via: 'test' }).catch(code)).toBe('approval_closed')
+    expect(await room.get('acme', id)).toMatchObject({ state: 'expired', why: 'time' })
     await room.close()
   })
 
