@@ -86,10 +86,10 @@ export function createHouseRevocation(settings: Settings, parts: RevocationParts
       if ('grant' in target || 'task' in target)
         throw invalid('The end of a grant or task is for good. Open a new task instead.')
       const { grants } = parts.rooms()
-      const { id } = await grants.blocked(target)
+      const { id } = await grants.blocked(target, 'signal' in by ? by.signal : undefined)
       const { by: who, facts } = saidOf(by, target, settings.tenant)
       await recorded('revocation.lifted', { by: who, facts: { order: id, ...facts } }, parts)
-      await grants.lift(target)
+      await grants.lift(target, id)
     },
     blocks: () => parts.rooms().grants.blocks(),
     leaked(grant) {
@@ -162,7 +162,7 @@ async function carryOut(o: RevocationOrder, settings: Settings, parts: Revocatio
   const self = { tenant: settings.tenant }
   try {
     const { grants, leases } = parts.rooms()
-    const ended = await grants.revoke(target, { id, reason, untilS })
+    const ended = await grants.revoke(target, { id, reason, untilS, signal: 'signal' in by ? by.signal : undefined })
     const dropped =
       'service' in target || 'credential' in target
         ? await leases.revoke({ ...target, grants: await livingGrants(grants, settings.tenant) })
@@ -208,7 +208,7 @@ function saidOf(by: RevocationAuthor, target: RevocationTarget, tenant: string, 
     'human' in by
       ? { by: 'human' }
       : 'signal' in by
-        ? { by: 'signal', from: by.signal }
+        ? { by: 'signal', from: by.signal.issuer }
         : { by: 'automatic', from: by.automatic }
   const facts = { target: kind, ...(name !== undefined && { name }), ...who }
   const detail = reason === undefined ? {} : { detail: reason }

@@ -106,7 +106,7 @@ async function act<Source extends ActingSource>(signal: Signal<Source>, o: Signa
   const none = { order: undefined, grants: undefined }
   if (event === undefined) return { action: 'note', about: aboutOf(target), reason: undefined, ...none }
   if (typeof target === 'string') return { action: event.action, about: 'nobody', reason: target, ...none }
-  const by = { signal: source.issuer }
+  const by = { signal: { issuer: source.issuer, issuedAt: signal.issuedAt } }
   const reason = event.reason === undefined ? event.name : `${event.name}: ${event.reason}`
   const done = { action: event.action, about: aboutOf(target) }
   try {
@@ -120,7 +120,7 @@ async function act<Source extends ActingSource>(signal: Signal<Source>, o: Signa
     return { ...done, reason: undefined, order: id, grants }
   } catch (cause) {
     if (cause instanceof GatewayError && NOBODY.has(cause.code))
-      return { ...done, reason: `not known here (${cause.code})`, ...none }
+      return { ...done, reason: event.action === 'lift' ? cause.detail : `not known here (${cause.code})`, ...none }
     throw cause
   }
 }

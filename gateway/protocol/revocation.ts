@@ -24,9 +24,16 @@ export type RevocationTarget =
 /** Who orders: somebody, an issuer of signals that is trusted with it, or the gateway by itself. */
 export type RevocationAuthor =
   | { readonly human: Human }
-  /** `iss` of the security event token. */
-  | { readonly signal: string }
+  | { readonly signal: SignalWord }
   | { readonly automatic: AutomaticCause }
+
+/** That a security event token was about it. */
+export interface SignalWord {
+  /** `iss` of the token. */
+  readonly issuer: string
+  /** Its `iat`, epoch seconds: tokens do not come in the order in which they were issued. */
+  readonly issuedAt: number
+}
 
 export type AutomaticCause = 'agent_removed' | 'policy_changed' | 'off_plan' | 'leak' | 'anomaly'
 
@@ -75,7 +82,10 @@ export interface Revocations {
    *   `store_unavailable` when other replicas may not know of it yet: it is in force here, and they are told as soon as possible.
    */
   order(order: RevocationOrder): Promise<Revoked>
-  /** Take a block back; what was ended stays ended. @throws {GatewayError} `instruction_invalid` when there is none. */
+  /**
+   * Take a block back; what was ended stays ended. A signal takes back only what its issuer alone has blocked, and not later than it says so.
+   * @throws {GatewayError} `instruction_invalid` when there is none.
+   */
   lift(target: RevocationTarget, by: RevocationAuthor): Promise<void>
   blocks(): readonly Block[]
 }

@@ -84,6 +84,25 @@ it('lets nobody in whose account was disabled, until it is enabled again where s
   await gateway.openTask('github:issues.read')
 })
 
+it('lets nobody in again whom people keep out, and nobody by a word that is older than the block', async () => {
+  const enabled = { events: { [`${RISC}/account-enabled`]: {} } }
+  const older = await transmitter.token({ ...enabled, jti: 'older', iat: Math.floor(Date.now() / 1000) - 60 })
+  await push(control, await transmitter.token({ events: { [`${RISC}/account-disabled`]: {} } }))
+  expect((await push(control, older)).status).toBe(202)
+  await expect(gateway.openTask('github:issues.read')).rejects.toMatchObject({ code: 'access_blocked' })
+  const [blocked] = await gateway.control.blocks()
+  const target = blocked?.target ?? {}
+  await gateway.control.endAccess({ target, reason: 'an incident', until: null })
+  await push(control, await transmitter.token(enabled))
+  await expect(gateway.openTask('github:issues.read')).rejects.toMatchObject({ code: 'access_blocked' })
+  await gateway.control.lift({ target })
+  await gateway.openTask('github:issues.read')
+  expect((await entries('signal.received')).find(({ jti }) => jti === 'older')).toMatchObject({
+    action: 'lift',
+    reason: expect.stringContaining('later word'),
+  })
+})
+
 it('fetches tokens from whoever keeps them, acknowledges what took effect, and says why not of the rest', async () => {
   const good = await transmitter.token({ jti: 'good' })
   const bad = await transmitter.token({ jti: 'bad', aud: 'somebody-else' })

@@ -11,6 +11,7 @@ import { openOrderKeep } from '../../gateway/grant/store/sqlite-orders.ts'
 import { type StoredOrder, storeUnavailable } from '../../gateway/grant/store/store.ts'
 import type { Grant } from '../../gateway/protocol/grant.ts'
 import { uuidv7 } from '../../gateway/protocol/id.ts'
+import type { SignalWord } from '../../gateway/protocol/revocation.ts'
 import { type ManualClock, manualClock } from '../rig/clock.ts'
 import { billing, triage } from './grant.fixture.ts'
 import { grantBelow } from './tree.fixture.ts'
@@ -95,8 +96,10 @@ async function issued(by: Orders, changes: Partial<Grant> = {}): Promise<Grant> 
   return grantBelow(undefined, clock, { issuance, ...changes })
 }
 
-const give = (by: Orders, target: OrderTarget = TRIAGE, untilS?: number | null) =>
-  by.give({ id: uuidv7(), target, reason: 'test', untilS })
+const give = (by: Orders, target: OrderTarget = TRIAGE, untilS?: number | null, signal?: SignalWord) =>
+  by.give({ id: uuidv7(), target, reason: 'test', untilS, signal })
+const lift = (by: Orders, target: OrderTarget = TRIAGE, signal?: SignalWord) =>
+  by.lift(target, by.blocked(target, signal).id)
 const isOver = (at: Orders, grant: Grant) => at.endOf(grant)?.code
 const heard = async (at: Orders) => at.heed(shelf.version)
 
@@ -192,7 +195,7 @@ describe('what is ordered while an order about the same is being put', () => {
     for (const target of agents) {
       let second: Promise<unknown> | undefined
       shelf.atPut = () => {
-        second = here.lift(target)
+        second = lift(here, target)
       }
       await give(here, target, null)
       await second
@@ -213,7 +216,7 @@ describe('what a store loses', () => {
     await expect.poll(() => shelf.bodies.size).toBe(1)
     await heard(there)
     expect(isOver(there, meanwhile)).toBe('access_blocked')
-    await there.lift(TRIAGE)
+    await lift(there)
     expect(isOver(there, meanwhile)).toBe('grant_revoked')
   })
 
@@ -248,7 +251,7 @@ describe('what a store loses', () => {
     away.close()
     const here = replica()
     await here.current()
-    await here.lift(TRIAGE)
+    await lift(here)
     clock.advance(30 * 86_400_000)
     const back = replica({ file: 'away' })
     await heard(back)
@@ -296,6 +299,49 @@ describe('whoever writes to the store', () => {
       await expect(async () => here.heed(v)).rejects.toMatchObject({ code: 'store_unavailable' })
     },
   )
+})
+
+describe('a block that a signal asked for', () => {
+  const word = (issuer: string, issuedAt: number): SignalWord => ({ issuer, issuedAt })
+  const refused = { code: 'instruction_invalid' }
+
+  it('is lifted by a later word of the same issuer, by people at any time, and by no other issuer', async () => {
+    const here = replica()
+    await give(here, TRIAGE, null, word('a', 100))
+    expect(() => here.blocked(TRIAGE, word('b', 200))).toThrow(expect.objectContaining(refused))
+    expect(() => here.blocked(TRIAGE, word('a', 99)), 'it was on its way for longer').toThrow(
+      expect.objectContaining(refused),
+    )
+    await lift(here, TRIAGE, word('a', 101))
+    expect(here.blocks()).toEqual([])
+    await give(here, TRIAGE, null, word('a', 102))
+    await lift(here)
+    expect(here.blocks()).toEqual([])
+  })
+
+  it('is not its own any more once somebody else blocks the same, and stays its own when it ends more', async () => {
+    const here = replica()
+    await give(here, TRIAGE, null, word('a', 100))
+    await give(here) // ends, blocks nothing
+    expect(here.blocked(TRIAGE, word('a', 100))).toBeDefined()
+    await give(here, TRIAGE, null, word('a', 300))
+    expect(() => here.blocked(TRIAGE, word('a', 200))).toThrow(expect.objectContaining(refused))
+    await give(here, TRIAGE, Math.floor(clock.nowMs() / 1000) + 60)
+    expect(() => here.blocked(TRIAGE, word('a', 400))).toThrow(expect.objectContaining(refused))
+    await lift(here)
+    await give(here, { everything: true }, null)
+    await give(here, { everything: true }, null, word('a', 500))
+    expect(() => here.blocked({ everything: true }, word('a', 600))).toThrow(expect.objectContaining(refused))
+  })
+
+  it('is not lifted in the place of one that was given in the same moment', async () => {
+    const here = replica()
+    await give(here, TRIAGE, null, word('a', 100))
+    const { id } = here.blocked(TRIAGE, word('a', 101))
+    await give(here, TRIAGE, null)
+    await expect(here.lift(TRIAGE, id)).rejects.toMatchObject(refused)
+    expect(here.blocks()).toHaveLength(1)
+  })
 })
 
 describe('a block', () => {
@@ -367,7 +413,7 @@ async function play(steps: readonly Step[], { clocks, replicas }: ReturnType<typ
   const deeds: Record<Step['deed'], (here: Orders) => unknown> = {
     give: (here) => order(here),
     block: (here) => order(here, null),
-    lift: (here) => (here.blocks().length > 0 ? here.lift(TRIAGE) : undefined),
+    lift: (here) => (here.blocks().length > 0 ? lift(here) : undefined),
     issue: async (here) => after.push(await issued(here)),
     hear: (here) => heard(here),
     lose: () => shelf.lose(),

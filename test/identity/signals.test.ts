@@ -100,7 +100,9 @@ it('carries out the strongest of several events, once', async () => {
   })
   await desk.take('token')
   const untilS = Math.floor(clock.nowMs() / 1000) + source.block_s
-  expect(orders).toMatchObject([{ reason: 'account-disabled: lost', untilS, by: { signal: source.issuer } }])
+  expect(orders).toMatchObject([
+    { reason: 'account-disabled: lost', untilS, by: { signal: { issuer: source.issuer, issuedAt: signal.issuedAt } } },
+  ])
 })
 
 it('takes what is about nobody whom it knows: it would be no other the next time', async () => {

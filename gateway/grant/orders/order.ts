@@ -5,7 +5,7 @@
  */
 import type { Grant } from '../../protocol/grant.ts'
 import { GatewayError } from '../../protocol/problem.ts'
-import type { Block, RevocationTarget } from '../../protocol/revocation.ts'
+import type { Block, RevocationTarget, SignalWord } from '../../protocol/revocation.ts'
 import type { Service } from '../../protocol/service.ts'
 
 /** Grants and tasks end by their marks. */
@@ -24,6 +24,8 @@ export interface Order {
   readonly untilS?: number | null
   /** Epoch seconds from which nothing is left that it could be about. */
   readonly keptUntilS: number
+  /** Whose word alone it is; absent: somebody else has said so too. */
+  readonly signal?: SignalWord
 }
 
 export const FOR_EVER_S = Number.MAX_SAFE_INTEGER
@@ -55,9 +57,30 @@ function lastOf({ untilS }: Order): number {
 
 /** Two orders about the same, given at once. */
 export function joined(order: Order, other: Order): Order {
+  const { signal: _, ...rest } = order
   const untilS = later(order.untilS, other.untilS)
-  const kept = { ...order, keptUntilS: Math.max(order.keptUntilS, other.keptUntilS) }
-  return untilS === undefined ? kept : { ...kept, untilS }
+  return {
+    ...rest,
+    ...saidBy(order, other),
+    ...(untilS !== undefined && { untilS }),
+    keptUntilS: Math.max(order.keptUntilS, other.keptUntilS),
+  }
+}
+
+type Said = Pick<Order, 'signal' | 'untilS'>
+
+/** Whose word alone a block is that both have asked for: of one issuer the later one. */
+export function saidBy(order: Said, other: Said): Pick<Order, 'signal'> {
+  const asked = [order, other].filter(({ untilS }) => untilS !== undefined)
+  const [a, b] = asked.map(({ signal }) => signal)
+  if (asked.length < 2 || a === undefined || b === undefined) return asked.length === 1 && a ? { signal: a } : {}
+  if (a.issuer !== b.issuer) return {}
+  return { signal: a.issuedAt >= b.issuedAt ? a : b }
+}
+
+/** Whether a signal takes the block back: what people, the gateway or others have said is not an issuer's to take back. */
+export function isLiftedBy({ signal }: Order, { issuer, issuedAt }: SignalWord): boolean {
+  return signal?.issuer === issuer && signal.issuedAt <= issuedAt
 }
 
 /** Null is for ever. */

@@ -6,12 +6,12 @@
 import type { KeyObject } from 'node:crypto'
 import type { Grant } from '../../protocol/grant.ts'
 import { GatewayError } from '../../protocol/problem.ts'
-import type { Block } from '../../protocol/revocation.ts'
+import type { Block, SignalWord } from '../../protocol/revocation.ts'
 import type { Service } from '../../protocol/service.ts'
 import { SUSPENDED_S } from '../life/task.ts'
 import type { Eventual } from '../store/store.ts'
 import { type ExchangeParts, OrderExchange } from './exchange.ts'
-import { FOR_EVER_S, InForce, isBlocking, later, type Order, type OrderTarget } from './order.ts'
+import { FOR_EVER_S, InForce, isBlocking, isLiftedBy, later, type Order, type OrderTarget, saidBy } from './order.ts'
 import { createOrderSeal } from './order-seal.ts'
 
 /** With the time in which a store answers, within the second of DESIGN §2, promise 8. */
@@ -32,6 +32,8 @@ interface Given {
   readonly target: OrderTarget
   readonly reason: string
   readonly untilS?: number | null | undefined
+  /** Undefined: it is not a signal that says so. */
+  readonly signal?: SignalWord | undefined
 }
 
 export class Orders {
@@ -87,30 +89,35 @@ export class Orders {
    * @returns until when what comes anew is refused.
    * @throws {GatewayError} `store_unavailable`: it is in force here, and others are told when that is possible again.
    */
-  async give({ untilS, ...given }: Given): Promise<{ readonly untilS?: number | null }> {
+  async give({ untilS, signal, ...given }: Given): Promise<{ readonly untilS?: number | null }> {
     const before = this.#inForce.about(given.target)
     // What is blocked stays so for as long as anybody said: to shorten it is to lift it.
-    const blocked = before !== undefined && isBlocking(before, this.#nowS) ? before.untilS : undefined
-    const until = later(untilS, blocked)
+    const blocked = before !== undefined && isBlocking(before, this.#nowS) ? before : undefined
+    const until = later(untilS, blocked?.untilS)
+    const said = saidBy({ ...(untilS !== undefined && { untilS }), ...(signal && { signal }) }, blocked ?? {})
     const lives = KEPT_S + Math.max(this.#nowS, until ?? 0)
-    const order = { ...given, ...(until !== undefined && { untilS: until }) }
+    const order = { ...given, ...said, ...(until !== undefined && { untilS: until }) }
     await this.#exchange.change({ ...order, keptUntilS: until === null ? FOR_EVER_S : lives }, false)
     return until === undefined ? {} : { untilS: until }
   }
 
-  /** @throws {GatewayError} `instruction_invalid` when nothing is blocked. */
-  blocked(target: OrderTarget): Order {
+  /**
+   * What would be lifted. @param signal that says so; undefined: somebody else does.
+   * @throws {GatewayError} `instruction_invalid` when nothing is blocked, or nothing that is this signal's to lift.
+   */
+  blocked(target: OrderTarget, signal?: SignalWord): Order {
     const order = this.#inForce.about(target)
-    if (order !== undefined && isBlocking(order, this.#nowS)) return order
-    throw new GatewayError(
-      'instruction_invalid',
-      'Nothing of the kind is blocked. `keyless revoke --list` shows what is.',
-    )
+    if (order === undefined || !isBlocking(order, this.#nowS))
+      throw invalid('Nothing of the kind is blocked. `keyless revoke --list` shows what is.')
+    if (signal === undefined || isLiftedBy(order, signal)) return order
+    throw invalid('It is blocked by somebody else too, or by a later word of this issuer.')
   }
 
-  /** What somebody blocks anew in the same moment stays blocked. @throws {GatewayError} as `blocked` and `give`. */
-  async lift(target: OrderTarget): Promise<void> {
-    const { untilS: _, ...rest } = this.blocked(target)
+  /** What somebody blocks anew in the same moment stays blocked. @param id of the order that is lifted. @throws {GatewayError} as `blocked` and `give`. */
+  async lift(target: OrderTarget, id: string): Promise<void> {
+    const { untilS: _, signal: __, ...rest } = this.blocked(target)
+    if (rest.id !== id)
+      throw invalid('It was blocked anew in this moment. Look at that, and lift it if it is still wanted.')
     await this.#exchange.change({ ...rest, keptUntilS: this.#nowS + LIFTED_S }, true)
   }
 
@@ -132,4 +139,8 @@ export class Orders {
   get #nowS(): number {
     return Math.floor(this.#parts.clock.nowMs() / 1000)
   }
+}
+
+function invalid(what: string): GatewayError {
+  return new GatewayError('instruction_invalid', what)
 }

@@ -4,7 +4,7 @@
  */
 import type { Grant } from '../../protocol/grant.ts'
 import { asGatewayError, type GatewayError } from '../../protocol/problem.ts'
-import type { Block, RevocationTarget } from '../../protocol/revocation.ts'
+import type { Block, RevocationTarget, SignalWord } from '../../protocol/revocation.ts'
 import type { Service } from '../../protocol/service.ts'
 import { endableGrant, isGrantId } from '../life/living.ts'
 import { endMark } from '../life/perform.ts'
@@ -27,6 +27,8 @@ interface Revoking {
   readonly reason: string
   /** As `RevocationOrder.untilS`, decided. */
   readonly untilS?: number | null | undefined
+  /** Undefined: it is not a signal that says so. */
+  readonly signal?: SignalWord | undefined
 }
 
 interface Ended {
@@ -60,9 +62,9 @@ export interface Revocation {
    */
   idOf(name: string): Promise<string>
   /** @see Orders.blocked. Another replica may just have blocked it. */
-  blocked(target: OrderTarget): Promise<{ readonly id: string }>
+  blocked(target: OrderTarget, signal?: SignalWord): Promise<{ readonly id: string }>
   /** @see Orders.lift */
-  lift(target: OrderTarget): Promise<void>
+  lift(target: OrderTarget, id: string): Promise<void>
   blocks(): readonly Block[]
   /** Ends and orders that are in force here and not in the store yet: other replicas may not know of them. */
   unstored(): number
@@ -102,11 +104,11 @@ export function createRevocation(room: Ordering, tenant: string): Revocation {
       }
     },
     idOf: async (name) => (isGrantId(name) ? name : (await endableGrant(room, tenant, name)).id),
-    async blocked(target) {
+    async blocked(target, signal) {
       await orders.current()
-      return orders.blocked(target)
+      return orders.blocked(target, signal)
     },
-    lift: (target) => orders.lift(target),
+    lift: (target, id) => orders.lift(target, id),
     blocks: () => orders.blocks(),
     unstored: () => unstored.size + orders.unstored,
     close() {
@@ -140,16 +142,16 @@ async function endGrant(grant: Grant, room: Room): Promise<Ended> {
  */
 async function orderEnd(
   tenant: string,
-  { id, reason, target, untilS }: Revoking & { readonly target: OrderTarget },
+  order: Revoking & { readonly target: OrderTarget },
   room: Ordering,
 ): Promise<Ended & { readonly untilS?: number | null }> {
-  const order = await room.orders.give({ id, target, reason, untilS })
+  const { untilS } = await room.orders.give(order)
   const ended = await sweep(tenant, room)
   // What another replica made in the moment in which it did not know yet is dead; its credentials go now.
   const { trustMs } = room.store
   const isShared = trustMs !== Number.POSITIVE_INFINITY
   if (isShared) setTimeout(() => void sweep(tenant, room).catch(() => undefined), 2 * trustMs).unref()
-  return { ...ended, ...(order.untilS !== undefined && { untilS: order.untilS }) }
+  return { ...ended, ...(untilS !== undefined && { untilS }) }
 }
 
 /** End by name whatever an order ends. */
