@@ -17,6 +17,8 @@ export interface AccessRecord {
   readonly state: Exclude<AccessState, 'expired'>
   readonly wanted: Wanted
   readonly asked?: Wanted
+  /** Who changed it last. */
+  readonly editedBy?: Pick<Human, 'iss' | 'sub'>
   readonly agent: Agent
   readonly human: Pick<Human, 'iss' | 'sub'>
   readonly task: Task

@@ -1,8 +1,8 @@
 /** What may be done with a request for access as it stands, and what whoever may not is told. */
-import type { AccessView } from '../protocol/access.ts'
-import type { Grant } from '../protocol/grant.ts'
+import type { AccessView, Wanted } from '../protocol/access.ts'
+import type { Grant, Human } from '../protocol/grant.ts'
 import { GatewayError } from '../protocol/problem.ts'
-import type { AccessRecord } from './access-record.ts'
+import { type AccessRecord, sameWanted } from './access-record.ts'
 
 /** Pending ones of one agent or task, and altogether. */
 export const MOST_OF_AGENT = 5
@@ -16,6 +16,15 @@ export function requireHolder({ task, agent, holder }: AccessRecord, now: Grant)
 
 export function requirePending({ state }: AccessView): void {
   if (state !== 'pending') throw closed(`It is ${state} already.`)
+}
+
+/** A yes is to what somebody saw, or wrote: where nothing says what was seen, to what nobody else has changed. */
+export function requireSeen({ wanted, editedBy }: AccessRecord, human: Human, seen: Wanted | undefined): void {
+  const isKnown = editedBy === undefined || (editedBy.iss === human.iss && editedBy.sub === human.sub)
+  if (seen === undefined ? isKnown : sameWanted(wanted, seen)) return
+  throw closed(
+    'Somebody else has changed it. Look at it again, and change it to what you want to give before you grant it.',
+  )
 }
 
 export function requireGranted({ state }: AccessView): void {

@@ -15,6 +15,7 @@ import {
   requireGranted,
   requireHolder,
   requirePending,
+  requireSeen,
   tooMany,
   tooOften,
   unknown,
@@ -132,14 +133,16 @@ export class AccessDesk implements AccessRoom {
   edit(id: string, wanted: Wanted, by: Decider): Promise<AccessView> {
     return this.#change(id, by, async (record) => {
       await this.#o.check(record.holder, wanted, undefined)
-      const next: AccessRecord = { ...record, wanted, asked: record.asked ?? record.wanted }
+      const { iss, sub } = by.human
+      const next: AccessRecord = { ...record, wanted, asked: record.asked ?? record.wanted, editedBy: { iss, sub } }
       await this.#o.log.edited(by, factsOf(next, by))
       return next
     })
   }
 
-  grant(id: string, by: Decider): Promise<AccessView> {
+  grant(id: string, by: Decider, seen?: Wanted): Promise<AccessView> {
     return this.#change(id, by, async (record) => {
+      requireSeen(record, by.human, seen)
       await this.#o.check(record.holder, record.wanted, by.human)
       await this.#o.log.decided(by, { ...decidedFacts(record, by), verdict: 'grant' })
       const nowMs = this.#nowMs()
@@ -158,10 +161,11 @@ export class AccessDesk implements AccessRoom {
     const { record, version } = await this.#read(id)
     requireHolder(record, holder)
     requireGranted(this.#shown(record))
+    const { human } = record.decidedBy as NonNullable<AccessRecord['decidedBy']>
+    if (this.hindrance(record, human) !== undefined) throw closed('Whoever granted it may not any more.')
     // Taken first: a crash before the grant is made leaves less authority than was given, never more.
     if ((await this.#o.documents.write(id, { ...record, state: 'fetched' }, version)) === undefined)
       throw closed('It is being fetched already.')
-    const { human } = record.decidedBy as NonNullable<AccessRecord['decidedBy']>
     return { wanted: record.wanted, human }
   }
 

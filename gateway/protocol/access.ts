@@ -50,9 +50,10 @@ export interface AccessRequests {
   edit(id: string, wanted: Wanted, by: Decider): Promise<AccessView>
   /**
    * Policy decides as on any grant that this human gives; the grant is made when its agent fetches it, and policy decides again.
+   * @param seen what this human was shown. Default: what the agent asked for, or this human put in its place.
    * @throws {GatewayError} `approval_unknown`, `approver_refused`, `approval_closed`, `policy_denied`, …
    */
-  grant(id: string, by: Decider): Promise<AccessView>
+  grant(id: string, by: Decider, seen?: Wanted): Promise<AccessView>
   deny(id: string, by: Decider): Promise<AccessView>
 }
 

@@ -103,6 +103,32 @@ it('is asked so often in an hour and no more, by one agent and in one task, what
   expect(await codes([desk({ maxPerHour: 3 }).ask(holder, { ...wanted, ttl_s: 11 })])).toEqual(['done'])
 })
 
+it('is granted as it was seen, and not as somebody else changed it since', async () => {
+  const { id } = await desk().ask(holder, wanted)
+  const seen = (await desk().get(id)).wanted
+  await desk().edit(id, { scope: 'github:*' }, by(lead))
+  const late = [desk().grant(id, by(root), seen), desk().grant(id, by(root))] // from a page, and by a command
+  expect(await codes(late)).toEqual(['approval_closed', 'approval_closed'])
+  expect(log.filter(({ kind }) => kind === 'decided')).toEqual([])
+  await desk().edit(id, seen, by(root))
+  expect((await desk().grant(id, by(root))).state).toBe('granted')
+  expect((await desk().handOver(holder, id)).wanted).toEqual(seen)
+})
+
+it('is granted as another human changed it where that is what was seen', async () => {
+  const { id } = await desk().ask(holder, wanted)
+  const { wanted: seen } = await desk().edit(id, { scope: 'github:issues.read' }, by(lead))
+  expect((await desk().grant(id, by(root), seen)).state).toBe('granted')
+})
+
+it('gives nothing once settings took who granted it out of those who may', async () => {
+  const { id } = await desk().ask(holder, wanted)
+  await desk().grant(id, by(lead))
+  const after = desk({ mayGrant: () => false })
+  expect(await codes([after.handOver(holder, id)])).toEqual(['approval_closed'])
+  expect((await after.get(id)).state).toBe('granted')
+})
+
 it('is fetched once, however many fetch it at once', async () => {
   const [one, other] = [desk(), desk()]
   const { id } = await one.ask(holder, wanted)

@@ -48,7 +48,7 @@ async function act(request: FastifyRequest, reply: FastifyReply, visit: Visit, d
   const by = { human: visit.session.human, via: 'page' }
   switch (form.get('verdict')) {
     case 'grant':
-      await door.requests.grant(view.id, by)
+      await door.requests.grant(view.id, by, view.wanted)
       break
     case 'deny':
       await door.requests.deny(view.id, by)
