@@ -34,16 +34,22 @@ interface Answered {
   readonly setErrs: Readonly<Record<string, { readonly err: string; readonly description: string }>>
 }
 
+type Sets = readonly (readonly [jti: string, token: string])[]
+
 /** Asks until `stop` is aborted. */
 export async function pollSignals(o: PollOptions, stop: AbortSignal): Promise<void> {
   let answered: Answered = { ack: [], setErrs: {} }
   let failures = 0
+  let waiting: string | undefined
   for (let rounds = 0; !stop.aborted; rounds += 1) {
     let isMore = false
     try {
-      const answer = await ask(o, answered)
-      answered = await takeAll(o, answer.sets)
-      isMore = answer.moreAvailable || answered.ack.length > 0 || Object.keys(answered.setErrs).length > 0
+      const round = await takeAll(o, await ask(o, answered))
+      answered = round.answered
+      // Whatever the issuer says of more: what has to wait is among it, and would come back at once.
+      isMore = answered.ack.length > 0 || Object.keys(answered.setErrs).length > 0
+      if (round.waiting !== undefined && round.waiting !== waiting) o.warn(`tokens wait: ${round.waiting}`)
+      waiting = round.waiting
       if (failures > 0) o.warn('tokens can be fetched again')
       failures = 0
     } catch (cause) {
@@ -57,24 +63,23 @@ export async function pollSignals(o: PollOptions, stop: AbortSignal): Promise<vo
   }
 }
 
-interface Sets {
-  readonly sets: readonly (readonly [string, string])[]
-  readonly moreAvailable: boolean
-}
-
 async function ask(o: PollOptions, { ack, setErrs }: Answered): Promise<Sets> {
   const { status, text } = await o.ask(JSON.stringify({ maxEvents: MAX_EVENTS, returnImmediately: true, ack, setErrs }))
   if (status !== 200) throw new Error(`it answered ${status}`)
   const body = parseStrictJson(text)
   if (!isRecord(body) || !isRecord(body.sets)) throw new Error('its answer holds no sets')
   const sets = Object.entries(body.sets).slice(0, MAX_EVENTS)
-  return {
-    sets: sets.flatMap(([jti, token]) => (typeof token === 'string' ? [[jti, token] as const] : [])),
-    moreAvailable: body.moreAvailable === true,
-  }
+  return sets.flatMap(([jti, token]) => (typeof token === 'string' ? [[jti, token] as const] : []))
 }
 
-async function takeAll(o: PollOptions, sets: Sets['sets']): Promise<Answered> {
+interface Round {
+  readonly answered: Answered
+  /** Why the last of those waits that could not be carried out now. */
+  readonly waiting: string | undefined
+}
+
+async function takeAll(o: PollOptions, sets: Sets): Promise<Round> {
+  let waiting: string | undefined
   const ack: string[] = []
   const setErrs: [string, Answered['setErrs'][string]][] = [] // names of the issuer's choosing
   for (const [jti, token] of sets) {
@@ -83,8 +88,8 @@ async function takeAll(o: PollOptions, sets: Sets['sets']): Promise<Answered> {
       ack.push(jti)
     } catch (cause) {
       if (cause instanceof SetRefused) setErrs.push([jti, { err: cause.err, description: cause.detail }])
-      else o.warn(`a token waits: ${(cause as Error).message}`)
+      else waiting = (cause as Error).message
     }
   }
-  return { ack, setErrs: Object.fromEntries(setErrs) }
+  return { answered: { ack, setErrs: Object.fromEntries(setErrs) }, waiting }
 }
