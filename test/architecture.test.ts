@@ -41,6 +41,7 @@ const HEIGHTS: Readonly<Record<string, number>> = {
   'private-file.ts': 0,
   'redis-answer.ts': 0,
   'sqlite-file.ts': 0,
+  'thread-env.ts': 0,
   'version.ts': 0,
 }
 const FORBIDDEN_NAMES = /^(?:utils?|helpers?|commons?|types?|shared|lib|misc|managers?|handlers?)(?:\.ts)?$/

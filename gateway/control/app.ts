@@ -3,6 +3,7 @@ import type { ServerOptions } from 'node:https'
 import Fastify, { type FastifyInstance } from 'fastify'
 import type { Clock } from '../protocol/clock.ts'
 import { uuidv7 } from '../protocol/id.ts'
+import { compiledWhenAsked } from './compiled.ts'
 
 const BODY_LIMIT_BYTES = 64 * 1024
 /** A whole request must have arrived by then. Also the patience with a connection that says nothing. */
@@ -31,6 +32,7 @@ export function createApp(clock: Clock, tls: ServerOptions | undefined): Fastify
     forceCloseConnections: 'idle',
     return503OnClosing: false, // the hook says it in our words
     genReqId: () => uuidv7(clock.nowMs()), // never taken from a header: it becomes the id of the event
+    schemaController: { compilersFactory: compiledWhenAsked() },
     ajv: {
       customOptions: {
         allErrors: true,

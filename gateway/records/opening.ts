@@ -5,7 +5,6 @@ import { files } from '../audit/lines.ts'
 import { readIfThere } from '../private-file.ts'
 import type { Clock } from '../protocol/clock.ts'
 import type { Database } from './database.ts'
-import { openPostgres } from './database-postgres.ts'
 import { IndexUnusable, openSqlite, removeSqlite } from './database-sqlite.ts'
 import { createIndexer, type Indexer, type IndexerOptions, isOfThisLog } from './indexer.ts'
 import { clearLog } from './storing.ts'
@@ -62,7 +61,9 @@ export async function openIndex(o: IndexOptions): Promise<Index> {
 }
 
 async function openDatabase({ at }: IndexOptions): Promise<Database> {
-  return 'path' in at ? openSqlite(at.path) : openPostgres(at.url)
+  if ('path' in at) return openSqlite(at.path)
+  const { openPostgres } = await import('./database-postgres.ts') // most have none, and its client takes as long to load as the rest
+  return openPostgres(at.url)
 }
 
 async function isForeign(o: IndexerOptions): Promise<boolean> {

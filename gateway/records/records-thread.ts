@@ -5,6 +5,7 @@
 import type { KeyObject } from 'node:crypto'
 import { Worker } from 'node:worker_threads'
 import { GatewayError, type ProblemCode } from '../protocol/problem.ts'
+import { threadEnv } from '../thread-env.ts'
 import type { Lag, Query } from './query.ts'
 import type { Records } from './records.ts'
 
@@ -69,7 +70,7 @@ export function openRecordsThread({ warn, dir, origin, at, personal }: RecordsTh
     const made = new Worker(new URL('./records-worker.ts', import.meta.url), {
       workerData,
       // Postgres reads what its URL leaves out from there; nothing else of ours is for this thread.
-      env: Object.fromEntries(Object.entries(process.env).filter(([name]) => name.startsWith('PG'))),
+      env: threadEnv(ofPostgres()),
       execArgv: [],
       resourceLimits: { maxOldGenerationSizeMb: MEMORY_MB },
     })
@@ -120,6 +121,12 @@ export function openRecordsThread({ warn, dir, origin, at, personal }: RecordsTh
       clearTimeout(timer)
     },
   }
+}
+
+function ofPostgres(): Record<string, string> {
+  return Object.fromEntries(
+    Object.entries(process.env).flatMap(([name, value = '']) => (name.startsWith('PG') ? [[name, value]] : [])),
+  )
 }
 
 /** What was asked of the thread and is not answered yet. */

@@ -21,8 +21,9 @@ it('no command loads a room, or a package but one, before it needs it', async ()
   const packages = loaded.flatMap((url) => /\/node_modules\/((?:@[^/]+\/)?[^/]+)/.exec(url)?.[1] ?? [])
   expect([...new Set(packages)]).toEqual(['commander'])
   const own = loaded.flatMap((url) => (url.includes('/node_modules/') ? [] : (/\/gateway\/(.+)/.exec(url)?.[1] ?? [])))
-  expect(own).toContain('cli/grant.ts')
-  const light = /^(?:cli|protocol)\/|^(?:audit\/lineage|grant\/jws|keyless|version|data-directory)\.ts$/
+  expect(own).toContain('cli/grant/grant.ts')
+  const light =
+    /^(?:cli|protocol)\/|^(?:audit\/entries\/lineage|grant\/chain\/jws|settings\/data-directory|keyless|version)\.ts$/
   expect(own.filter((file) => !light.test(file))).toEqual([])
 })
 

@@ -8,6 +8,7 @@ import { join } from 'node:path'
 import { Worker } from 'node:worker_threads'
 import { replace, syncDirectory } from '../../private-file.ts'
 import type { Clock } from '../../protocol/clock.ts'
+import { threadEnv } from '../../thread-env.ts'
 import type { JsonValue } from '../canonical.ts'
 import { timeOf } from '../entries/entry.ts'
 import { openText } from '../text.ts'
@@ -106,7 +107,7 @@ export class Archive {
     if (this.#isClosed || segments.length === 0) return
     const workerData = segments.map(({ first, count }): ClosedSegment => ({ dir: this.#o.dir, first, count }))
     const failures: Failure[] = []
-    const worker = new Worker(new URL('./archive-worker.ts', import.meta.url), { workerData })
+    const worker = new Worker(new URL('./archive-worker.ts', import.meta.url), { workerData, env: threadEnv() })
     this.#worker = worker
     worker.on('message', (failure: Failure) => failures.push(failure))
     try {

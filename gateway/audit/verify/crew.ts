@@ -1,6 +1,7 @@
 /** Threads that examine blocks of the log side by side; a log that is small is examined here, because a thread takes longer to start. */
 import { availableParallelism } from 'node:os'
 import { Worker } from 'node:worker_threads'
+import { threadEnv } from '../../thread-env.ts'
 import { type Block, blockReader } from './block.ts'
 
 export interface Crew {
@@ -41,6 +42,7 @@ class Threads implements Crew {
     this.#workers = Array.from({ length: threads }, () => {
       const worker = new Worker(new URL('./thread.ts', import.meta.url), {
         workerData: isWhole ? 'whole' : 'integrity',
+        env: threadEnv(),
       })
       worker.on('message', ({ id, block }: { id: number; block: Block }) => this.#take(id)?.resolve(block))
       worker.on('error', (cause) => this.#fail(cause as Error))

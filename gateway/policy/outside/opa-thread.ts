@@ -3,6 +3,7 @@
  * and everything that it was asked goes without an answer; the next question finds a new one.
  */
 import { Worker } from 'node:worker_threads'
+import { threadEnv } from '../../thread-env.ts'
 import type { OpaBundle } from './opa-bundle.ts'
 
 export interface OpaWork extends OpaBundle {
@@ -81,7 +82,7 @@ export class OpaThread {
 
   #start(): Thread {
     const worker = new Worker(new URL('./opa-worker.ts', import.meta.url), {
-      env: {},
+      env: threadEnv(),
       execArgv: [],
       workerData: this.#work,
       resourceLimits: { maxOldGenerationSizeMb: MEMORY_MB },

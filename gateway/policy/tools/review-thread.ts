@@ -3,6 +3,7 @@
  * validator down. The thread is there while there is something to check, and a little longer.
  */
 import { Worker } from 'node:worker_threads'
+import { threadEnv } from '../../thread-env.ts'
 import type { Catalogue, CatalogueSource } from '../catalogue/catalogue.ts'
 import { type Fault, PolicyFaults, throwFaults } from '../fault.ts'
 import { assemble, type Bundle, type BundleSource, loadBundle, type Reviewed, sourcesOf } from '../source/bundle.ts'
@@ -85,7 +86,7 @@ export class ReviewThread {
 
   #start(): Worker {
     const worker = new Worker(new URL('./review-worker.ts', import.meta.url), {
-      env: {},
+      env: threadEnv(),
       execArgv: [],
       resourceLimits: { maxOldGenerationSizeMb: MEMORY_MB },
     })

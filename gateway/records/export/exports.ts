@@ -4,6 +4,7 @@
  */
 import { Worker } from 'node:worker_threads'
 import type { FormatName, LetterFormat, LetterView, Mask } from '../../protocol/exporting.ts'
+import { threadEnv } from '../../thread-env.ts'
 import type { LetterTerms } from './letter-terms.ts'
 import type { LetterState } from './letterbox.ts'
 import type { PumpState } from './pump.ts'
@@ -106,7 +107,7 @@ export function openExports(o: ExportsOptions): Exports {
     const workerData: ThreadPlan = { log, dir, stateDir, maskKey, jobs }
     const made = new Worker(new URL('./export-worker.ts', import.meta.url), {
       workerData,
-      env: {},
+      env: threadEnv(),
       execArgv: [],
       resourceLimits: { maxOldGenerationSizeMb: MEMORY_MB },
     })
