@@ -4,30 +4,36 @@
  */
 import { timingSafeEqual } from 'node:crypto'
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
-import { asGatewayError, GatewayError, problems } from '../protocol/problem.ts'
+import { GatewayError, problems } from '../protocol/problem.ts'
 import { valuesOf } from '../protocol/raw-headers.ts'
+import { refusalOf } from './problem.ts'
 
 const MAX_FORM_BYTES = 4096
+const FORMS = `Forms are those of our own pages, of at most ${MAX_FORM_BYTES} bytes.`
 
 /** Of a route that is for browsers, and stands in no description of the API. */
 export const HIDDEN = { schema: { hide: true } } as const
 
-/** Inside one plugin: bodies are forms, and what is thrown becomes a page. @param refused words for it; undefined: unexpected. */
-export function takeForms(pages: FastifyInstance, refused: (detail: string | undefined) => string): void {
+export interface Thrown {
+  /** Words for it; undefined: unexpected. */
+  refused(detail: string | undefined): string
+  /** Of what is unexpected the operator is told. */
+  readonly report: ((cause: unknown, id: string) => void) | undefined
+}
+
+/** Inside one plugin: bodies are forms, and what is thrown becomes a page. */
+export function takeForms(pages: FastifyInstance, { refused, report }: Thrown): void {
   pages.removeAllContentTypeParsers()
   pages.addContentTypeParser(
     'application/x-www-form-urlencoded',
     { parseAs: 'string', bodyLimit: MAX_FORM_BYTES },
     (_request, text, done) => done(null, new URLSearchParams(String(text))),
   )
-  pages.setErrorHandler<Error>(async (error, _request, reply) => {
-    const refusal = asGatewayError(error)
-    const { status } = problems[refusal.code]
-    return sendPage(
-      reply,
-      status === 407 ? 401 : status,
-      refused(refusal.code === 'internal' ? undefined : refusal.detail),
-    )
+  pages.setErrorHandler<Error>(async (error, request, reply) => {
+    const { code, detail } = refusalOf(error, FORMS)
+    if (code === 'internal') report?.(error, request.id)
+    const { status } = problems[code]
+    return sendPage(reply, status === 407 ? 401 : status, refused(code === 'internal' ? undefined : detail))
   })
 }
 

@@ -25,6 +25,8 @@ export interface ApprovalPagesDoor {
   /** Of the control door, as browsers know it. */
   readonly publicUrl: string
   readonly clock: Clock
+  /** As `OauthDoor.report`. */
+  report?(cause: unknown, id: string): void
 }
 
 /** Forms of these pages may be posted; what else comes from a page is refused as everywhere (door.ts). */
@@ -56,7 +58,7 @@ export function addApprovalPages(
   const pace = createPace({ ...PACE, clock: door.clock })
   const visited = visitedIn(door)
   void app.register(async (pages) => {
-    takeForms(pages, refusedWords)
+    takeForms(pages, { refused: refusedWords, report: door.report })
     pages.addHook('onRequest', async (request) => pace.admit(request.ip))
     addSignIn(pages, door, visited)
     pages.get(

@@ -24,6 +24,8 @@ export interface ApproverDoor extends HolderDoor {
   }
   readonly publicUrl: string
   readonly clock: Clock
+  /** As `OauthDoor.report`. */
+  report?(cause: unknown, id: string): void
 }
 
 /** On the socket, whose owner decides. */

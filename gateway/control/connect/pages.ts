@@ -21,6 +21,8 @@ export interface ConnectPagesDoor {
   /** Of the control door, as browsers know it. */
   readonly publicUrl: string
   readonly clock: Clock
+  /** As `OauthDoor.report`. */
+  report?(cause: unknown, id: string): void
 }
 
 /** A form of this door alone may post here; what else comes from a page is refused as everywhere (door.ts). */
@@ -36,7 +38,7 @@ export function addConnectPages(app: FastifyInstance, door: ConnectPagesDoor): v
   const pace = createPace({ ...PACE, clock: door.clock })
   const cookie = cookieNamed('keyless-connect', door.publicUrl, /^[\w-]{43}$/)
   void app.register(async (pages) => {
-    takeForms(pages, refusedWords)
+    takeForms(pages, { refused: refusedWords, report: door.report })
     pages.addHook('onRequest', async (request) => pace.admit(request.ip))
     pages.get<{ Params: { readonly credential: string } }>(
       '/connect/:credential',
