@@ -31,3 +31,26 @@ it.each([
   expect(text).toContain('Forms are those of our own pages')
   expect(rig.reported).toEqual([])
 })
+
+it('comes back from signing in to a page of ours, whatever place a request line names', async () => {
+  const left: string[] = []
+  const unasked = () => Promise.reject(broken)
+  await rig.close()
+  rig = await openRig({
+    approvers: {
+      ...({ approvals: {}, access: {}, decider: unasked } as never),
+      tokens: new Map(),
+      pages: {
+        sessions: {
+          of: async () => undefined,
+          leave: async (_: unknown, { next }: { next: string }) => void left.push(next),
+        } as never,
+        signIn: { leave: async () => ({ url: 'https://id.acme.test/', leaving: {} }), arrive: unasked },
+        recordSignIn: unasked,
+      },
+    },
+  })
+  for (const path of ['/approve/0199?x=y', 'http://elsewhere.test/approve/0199', 'http://elsewhere.test/approve'])
+    expect((await ask({ port: rig.door.port }, { path })).status, path).toBe(303)
+  expect(left).toEqual(['/approve/0199', '/approve', '/approve'])
+})

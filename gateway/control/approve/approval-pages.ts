@@ -97,8 +97,9 @@ function visitedIn(door: ApprovalPagesDoor): Visited {
         'You are not signed in any more, so nothing was done. Open the page again.',
       )
     const { url, leaving } = await door.signIn.leave(redirectUriOf(door))
-    const [next = '/approve'] = request.url.split('?', 1)
-    await door.sessions.leave(reply, { leaving, next })
+    const [path = ''] = request.url.split('?', 1)
+    // A request line may name a place of its own (RFC 9112 §3.2.2), which routes do not look at.
+    await door.sessions.leave(reply, { leaving, next: path.startsWith('/') ? path : '/approve' })
     return redirect(reply, url)
   }
 }

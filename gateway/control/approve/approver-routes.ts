@@ -53,7 +53,7 @@ export function addApprovers(app: FastifyInstance, door: ApproverDoor): void {
 /** A person who opens what programs ask is shown the page of it. */
 async function leadToPages({ method, headers, url }: FastifyRequest, reply: FastifyReply): Promise<void> {
   const isPerson = headers.authorization === undefined && headers.accept?.includes('text/html') === true
-  if (method !== 'GET' || !isPerson) return
+  if (method !== 'GET' || !isPerson || !url.startsWith('/')) return
   const [path = ''] = url.split('?', 1)
   return redirect(reply, path.replace('/access-requests', '/approve/access').replace('/approvals', '/approve'))
 }
