@@ -17,8 +17,17 @@ import {
   withIndex,
 } from './log/with-index.ts'
 
-/** The names alone: the controls are loaded when they are asked for. */
-const FRAMEWORKS = Object.keys({ soc2: true, pci: true, iso27001: true } satisfies Record<Framework, true>)
+/** The names alone: what they speak of is loaded when it is asked for. */
+const FRAMEWORKS = [
+  'soc2',
+  'pci',
+  'iso27001',
+  'owasp-agentic',
+  'owasp-nhi',
+  'atlas',
+  'nist-ai-rmf',
+  'maestro',
+] as const satisfies readonly Framework[]
 
 interface ReportOptions extends WhichIndex, SpanOptions {
   readonly json?: boolean

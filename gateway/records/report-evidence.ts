@@ -1,6 +1,8 @@
 /** Evidence for an auditor: control → entries that show it, how many, some with their proofs; and plainly where there are none. */
+
+import { CONTROLS, type Control, type Evidence } from './controls.ts'
 import type { Database } from './database.ts'
-import { CONTROLS, type Control, type Evidence, FRAMEWORKS, type Framework } from './frameworks.ts'
+import { FRAMEWORKS, type Framework, REFERENCES } from './frameworks.ts'
 import { type Ref, refOf } from './granted.ts'
 import { type Span, within } from './inquiry.ts'
 
@@ -53,8 +55,14 @@ const NOTE = 'Which entries speak for which control is a proposal: have an audit
 export async function evidence(database: Database, span: Span, o: EvidenceOptions): Promise<EvidenceReport> {
   const { records, counts } = await countAll(database, span, o)
   const controls: ControlEvidence[] = []
-  for (const control of CONTROLS) controls.push(await evidenceOf(database, control, span, { ...o, counts }))
+  for (const control of CONTROLS.filter((control) => placesOf(control, o.framework).length > 0))
+    controls.push(await evidenceOf(database, control, span, { ...o, counts }))
   return { framework: FRAMEWORKS[o.framework], note: NOTE, span, records, controls }
+}
+
+function placesOf({ id }: Control, framework: Framework): readonly string[] {
+  const places: Readonly<Partial<Record<Framework, readonly string[]>>> = REFERENCES[id]
+  return places[framework] ?? []
 }
 
 type Counts = ReadonlyMap<Evidence, number>
@@ -87,7 +95,7 @@ async function evidenceOf(database: Database, control: Control, span: Span, o: L
   const some = shown.filter(({ entries }) => entries > 0)
   return {
     control: control.name,
-    references: control.references[o.framework],
+    references: placesOf(control, o.framework),
     shown: some,
     missing: shown.filter(({ entries }) => entries === 0).map(({ shows }) => shows),
     isGap: some.length === 0,

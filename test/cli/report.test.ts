@@ -49,6 +49,7 @@ describe('keyless report', () => {
     ['inventory', '--csv', /^kind,id,owner,[\s\S]*\r\nagent,spiffe:\/\/test\/agent\/reader,ana,low,/],
     ['exposure', '', /times shorter than keys that are changed every 90 days/],
     ['slo', '', /Revocation: mean within 5 min {2}MET\n {2}1 end of grants/],
+    ['evidence', '--framework=owasp-agentic', /OWASP Top 10 for Agentic[\s\S]*ASI09/],
     ['evidence', '--framework=iso27001', /ISO 27001:2022 Annex A, from \d+ records[\s\S]*GAP {2}Emergency access/],
     ['least-privilege', '', /ask for --scope "demo:notes\.list"\n {2}or add this policy:\n\n@id/],
     [

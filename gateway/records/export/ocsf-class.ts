@@ -1,8 +1,10 @@
 /** Kind of entry → OCSF class, activity and the members that only this class has. */
+
 import { isIP } from 'node:net'
 import type { JsonValue } from '../../audit/canonical.ts'
 import { agentOf, type Call, callOf, nameOf, scopesOf } from './call.ts'
 import type { Item } from './item.ts'
+import { FINDINGS } from './ocsf-finding.ts'
 
 export interface Classified {
   readonly class_uid: keyof typeof PROFILES
@@ -51,7 +53,7 @@ export function classified(item: Item): Classified {
   if (kind === 'call.decision' || kind === 'call.outcome') return apiActivity(item)
   if (kind === 'grant.revoked') return revoked(item)
   if (kind.startsWith('grant.')) return authorized(item)
-  if (kind.startsWith('leak.')) return finding(item)
+  if (kind in FINDINGS) return finding(item)
   const managed = MANAGED[kind]
   if (managed) return { ...entityOf(item, managed), class_uid: ENTITY_MANAGEMENT, activity_id: managed.activity }
   return {
@@ -225,26 +227,24 @@ function entityOf(item: Item, { type }: { readonly type: string }) {
   }
 }
 
-/** A credential was where none may be. */
+/** What may be an attack. A technique of MITRE ATLAS is what an attacker would be doing, not a proof that one is there. */
 function finding(item: Item): Classified {
   const { kind, facts = {} } = item.entry
+  const { title, technique } = FINDINGS[kind] ?? { title: kind }
+  const isUrgent = facts.fate === 'standing' || facts.action === 'alert' || kind === 'leak.canary_used'
   return {
     class_uid: DETECTION_FINDING,
     activity_id: 1,
-    severity_id: kind === 'leak.detected' && facts.fate === 'standing' ? Severity.high : Severity.medium,
+    severity_id: isUrgent ? Severity.high : Severity.medium,
     status_id: 1,
     finding_info: {
       uid: item.uid,
-      title: TITLES[kind] ?? kind,
+      title,
       types: [kind],
       created_time: Date.parse(item.entry.ts),
+      ...(technique && { attacks: [{ technique: { uid: technique[0], name: technique[1] } }] }),
     },
     actor: actorOf(item),
-    message: TITLES[kind] ?? kind,
+    message: title,
   }
-}
-
-const TITLES: Readonly<Record<string, string>> = {
-  'leak.detected': 'An answer held its credential',
-  'leak.foreign': 'A request carried a credential of somebody else',
 }

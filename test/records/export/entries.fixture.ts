@@ -128,6 +128,12 @@ export const samples: readonly Members[] = [
     facts: { service: 'github', cred_id: 'h1', count: 1, where: { body: 1 }, fate: 'standing' },
   },
   { kind: 'leak.foreign', req: CALL, ...who, facts: { sightings: [{ rule: 'aws', where: 'body' }] } },
+  { kind: 'leak.canary_used', facts: { canary: 'old-key', where: 'report' } },
+  {
+    kind: 'revocation.anomaly',
+    ...who,
+    facts: { grant: 'g', agent: 'a', rule: 'new_operations', detail: 'never did that', action: 'log' },
+  },
   {
     kind: 'grant.denied',
     req: DENIED,

@@ -70,6 +70,18 @@ describe('events', () => {
     })
   })
 
+  it('say of what may be an attack what an attacker would be doing', () => {
+    const found = eventsOf().filter(({ class_uid }) => class_uid === 2004) as unknown as {
+      finding_info: { attacks: unknown }
+    }[]
+    const techniques = found.map(({ finding_info }) => finding_info.attacks)
+    expect(techniques).toEqual(
+      ['AML.T0055', 'AML.T0086', 'AML.T0083', 'AML.T0053'].map((uid) => [
+        { technique: { uid, name: expect.stringMatching(/^[A-Z]/) } },
+      ]),
+    )
+  })
+
   it('say of a call who, through whom, what, where to and how it ended, with the whole lineage', () => {
     const outcome = eventsOf().find(({ metadata }) => metadata.uid.endsWith(':7'))
     expect(outcome).toMatchObject({
