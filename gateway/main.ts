@@ -5,6 +5,7 @@ import { createDesk } from './control/approve/desk.ts'
 import { type ControlDoor, openControlDoor } from './control/door.ts'
 import { operator } from './house/audit.ts'
 import { openAuthzen } from './house/authzen.ts'
+import { closuresOf } from './house/closures.ts'
 import { leaseDoorOf } from './house/leases.ts'
 import { redisWarnings } from './house/redis.ts'
 import { createSecretWork } from './house/secrets.ts'
@@ -117,6 +118,7 @@ function openProxy(settings: Settings, house: House, clock: Clock): Promise<Prox
     maxConnections: settings.limits.connections,
     verifyClient: (evidence) => house.identities.client(evidence),
     proofs: house.identities,
+    closures: closuresOf(house),
     onTlsError: ({ text }) => process.stderr.write(`keyless: warning: ${text}\n`),
     clock,
   })

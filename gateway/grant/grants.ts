@@ -90,6 +90,8 @@ export interface Grants extends Revocation, Facts {
   authenticate(inbound: Inbound): Grant | Promise<Grant>
   /** @see Watch.watch */
   watch(grant: Grant, cut: (why: GatewayError) => void, service?: Service): () => void
+  /** @param tell other orders may be in force here. Must not throw. For as long as this room lives. */
+  onOrders(tell: () => void): void
   /** @see Seats.take. @throws {GatewayError} what `authenticate` does as well, when the grant ended while it waited. */
   seat(grant: Grant, waiter: Waiter): Eventual<Disposable>
   /** @see Seats.aside */
@@ -125,7 +127,7 @@ export interface Grants extends Revocation, Facts {
 export function createGrants(o: GrantsOptions): Grants {
   const { tenant, agents } = o
   const room = { chainKey: () => undefined, ...o, ...openRoom(o) }
-  const { store, records, seal, authenticator, watch } = room
+  const { store, records, seal, authenticator, watch, ordered } = room
   const budgets = createBudgets(store)
   const seats = new Seats(o.limits)
   return {
@@ -139,6 +141,7 @@ export function createGrants(o: GrantsOptions): Grants {
     },
     authenticate: (inbound) => authenticator.authenticate(inbound),
     watch: (grant, cut, service) => watch.watch(grant, cut, service),
+    onOrders: (tell) => void ordered.push(tell),
     seat(grant, waiter) {
       const seat = seats.take(grant, waiter)
       return seat instanceof Promise ? seat.then((its) => stillLiving(its, grant, room)) : seat
@@ -178,9 +181,11 @@ function openRoom(o: GrantsOptions) {
   const seal = createTokenSeal({ issuer: o.issuer, keys: o.signing })
   const clockWatch = watchClock(clock)
   const steady = { nowMs: () => clockWatch.nowMs(), elapsedMs: () => clock.elapsedMs() }
+  const ordered: (() => void)[] = []
   const onChange = () => {
     authenticator.forgetOrdered()
     watch.recheck()
+    for (const tell of ordered) tell()
   }
   const orders = new Orders({ ...o, key: o.storeKey, clock: steady, onChange })
   const store = obeying(o.store, orders, tenant)
@@ -197,7 +202,7 @@ function openRoom(o: GrantsOptions) {
   const watch = new Watch({ store, liveness, clock: steady, closureOf: (service) => orders.closureOf(service) })
   // What is heard only says where to look.
   o.store.onChange?.(tenant, (mark) => (mark === undefined ? orders.look() : authenticator.recheck(tenant, mark)))
-  return { store, records, seal, authenticator, watch, clockWatch, orders }
+  return { store, records, seal, authenticator, watch, clockWatch, orders, ordered }
 }
 
 /** Records that carry our seal. Others cannot be used by anyone, so there is nothing to show or to end. */

@@ -11,6 +11,7 @@ import { formatAuthority } from '../protocol/target.ts'
 import type { RequestRooms } from '../request-rooms.ts'
 import { type AcceptParts, accept } from './accept.ts'
 import type { CertificateAuthority } from './certificate.ts'
+import { type Closures, cutClosedTunnels } from './closures.ts'
 import { openTunnel } from './connect.ts'
 import { createHttp2 } from './http2.ts'
 import { createInterceptor, type Interceptor, type TlsComplaint } from './intercept.ts'
@@ -45,6 +46,8 @@ export interface ProxyDoorParts {
   readonly verifyClient?: VerifyClient
   /** CIDR ranges of balancers that announce whose connection it is, and must. Default: nobody may. */
   readonly announcedBy?: readonly string[]
+  /** Default: nothing is ever blocked for everybody. */
+  readonly closures?: Closures
   /** A client's TLS handshake failed; once per host and reason. Default: a process warning. */
   onTlsError?(complaint: TlsComplaint): void
 }
@@ -91,6 +94,7 @@ export async function openProxyDoor(parts: ProxyDoorParts): Promise<ProxyDoor> {
   server.on('connect', (req, stream, head) => void openTunnel(door, interceptor, req, [stream, head]))
   server.on('upgrade', (req, stream, head) => openUpgrade(door, req, [stream, head]))
   server.on('clientError', (error: NodeJS.ErrnoException, socket) => onBrokenRequest(door, error, socket as Socket))
+  if (parts.closures !== undefined) cutClosedTunnels(door, parts.closures)
   door.port = await listen(server, parts)
   const scheme = parts.tls === undefined ? 'http' : 'https'
   door.url = parts.url ?? `${scheme}://${formatAuthority({ host: parts.host, port: door.port })}`

@@ -12,6 +12,7 @@ import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
 import type { WebSocket } from 'ws'
 import type { IssuedView, OpenedTask, OpenTaskBody } from '../../gateway/protocol/control.ts'
 import type { TargetBody } from '../../gateway/protocol/control-revocation.ts'
+import { codeOf, openTunnel } from '../invariant/agent.fixture.ts'
 import { entriesOf, type Operations, type Site, writeSite } from '../invariant/services.fixture.ts'
 import { startGateway, type TestGateway } from '../rig/gateway.ts'
 import { startRedis, type TestRedis } from '../rig/redis.ts'
@@ -234,6 +235,40 @@ describe('a block', () => {
     other.disconnect()
     replicas = [await startGateway(yaml, { dir: replicas[0].dir }), await startGateway(yaml, { dir })]
     for (const replica of replicas) await expect(open(replica)).rejects.toMatchObject({ code: 'access_blocked' })
+  })
+})
+
+describe('an idle tunnel', () => {
+  const tunnelTo = async ({ proxyPort, gateway }: TestGateway, { handle = '' }: OpenedTask, name = 'chat') => {
+    const authority = `${name}.keyless.test:${upstream.tlsPort}`
+    const tunnel = await openTunnel(proxyPort, { handle, authority, ca: gateway.house.authority.caPem })
+    expect((await tunnel.ask('GET', '/notes')).status).toBe(200)
+    return tunnel
+  }
+
+  it.each([{ service: 'chat' }, { credential: 'chat' }, { everything: true }] as const)(
+    'to what is blocked (%o) is cut on every replica within a second, and no other',
+    async (target) => {
+      const [here, there] = replicas
+      const task = await open(there)
+      const tunnels = [await tunnelTo(here, task), await tunnelTo(there, task)]
+      const other = await tunnelTo(there, task, 'mail')
+      await end(here, target, { until: null })
+      using watch = stopwatch()
+      await expect.poll(() => tunnels.filter(({ isOpen }) => isOpen), { interval: 10 }).toEqual([])
+      expect(watch.ms).toBeLessThan(AT_ONCE_MS)
+      if ('everything' in target) await expect.poll(() => other.isOpen).toBe(false)
+      else expect((await other.ask('GET', '/notes')).status).toBe(200)
+      other.close()
+    },
+  )
+
+  it('stays open when an agent or a grant ends: the next request in it is told why', async () => {
+    const [here, there] = replicas
+    const tunnel = await tunnelTo(there, await open(there))
+    await end(here, { agent: LEAD }, { until: null })
+    await expect.poll(async () => codeOf(await tunnel.ask('GET', '/notes'))).toBe('access_blocked')
+    tunnel.close()
   })
 })
 
