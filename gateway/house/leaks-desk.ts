@@ -2,7 +2,6 @@
  * What becomes of one reported credential. It is ours when it is a grant that lives here, or has the keyed hash of a credential that was
  * leased; by name, id or likeness nothing ends. In the log first; a log that cannot be written holds up no end.
  */
-import { setTimeout as pause } from 'node:timers/promises'
 import type { Audit } from '../audit/audit.ts'
 import type { Grants } from '../grant/grants.ts'
 import type { Leases } from '../lease/leases.ts'
@@ -11,13 +10,14 @@ import { canaryDigest } from '../protocol/canary.ts'
 import type { Grant } from '../protocol/grant.ts'
 import { grantsIn } from '../protocol/grant-text.ts'
 import type { LeakKind, LeakReport, LeakVerdict } from '../protocol/leak.ts'
-import { asGatewayError, type GatewayError } from '../protocol/problem.ts'
+import { asGatewayError, GatewayError } from '../protocol/problem.ts'
 import type { Revocations, RevocationTarget } from '../protocol/revocation.ts'
 import { Secret } from '../protocol/secret.ts'
 import type { RecordsThread } from '../records/records-thread.ts'
 import type { Settings } from '../settings.ts'
 import { operator } from './audit.ts'
 import type { HouseBreakGlass } from './break-glass.ts'
+import { type Facts, noted, partyOf, reasonOf, saidOf } from './leaks-note.ts'
 
 export interface DeskParts {
   readonly audit: Pick<Audit, 'record' | 'recordUnder' | 'late'>
@@ -29,13 +29,16 @@ export interface DeskParts {
   readonly records: Pick<RecordsThread, 'find'> | undefined
 }
 
-type Facts = Parameters<DeskParts['audit']['record']>[2]
 type Take = (reports: readonly LeakReport[], from: string) => Promise<readonly LeakVerdict[]>
 
-/** So long an end waits for the log. */
-const RECORD_MS = 500
-/** Characters of what a reporter says. */
-const MAX_SAID = 200
+/** What lives of the reported credentials, as far as that is known. */
+interface Leased {
+  /** credential id → leases */
+  readonly known: ReadonlyMap<string, readonly Unused[]>
+  /** Why others may be lent that are not known here. */
+  readonly failure: GatewayError | undefined
+}
+
 const NOTHING: LeakVerdict = { kind: 'unknown', outcome: 'unknown' }
 
 export function createLeakDesk(settings: Settings, parts: DeskParts): Take {
@@ -73,7 +76,7 @@ class Desk {
     return verdicts
   }
 
-  async #judge(report: LeakReport, from: string, leased: ReadonlyMap<string, readonly Unused[]>): Promise<LeakVerdict> {
+  async #judge(report: LeakReport, from: string, leased: Leased): Promise<LeakVerdict> {
     const canary = this.#canaries.get(canaryDigest(report.token))
     if (canary !== undefined) return this.#alarm(canary, report, from)
     for (const { token } of grantsIn(report.token)) {
@@ -83,8 +86,10 @@ class Desk {
       if (verdict.kind !== 'unknown') return verdict
     }
     const id = this.#parts.leases.credentialId(new Secret(report.token))
-    const found = leased.get(id) ?? []
-    return found.length > 0 ? this.#credential(found, report, from) : this.#former(id, report, from)
+    const found = leased.known.get(id) ?? []
+    if (found.length > 0) return this.#credential(found, report, from)
+    if (leased.failure !== undefined) throw leased.failure
+    return this.#former(id, report, from)
   }
 
   async #alarm(canary: string, report: LeakReport, from: string): Promise<LeakVerdict> {
@@ -155,7 +160,7 @@ class Desk {
   /** The log knows it, and nobody holds it any more. A standing key is as good as ever. */
   async #former(id: string, report: LeakReport, from: string): Promise<LeakVerdict> {
     const query = { credential: id, limit: 1 } as const
-    const page = await this.#parts.records?.find(query).catch(() => undefined)
+    const page = await this.#parts.records?.find(query).catch(untold)
     const found = page?.records.find(({ cred_id: known }) => known === id)
     if (found === undefined) return NOTHING
     const name = typeof found.credential === 'string' ? found.credential : ''
@@ -186,24 +191,39 @@ class Desk {
     }
   }
 
-  /** credential id → what lives of it */
-  async #leased(reports: readonly LeakReport[]): Promise<ReadonlyMap<string, readonly Unused[]>> {
-    const { grants, leases } = this.#parts
-    const { tenant } = this.#settings
+  async #leased(reports: readonly LeakReport[]): Promise<Leased> {
+    const { leases } = this.#parts
     // Handles and grants are looked up by themselves.
     const others = reports.filter(({ token }) => grantsIn(token).next().done)
-    if (others.length === 0) return new Map()
-    const tasks = await grants.list(tenant).catch(() => [])
-    const living = await Promise.all(tasks.map(({ id }) => grants.task(tenant, id).catch(() => undefined)))
     const ids = new Set(others.map(({ token }) => leases.credentialId(new Secret(token))))
-    const known = await leases.known(
-      ids,
-      living.flatMap((one) => one?.grants ?? []),
+    if (ids.size === 0) return { known: new Map(), failure: undefined }
+    try {
+      return { known: this.#byId(await leases.known(ids, await this.#living())), failure: undefined }
+    } catch (cause) {
+      const own = await leases.known(ids, []).catch(() => [])
+      return { known: this.#byId(own), failure: unanswered(cause) }
+    }
+  }
+
+  /** Every grant that lives. @throws when nobody can say. */
+  async #living(): Promise<readonly Grant[]> {
+    const { grants } = this.#parts
+    const { tenant } = this.#settings
+    const tasks = await grants.list(tenant)
+    const living = await Promise.all(
+      tasks.map(({ id }) =>
+        grants.task(tenant, id).catch((cause: unknown) => {
+          if (asGatewayError(cause).code === 'store_unavailable') throw cause
+          return undefined // it has just ended
+        }),
+      ),
     )
-    return Map.groupBy(
-      known.filter(({ claim }) => claim.grant.tenant === tenant),
-      ({ credentialId }) => credentialId,
-    )
+    return living.flatMap((one) => one?.grants ?? [])
+  }
+
+  #byId(known: readonly Unused[]): Leased['known'] {
+    const own = known.filter(({ claim }) => claim.grant.tenant === this.#settings.tenant)
+    return Map.groupBy(own, ({ credentialId }) => credentialId)
   }
 
   #record(facts: Facts, grant?: Grant): Promise<void> {
@@ -211,55 +231,17 @@ class Desk {
   }
 }
 
-interface Note {
-  readonly facts: Facts
-  readonly grant: Grant | undefined
-  readonly tenant: string
-}
-
-/** In the log, or on its way there: what it tells of must not outlast a disk that hangs. Never rejects. */
-export async function noted(
-  kind: 'leak.reported' | 'leak.canary_used',
-  { facts, grant, tenant }: Note,
-  audit: DeskParts['audit'],
-): Promise<void> {
-  const written = grant ? audit.recordUnder(kind, grant, facts) : audit.record(kind, tenant, facts)
-  const settled = written.then(
-    () => undefined,
-    () => audit.late(kind, { tenant }, facts),
-  )
-  const stop = new AbortController()
-  const waited = pause(RECORD_MS, undefined, { signal: stop.signal, ref: false }).catch(() => undefined)
-  await Promise.race([settled, waited])
-  stop.abort()
-}
-
 /** What of a grant ends. */
 export function endOf({ id, task, agent }: Grant, ends: 'grant' | 'task' | 'agent'): RevocationTarget {
   return { grant: { grant: id }, task: { task: task.id }, agent: { agent: agent.id } }[ends]
 }
 
-function partyOf({ id, agent }: Grant) {
-  return { grant: id, agent: agent.id }
+/** Who reported asks again: a credential that lives must not pass for one that is nobody's. */
+function unanswered(cause: unknown): GatewayError {
+  const detail = 'Whether what was reported is ours cannot be looked up now. Report it again.'
+  return new GatewayError('store_unavailable', detail, { cause })
 }
 
-function reasonOf(from: string): string {
-  return `Reported as leaked by ${from}.`
-}
-
-/**
- * In the words of the reporter: without control characters, which would end a line, and without whatever holds a credential, query and
- * user of a URL included.
- */
-function saidOf({ token, type, source, url }: LeakReport) {
-  const safe = (text: string | undefined) => {
-    const plain = text?.replaceAll(token, '…').replaceAll(/\p{C}/gu, ' ').slice(0, MAX_SAID)
-    return plain === undefined || !grantsIn(plain).next().done ? undefined : plain
-  }
-  const said = {
-    type: safe(type),
-    source: safe(source),
-    url: safe(url?.replace(/[?#].*$/s, '').replace(/\/\/[^/]*@/, '//')),
-  }
-  return Object.fromEntries(Object.entries(said).filter(([, value]) => value !== undefined))
+function untold(cause: unknown): never {
+  throw unanswered(cause)
 }

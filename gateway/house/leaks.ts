@@ -14,7 +14,8 @@ import type { RequestRooms } from '../request-rooms.ts'
 import type { Settings } from '../settings.ts'
 import { type Baits, CANARY, inHead, seeking, type UsedCanary } from '../upstream/bait.ts'
 import type { Fetch } from '../upstream/fetch.ts'
-import { createLeakDesk, type DeskParts, endOf, noted } from './leaks-desk.ts'
+import { createLeakDesk, type DeskParts, endOf } from './leaks-desk.ts'
+import { noted } from './leaks-note.ts'
 
 export interface LeakParts extends DeskParts {
   readonly clock: Clock

@@ -77,10 +77,7 @@ export class Endings {
   async known(ids: ReadonlySet<string>, grants: readonly Grant[]): Promise<readonly Unused[]> {
     const { near, revocations, cache } = this.#rooms
     const far = await Promise.all(
-      grants.map(async (grant) => {
-        const stored = await cache.list(grant.id).catch((): readonly Stored[] => [])
-        return this.#opened(stored, grant, 'leaked')
-      }),
+      grants.map(async (grant) => this.#opened(await cache.list(grant.id), grant, 'leaked')),
     )
     const all = [...far.flat(), ...revocations.named(ids), ...near.named(ids)]
     const meant = all.filter(({ credentialId }) => ids.has(credentialId))

@@ -53,7 +53,7 @@ export interface Leases {
   revoke(order: RevocationOrder): Promise<number>
   /** Names a credential as the log does (`cred_id`). */
   credentialId(secret: Secret): string
-  /** Credentials by their ids, as far as they live: at this process, or shared under one of these grants. Never rejects. */
+  /** Credentials by their ids, as far as they live: at this process, or shared under one of these grants. @throws when those cannot be read */
   known(ids: ReadonlySet<string>, grants: readonly Grant[]): Promise<readonly Unused[]>
   /** One of these was found where it may not be: nobody uses it any more, and it is revoked where its issuer offers that. Never rejects. */
   stray(unused: Unused): Promise<void>
