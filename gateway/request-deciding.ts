@@ -12,15 +12,20 @@ import type { Inbound } from './protocol/message.ts'
 import { Meter } from './protocol/meter.ts'
 import { GatewayError } from './protocol/problem.ts'
 import { needsBody } from './protocol/reach.ts'
-import type { Endpoint } from './protocol/service.ts'
+import type { Endpoint, Service } from './protocol/service.ts'
 import { traceIdOf } from './protocol/trace.ts'
-import type { Allowance, Decided, RequestRooms } from './request-rooms.ts'
+import type { Allowance, Debit, Decided, RequestRooms } from './request-rooms.ts'
 import { needsContent, readContent, readForm, readWhole } from './upstream/content.ts'
 
 /** Where it goes; with its form, where that says which operation it is. */
-export async function located(inbound: Inbound, event: CallEvent, house: RequestRooms) {
+export function located(inbound: Inbound, event: CallEvent, house: RequestRooms): Located | Promise<Located> {
   const asked = house.catalogue.locate(inbound)
-  const told = asked.service.saysInForms === true ? await readForm(inbound) : inbound
+  if (asked.service.saysInForms === true) return locatedByForm(inbound, asked, event, house)
+  return { told: inbound, endpoint: event.located(asked) }
+}
+
+async function locatedByForm(inbound: Inbound, asked: Endpoint, event: CallEvent, house: RequestRooms) {
+  const told = await readForm(inbound)
   if (told === inbound) return { told, endpoint: event.located(asked) }
   await house.grants.authenticate(inbound)
   return { told, endpoint: event.located(house.catalogue.locate(told)) }
@@ -30,12 +35,20 @@ export async function located(inbound: Inbound, event: CallEvent, house: Request
  * With its body where a grant or a policy looks into it, or the service takes credentials there or signs it. All of it also where policy
  * looks at earlier calls: what is said later could come from what is read later.
  */
-export async function said(inbound: Inbound, grant: Grant, { service, operation }: Endpoint, house: RequestRooms) {
+export function said(
+  inbound: Inbound,
+  grant: Grant,
+  { service, operation }: Endpoint,
+  house: RequestRooms,
+): Inbound | Promise<Inbound> {
   const needs = house.policy.needs(operation)
   const isJudged = needs.body || needsBody(grant, operation.name)
-  if (!isJudged && !needs.past && !needsContent(service, inbound)) return inbound
   const read = isJudged || needsContent(service, inbound)
-  const whole = await readWhole(read ? await readContent(inbound, service, isJudged) : inbound)
+  return read || needs.past ? saidInBody(inbound, read ? { service, isJudged } : undefined, house) : inbound
+}
+
+async function saidInBody(inbound: Inbound, read: Reading | undefined, house: RequestRooms): Promise<Inbound> {
+  const whole = await readWhole(read ? await readContent(inbound, read.service, read.isJudged) : inbound)
   await house.grants.authenticate(inbound) // the agent took its time to send all of it, and its grant may have ended meanwhile
   return whole
 }
@@ -44,56 +57,122 @@ export async function said(inbound: Inbound, grant: Grant, { service, operation 
  * What policy says, and, where somebody has to agree first, what it says once they have: that takes time, in which grants end and
  * policies change.
  */
-export async function decide(call: Undecided, event: CallEvent, house: RequestRooms): Promise<Decided> {
-  let decided = await evaluated(call, event, house)
+export function decide(call: Undecided, event: CallEvent, house: RequestRooms): Decided | Promise<Decided> {
+  const decided = evaluated(call, event, house)
+  const isLast = !(decided instanceof Promise) && !takesApproval(decided.decision)
+  return isLast ? decided : agreed(decided, event, house)
+}
+
+async function agreed(first: Decided | Promise<Decided>, event: CallEvent, house: RequestRooms): Promise<Decided> {
+  let decided = await first
   if (!takesApproval(decided.decision)) return decided
   const sinceMs = house.nowMs()
-  const inbound = await readWhole(call.inbound) // what is approved is all of it
-  if (inbound !== call.inbound) {
+  const inbound = await readWhole(decided.inbound) // what is approved is all of it
+  const call = { ...decided, inbound }
+  if (inbound !== decided.inbound) {
     await house.grants.authenticate(inbound) // as in `said`
-    decided = await evaluated({ ...call, inbound }, event, house)
+    decided = await evaluated(call, event, house)
   }
   while (takesApproval(decided.decision) && !(await house.approvals.sought(decided, sinceMs))) {
     await house.grants.authenticate(inbound)
-    decided = await evaluated({ ...call, inbound }, event, house)
+    decided = await evaluated(call, event, house)
   }
   return decided
 }
 
-async function evaluated(call: Undecided, event: CallEvent, house: RequestRooms): Promise<Decided> {
-  const { policy, grants } = house
-  const asked = await policy.informed(ask(call.inbound, call.grant, call.endpoint, house), grants)
-  const deciding = policy.evaluate(asked)
+// Of most calls nothing has to be waited for: then there is neither a promise nor a closure.
+
+function evaluated(call: Undecided, event: CallEvent, house: RequestRooms): Decided | Promise<Decided> {
+  const asked = house.policy.informed(ask(call.inbound, call.grant, call.endpoint, house), house.grants)
+  return asked instanceof Promise ? judgedLate(call, asked, event, house) : judged(call, asked, event, house)
+}
+
+async function judgedLate(call: Undecided, asked: Promise<Ask>, event: CallEvent, house: RequestRooms) {
+  return judged(call, await asked, event, house)
+}
+
+function judged(call: Undecided, asked: Ask, event: CallEvent, house: RequestRooms): Decided | Promise<Decided> {
+  const decision = house.policy.evaluate(asked)
+  if (decision instanceof Promise) return judgedOutside({ ...call, ask: asked }, decision, event, house)
+  return {
+    inbound: call.inbound,
+    grant: call.grant,
+    endpoint: call.endpoint,
+    decision: event.decided(decision),
+    ask: asked,
+  }
+}
+
+async function judgedOutside(
+  call: Omit<Decided, 'decision'>,
+  deciding: Promise<Decision>,
+  event: CallEvent,
+  house: RequestRooms,
+): Promise<Decided> {
   const decision = event.decided(await deciding)
-  if (deciding instanceof Promise) await grants.authenticate(call.inbound) // engines outside took their time, as in `said`
-  return { ...call, ask: asked, decision }
+  await house.grants.authenticate(call.inbound) // engines outside took their time, as in `said`
+  return { ...call, decision }
 }
 
 /** Calls of one task that overtake each other are decided one after the other; more of them at once is more than anybody can follow. */
 const MAX_OVERTAKEN = 16
 
 /** Spent; decided anew as often as other calls of the task came first. What a new decision obliges to has to be what was done for the old one. */
-export async function paid(
-  permit: Permit,
-  { approved, ...decided }: Decided & { readonly approved: Approved | undefined },
-  event: CallEvent,
-  house: RequestRooms,
-) {
-  for (let now = permit, n = 0; n < MAX_OVERTAKEN; n++) {
-    const allowance = await house.grants.debit(now)
-    if (allowance !== 'moved') return { permit: now, allowance }
+export function paid(permit: Permit, call: Agreed, event: CallEvent, house: RequestRooms): Paid | Promise<Paid> {
+  const allowance = house.grants.debit(permit)
+  const isLast = !(allowance instanceof Promise) && allowance !== 'moved'
+  return isLast ? { permit, allowance } : paidAnew({ permit, allowance }, call, event, house)
+}
+
+async function paidAnew(first: Paying, { decided, approved }: Agreed, event: CallEvent, house: RequestRooms) {
+  let { permit, allowance } = { ...first, allowance: await first.allowance }
+  for (let n = 1; allowance === 'moved'; n++) {
     const { decision } = await evaluated(decided, event, house)
     const { obligations } = permit.decision
-    if (decision.effect === 'allow' && !isDeepStrictEqual(decision.obligations, obligations)) break
-    now = requirePermit(decided.grant, decided.endpoint, decision, approved)
+    if (decision.effect === 'allow' && !isDeepStrictEqual(decision.obligations, obligations)) throw overtaken()
+    permit = requirePermit(decided.grant, decided.endpoint, decision, approved)
+    if (n === MAX_OVERTAKEN) throw overtaken()
+    allowance = await house.grants.debit(permit)
   }
-  throw new GatewayError(
+  return { permit, allowance }
+}
+
+function overtaken(): GatewayError {
+  return new GatewayError(
     'too_many_requests',
     'Policy looks at the earlier calls of this task, and others are being made at the same time. Make them one after the other.',
   )
 }
 
+interface Located {
+  readonly told: Inbound
+  readonly endpoint: Endpoint
+}
+
+/** For whom a body is read. */
+interface Reading {
+  readonly service: Service
+  /** By grant or policy. */
+  readonly isJudged: boolean
+}
+
 type Undecided = Pick<Decided, 'inbound' | 'grant' | 'endpoint'>
+
+/** A call that policy allows, and by whose consent. */
+interface Agreed {
+  readonly decided: Decided
+  readonly approved: Approved | undefined
+}
+
+interface Paid {
+  readonly permit: Permit
+  readonly allowance: Allowance | undefined
+}
+
+interface Paying {
+  readonly permit: Permit
+  readonly allowance: Debit | Promise<Debit>
+}
 
 function takesApproval({ effect, errors, obligations }: Decision): boolean {
   return effect === 'allow' && errors.length === 0 && obligations.approval !== undefined

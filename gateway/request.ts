@@ -22,7 +22,7 @@ export async function serveRequest(inbound: Inbound, house: RequestRooms): Promi
     house.revocations.require(decided) // 7 nothing that it needs was ended or blocked meanwhile
     const granted = requirePermit(grant, endpoint, decision, approved) // 8 or a refusal
     const inspection = event.inspected(house.upstream.inspect(whole, endpoint, decision.obligations, grant)) // 9 no credential but ours
-    const { permit, allowance } = await paid(granted, { ...decided, approved }, event, house) // 10 budgets: a call before it is made, …
+    const { permit, allowance } = await paid(granted, { decided, approved }, event, house) // 10 budgets: a call before it is made, …
     using meter = meterOf(permit, allowance, house) // … bytes as they pass
     const receipt = await event.commit() // 11 durable, or stop
     using lease = event.leased(await house.leases.acquire(permit, receipt, whole)) // 12 credential, unseen

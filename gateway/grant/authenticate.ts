@@ -6,6 +6,7 @@
  */
 import type { Clock } from '../protocol/clock.ts'
 import type { Agent, Grant } from '../protocol/grant.ts'
+import type { Presented } from '../protocol/message.ts'
 import { GatewayError } from '../protocol/problem.ts'
 import type { FirstSight } from './chain/first-sight.ts'
 import {
@@ -54,6 +55,8 @@ export class Authenticator {
   readonly #parts: Parts
   /** token digest → what it stands for; written only by `#welcome`, `#forget` and a refresh that finds it dead */
   readonly #entries = new Map<string, Entry>()
+  /** what was presented → digest of its token */
+  readonly #digests = new WeakMap<Presented, string>()
   /** tenant and token digest → the question that is under way */
   readonly #flights = new Map<string, Promise<Grant>>()
   readonly #liveness: Liveness
@@ -77,13 +80,23 @@ export class Authenticator {
    */
   authenticate(caller: Caller): Eventual<Grant> {
     const token = tokenOf(caller)
-    const digest = digestOf(token)
+    const digest = this.#digest(token, caller)
     const entry = this.#entries.get(digest)
     const known = entry?.grant.tenant === caller.tenant ? entry : undefined
     if (known !== undefined && this.#isFresh(known, digest)) return proved(known.grant, caller)
     checkShape(token, caller)
     const found = this.#resolve({ token, digest, tenant: caller.tenant, known })
     return found instanceof Promise ? found.then((grant) => proved(grant, caller)) : proved(found, caller)
+  }
+
+  /** A connection that presents the same all the time presents one object all the time; what is in a slot comes anew with each request. */
+  #digest(token: string, { presented }: Caller): string {
+    if (presented === null || presented.scheme === 'slot') return digestOf(token)
+    const known = this.#digests.get(presented)
+    if (known !== undefined) return known
+    const digest = digestOf(token)
+    this.#digests.set(presented, digest)
+    return digest
   }
 
   /** From here on every grant that carries the mark is dead in this process, even if the store should fail to say so. @see Liveness.end */

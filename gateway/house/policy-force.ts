@@ -51,8 +51,8 @@ export class InForce {
 
   private constructor({ tenant, regions }: Settings, parts: Parts, first: Bundle, rules: SecretRules | undefined) {
     const { agents, clock, outside } = parts
-    const regionsOf = createRegions(regions)
-    const make = (bundle: Bundle) => createPolicy({ bundle, tenant, regionsOf })
+    const drawn = Object.keys(regions).length > 0 && { regionsOf: createRegions(regions) }
+    const make = (bundle: Bundle) => createPolicy({ bundle, tenant, ...drawn })
     this.live = createLivePolicy(first, { make, agents, nowMs: () => clock.nowMs(), outside })
     this.candidate = new Candidate({ ...parts, tenant, make })
     this.observed = observed(this.live, this.candidate)

@@ -4,7 +4,6 @@
  */
 
 import { ROOT_HUMAN } from '../protocol/approval.ts'
-import type { Circumstances } from '../protocol/constraint.ts'
 import {
   type Ask,
   type Decision,
@@ -53,7 +52,7 @@ export interface PolicyParts {
 type Reached = Extract<Reach, { readonly isWithin: true }>
 
 export function createPolicy(parts: PolicyParts): Policy {
-  const { bundle, tenant, regionsOf = () => [], engine = createEngine(bundle) } = parts
+  const { bundle, tenant, regionsOf, engine = createEngine(bundle) } = parts
   const { digest } = bundle
   /** allowing verdict → its decision under grants without budgets; both live as long as the verdict is remembered */
   const allowed = new WeakMap<Verdict, Decision>()
@@ -86,16 +85,17 @@ export function createPolicy(parts: PolicyParts): Policy {
     const no = unfulfilled(ask, obligations, needs)
     return no === undefined ? allow(known, verdict, reached) : refusal(digest, no.code, no.detail, verdict)
   }
+  const placed = (ask: Ask): Ask => (regionsOf === undefined ? ask : { ...ask, regionsOf })
   return {
     digest,
     countsPast: bundle.countsPast,
     needs: (operation) => bundle.sliceFor(operation).needs,
     informed(ask, from) {
       const { needs } = bundle.sliceFor(ask.endpoint.operation)
-      return needs.left || needs.past ? inform({ ...ask, regionsOf }, needs, from) : ask
+      return needs.left || needs.past ? inform(placed(ask), needs, from) : ask
     },
     evaluate(asking) {
-      const ask = { ...asking, regionsOf }
+      const ask = placed(asking)
       const { grant, endpoint } = ask
       if (grant.tenant !== tenant)
         return refusal(digest, 'grant_invalid', 'This grant belongs to another tenant. Use a grant of this gateway.')
@@ -113,7 +113,7 @@ export function createPolicy(parts: PolicyParts): Policy {
   }
 }
 
-async function inform(ask: Ask & Circumstances, needs: Needs, from: Facts): Promise<Ask> {
+async function inform(ask: Ask, needs: Needs, from: Facts): Promise<Ask> {
   const { grant } = ask
   const reached = needs.left ? reach(grant, ask) : undefined
   const [past, left] = await Promise.all([

@@ -14,8 +14,8 @@ export interface Circumstances extends Readable {
   readonly sourceAddress: string
   /** Milliseconds since the Unix epoch. */
   readonly nowMs: number
-  /** Regions of the settings that the address is in; none when it is in no known one. */
-  regionsOf(address: string): readonly string[]
+  /** Regions of the settings that the address is in; none when it is in no known one. Absent: none is drawn. */
+  regionsOf?(address: string): readonly string[]
 }
 
 /** What is not met, as a sentence for the agent; undefined when all is well. */
@@ -101,7 +101,7 @@ function sourceCondition(ranges: readonly string[]): readonly Condition[] {
 function geoCondition(regions: readonly string[]): readonly Condition[] {
   return [
     ({ sourceAddress, regionsOf }) => {
-      const found = regionsOf(sourceAddress)
+      const found = regionsOf?.(sourceAddress) ?? []
       if (found.some((region) => regions.includes(region))) return undefined
       const where = found.length === 0 ? 'in no known region' : `in ${found.join(', ')}`
       return `The caller's address ${shown(sourceAddress)} is ${where}; allowed: ${regions.join(', ')} (geo). Call from there.`

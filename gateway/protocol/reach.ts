@@ -28,7 +28,8 @@ export type Reach =
 const UNBUDGETED: Reach = { isWithin: true, levels: [] }
 
 function within(levels: readonly Level[], entries: readonly Entry[]): Reach {
-  const [strictest = 'none'] = entries.map(({ approval }) => approval).sort((a, b) => rank(b) - rank(a))
+  let strictest: Approval = 'none'
+  for (const { approval } of entries) if (rank(approval) > rank(strictest)) strictest = approval
   if (strictest !== 'none') return { isWithin: true, levels, approval: strictest }
   return levels.length === 0 ? UNBUDGETED : { isWithin: true, levels }
 }

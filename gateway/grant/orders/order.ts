@@ -93,6 +93,11 @@ export class InForce {
   /** `aboutOf` the target → the newest order */
   readonly #orders = new Map<string, Order>()
 
+  /** Nothing was ever ordered that anybody still has to know of. */
+  get isEmpty(): boolean {
+    return this.#orders.size === 0
+  }
+
   get all(): Iterable<Order> {
     return this.#orders.values()
   }
@@ -119,7 +124,6 @@ export class InForce {
 
   /** Why the grant is over; undefined while nothing that is in force ends it. */
   endOf(grant: Grant, nowS: number): GatewayError | undefined {
-    if (this.#orders.size === 0) return undefined
     for (const [about, after] of holdsOf(grant)) {
       const order = this.#orders.get(about)
       if (order === undefined) continue
@@ -131,7 +135,6 @@ export class InForce {
 
   /** Why no call goes to the service; undefined while it is open. */
   closureOf({ name, credential }: Pick<Service, 'name' | 'credential'>, nowS: number): GatewayError | undefined {
-    if (this.#orders.size === 0) return undefined
     return (
       this.#closure(`service ${name}`, nowS) ??
       (credential === undefined ? undefined : this.#closure(`credential ${credential}`, nowS))

@@ -51,12 +51,13 @@ export class Orders {
 
   /** @see InForce.endOf */
   endOf(grant: Grant): GatewayError | undefined {
-    return grant.tenant === this.#parts.tenant ? this.#inForce.endOf(grant, this.#nowS) : undefined
+    if (this.#inForce.isEmpty || grant.tenant !== this.#parts.tenant) return undefined
+    return this.#inForce.endOf(grant, this.#nowS)
   }
 
   /** @see InForce.closureOf */
   closureOf(service: Pick<Service, 'name' | 'credential'>): GatewayError | undefined {
-    return this.#inForce.closureOf(service, this.#nowS)
+    return this.#inForce.isEmpty ? undefined : this.#inForce.closureOf(service, this.#nowS)
   }
 
   /** How many are in force here and not in the store. */

@@ -87,7 +87,7 @@ function locateRoute(inbound: Destination, byName: ReadonlyMap<string, Site>): E
 /** RFC 9110 §7.2: the Host field names the same place as the target; behind a shared front it would choose another site. */
 function agreeOnHost(inbound: Destination, hostHeader: string): void {
   const defaultPort = DEFAULT_PORTS[inbound.scheme]
-  if (hostHeader === inbound.host && inbound.port === defaultPort) return
+  if (hostHeader === formatAuthority(inbound, defaultPort)) return // as most clients write it
   const named = parseAuthority(hostHeader, defaultPort)
   if (named.host === inbound.host && named.port === inbound.port) return
   throw new GatewayError(
