@@ -1,10 +1,8 @@
 /** What whoever asks, or decides, is told when it cannot be. A time that ran out and a no are never told alike. */
 import type { ApprovalView } from '../protocol/approval.ts'
+import { INTERVAL_S } from '../protocol/control-approvals.ts'
 import { GatewayError } from '../protocol/problem.ts'
 import type { ApprovalRecord } from './record.ts'
-
-/** Seconds between two questions about one approval. */
-export const INTERVAL_S = 5
 
 const listed = (names: readonly string[]) => names.join(', ')
 

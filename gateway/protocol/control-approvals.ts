@@ -1,6 +1,9 @@
 /** JSON of the control door about approvals, snake_case as on the wire. */
 import type { ApprovalState, ApprovalView, Verdict } from './approval.ts'
 
+/** Seconds between two questions about one that waits. */
+export const INTERVAL_S = 5
+
 /** `GET /approvals/:id/status`, for the holder of a grant of the task that asked. */
 export interface ApprovalStatus {
   readonly id: string
@@ -13,7 +16,7 @@ export interface ApprovalStatus {
   readonly interval?: number
 }
 
-/** One element of `GET /approvals` → `{approvals: […]}`, and `GET /approvals/:id`; on the unix socket only. */
+/** One element of `GET /approvals` → `{approvals: […]}`, and `GET /approvals/:id`: for who owns the socket, and approvers by token. */
 export interface ApprovalJson extends Omit<ApprovalStatus, 'interval'> {
   /** `hmac:…` */
   readonly fingerprint: string
@@ -60,19 +63,19 @@ export interface ApprovalJson extends Omit<ApprovalStatus, 'interval'> {
   readonly missing: readonly string[]
   readonly needed: number
   readonly denied_by?: { readonly name: string; readonly at: number; readonly via: string }
-  /** Why the owner of the socket cannot decide on it; absent: it can. */
+  /** Why whoever asks cannot decide on it; absent: they can. */
   readonly hindrance?: string
   readonly created_at: number
 }
 
-/** `POST /approvals/:id/decide`, on the unix socket only. */
+/** `POST /approvals/:id/decide`, by the same. */
 export interface DecideBody {
   readonly verdict: Verdict
 }
 
-export function approvalStatus({ id, state, why, expiresAt }: ApprovalView, intervalS: number): ApprovalStatus {
+export function approvalStatus({ id, state, why, expiresAt }: ApprovalView): ApprovalStatus {
   const isOver = state !== 'pending' && state !== 'approved'
-  return { id, state, ...(why && { why }), expires_at: expiresAt, ...(!isOver && { interval: intervalS }) }
+  return { id, state, ...(why && { why }), expires_at: expiresAt, ...(!isOver && { interval: INTERVAL_S }) }
 }
 
 export function approvalJson(view: ApprovalView, hindrance: string | undefined): ApprovalJson {
@@ -108,12 +111,19 @@ function verifiedOf(facts: ApprovalView['facts']): ApprovalJson['verified'] {
   }
 }
 
-function requestOf(request: NonNullable<ApprovalView['facts']['request']>) {
-  const { service, method, scheme, host, port, path, fields, body } = request
+type Requested = NonNullable<ApprovalView['facts']['request']>
+
+/** Where a request goes, as people read it. */
+export function urlOf({ scheme, host, port, path }: Pick<Requested, 'scheme' | 'host' | 'port' | 'path'>): string {
   const isUsual = port === (scheme === 'https' ? 443 : 80)
   const name = host.includes(':') ? `[${host}]` : host
+  return `${scheme}://${name}${isUsual ? '' : `:${port}`}${path}`
+}
+
+function requestOf(request: Requested) {
+  const { service, method, fields, body } = request
   return {
-    ...{ service, method, fields, url: `${scheme}://${name}${isUsual ? '' : `:${port}`}${path}` },
+    ...{ service, method, fields, url: urlOf(request) },
     ...(body && {
       body: { bytes: body.bytes, sha256: body.sha256, ...(body.type !== undefined && { type: body.type }) },
     }),

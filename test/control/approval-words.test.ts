@@ -1,7 +1,9 @@
 /** What an agent writes is shown as it is, also where it cannot be seen. */
 import { expect, it } from 'vitest'
+import { viewOf } from '../../gateway/approval/record.ts'
 import { printable } from '../../gateway/cli/log/words.ts'
-import { visible } from '../../gateway/control/approve/approval-words.ts'
+import { approvalWords, visible } from '../../gateway/control/approve/approval-words.ts'
+import { record } from '../approval/approval.fixture.ts'
 
 it.each([
   ['a filler that looks like a space', '\u3164', '\\u{3164}'],
@@ -13,4 +15,35 @@ it.each([
 ])('%s is spelled out, on pages and at a terminal', (_, hidden, shown) => {
   expect(visible(`delete${hidden}all`)).toBe(`delete${shown}all`)
   expect(printable(`delete${hidden}all`)).toBe(`delete${shown}all`)
+})
+
+it('has no pile of marks that covers what stands above it, and leaves the marks of letters alone', () => {
+  expect(visible(`a${'\u0336'.repeat(6)}`)).toBe(`a${'\u0336'.repeat(4)}\\u{336}\\u{336}`)
+  for (const text of ['Tiê\u0301ng Viê\u0323t', 'न\u093c\u094d\u0902', 'ग\u094d']) expect(visible(text)).toBe(text)
+})
+
+it('has nothing in a field or a type that passes for another fact', () => {
+  const { facts, ...one } = record(0)
+  const view = viewOf(
+    {
+      ...one,
+      facts: {
+        ...facts,
+        request: {
+          ...{ service: 'notes', method: 'POST', scheme: 'https', host: '2001:db8::1', port: 8443, path: '/notes' },
+          fields: [
+            ['x-note', 'a; x-dry-run: true'],
+            ['x-other', 'b'],
+          ],
+          body: { bytes: 9, sha256: 'REAL', type: 'text/plain, sha256 FAKE' },
+        },
+      },
+    },
+    0,
+  )
+  const page = approvalWords({ view, hindrance: undefined, proof: 'p' }, 'ana', 's')
+  expect(page).toContain('<dd>POST https://[2001:db8::1]:8443/notes</dd>')
+  expect(page).toContain('<dd>9 bytes, sha256 REAL, of text/plain, sha256 FAKE</dd>')
+  expect(page).toContain('<dd>x-note: a; x-dry-run: true</dd>')
+  expect(page).toContain('<dd>x-other: b</dd>')
 })

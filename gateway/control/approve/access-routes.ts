@@ -7,6 +7,7 @@ import type { AccessRequests, AccessView, AskingForAccess, Wanted } from '../../
 import type { Decider } from '../../protocol/approval.ts'
 import type { Clock } from '../../protocol/clock.ts'
 import { type AccessAskBody, type AccessStatusView, accessRequestView } from '../../protocol/control-access.ts'
+import { INTERVAL_S } from '../../protocol/control-approvals.ts'
 import type { Grant } from '../../protocol/grant.ts'
 import type { IssuedGrant } from '../../protocol/instruction.ts'
 import { GatewayError } from '../../protocol/problem.ts'
@@ -30,8 +31,6 @@ interface OfRequest {
   Params: { readonly id: string }
 }
 
-/** Seconds between two questions of an agent. */
-const INTERVAL_S = 5
 /** Questions of one grant. */
 const PACE = { n: 60, perMs: 10_000 } as const
 

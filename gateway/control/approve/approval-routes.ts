@@ -1,6 +1,6 @@
 /**
- * Approvals by hand: on the unix socket whoever owns it sees those that wait, and decides; on both listeners the holder of a grant
- * asks how its own stands. Nothing is ever decided by GET: links are fetched by whoever previews them.
+ * Approvals by hand and by program: on the unix socket whoever owns it sees those that wait, and decides; over TCP approvers do by their
+ * tokens; on both the holder of a grant asks how its own stands. Nothing is ever decided by GET: links are fetched by whoever previews them.
  */
 import type { FastifyInstance, FastifyRequest } from 'fastify'
 import type { Approvals, ApprovalView, Decider } from '../../protocol/approval.ts'
@@ -9,9 +9,6 @@ import type { Grant } from '../../protocol/grant.ts'
 import { GatewayError } from '../../protocol/problem.ts'
 import { closed } from '../shapes.ts'
 import { type HolderDoor, holderOf } from '../tasks/holder.ts'
-
-/** Seconds between two questions about one approval. */
-const INTERVAL_S = 5
 
 export interface ApprovalDoor extends HolderDoor {
   readonly tenant: string
@@ -122,7 +119,7 @@ export function addApprovalStatus(app: FastifyInstance, door: ApprovalDoor): voi
       if (holder === undefined)
         throw new GatewayError('grant_missing', 'Send the grant of the call: `Authorization: Bearer <grant>`.')
       const found = (await door.approvals.ofGrant(holder, request.params.id)) ?? unknown()
-      const status = approvalStatus(found, INTERVAL_S)
+      const status = approvalStatus(found)
       void reply.header('cache-control', 'no-store')
       if (status.interval !== undefined) void reply.header('retry-after', String(status.interval))
       return status

@@ -3,6 +3,7 @@
  * characters that cannot be seen, or turn the order of others around, are spelled out.
  */
 import type { AgentSays, ApprovalFacts, ApprovalView } from '../../protocol/approval.ts'
+import { urlOf } from '../../protocol/control-approvals.ts'
 import { escaped } from '../page.ts'
 
 export interface ShownApproval {
@@ -58,11 +59,12 @@ function requestRows({ request, authority, ttlS }: ApprovalFacts): (readonly [st
       ['Grant', authority && JSON.stringify(authority)],
       ['For', ttlS === undefined ? undefined : `${ttlS} s`],
     ]
-  const { method, scheme, host, port, path, fields, body } = request
+  const { method, fields, body } = request
+  // What an agent wrote stands last in its row: nothing in it passes for what follows.
   return [
-    ['Request', `${method} ${scheme}://${host}:${port}${path}`],
-    ['Header fields', fields.length === 0 ? undefined : fields.map(([name, value]) => `${name}: ${value}`).join('; ')],
-    ['Body', body === undefined ? 'none' : `${body.bytes} bytes of ${body.type ?? 'no type'}, sha256 ${body.sha256}`],
+    ['Request', `${method} ${urlOf(request)}`],
+    ['Body', body === undefined ? 'none' : `${body.bytes} bytes, sha256 ${body.sha256}, of ${body.type ?? 'no type'}`],
+    ...fields.map(([name, value]) => ['Header field', `${name}: ${value}`] as const),
   ]
 }
 
@@ -119,11 +121,14 @@ export function quoted(text: string, most: number): string {
   return told(text.length > most ? `${text.slice(0, most)}…` : text)
 }
 
-/** Controls, joiners, fillers, marks of direction, private and unassigned characters as `\u{…}`: what is read is what is there. */
+/**
+ * Controls, joiners, fillers, marks of direction, private and unassigned characters as `\u{…}`: what is read is what is there. So are marks
+ * beyond the fourth on one letter, which no script has: piled up they cover the lines above.
+ */
 export function visible(text: string): string {
   return text
     .toWellFormed()
-    .replaceAll(/[\p{C}\p{DI}\p{Zl}\p{Zp}]/gu, (one) =>
+    .replaceAll(/[\p{C}\p{DI}\p{Zl}\p{Zp}]|(?<=\p{M}{4})\p{M}/gu, (one) =>
       one === '\n' || one === '\t' ? one : `\\u{${(one.codePointAt(0) ?? 0).toString(16)}}`,
     )
 }
