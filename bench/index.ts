@@ -2,6 +2,7 @@
 import { appendFile, mkdir, mkdtemp, rm, stat, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import canonicalize from 'canonicalize'
 import { systemClock } from '../gateway/protocol/clock.ts'
 import { uuidv7 } from '../gateway/protocol/id.ts'
 import { findRecords } from '../gateway/records/find.ts'
@@ -11,6 +12,7 @@ import type { Filter } from '../gateway/records/query.ts'
 const ORIGIN = 'keyless.local/bench'
 const ROUNDS = 30
 const START_MS = Date.parse('2026-11-01T00:00:00Z')
+const GATEWAY = { boot: 'bench', node: 'bench', ver: '0' }
 const SERVICES = ['github', 'openai', 'stripe'] as const
 
 const pick = <T>(values: readonly T[], i: number) => values[i % values.length] as T
@@ -31,7 +33,14 @@ function pair(i: number): string {
     { id: human, n: 0, type: 'human' },
     { grant, id: agent, n: 1, type: 'ai_agent' },
   ]
-  const who = { human: { iss: 'https://id.test', sub: human }, lineage, lineage_hash: grant, log: ORIGIN, req }
+  const who = {
+    human: { iss: 'https://id.test', sub: human },
+    lineage,
+    lineage_hash: grant,
+    log: ORIGIN,
+    req,
+    gw: GATEWAY,
+  }
   const rest = { task: { id: `task-${task}`, purpose: `invoice ${task}` }, tenant: 'bench', ts, v: 'ar/1' }
   const target = {
     host: `api.${service}.com`,
@@ -55,7 +64,8 @@ function pair(i: number): string {
     provider: 'static',
   }
   const outcome = { bytes_in: 1234, bytes_out: 22, dur_ms: 12.3, error: null, scrubbed: 0, status }
-  return `${JSON.stringify(decided)}\n${JSON.stringify({ cred, kind: 'call.outcome', ...who, outcome, seq: 2 * i + 1, ...rest })}\n`
+  const ended = { cred, kind: 'call.outcome', ...who, outcome, seq: 2 * i + 1, ...rest }
+  return `${canonicalize(decided)}\n${canonicalize(ended)}\n`
 }
 
 async function writeLog(dir: string, entries: number): Promise<void> {

@@ -2,17 +2,17 @@
  * Reads a log into the index, from where it was left: in batches, each one transaction together with the place behind it, so
  * that a crash loses nothing and repeats nothing. Several processes may do it at once; the slower one starts over.
  */
-import { type Entry, parseEntry } from '../audit/entries/entry.ts'
 import { coveredBy, entryAt, firstKept, type Place, readEntries, START } from '../audit/files/follow.ts'
 import { leafHash } from '../audit/tree/merkle.ts'
 import type { Clock } from '../protocol/clock.ts'
-import { Batch } from './batch.ts'
+import { Batch, parsed } from './batch.ts'
+import { Calls } from './calls.ts'
 import type { Database, Writer } from './database.ts'
 import type { Lag } from './query.ts'
 import { storeBatch } from './storing.ts'
 
 /** Entries of a transaction. Behind by many, larger ones are cheaper; near the end, queries do not have to wait long. */
-const BATCH = { near: 512, far: 8192 } as const
+const BATCH = { near: 1024, far: 8192 } as const
 const FAR = 20_000
 
 export interface Indexer {
@@ -51,13 +51,14 @@ class Overtaken extends Error {}
 
 export function createIndexer(o: IndexerOptions): Indexer {
   let next: number | undefined
+  const calls = new Calls(o.origin)
   return {
     async catchUp(signal) {
       for (;;) {
         try {
           const from = await resume(o)
           next = from.place.seq
-          const more = await readOn(o, from, signal)
+          const more = await readOn({ ...o, calls }, from, signal)
           next = from.place.seq + more
           return more
         } catch (cause) {
@@ -73,15 +74,19 @@ export function createIndexer(o: IndexerOptions): Indexer {
   }
 }
 
-async function readOn(o: IndexerOptions, from: Progress, signal: AbortSignal | undefined): Promise<number> {
+async function readOn(
+  o: IndexerOptions & { readonly calls: Calls },
+  from: Progress,
+  signal: AbortSignal | undefined,
+): Promise<number> {
   let at = from
-  let batch = new Batch(o.origin)
+  let batch = new Batch(o.origin, o.calls)
   let startedMs = performance.now()
   const covered = await coveredBy(o.dir)
   for await (const { entries, next } of readEntries(o.dir, from.place)) {
     if (signal?.aborted) break
     const last = entries.at(-1)
-    for (const bytes of entries) batch.add(parsed(bytes))
+    for (const bytes of entries) batch.read(bytes)
     if (!last) continue
     const behind = { place: next, leaf: leafHash(last).toString('base64url'), ts: parsed(last).ts }
     const size = covered - next.seq > FAR ? BATCH.far : BATCH.near
@@ -89,7 +94,7 @@ async function readOn(o: IndexerOptions, from: Progress, signal: AbortSignal | u
     const to = { ...behind, next: next.seq, ts: Date.parse(behind.ts) }
     await store(o, batch, { from: at, to })
     at = to
-    batch = new Batch(o.origin)
+    batch = new Batch(o.origin, o.calls)
     o.onProgress?.(next.seq, covered)
     await (o.rest ?? queriesFirst)(performance.now() - startedMs)
     startedMs = performance.now()
@@ -99,12 +104,6 @@ async function readOn(o: IndexerOptions, from: Progress, signal: AbortSignal | u
 
 function queriesFirst(): Promise<void> {
   return new Promise((resolve) => setImmediate(resolve))
-}
-
-function parsed(bytes: Buffer): Entry {
-  const entry = parseEntry(bytes)
-  if (!entry) throw new Error('The log holds a line that is no entry. Run "keyless log verify" to find it.')
-  return entry
 }
 
 async function store(o: IndexerOptions, batch: Batch, way: { from: Progress; to: Progress }): Promise<void> {

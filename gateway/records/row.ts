@@ -42,7 +42,7 @@ const COMMON = new Set(['v', 'seq', 'ts', 'kind', 'log', 'req', 'tenant', 'gw'])
 
 const EMPTY = Object.fromEntries(COLUMNS.map((column) => [column, null])) as unknown as Row
 
-type Members = Readonly<Record<string, unknown>>
+export type Members = Readonly<Record<string, unknown>>
 
 /** What an entry says by itself: a decision makes the row of a call, an outcome only the part `withOutcome` takes from it. */
 export function rowOf(entry: Entry, log: string): Row {
@@ -67,11 +67,18 @@ export function rowOf(entry: Entry, log: string): Row {
     ...clientIn(objectIn(members.client)),
     trace: traceIn(members.trace) ?? traceIn(objectIn(members.grant).trace),
     detail: isCall ? null : detailOf(members),
-    ...(entry.kind === 'call.outcome' && endIn(entry, members)),
+    ...(entry.kind === 'call.outcome' && endIn(objectIn(members.outcome), entry.seq)),
   }
 }
 
-/** The row of a call with what its outcome says. */
+/** What an outcome adds to the row of its call. */
+export type Ending = ReturnType<typeof endingOf>
+
+export function endingOf(cred: Members, outcome: Members, seq: number) {
+  return { ...credentialIn(cred, {}), ...endIn(outcome, seq) }
+}
+
+/** The row of a call with what the row of its outcome says. */
 export function withOutcome(row: Row, outcome: Row): Row {
   const { end_seq, status, error, dur_ms, bytes_in, bytes_out, scrubbed } = outcome
   const { credential, cred_id, provider, ephemeral, cred_expires, cache } = outcome
@@ -146,10 +153,9 @@ function clientIn(client: Members) {
   return { ip: text(client.ip), ua: text(client.ua), prompt_hash: text(client.prompt_hash) }
 }
 
-function endIn(entry: Entry, members: Members) {
-  const outcome = objectIn(members.outcome)
+function endIn(outcome: Members, seq: number) {
   return {
-    end_seq: entry.seq,
+    end_seq: seq,
     status: whole(outcome.status),
     error: text(outcome.error),
     dur_ms: typeof outcome.dur_ms === 'number' ? outcome.dur_ms : null,
@@ -167,7 +173,7 @@ function detailOf(members: Members): string | null {
 }
 
 /** The id in a `traceparent`, or the id itself. */
-function traceIn(value: unknown): string | null {
+export function traceIn(value: unknown): string | null {
   return (typeof value === 'string' && /(?<![0-9a-f])[0-9a-f]{32}(?![0-9a-f])/.exec(value)?.[0]) || null
 }
 
@@ -182,7 +188,7 @@ export function text(value: unknown): string | null {
 }
 
 /** Postgres keeps no NUL in a text. */
-function clean(value: string): string {
+export function clean(value: string): string {
   return value.includes('\0') ? value.replaceAll('\0', '\uFFFD') : value
 }
 

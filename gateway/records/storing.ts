@@ -2,7 +2,7 @@
 import type { Gathered } from './batch.ts'
 import type { Database, SqlValue, Writer } from './database.ts'
 import type { End, GrantRow, LeaseRow, Order } from './living.ts'
-import { COLUMNS } from './row.ts'
+import { COLUMNS, type Row } from './row.ts'
 
 type Dialect = Database['dialect']
 
@@ -21,6 +21,13 @@ export async function storeBatch(writer: Writer, dialect: Dialect, batch: Gather
 const PLACE = '(CAST(? AS BIGINT) << 20) | (CAST(? AS BIGINT) & 1048575)'
 const MARKS = COLUMNS.map(() => '?').join(', ')
 const UPDATES = COLUMNS.map((column) => `${column} = excluded.${column}`).join(', ')
+const inserted = {
+  /** A file has one log, of which `id` names the record. */
+  sqlite: `INSERT INTO records (id, ${COLUMNS.join(', ')}) VALUES (${PLACE}, ${MARKS}) ON CONFLICT (id) DO UPDATE SET ${UPDATES}`,
+  postgres: (rows: number) =>
+    `INSERT INTO records (id, ${COLUMNS.join(', ')}, terms) VALUES ${repeat(`(${PLACE}, ${MARKS}, string_to_array(?, ' '))`, rows)}
+     ON CONFLICT (log, seq) DO UPDATE SET ${UPDATES}, terms = excluded.terms`,
+}
 const TERMS = `INSERT OR REPLACE INTO records_terms (rowid, terms) VALUES (${PLACE}, ?)`
 
 /** Everything that was read from this log. A file has one log; what chains are made of stays where others share it. */
@@ -35,20 +42,24 @@ export async function clearLog(writer: Writer, dialect: Dialect, log: string): P
 }
 
 async function storeRecords(writer: Writer, dialect: Dialect, records: Gathered['records']): Promise<void> {
-  const isSqlite = dialect === 'sqlite'
-  const columns = `id, ${COLUMNS.join(', ')}${isSqlite ? '' : ', terms'}`
-  const marks = `(${PLACE}, ${MARKS}${isSqlite ? '' : `, string_to_array(?, ' ')`})`
-  const update = `ON CONFLICT (log, seq) DO UPDATE SET ${UPDATES}${isSqlite ? '' : ', terms = excluded.terms'}`
-  const sql = (rows: number) => `INSERT INTO records (${columns}) VALUES ${repeat(marks, rows)} ${update}`
-  await inChunks(records, ROWS[dialect], async (chunk) => {
-    const values = chunk.flatMap(({ row, terms }): SqlValue[] => [
-      ...[row.ts, row.seq],
-      ...COLUMNS.map((column) => row[column]),
-      ...(isSqlite ? [] : [terms.join(' ')]),
-    ])
-    await writer.run(sql(chunk.length), values)
-    if (isSqlite) for (const { row, terms } of chunk) await writer.run(TERMS, [row.ts, row.seq, terms.join(' ')])
-  })
+  if (dialect === 'postgres') {
+    await inChunks(records, ROWS.postgres, async (chunk) => {
+      const values = chunk.flatMap(({ row, terms }) => [...valuesOf(row), terms])
+      await writer.run(inserted.postgres(chunk.length), values)
+    })
+    return
+  }
+  for (const { row, terms } of records) {
+    await writer.run(inserted.sqlite, valuesOf(row))
+    await writer.run(TERMS, [row.ts, row.seq, terms])
+  }
+}
+
+/** Place, then columns. */
+function valuesOf(row: Row): SqlValue[] {
+  const values: SqlValue[] = [row.ts, row.seq]
+  for (const column of COLUMNS) values.push(row[column])
+  return values
 }
 
 async function storeChains(writer: Writer, dialect: Dialect, chains: Gathered['chains']): Promise<void> {

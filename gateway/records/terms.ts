@@ -3,7 +3,7 @@
  * are lower-case letters and digits, whatever they stand for, so that nothing a value says has a meaning in a query. Pure.
  */
 import { hash } from 'node:crypto'
-import type { Row } from './row.ts'
+import type { Ending, Row } from './row.ts'
 
 /** What is looked for → first letter of its terms. `w` and `x` are words. */
 const LETTERS = {
@@ -28,7 +28,7 @@ const LETTERS = {
 export type TermName = keyof typeof LETTERS
 
 /** Words that one record can be found by; an agent could fill a path with thousands. */
-const MAX_WORDS = 512
+export const MAX_WORDS = 512
 
 /** Values recur: agents, hosts, operations. */
 const known = new Map<string, string>()
@@ -55,12 +55,29 @@ function digest(value: string): string {
 
 /** Letters and digits in a row are a word; case and compatibility forms (NFKC) make no difference. */
 export function wordsOf(text: string): string[] {
+  if (ASCII.test(text)) return text.toLowerCase().match(/[a-z0-9]+/g) ?? []
   return (
     text
       .normalize('NFKC')
       .toLowerCase()
       .match(/[\p{L}\p{N}]+/gu) ?? []
   )
+}
+
+const ASCII = /^[\0-\x7f]*$/
+
+export function wordTerms(text: string): string[] {
+  return wordsOf(text).map(wordTerm)
+}
+
+/** What an outcome without an error adds to what its call is found by. */
+export function termsOfEnd({ status, credential, cred_id, provider }: Ending): string[] {
+  const names = [credential, cred_id].filter((value) => value !== null && value !== '') as string[]
+  return [
+    ...(status === null ? [] : statuses(status)).map((value) => term('status', value)),
+    ...names.map((value) => term('credential', value)),
+    ...[credential, provider].flatMap((value) => (value === null ? [] : wordTerms(value))),
+  ]
 }
 
 /** Everything a record is found by. `actors` are the humans, agents and grants of its lineage. */
@@ -79,7 +96,7 @@ export function termsOf(row: Row, actors: readonly string[]): string[] {
   add('service', row.service)
   add('operation', ...operations(row.operation))
   add('host', ...hosts(row.host))
-  if (row.status !== null) add('status', String(row.status), `${Math.floor(row.status / 100)}xx`)
+  if (row.status !== null) add('status', ...statuses(row.status))
   add('effect', row.effect)
   add('kind', row.kind, `${row.kind.split('.', 1)[0]}.*`)
   add('credential', row.credential, row.cred_id)
@@ -93,6 +110,11 @@ export function termsOf(row: Row, actors: readonly string[]): string[] {
     }
   }
   return [...terms]
+}
+
+/** `404`, and its class. */
+function statuses(status: number): string[] {
+  return [String(status), `${Math.floor(status / 100)}xx`]
 }
 
 /** `github:issues.read`, and what covers it: `github:issues.*`, `github:*`. */

@@ -2,6 +2,7 @@
 import { appendFile, mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import canonicalize from 'canonicalize'
 import fc from 'fast-check'
 import type { Entry } from '../../gateway/audit/entries/entry.ts'
 
@@ -32,7 +33,7 @@ export async function createTestLog(origin = 'keyless.local/acme'): Promise<Test
     async append(drafts) {
       const added = drafts.map((draft, i): Entry => ({ ...draft, log: origin, seq: entries.length + i, v: 'ar/1' }))
       entries.push(...added)
-      await appendFile(join(dir, 'entries.jsonl'), added.map((entry) => `${JSON.stringify(entry)}\n`).join(''))
+      await appendFile(join(dir, 'entries.jsonl'), added.map((entry) => `${canonicalize(entry)}\n`).join(''))
       await sign()
     },
     remove: () => rm(home, { recursive: true, force: true }),
