@@ -35,6 +35,13 @@ it('a signed directory decides, and a newer one after SIGHUP', async () => {
     await say('sign', 'prod', '--key', 'k', '--version', '2')
     gateway.kill('SIGHUP')
     await gateway.says(/2 policies decide/)
+    for (const faulty of ['permit (principal', 'permit (principal, action, resource);', ALLOW.repeat(2)]) {
+      await writeFile(join(dir, 'prod', 'c.cedar'), faulty)
+      const refused = await say('sign', 'prod', '--key', 'k', '--version', '3')
+      expect(refused.code).toBe(1)
+      expect(refused.stderr).toContain('prod/c.cedar:1')
+    }
+    await rm(join(dir, 'prod', 'c.cedar'))
     expect((await say('status')).stdout).toMatch(/from dir .*prod[\s\S]*prod version 2, signed /)
   } finally {
     gateway.kill('SIGTERM')

@@ -8,8 +8,10 @@ import { bundleOf, catalogueOf, notesFile, permit, policyDir } from './policy.fi
 
 const catalogue = await catalogueOf(notesFile(), 'demo')
 
-async function remarks(text: string, standing: readonly string[] = []): Promise<string[]> {
-  const bundle = await bundleOf(catalogue, { 'own.cedar': text })
+const MINT = permit('make', 'principal, action == Action::"mint", resource')
+
+async function remarks(text: string, standing: readonly string[] = [], grants = MINT): Promise<string[]> {
+  const bundle = await bundleOf(catalogue, { 'own.cedar': text + grants })
   const isStanding = ({ name }: { name: string }) => standing.includes(name)
   const found = reviewPolicies({ bundle, catalogue, today: '2026-11-22', ceilingS: 900, isStanding })
   return found.map(({ says }) => says.replaceAll(/\S+own#/g, ''))
@@ -77,12 +79,23 @@ describe('a remark', () => {
     ])
     expect(await remarks(`${permit('a', scope)}@id("b") @owner("test") @ttl("60") permit (${scope});`)).toEqual([])
   })
+
+  it('is made where calls are permitted and nobody can get a grant for any', async () => {
+    const nobody = expect.stringContaining('nothing permits Action::"mint": nobody can open a task')
+    const calls = permit('reads', 'principal, action in Action::"read", resource')
+    const forbid = '@id("none") @owner("test") forbid (principal, action == Action::"mint", resource);'
+    const below = permit('below', 'principal, action == Action::"delegate", resource')
+    expect(await remarks(calls, [], '')).toEqual([nobody])
+    expect(await remarks(calls + forbid + below, [], '')).toEqual([nobody])
+    expect(await remarks(permit('all', 'principal, action, resource'), [], '')).toEqual([])
+    expect(await remarks(forbid, [], ''), 'to be put beside others').toEqual([])
+  })
 })
 
 describe('keyless policy check', () => {
   it('fails for a remark only when it is asked to, and knows standing keys from the settings', async () => {
     const dir = await policyDir({
-      'own.cedar': `@id("mint") @owner("test") @ttl("60") @single_use("true") permit (principal, action == Action::"demo:token.mint", resource);`,
+      'own.cedar': `@id("mint") @owner("test") @ttl("60") @single_use("true") permit (principal, action == Action::"demo:token.mint", resource);${MINT}`,
     })
     const config = join(dir, 'keyless.yaml')
     const credentials = 'credentials: { demo: { provider: static, value: { env: DEMO_KEY } } }'

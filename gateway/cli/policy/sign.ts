@@ -1,6 +1,7 @@
 /** `keyless policy sign | keygen`: stand for a directory of policies with an Ed25519 key. Needs no gateway and no network. */
 import type { KeyObject } from 'node:crypto'
 import { Command, InvalidArgumentError } from 'commander'
+import type { Fault } from '../../policy/fault.ts'
 
 interface SignOptions {
   readonly key: string
@@ -64,6 +65,7 @@ async function signAnew(directory: string, o: SignOptions): Promise<string> {
   ])
   const key = await privateKey(o.key)
   const files = await hashes(directory)
+  await requirePolicies(directory)
   const issuedAt = Math.floor(Date.now() / 1000)
   const name = o.name ?? basename(resolve(directory))
   if (!BUNDLE_NAME.test(name))
@@ -102,6 +104,7 @@ async function cosign(directory: string, { key: file, version, name, valid }: Si
   const isSame = there.size === statement.files.size && [...there].every(([at, sha]) => statement.files.get(at) === sha)
   if (!isSame)
     throw new Error(`The files in ${directory} are not those that ${MANIFEST} names. Sign it anew, without --cosign.`)
+  await requirePolicies(directory)
   await replace(path, manifest, 0o644)
   return `${statement.name} version ${statement.version}: signed by ${keyId(createPublicKey(key))} too\n`
 }
@@ -116,6 +119,20 @@ async function privateKey(file: string): Promise<KeyObject> {
     // said below, without what the file holds
   }
   throw new Error(`${file} holds no Ed25519 private key in PEM. Make one with \`keyless policy keygen FILE\`.`)
+}
+
+/**
+ * What no gateway would take is not signed. Whether it fits their services is theirs to say, and `keyless policy check`'s.
+ * @throws {PolicyFaults} listing every problem in them.
+ */
+async function requirePolicies(directory: string): Promise<void> {
+  const [{ findSources, readPolicies }, { throwFaults }] = await Promise.all([
+    import('../../policy/source/policy-file.ts'),
+    import('../../policy/fault.ts'),
+  ])
+  const faults: Fault[] = []
+  readPolicies(await findSources([directory], faults), faults)
+  throwFaults(faults)
 }
 
 /** SHA-256 of every policy file, by its name below the directory. */

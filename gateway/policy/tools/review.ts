@@ -41,6 +41,7 @@ export function reviewPolicies(reviewing: Reviewing): PolicyRemark[] {
       return [unreachable, shadowed, tooLong, sensitive, overdue].flatMap((look) => look(policy, reached, reviewing))
     }),
     ...twins(bundle.policies),
+    ...grantless(bundle.policies, asked),
     ...standing(reviewing, asked),
   ]
 }
@@ -156,6 +157,21 @@ function twins(policies: readonly Policy[]): PolicyRemark[] {
     }
     return [remark(policy, `says the same as ${before.id}`, 'remove one of the two')]
   })
+}
+
+/** Whoever may call has to have a grant first. Where nothing permits calls either, these are policies to be put beside others. */
+function grantless(policies: readonly Policy[], asked: readonly Asked[]): PolicyRemark[] {
+  const permits = policies.filter(({ json }) => json.effect === 'permit')
+  const isPermitted = ({ subject }: Asked) => permits.some((permit) => appliesTo(permit, subject))
+  const isAsked = asked.some((one) => one.operation !== undefined && isPermitted(one))
+  if (!isAsked || asked.some((one) => one.subject.action === 'mint' && isPermitted(one))) return []
+  return [
+    {
+      where: 'policies',
+      says: 'nothing permits Action::"mint": nobody can open a task, so what is permitted here is never called',
+      fix: 'permit it for whom you want, as policies/defaults.cedar does, or check these with the policies that do',
+    },
+  ]
 }
 
 /** What harms most is reached with a key that lives until somebody changes it. */
