@@ -47,6 +47,8 @@ const IDEMPOTENT: ReadonlySet<string> = new Set(['GET', 'HEAD', 'OPTIONS', 'PUT'
 export class Exchange implements AttemptOwner, Lasting {
   readonly #parts: ExchangeParts
   readonly #call: Call
+  place = -1
+  unwatch: Lasting['unwatch']
   #outbound: Outbound
   #body: Body = null
   #attempt: Attempt | undefined

@@ -1,22 +1,28 @@
 /**
  * Calls that last are cut when their grant ends. A sweep hands those it still finds to whoever watches grants, so that a call
- * which is over soon pays for its place in a set and nothing else.
+ * which is over soon pays for its place in a roster and nothing else.
  */
 import type { Standing } from '../protocol/decision.ts'
 import type { Grant } from '../protocol/grant.ts'
 import type { GatewayError } from '../protocol/problem.ts'
+import { type Placed, Roster } from '../protocol/roster.ts'
 import type { Service } from '../protocol/service.ts'
 
 /** @param cut called at most once, never before this returns. @returns stops watching. */
-export type WatchCall = (call: Omit<Lasting, 'cut'>, cut: (why: GatewayError) => void) => () => void
+export type WatchCall = (
+  call: Pick<Lasting, 'grant' | 'service' | 'standing'>,
+  cut: (why: GatewayError) => void,
+) => () => void
 
-export interface Lasting {
+export interface Lasting extends Placed {
   /** Under which the call was allowed. */
   readonly grant: Grant
   /** That it goes to. */
   readonly service: Service
   /** On what it was decided: it is decided again while it lasts. */
   readonly standing: Standing
+  /** Written only by `LastingCalls`; undefined: it is not watched yet, or not any more. */
+  unwatch: (() => void) | undefined
   /** End the call, now. Must not throw. */
   cut(why: GatewayError): void
 }
@@ -27,9 +33,8 @@ const SWEEP_MS = 200
 export class LastingCalls {
   readonly #watch: WatchCall
   /** Not watched yet. */
-  readonly #young = new Set<Lasting>()
-  /** call → stops watching */
-  readonly #watched = new Map<Lasting, () => void>()
+  readonly #young = new Roster<Lasting>()
+  #watched = 0
   #timer: NodeJS.Timeout | undefined
 
   constructor(watch: WatchCall) {
@@ -38,7 +43,7 @@ export class LastingCalls {
 
   /** Calls that are open. */
   get size(): number {
-    return this.#young.size + this.#watched.size
+    return this.#young.size + this.#watched
   }
 
   add(call: Lasting): void {
@@ -48,9 +53,10 @@ export class LastingCalls {
 
   /** The call is over. */
   delete(call: Lasting): void {
-    if (this.#young.delete(call)) return
-    this.#watched.get(call)?.()
-    this.#watched.delete(call)
+    if (this.#young.delete(call) || call.unwatch === undefined) return
+    this.#watched -= 1
+    call.unwatch()
+    call.unwatch = undefined
   }
 
   #sweep(): void {
@@ -59,11 +65,10 @@ export class LastingCalls {
       this.#timer = undefined
       return
     }
-    for (const call of this.#young)
-      this.#watched.set(
-        call,
-        this.#watch(call, (why) => call.cut(why)),
-      )
-    this.#young.clear()
+    for (const call of this.#young.all()) {
+      call.unwatch = this.#watch(call, (why) => call.cut(why))
+      this.#young.delete(call)
+      this.#watched += 1
+    }
   }
 }

@@ -59,6 +59,8 @@ interface CallParts extends UpgradeParts {
 }
 
 class UpgradeCall implements UpgradeOwner, Lasting {
+  place = -1
+  unwatch: Lasting['unwatch']
   readonly #parts: CallParts
   readonly #call: Call
   #outbound: Outbound

@@ -5,6 +5,7 @@
 import type { Clock } from '../../protocol/clock.ts'
 import type { Grant } from '../../protocol/grant.ts'
 import { asGatewayError, type GatewayError } from '../../protocol/problem.ts'
+import { type Placed, Roster } from '../../protocol/roster.ts'
 import type { Service } from '../../protocol/service.ts'
 import { invalid } from '../chain/presented.ts'
 import type { Liveness } from '../life/liveness.ts'
@@ -18,12 +19,16 @@ const UNKNOWN_MS = 5_000
 
 type Cut = (why: GatewayError) => void
 
+interface Lasting extends Placed {
+  readonly cut: Cut
+}
+
 interface Watched {
   readonly grant: Grant
   /** That the call goes to; absent: it goes nowhere yet. */
   readonly service: Service | undefined
   readonly marks: readonly string[]
-  readonly cuts: Set<Cut>
+  readonly lasting: Roster<Lasting>
   /** Monotonic time at which the store was asked when it last said that the grant lives. */
   knownAtMs: number
 }
@@ -67,13 +72,13 @@ export class Watch {
    */
   watch(grant: Grant, cut: Cut, service?: Service): () => void {
     const key = keyOf({ grant, service })
-    const once: Cut = (why) => cut(why) // the same function may be given twice
+    const lasting = { cut, place: -1 }
     const known = this.#watched.get(key)
     const watched = known ?? this.#begin(key, grant, service)
-    watched.cuts.add(once)
+    watched.lasting.add(lasting)
     return () => {
-      watched.cuts.delete(once)
-      if (watched.cuts.size === 0) this.#forget(watched)
+      watched.lasting.delete(lasting)
+      if (watched.lasting.size === 0) this.#forget(watched)
     }
   }
 
@@ -83,7 +88,13 @@ export class Watch {
   }
 
   #begin(key: string, grant: Grant, service: Service | undefined): Watched {
-    const watched = { grant, service, marks: marksOf(grant), cuts: new Set<Cut>(), knownAtMs: this.#clock.elapsedMs() }
+    const watched = {
+      grant,
+      service,
+      marks: marksOf(grant),
+      lasting: new Roster<Lasting>(),
+      knownAtMs: this.#clock.elapsedMs(),
+    }
     this.#watched.set(key, watched)
     this.#timer ??= setInterval(() => this.#look(), LOOK_MS).unref()
     // It may have ended between its authentication and now. What others end is heard of at the next look.
@@ -152,16 +163,16 @@ export class Watch {
   }
 
   #end(watched: Watched, why: GatewayError): void {
-    const cuts = [...watched.cuts]
-    watched.cuts.clear()
+    const all = watched.lasting.all()
+    for (const lasting of all) watched.lasting.delete(lasting)
     this.#forget(watched)
     // Each by itself: that one fails must not spare the others.
-    for (const cut of cuts) queueMicrotask(() => cut(why))
+    for (const { cut } of all) queueMicrotask(() => cut(why))
   }
 
   #forget(watched: Watched): void {
     const key = keyOf(watched)
-    if (this.#watched.get(key)?.cuts === watched.cuts) this.#watched.delete(key)
+    if (this.#watched.get(key)?.lasting === watched.lasting) this.#watched.delete(key)
     if (this.#watched.size > 0) return
     clearInterval(this.#timer)
     this.#timer = undefined

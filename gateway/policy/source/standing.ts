@@ -5,6 +5,7 @@
 import type { Ask, Decision, Standing } from '../../protocol/decision.ts'
 import type { Agent } from '../../protocol/grant.ts'
 import { asGatewayError, GatewayError } from '../../protocol/problem.ts'
+import { type Placed, Roster } from '../../protocol/roster.ts'
 
 export interface StandingParts {
   readonly policy: { readonly digest: string; evaluate(ask: Ask): Decision | Promise<Decision> }
@@ -15,7 +16,7 @@ export interface StandingParts {
 
 type Cut = (why: GatewayError) => void
 
-interface Lasting {
+interface Lasting extends Placed {
   readonly ask: Ask
   /** As it was let through. */
   readonly decision: Decision
@@ -28,7 +29,7 @@ const AT_ONCE = 64
 
 export class Standings {
   readonly #parts: StandingParts
-  readonly #lasting = new Set<Lasting>()
+  readonly #lasting = new Roster<Lasting>()
   #timer: NodeJS.Timeout | undefined
   /** Counts what makes all calls be decided again. */
   #round = 0
@@ -46,7 +47,7 @@ export class Standings {
    * @returns stops watching. Idempotent.
    */
   watch({ ask, decision }: Standing, cut: Cut): () => void {
-    const lasting = { ask, decision, cut }
+    const lasting = { ask, decision, cut, place: -1 }
     this.#lasting.add(lasting)
     this.#timer ??= setInterval(() => void this.recheck(), EVERY_MS).unref()
     // Policies may have changed while its credential was fetched.
@@ -57,7 +58,7 @@ export class Standings {
   /** All of them, some at a time. One that begins while this runs ends the one before: it is about newer policies. */
   async recheck(): Promise<void> {
     const round = ++this.#round
-    const all = [...this.#lasting]
+    const all = this.#lasting.all()
     // Together: engines outside the gateway are waited for once, not once for each.
     for (let from = 0; from < all.length && round === this.#round; from += AT_ONCE) {
       const some = all.slice(from, from + AT_ONCE).filter((lasting) => this.#lasting.has(lasting))
