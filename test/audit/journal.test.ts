@@ -12,7 +12,20 @@ import type { Aside } from '../../gateway/audit/entries/aside.ts'
 import { Journal } from '../../gateway/audit/files/journal.ts'
 import { foundInLog } from '../../gateway/audit/files/journal-found.ts'
 import type { Log } from '../../gateway/audit/log.ts'
-import { entriesOf, failingDisk, grant, openTestLog, temporaryDir, testAudit, verifyStored } from './log.fixture.ts'
+import {
+  decision,
+  endpoint,
+  entriesOf,
+  failingDisk,
+  grant,
+  inbound,
+  leaseFacts,
+  openTestLog,
+  outcome,
+  temporaryDir,
+  testAudit,
+  verifyStored,
+} from './log.fixture.ts'
 
 const key = createSecretKey(randomBytes(32))
 const closing: (() => unknown)[] = []
@@ -76,6 +89,29 @@ describe('while the log can be written', () => {
     expect(journal.pending).toBe(0)
     await kill()
     expect(readdirSync(join(dir, 'journal'))).not.toContain('journal.jsonl')
+  })
+})
+
+describe('calls of an emergency', () => {
+  it('that are cut at the same moment all have their ends in the log, whatever comes after', async () => {
+    const { log, aside, audit, kill } = await startRun(await tempDir())
+    const calls = await Promise.all(
+      ['a', 'b', 'c'].map(async (id) => {
+        const call = aside.openCall(inbound({ id: `019a0000-0000-7000-8000-00000000000${id}` }))
+        call.located(endpoint())
+        call.authenticated(grant())
+        call.decided(decision())
+        await call.commit()
+        call.leased({ facts: leaseFacts() })
+        return call
+      }),
+    )
+    expect(audit.open).toBe(3)
+    const before = log.size
+    for (const call of calls) call.closed(outcome())
+    await expect.poll(() => log.size - before).toBe(3)
+    expect(audit.open).toBe(0)
+    await kill()
   })
 })
 

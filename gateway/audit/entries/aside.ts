@@ -118,6 +118,8 @@ class JournalledRecord implements Aside {
   drain(): Promise<boolean> {
     this.#draining ??= this.#drain().finally(() => {
       this.#draining = undefined
+      // In one step with that: what comes to wait from now on drains by itself.
+      if (this.#parts.journal.next() === undefined) for (const work of this.#waiting.splice(0)) work()
     })
     return this.#draining
   }
@@ -134,7 +136,6 @@ class JournalledRecord implements Aside {
     } catch {
       return false // it stays in the journal
     }
-    for (const work of this.#waiting.splice(0)) work()
     return log.failure === undefined
   }
 
