@@ -3,7 +3,6 @@
  * to or when their source has others, writes down what will decide, and only then lets it. What cannot be taken changes nothing,
  * and says why.
  */
-import { isDeepStrictEqual } from 'node:util'
 import type { Audit } from '../audit/audit.ts'
 import type { Catalogue } from '../policy/catalogue/catalogue.ts'
 import { loadBundle } from '../policy/source/bundle.ts'
@@ -12,12 +11,13 @@ import type { Offer, Supply } from '../policy/supply.ts'
 import { ReviewThread } from '../policy/tools/review-thread.ts'
 import type { PolicyView } from '../protocol/control-policy.ts'
 import type { Agent, Human } from '../protocol/grant.ts'
-import { asGatewayError, GatewayError } from '../protocol/problem.ts'
+import { GatewayError } from '../protocol/problem.ts'
 import { loadSettings, type Settings } from '../settings.ts'
 import type { SecretRules } from '../upstream/secret-rules.ts'
 import { Registry } from './agents.ts'
 import { type HouseEngines, openEngines } from './policy-engines.ts'
 import { InForce } from './policy-force.ts'
+import { rejection, staleNames } from './policy-reload.ts'
 import { openSupply, type Ways } from './policy-source.ts'
 
 export interface HousePolicy {
@@ -52,6 +52,8 @@ interface Parts extends Ways {
 /** Patience with a source at the start, when the doors wait for it, and later. */
 const FIRST_LOOK_MS = 15_000
 const LOOK_MS = 120_000
+/** And when the time of what is in force is about to be over: it decides no longer than that, however slow the source is. */
+const LAST_LOOK_MS = 3_000
 
 /** @throws {PolicyFaults} for the files that settings name. */
 export async function openHousePolicy(settings: Settings, parts: Parts): Promise<HousePolicy> {
@@ -211,7 +213,8 @@ class Policies implements HousePolicy {
     const supply = this.#supply
     if (supply === undefined) return
     try {
-      const signal = AbortSignal.any([this.#closing.signal, AbortSignal.timeout(patienceMs)])
+      const leftMs = Math.max(this.#leftMs, LAST_LOOK_MS)
+      const signal = AbortSignal.any([this.#closing.signal, AbortSignal.timeout(Math.min(patienceMs, leftMs))])
       await supply.look((offer) => this.#takeOffer(audit, supply, offer), signal)
       this.#force.settled()
     } catch (cause) {
@@ -242,37 +245,13 @@ class Policies implements HousePolicy {
   #schedule(audit: Audit): void {
     if (this.#closing.signal.aborted) return
     const pollS = this.#current.policy.source?.pollS ?? 30
-    const left = (this.#supply?.endsAtS ?? Number.POSITIVE_INFINITY) - this.#parts.clock.nowMs() / 1000
     const again = () => this.#schedule(audit)
     const look = () => this.#inTurn(() => this.#look(audit, LOOK_MS)).then(again, again)
-    this.#timer = setTimeout(look, Math.max(1, Math.min(pollS, left)) * 1000).unref()
+    this.#timer = setTimeout(look, Math.max(1_000, Math.min(pollS * 1000, this.#leftMs))).unref()
   }
-}
 
-function rejection(cause: unknown): GatewayError {
-  if (cause instanceof GatewayError) return cause
-  if (cause instanceof Error && ABOUT_FILES.has(cause.name))
-    return new GatewayError('policy_rejected', `Nothing has changed. ${cause.message}`, { cause })
-  return asGatewayError(cause)
-}
-
-/** These say what is wrong with what was offered; anything else is a defect. */
-const ABOUT_FILES: ReadonlySet<string> = new Set(['PolicyFaults', 'SettingsError', 'BundleRefused'])
-
-/** What is taken up while the gateway runs, follows from something else that has changed, or is told apart below. */
-const LIVE_NAMES = new Set(['agents', 'policies', 'policy', 'written', 'file', 'secretEnv', 'warnings', 'signals'])
-
-/** Names as they stand in the settings file. */
-function staleNames(next: Settings, current: Settings): string[] {
-  const names = (Object.keys(next) as (keyof Settings)[])
-    .filter((name) => !LIVE_NAMES.has(name) && !isDeepStrictEqual(next[name], current[name]))
-    .map((name) => name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`))
-  const parts: Record<string, (settings: Settings) => unknown> = {
-    'policy.source': ({ policy }) => policy.source?.from,
-    'policy.engines': ({ policy }) => policy.engines,
-    webhooks: ({ signals }) => signals.webhooks,
-    signals: ({ signals }) => [signals.streams, signals.sources],
+  /** Until what is in force ends. */
+  get #leftMs(): number {
+    return (this.#supply?.endsAtS ?? Number.POSITIVE_INFINITY) * 1000 - this.#parts.clock.nowMs()
   }
-  const moved = Object.entries(parts).filter(([, part]) => !isDeepStrictEqual(part(next), part(current)))
-  return [...names, ...moved.map(([name]) => name)].toSorted()
 }

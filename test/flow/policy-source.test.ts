@@ -231,6 +231,28 @@ describe('a bundle elsewhere', () => {
     }
   })
 
+  it('ends when its time is over, although the source keeps whoever asks waiting', async () => {
+    const dir = await emptied(join(bundles, 'slow'))
+    const notAfter = Math.floor(Date.now() / 1000) + 3
+    await writeBundle(dir, { files: { 'a.cedar': ALLOW_ALL }, version: 1, notAfter }, signer)
+    let isSilent = false
+    const server: Server = createServer((request, response) => {
+      if (!isSilent) void readFile(join(dir, request.url ?? '')).then((body) => response.end(body))
+    })
+    await new Promise<void>((done) => server.listen(0, '127.0.0.1', done))
+    try {
+      const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`
+      const at = await open({ url, addresses: ['127.0.0.1/32'] }, { poll_s: 1 })
+      isSilent = true
+      const { handle } = await at.openTask('echo:*')
+      await expect.poll(() => answers(at, handle), { timeout: 15_000 }).toEqual(['policy_denied', 'policy_denied'])
+      expect(Date.now() / 1000 - notAfter).toBeLessThan(6)
+    } finally {
+      server.closeAllConnections()
+      server.close()
+    }
+  }, 20_000)
+
   it('is fetched from a git repository, of which nothing is run or checked out', async () => {
     const work = await emptied(join(bundles, 'work'))
     const git = (...args: string[]) =>

@@ -12,6 +12,7 @@ import { join } from 'node:path'
 import { promisify } from 'node:util'
 import fc from 'fast-check'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { directorySource } from '../../gateway/policy/source/dir.ts'
 import { gitSource } from '../../gateway/policy/source/git.ts'
 import { type Get, httpSource } from '../../gateway/policy/source/http.ts'
 import { takeIn } from '../../gateway/policy/source/intake.ts'
@@ -150,6 +151,19 @@ describe('the last good bundle on disk', () => {
       ).toBeUndefined()
   })
 
+  it('is byte for byte what was signed, also after a restart; what is no text is refused', async () => {
+    const path = join(dir, 'kept', 'marked.json')
+    const marked = { 'a.cedar': `\ufeff${ALLOW_ALL}` }
+    await keep(path, await takeIn(snapshot(manifestOf({ files: marked, version: 1 }, ana), marked), terms))
+    expect(await recall(path, terms)).toMatchObject({
+      trouble: undefined,
+      accepted: { files: new Map(Object.entries(marked)) },
+    })
+    const bytes = Buffer.from([0x2f, 0x2f, 0xff])
+    const manifest = manifestOf({ files: { 'a.cedar': bytes as unknown as string }, version: 1 }, ana)
+    await expect(takeIn({ manifest, revision: undefined, read: async () => bytes }, terms)).rejects.toThrow(/not UTF-8/)
+  })
+
   it('does not let its version be used for other policies', async () => {
     const path = join(dir, 'same', 'in-force.json')
     await keep(path, await takeIn(snapshot(manifestOf({ files, version: 5 }, ana)), terms))
@@ -235,6 +249,15 @@ describe('a git repository', () => {
     await expect(openGit(work, { ref: '--upload-pack=touch /tmp/x' })).rejects.toThrow(/git fetch/)
     await expect(openGit(work, { url: `ext::sh -c touch% ${dir}/ext` })).rejects.toThrow(/git fetch/)
     await expect(readFile(join(dir, 'ext'))).rejects.toThrow(/ENOENT/)
+  })
+})
+
+describe('a directory', () => {
+  it('is not waited for where something else than a file stands in it', async () => {
+    const place = join(dir, 'pipes')
+    await mkdir(place)
+    await run('mkfifo', [join(place, MANIFEST)])
+    await expect(directorySource(place).open(undefined, AbortSignal.timeout(1000))).rejects.toThrow(/is not a file/)
   })
 })
 

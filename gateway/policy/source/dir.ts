@@ -1,4 +1,5 @@
 /** Bundles in a directory: a mounted ConfigMap, a checkout, what a sidecar keeps in step. */
+import { constants } from 'node:fs'
 import { open } from 'node:fs/promises'
 import { join } from 'node:path'
 import { MANIFEST, MAX_MANIFEST_BYTES } from './signature.ts'
@@ -24,7 +25,8 @@ export function directorySource(dir: string): Source {
 
 /** Symbolic links are followed: Kubernetes mounts are made of them, and a signature says what may be in the file. */
 async function readUpTo(path: string, most: number): Promise<Buffer> {
-  const file = await open(path, 'r')
+  // A pipe without a writer would hold a thread of the process for good.
+  const file = await open(path, constants.O_RDONLY | constants.O_NONBLOCK)
   try {
     const stat = await file.stat()
     if (!stat.isFile()) throw new Error(`${path} is not a file.`)

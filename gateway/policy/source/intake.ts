@@ -56,9 +56,18 @@ export async function takeIn(snapshot: Omit<Snapshot, typeof Symbol.asyncDispose
       throw new BundleRefused(
         `${name} is not what was signed. Either it was changed after that, or the source is being updated: then the next look finds it whole.`,
       )
-    files.set(name, new TextDecoder().decode(bytes))
+    files.set(name, textOf(name, bytes))
   }
   return { ...signed, manifest, revision, files }
+}
+
+/** Byte for byte: what is read, and kept for the next start, is what was signed. */
+function textOf(name: string, bytes: Buffer): string {
+  try {
+    return new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes)
+  } catch (cause) {
+    throw new BundleRefused(`${name} is not UTF-8.`, { cause })
+  }
 }
 
 /** Whether a bundle has reached the end that whoever signed it gave it. */
