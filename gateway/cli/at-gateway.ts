@@ -3,6 +3,7 @@ import { type Command, InvalidArgumentError } from 'commander'
 import { GatewayError, problems } from '../protocol/problem.ts'
 import type { ControlClient } from './control-client.ts'
 import type { WhichGateway } from './log/find-socket.ts'
+import { printableLines } from './log/words.ts'
 
 /** sysexits(3), and what shells use; everything else is a command's own exit code. */
 export const EXIT = {
@@ -46,9 +47,9 @@ export async function instruct<T>(which: WhichGateway, work: Work<T>): Promise<T
   }
 }
 
-/** Say a refusal. @returns the exit code that goes with it. */
+/** Say a refusal, which may repeat what an agent wrote. @returns the exit code that goes with it. */
 export function refused({ code, detail }: GatewayError): number {
-  process.stderr.write(`keyless: ${detail} (${code})\n`)
+  process.stderr.write(`keyless: ${printableLines(detail)} (${code})\n`)
   return problems[code].status === 400 ? EXIT.usage : EXIT.refused
 }
 

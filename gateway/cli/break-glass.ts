@@ -11,7 +11,7 @@ import type { WhichGateway } from './log/find-socket.ts'
 import { printable, printableJson } from './log/words.ts'
 import { counted } from './table.ts'
 
-/** Minutes for which a request can be opened, when nothing else is said. */
+/** Seconds for which a request can be opened, when nothing else is said. */
 const WINDOW_S = 1800
 
 interface RequestOptions {
@@ -143,7 +143,7 @@ function openCommand(): Command {
       const { mergeSealed } = await import('../grant/break-glass-request.ts')
       const all = await Promise.all(files.map(read))
       const opened = await control.openBreakGlass(mergeSealed(all.map(({ sealed }) => sealed)))
-      return json ? JSON.stringify(opened, null, 2) : openedInWords(opened)
+      return json ? printableJson(opened, 2) : openedInWords(opened)
     }),
   )
 }

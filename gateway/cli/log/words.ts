@@ -77,6 +77,7 @@ export function chain(entries: readonly Entry[], makers: Makers): string {
   return [lead, '', ...steps, ...issuer, ...task].map(printable).join('\n')
 }
 
-function printableLines(text: string): string {
+/** The same of several lines. */
+export function printableLines(text: string): string {
   return text.split('\n').map(printable).join('\n')
 }
