@@ -93,7 +93,6 @@ class Box implements Letterbox {
     const { send } = this.#o
     if (send === undefined) return
     stop.addEventListener('abort', () => this.#rouse())
-    await this.#load()
     while (!stop.aborted) {
       await this.#round(stop, send).catch((cause: Error) => this.#failed(cause.message)) // the disk: what waits is there still
       if (!stop.aborted) await this.#rest()
@@ -161,6 +160,7 @@ class Box implements Letterbox {
   }
 
   async #round(stop: AbortSignal, send: Send): Promise<void> {
+    await this.#load()
     const due = [...this.#pending.values()].filter(({ nextMs }) => nextMs <= this.#o.nowMs())
     for (const one of due.sort((a, b) => a.triedMs - b.triedMs || a.seq - b.seq)) {
       if (stop.aborted || this.#o.nowMs() < this.#notBeforeMs) break
@@ -234,11 +234,15 @@ class Box implements Letterbox {
   }
 
   async #rest(): Promise<void> {
-    const nextMs = Math.min(...[...this.#pending.values()].map((one) => one.nextMs), Number.POSITIVE_INFINITY)
-    const untilMs = Math.max(nextMs, this.#notBeforeMs) - this.#o.nowMs()
+    const isEmpty = this.#loaded !== undefined && this.#pending.size === 0
+    const nextMs = [...this.#pending.values()].reduce(
+      (least, one) => Math.min(least, one.nextMs),
+      Number.POSITIVE_INFINITY,
+    )
+    const untilMs = Math.max(this.#loaded ? nextMs : 0, this.#notBeforeMs) - this.#o.nowMs()
     await new Promise<void>((done) => {
       const ms = Math.max(0, Math.min(untilMs, LONGEST_REST_MS))
-      const cancel = this.#pending.size === 0 ? undefined : this.#o.after(ms, done)
+      const cancel = isEmpty ? undefined : this.#o.after(ms, done)
       this.#rouse = () => {
         cancel?.()
         done()

@@ -95,7 +95,8 @@ function watched(real: Spool): Spool {
         busy -= 1
       })
     }
-  const { put, get, remove, keys, list } = real
+  const { put, get, remove, list } = real
+  const keys: Spool['keys'] = (place) => real.keys(place)
   return { put: watch(put), get: watch(get), remove: watch(remove), keys: watch(keys), list: watch(list) }
 }
 
@@ -211,6 +212,27 @@ it('goes on where it was after a crash, and sends nothing under another id', PAT
   await pass(HOUR)
   expect([...new Set(taken)].sort()).toEqual(before.map(({ id }) => id).sort())
   expect(await spool.keys('waiting')).toEqual([])
+})
+
+it('waits for a disk that cannot be read, and then sends what lies on it', PATIENT, async () => {
+  await spool.put('waiting', {
+    id: 'msg_x',
+    kind: 'k',
+    seq: 1,
+    at: '',
+    text: '{}',
+    attempts: 0,
+    firstMs: nowMs,
+    reason: undefined,
+  })
+  const { keys } = spool
+  spool.keys = () => Promise.reject(new Error('EACCES'))
+  open()
+  await pass(1_000)
+  expect(states.at(-1)).toMatchObject({ failure: 'EACCES' })
+  spool.keys = keys
+  await pass(HOUR)
+  expect(taken).toEqual(['msg_x'])
 })
 
 it('calls a redirect what it is, and follows none', PATIENT, async () => {
