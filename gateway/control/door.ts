@@ -6,21 +6,18 @@ import type { Server, ServerOptions } from 'node:https'
 import type { AddressInfo } from 'node:net'
 import { hostname, networkInterfaces } from 'node:os'
 import swagger from '@fastify/swagger'
-import type { FastifyInstance, FastifyRequest } from 'fastify'
+import type { FastifyInstance } from 'fastify'
 import { renewTls, type TlsFiles, tlsOptions } from '../door-tls.ts'
 import type { ReadyView } from '../protocol/control-status.ts'
 import { GatewayError } from '../protocol/problem.ts'
-import { valuesOf } from '../protocol/raw-headers.ts'
-import { parseAuthority } from '../protocol/target.ts'
-import { isBoundAddress, isOwnName } from './address.ts'
+import { isBoundAddress } from './address.ts'
 import { createApp, DESCRIPTION } from './app.ts'
-import { ACCESS_FORMS } from './approve/access-pages.ts'
-import { APPROVAL_FORMS } from './approve/approval-pages.ts'
 import { type ApprovalDoor, addApprovalRoutes, addApprovalStatus } from './approve/approval-routes.ts'
 import { type ApproverDoor, addApprovers, addLocalAccess } from './approve/approver-routes.ts'
 import { addBreakGlassRoutes, type EmergencyDoor } from './approve/break-glass-routes.ts'
-import { addConnectPages, type ConnectPagesDoor, OWN_FORM } from './connect/pages.ts'
+import { addConnectPages, type ConnectPagesDoor } from './connect/pages.ts'
 import { addConnectRoutes, type ConnectDoor } from './connect/routes.ts'
+import { guardNames, namesOf, refusePages } from './guard.ts'
 import { addLeaseRoutes, type LeaseDoor } from './leases/lease-routes.ts'
 import { addSecretRoutes, type SecretDoor } from './leases/secret-routes.ts'
 import { type AssertionDoor, addAssertionRoutes } from './oauth/assertion-routes.ts'
@@ -102,47 +99,8 @@ export interface ControlDoor {
 export async function openControlDoor(o: ControlDoorOptions): Promise<ControlDoor> {
   await clearSocketPath(o.socketPath)
   const isDraining = { now: false }
-  const { records } = o
-  const readerOf = createReaders(o.readers, o.clock)
-  const mayRead = async (request: FastifyRequest) => {
-    const { name: reader } = await readerOf(request)
-    await o.recordReading({
-      reader,
-      address: request.ip ?? 'unknown',
-      asked: { tile: request.url },
-      found: ENTRIES_PER_TILE,
-    })
-  }
-  const addLocal = (app: FastifyInstance) => {
-    addTaskRoutes(app, o)
-    addLifeRoutes(app, o, o.human)
-    addGrantRoutes(app, o)
-    addOauthRoutes(app, o, o.human)
-    addPersonalRoutes(app, o)
-    if (o.leases) addLeaseRoutes(app, { ...o, leases: o.leases })
-    addBreakGlassRoutes(app, o)
-    if (o.revocations) addRevokeRoutes(app, { ...o, revocations: o.revocations })
-    if (o.approvers) addLocalAccess(app, { ...o, approvers: o.approvers }, o.human)
-    addSecretRoutes(app, o)
-    if (o.policies) addPolicyRoutes(app, { ...o, policies: o.policies })
-    addConnectRoutes(app, o)
-    if (o.approvals) addApprovalRoutes(app, { ...o, approvals: o.approvals }, () => ({ human: o.human, via: 'socket' }))
-    addWebhookRoutes(app, o)
-    if (o.leaks) addLeakRoutes(app, { ...o, leaks: o.leaks }, true)
-    if (records) addRecordsRoutes(app, { ...o, records }, undefined)
-  }
-  const local = await buildApp(o, isDraining, { isLocal: true, addOwn: addLocal, mayRead: () => undefined })
-  const addOpen = (app: FastifyInstance) => {
-    guardNames(app, o)
-    addLifeRoutes(app, o, undefined)
-    addOauthRoutes(app, o, undefined)
-    addConnectPages(app, o)
-    if (o.approvers) addApprovers(app, { ...o, approvers: o.approvers })
-    addSignalRoutes(app, o)
-    if (o.leaks) addLeakRoutes(app, { ...o, leaks: o.leaks }, false)
-    if (records) addRecordsRoutes(app, { ...o, records }, readerOf)
-  }
-  const open = await buildApp(o, isDraining, { isLocal: false, addOwn: addOpen, mayRead }, o.tls && tlsOptions(o.tls))
+  const local = await buildApp(o, isDraining, onSocket(o))
+  const open = await buildApp(o, isDraining, overTcp(o), o.tls && tlsOptions(o.tls))
   await Promise.all([local.ready(), open.ready()])
   await listenOnSocket(local.server, o.socketPath)
   try {
@@ -170,12 +128,64 @@ export async function openControlDoor(o: ControlDoorOptions): Promise<ControlDoo
   }
 }
 
+/** Routes of one listener. */
 interface Side {
   /** The unix socket. */
   readonly isLocal: boolean
   addOwn(app: FastifyInstance): void
   /** As `addLogRoutes` takes it. */
   readonly mayRead: Parameters<typeof addLogRoutes>[2]
+}
+
+/** For whoever can open the socket: the human of this machine. */
+function onSocket(o: ControlDoorOptions): Side {
+  const { records, leases, revocations, approvers, policies, approvals, leaks } = o
+  return {
+    isLocal: true,
+    mayRead: () => undefined,
+    addOwn(app) {
+      addTaskRoutes(app, o)
+      addLifeRoutes(app, o, o.human)
+      addGrantRoutes(app, o)
+      addOauthRoutes(app, o, o.human)
+      addPersonalRoutes(app, o)
+      if (leases) addLeaseRoutes(app, { ...o, leases })
+      addBreakGlassRoutes(app, o)
+      if (revocations) addRevokeRoutes(app, { ...o, revocations })
+      if (approvers) addLocalAccess(app, { ...o, approvers }, o.human)
+      addSecretRoutes(app, o)
+      if (policies) addPolicyRoutes(app, { ...o, policies })
+      addConnectRoutes(app, o)
+      if (approvals) addApprovalRoutes(app, { ...o, approvals }, () => ({ human: o.human, via: 'socket' }))
+      addWebhookRoutes(app, o)
+      if (leaks) addLeakRoutes(app, { ...o, leaks }, true)
+      if (records) addRecordsRoutes(app, { ...o, records }, undefined)
+    },
+  }
+}
+
+/** For everybody else: nobody is known by the connection. */
+function overTcp(o: ControlDoorOptions): Side {
+  const { records, approvers, leaks } = o
+  const readerOf = createReaders(o.readers, o.clock)
+  return {
+    isLocal: false,
+    async mayRead(request) {
+      const { name: reader } = await readerOf(request)
+      const asked = { tile: request.url }
+      await o.recordReading({ reader, address: request.ip ?? 'unknown', asked, found: ENTRIES_PER_TILE })
+    },
+    addOwn(app) {
+      guardNames(app, o)
+      addLifeRoutes(app, o, undefined)
+      addOauthRoutes(app, o, undefined)
+      addConnectPages(app, o)
+      if (approvers) addApprovers(app, { ...o, approvers })
+      addSignalRoutes(app, o)
+      if (leaks) addLeakRoutes(app, { ...o, leaks }, false)
+      if (records) addRecordsRoutes(app, { ...o, records }, readerOf)
+    },
+  }
 }
 
 async function buildApp(
@@ -212,44 +222,11 @@ async function buildApp(
   return app
 }
 
-/** Routes that forms of our own pages are posted to. */
-const OWN_FORMS: ReadonlySet<string | undefined> = new Set([OWN_FORM, ...APPROVAL_FORMS, ...ACCESS_FORMS])
-
-/** Browsers name the page that asks; programs on this machine do not. No page has business here (CSRF). */
-function refusePages(request: FastifyRequest, { rooms }: ControlDoorOptions): void {
-  if (request.method === 'GET' || request.method === 'HEAD') return
-  if (request.headers.origin === undefined && request.headers['sec-fetch-site'] === undefined) return
-  if (OWN_FORMS.has(request.routeOptions.url)) return // it looks for itself
-  rooms.audit.turnedAway?.('web_page')
-  throw new GatewayError(
-    'policy_denied',
-    'Instructions are not taken from web pages. Use the keyless command, or a client that sends no Origin.',
-  )
-}
-
 function unknownRoute(): GatewayError {
   return new GatewayError(
     'route_unknown',
     'The control door has no such route here. /openapi.json lists those it has; tasks and status are on the unix socket only.',
   )
-}
-
-function guardNames(app: FastifyInstance, o: ControlDoorOptions): void {
-  const names = namesOf(o)
-  app.addHook('onRequest', async (request) => {
-    const [field = '', ...more] = valuesOf(request.raw.rawHeaders, 'host')
-    // Two Host fields name two places (RFC 9112 §3.2); an unreadable one makes parseAuthority refuse.
-    if (more.length === 0 && isOwnName(parseAuthority(field, 80).host, names, request.socket.localAddress)) return
-    o.rooms.audit.turnedAway?.('host')
-    throw new GatewayError(
-      'target_mismatch',
-      'The control door is not known by the name in the Host field. Use localhost or its address, or set public_url to the name that clients use.',
-    )
-  })
-}
-
-function namesOf(o: ControlDoorOptions): Set<string> {
-  return new Set([o.host.toLowerCase(), new URL(o.publicUrl).hostname.replace(/^\[|\]$/g, '')])
 }
 
 function ownAddresses(): ReadonlySet<string> {

@@ -10,7 +10,7 @@ export interface AccessPagesDoor extends Pick<ApprovalPagesDoor, 'sessions' | 'p
   readonly requests: AccessRequests
 }
 
-/** Forms of these pages may be posted (door.ts). */
+/** Forms of these pages may be posted (guard.ts). */
 export const ACCESS_FORMS: readonly string[] = ['/approve/access/:id']
 
 export function addAccessPages(pages: FastifyInstance, door: AccessPagesDoor, visited: Visited): void {

@@ -29,7 +29,7 @@ export interface ApprovalPagesDoor {
   report?(cause: unknown, id: string): void
 }
 
-/** Forms of these pages may be posted; what else comes from a page is refused as everywhere (door.ts). */
+/** Forms of these pages may be posted; what else comes from a page is refused as everywhere (guard.ts). */
 export const APPROVAL_FORMS: readonly string[] = ['/approve/:id', '/approve/sign-out']
 
 /** Of one address, behind which many may be. */

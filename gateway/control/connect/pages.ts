@@ -25,7 +25,7 @@ export interface ConnectPagesDoor {
   report?(cause: unknown, id: string): void
 }
 
-/** A form of this door alone may post here; what else comes from a page is refused as everywhere (door.ts). */
+/** A form of this door alone may post here; what else comes from a page is refused as everywhere (guard.ts). */
 export const OWN_FORM = '/connect/t/:ticket'
 
 /** Of one address, behind which many may be. */
