@@ -43,6 +43,11 @@ const KNOWN_MS = 100 * YEAR_MS
 const QUIET_MS = 600_000
 /** Names in memory; hosts without a service are named by whoever calls. */
 const MAX_KNOWN = 20_000
+/** Agents in memory; the one seen first is forgotten first. */
+const MAX_AGENTS = 10_000
+/** Names of one agent that the store is asked about, and remembers, in an hour; more where more of them are too many. */
+const ASKED_AN_HOUR = 200
+const HOUR_MS = 3_600_000
 
 interface Pace {
   minute: number
@@ -51,19 +56,26 @@ interface Pace {
   minutes: number
 }
 
+/** An agent as it is known at this replica. Times are monotonic. */
+interface Known {
+  readonly pace: Pace
+  /** When it did something new, ms. */
+  news: readonly number[]
+  /** Rule → ms until which nothing more is said. */
+  readonly quiet: Map<Anomaly['rule'], number>
+  /** In the hour that began then. */
+  asked: { readonly sinceMs: number; count: number }
+}
+
 export class Habits {
   readonly #limits: HabitLimits
   readonly #store: Pick<GrantStore, 'once' | 'add' | 'left'>
   readonly #clock: Clock
   readonly #tell: (grant: Grant, anomaly: Anomaly) => void
-  /** tenant and agent → its pace at this replica */
-  readonly #paces = new Map<string, Pace>()
+  /** tenant and agent → what is known of it */
+  readonly #agents = new Map<string, Known>()
   /** tenant, agent and operation → nothing to ask the store about */
   readonly #known = new Set<string>()
-  /** tenant and agent → when it did something new, monotonic ms */
-  readonly #news = new Map<string, number[]>()
-  /** tenant, agent and rule → monotonic ms until which nothing more is said */
-  readonly #quiet = new Map<string, number>()
 
   constructor(o: {
     readonly limits: HabitLimits
@@ -80,20 +92,39 @@ export class Habits {
 
   /** A call that is allowed. Never throws, and nothing waits for what the store says. @param operation as policy knows it */
   called(grant: Grant, operation: string): void {
+    const { callsPerMinute, newOperations } = this.#limits
     const key = `${grant.tenant} ${grant.agent.id}`
-    if (this.#limits.callsPerMinute !== undefined) this.#count(grant, key, this.#limits.callsPerMinute)
-    if (this.#limits.newOperations === undefined) return
+    const agent = this.#agent(key)
+    if (callsPerMinute !== undefined) this.#count(grant, agent, callsPerMinute)
     const name = `${key} ${operation}`
-    if (this.#known.has(name)) return
+    if (newOperations === undefined || this.#known.has(name) || !this.#mayAsk(agent, newOperations.count)) return
     if (this.#known.size >= MAX_KNOWN) this.#known.clear()
     this.#known.add(name)
-    this.#look(grant, key, operation).catch(() => this.#known.delete(name))
+    this.#look(grant, agent, operation).catch(() => this.#known.delete(name))
   }
 
-  #count(grant: Grant, key: string, { times, atLeast }: NonNullable<HabitLimits['callsPerMinute']>): void {
+  #agent(key: string): Known {
+    const known = this.#agents.get(key)
+    if (known !== undefined) return known
+    if (this.#agents.size >= MAX_AGENTS) this.#agents.delete(this.#agents.keys().next().value as string)
+    const nowMs = this.#clock.elapsedMs()
+    const pace = { minute: Math.floor(nowMs / 60_000), calls: 0, mean: 0, minutes: 0 }
+    const fresh: Known = { pace, news: [], quiet: new Map(), asked: { sinceMs: nowMs, count: 0 } }
+    this.#agents.set(key, fresh)
+    return fresh
+  }
+
+  /** Whoever makes up hosts has long been told of by then, and does not fill the store. */
+  #mayAsk(agent: Known, tooMany: number): boolean {
+    const nowMs = this.#clock.elapsedMs()
+    if (nowMs - agent.asked.sinceMs >= HOUR_MS) agent.asked = { sinceMs: nowMs, count: 0 }
+    agent.asked.count += 1
+    return agent.asked.count <= Math.max(ASKED_AN_HOUR, 2 * tooMany)
+  }
+
+  #count(grant: Grant, agent: Known, { times, atLeast }: NonNullable<HabitLimits['callsPerMinute']>): void {
     const minute = Math.floor(this.#clock.elapsedMs() / 60_000)
-    const pace = this.#paces.get(key) ?? { minute, calls: 0, mean: 0, minutes: 0 }
-    this.#paces.set(key, pace)
+    const { pace } = agent
     if (pace.minute !== minute) {
       pace.minutes = Math.min(pace.minutes + 1, MEAN_MINUTES)
       pace.mean += (pace.calls - pace.mean) / pace.minutes
@@ -103,23 +134,21 @@ export class Habits {
     pace.calls += 1
     const most = Math.max(atLeast, times * pace.mean)
     if (pace.minutes < KNOWN_MINUTES || pace.calls <= most) return
-    this.#say(grant, key, {
+    this.#say(grant, agent, {
       rule: 'calls_per_minute',
       detail: `${pace.calls} calls within a minute; over ${pace.minutes} minutes with calls its mean is ${pace.mean.toFixed(1)}, and more than ${Math.floor(most)} are too many.`,
     })
   }
 
-  async #look(grant: Grant, key: string, operation: string): Promise<void> {
+  async #look(grant: Grant, agent: Known, operation: string): Promise<void> {
     const limit = this.#limits.newOperations
     if (limit === undefined || !(await this.#isNew(grant, operation, limit.learningS))) return
     const nowMs = this.#clock.elapsedMs()
-    const news = (this.#news.get(key) ?? []).filter((ms) => ms > nowMs - limit.withinS * 1000)
-    news.push(nowMs)
-    this.#news.set(key, news)
-    if (news.length < limit.count) return
-    this.#say(grant, key, {
+    agent.news = [...agent.news.filter((ms) => ms > nowMs - limit.withinS * 1000), nowMs]
+    if (agent.news.length < limit.count) return
+    this.#say(grant, agent, {
       rule: 'new_operations',
-      detail: `${news.length} operations within ${limit.withinS} s that it never used, ${operation} the last of them.`,
+      detail: `${agent.news.length} operations within ${limit.withinS} s that it never used, ${operation} the last of them.`,
     })
   }
 
@@ -133,11 +162,10 @@ export class Habits {
     return (await this.#store.left(tenant, learning)) > 0
   }
 
-  #say(grant: Grant, key: string, anomaly: Anomaly): void {
+  #say(grant: Grant, { quiet }: Known, anomaly: Anomaly): void {
     const nowMs = this.#clock.elapsedMs()
-    const about = `${key} ${anomaly.rule}`
-    if ((this.#quiet.get(about) ?? 0) > nowMs) return
-    this.#quiet.set(about, nowMs + QUIET_MS)
+    if ((quiet.get(anomaly.rule) ?? 0) > nowMs) return
+    quiet.set(anomaly.rule, nowMs + QUIET_MS)
     this.#tell(grant, anomaly)
   }
 }
