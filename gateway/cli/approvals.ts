@@ -83,6 +83,9 @@ function pageOf(approval: ApprovalJson): string[] {
   const about = request
     ? [
         ['request', `${request.method} ${request.url}`],
+        ...(request.url.startsWith('ws')
+          ? [['websocket', 'what is said in it is not seen before: all of it is approved']]
+          : []),
         [
           'operation',
           `${verified.operation} (${verified.access}, ${verified.sensitivity}${verified.irreversible ? ', cannot be undone' : ''})`,

@@ -126,7 +126,7 @@ function askedBy(decided: Decided): Asked {
     ...{ grant, terms, event: inbound.id, operation: operation.name },
     what: requestForm(request, terms, sha256 ?? null),
     describe() {
-      const { method, scheme, host, port, path, headers } = request
+      const { method, scheme, host, port, path, headers, isUpgrade } = request
       const fields = spokenFields(headers, terms.fields)
       const type = fields.find(([name]) => name === 'content-type')?.[1]
       return {
@@ -138,6 +138,7 @@ function askedBy(decided: Decided): Asked {
           isIrreversible: operation.irreversible,
           request: {
             ...{ service: service.name, method, scheme, host, port, path, fields },
+            ...(isUpgrade && { isUpgrade }),
             ...(bytes && sha256 && { body: { bytes: bytes.length, sha256, type } }),
           },
         },

@@ -42,12 +42,14 @@ export function openUpgrade(door: Door, req: IncomingMessage, [stream, head]: [D
   line.busy += 1
   line.isUsed = true
   line.reply = reply
+  const stop = noticeLeaving(socket)
   keepServing(door, reply, head, () => {
+    stop()
     line.busy -= 1
   })
   let inbound: Inbound
   try {
-    inbound = { ...readInbound(door, line, reply), upgrade: upgradeOf(reply, socket, head) }
+    inbound = { ...readInbound(door, line, reply), upgrade: upgradeOf(reply, socket, { head, stop }) }
     if (door.isDraining) throw draining()
   } catch (cause) {
     reply.shouldKeepAlive = false
@@ -57,8 +59,28 @@ export function openUpgrade(door: Door, req: IncomingMessage, [stream, head]: [D
   enter(door, inbound, reply)
 }
 
+/**
+ * Nobody reads the connection until it is accepted, and that may take a human: a client that leaves meanwhile has to be noticed. What it
+ * sends ahead stays where it is. @returns stops.
+ */
+function noticeLeaving(socket: Socket): () => void {
+  const look = () => {
+    if (socket.readableLength === 0) socket.read(0)
+  }
+  const gone = () => socket.destroy()
+  socket.on('readable', look).once('end', gone)
+  return () => socket.off('readable', look).off('end', gone)
+}
+
+interface Handover {
+  /** What came behind the handshake. */
+  readonly head: Buffer
+  /** Of `noticeLeaving`. */
+  stop(): void
+}
+
 /** @throws {GatewayError} `upgrade_refused`, `request_malformed` */
-function upgradeOf(reply: ServerResponse, socket: Socket, head: Buffer): Upgrade {
+function upgradeOf(reply: ServerResponse, socket: Socket, { head, stop }: Handover): Upgrade {
   const { headers, httpVersionMinor } = reply.req
   const version = headers['sec-websocket-version']
   if (version !== '13' || httpVersionMinor !== 1)
@@ -75,6 +97,7 @@ function upgradeOf(reply: ServerResponse, socket: Socket, head: Buffer): Upgrade
   return {
     protocol: 'websocket',
     accept(fields) {
+      stop()
       reply.detachSocket(socket)
       socket.write(switching(key, fields), 'latin1')
       if (head.length > 0) socket.unshift(head)

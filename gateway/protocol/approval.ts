@@ -67,6 +67,8 @@ export interface ApprovalFacts {
     readonly fields: readonly (readonly [string, string])[]
     /** Absent: it has none. */
     readonly body?: { readonly bytes: number; readonly sha256: string; readonly type: string | undefined }
+    /** It opens a WebSocket: what is said in it is seen by nobody before. Absent: it does not. */
+    readonly isUpgrade?: true
   }
   /** Present: it is about a grant to be made. `keyless_access` objects, as granted. */
   readonly authority?: readonly object[]

@@ -39,6 +39,7 @@ export interface ApprovalJson extends Omit<ApprovalStatus, 'interval'> {
     readonly request?: {
       readonly service: string
       readonly method: string
+      /** `wss://…` or `ws://…`: it opens a WebSocket, and what is said in it is seen by nobody before. */
       readonly url: string
       readonly fields: readonly (readonly [string, string])[]
       readonly body?: { readonly bytes: number; readonly sha256: string; readonly type?: string }
@@ -113,11 +114,18 @@ function verifiedOf(facts: ApprovalView['facts']): ApprovalJson['verified'] {
 
 type Requested = NonNullable<ApprovalView['facts']['request']>
 
-/** Where a request goes, as people read it. */
-export function urlOf({ scheme, host, port, path }: Pick<Requested, 'scheme' | 'host' | 'port' | 'path'>): string {
+/** Where a request goes, as people read it: `wss:` for the handshake of a WebSocket. */
+export function urlOf({
+  scheme,
+  host,
+  port,
+  path,
+  isUpgrade,
+}: Omit<Requested, 'service' | 'method' | 'fields'>): string {
   const isUsual = port === (scheme === 'https' ? 443 : 80)
   const name = host.includes(':') ? `[${host}]` : host
-  return `${scheme}://${name}${isUsual ? '' : `:${port}`}${path}`
+  const spoken = isUpgrade ? { http: 'ws', https: 'wss' }[scheme] : scheme
+  return `${spoken}://${name}${isUsual ? '' : `:${port}`}${path}`
 }
 
 function requestOf(request: Requested) {

@@ -135,16 +135,34 @@ describe('a request that somebody approved', () => {
     for (const one of sent.slice(before)) expect(one.trailers).toEqual([])
   })
 
-  it('is no WebSocket, of which nobody could know what will be said', async () => {
+  it('is one handshake of a WebSocket: the same one opens, and no other', async () => {
     const connectBy = shapes['reverse route'] as NonNullable<(typeof shapes)[string]>
     const authority = `notes.keyless.test:${upstream.tlsPort}`
-    const { proxyPort: port } = site.gateway
+    const through = { port: site.gateway.proxyPort, handle: task.handle ?? '', authority, path: '/echo' }
+    const status = async (changed: Partial<typeof through> & { readonly headers?: Record<string, string> } = {}) => {
+      const ws = await connectBy({ ...through, ...changed })
+      const { status: answered } = await opened(ws)
+      ws.terminate()
+      return answered
+    }
+    const plain = await say(
+      site.gateway.proxyPort,
+      `GET /notes/echo HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer ${task.handle}\r\nConnection: close\r\n\r\n`,
+    )
+    expect(said(plain)).toBe('approval_required')
+    const approve = async (url: string) => {
+      const all = await site.gateway.control.approvals()
+      const asked = all.find(({ verified }) => verified.request?.url === url)
+      await site.gateway.control.decideApproval(asked?.id ?? '', 'approve')
+    }
+    await approve(`https://${authority}/echo`)
+    expect(await status(), 'a plain GET was approved').toBe(403)
+    await approve(`wss://${authority}/echo`)
+    expect(await status({ path: '/echo?to=eve' })).toBe(403)
+    expect(await status({ headers: { origin: 'https://eve.test' } })).toBe(403)
     const before = upstream.handshakes.length
-    const ws = await connectBy({ port, handle: task.handle ?? '', authority, path: '/echo' })
-    const { status } = await opened(ws).catch((cause: Error) => ({ status: cause.message }))
-    expect(status).not.toBe(101)
-    expect(upstream.handshakes).toHaveLength(before)
-    const asked = (await site.gateway.control.approvals()).map(({ verified }) => verified.operation)
-    expect(asked).not.toContain('notes:talk')
+    expect(await status()).toBe(101)
+    expect(await status(), 'once is once').toBe(403)
+    expect(upstream.handshakes).toHaveLength(before + 1)
   })
 })

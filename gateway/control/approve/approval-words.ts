@@ -59,10 +59,11 @@ function requestRows({ request, authority, ttlS }: ApprovalFacts): (readonly [st
       ['Grant', authority && JSON.stringify(authority)],
       ['For', ttlS === undefined ? undefined : `${ttlS} s`],
     ]
-  const { method, fields, body } = request
+  const { method, fields, body, isUpgrade } = request
   // What an agent wrote stands last in its row: nothing in it passes for what follows.
   return [
     ['Request', `${method} ${urlOf(request)}`],
+    ['WebSocket', isUpgrade ? 'What is said in it is not seen before: all of it is approved.' : undefined],
     ['Body', body === undefined ? 'none' : `${body.bytes} bytes, sha256 ${body.sha256}, of ${body.type ?? 'no type'}`],
     ...fields.map(([name, value]) => ['Header field', `${name}: ${value}`] as const),
   ]

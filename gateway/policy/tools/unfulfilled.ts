@@ -10,7 +10,7 @@ interface Unfulfilled {
 
 export function unfulfilled(
   ask: Ask,
-  { maxDepth, readOnly, redact, approval }: Obligations,
+  { maxDepth, readOnly, redact }: Obligations,
   needs: Needs,
 ): Unfulfilled | undefined {
   const { grant, endpoint } = ask
@@ -31,11 +31,6 @@ export function unfulfilled(
     return noWebSocket(
       ask,
       'of whose answer policy keeps something back, which frames cannot be searched for. Use its HTTP form.',
-    )
-  if (approval !== undefined)
-    return noWebSocket(
-      ask,
-      'which somebody has to approve as a whole, and nobody knows yet what would be said there. Use its HTTP form.',
     )
   if (needs.past)
     return noWebSocket(
