@@ -46,7 +46,7 @@ export function caCommand({ view, rotate, clients }: CaWork): Command {
     .option('-o, --output <file>', 'where to put them (default: standard output)')
     .action(async (options: Where & { readonly system?: boolean; readonly output?: string }) => {
       const pem = (await view(await directoryOf(options))).map((root) => root.pem).join('')
-      const { combine } = await import('./policy/bundle.ts')
+      const { combine } = await import('./run/bundle.ts')
       const text = options.system ? await combine(pem, process.env) : pem
       if (options.output === undefined) process.stdout.write(text)
       else await write(options.output, text)

@@ -2,7 +2,7 @@ import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, it } from 'vitest'
-import { type Bundle, writeBundle } from '../../gateway/cli/policy/bundle.ts'
+import { type Bundle, writeBundle } from '../../gateway/cli/run/bundle.ts'
 
 let dir: string
 let bundle: Bundle

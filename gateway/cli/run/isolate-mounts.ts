@@ -6,7 +6,7 @@ import { existsSync, readFileSync, realpathSync } from 'node:fs'
 import { mkdir, readdir, readlink, symlink, writeFile } from 'node:fs/promises'
 import { hostname } from 'node:os'
 import { dirname, join, sep } from 'node:path'
-import { SYSTEM_FILES } from '../policy/bundle.ts'
+import { SYSTEM_FILES } from './bundle.ts'
 import { javaTrustStore } from './java-trust-store.ts'
 
 /** `source` is seen at `target`; both exist. */

@@ -1,6 +1,6 @@
 /** Everything that a command finds around it under `keyless run`: files, ports and variables, layer by layer. */
 import type { StatusView } from '../../protocol/control-status.ts'
-import { writeBundle } from '../policy/bundle.ts'
+import { writeBundle } from './bundle.ts'
 import { childEnvironment, ownVariables, preloadVariables } from './environment.ts'
 import type { Forwarder } from './forwarder.ts'
 import { prepareJava } from './java.ts'

@@ -6,7 +6,7 @@ import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { homedir, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { getCACertificates } from 'node:tls'
-import type { RunFiles } from '../run/environment.ts'
+import type { RunFiles } from './environment.ts'
 
 export interface Bundle {
   /** Mode 0700. */
