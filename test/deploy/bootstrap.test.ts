@@ -15,7 +15,7 @@ const LOCK = {
 const NPM = `#!/bin/sh
 echo "$@" >> calls
 [ -e broken ] && { echo "npm error: no network" >&2; exit 7; }
-sleep 0.3
+[ -e slow ] && sleep 0.3
 rm -rf node_modules && mkdir -p node_modules/node/bin
 ln -s "${process.execPath}" node_modules/node/bin/node
 cp package-lock.json node_modules/.package-lock.json
@@ -73,6 +73,7 @@ describe.each([
   })
 
   it('installs once when two start at once', async () => {
+    await writeFile(join(clone, 'slow'), '')
     const both = await Promise.all([keyless('say'), keyless('say')])
     expect(both.map((ended) => ended.code)).toEqual([0, 0])
     expect(await npmCalls()).toHaveLength(1)

@@ -9,10 +9,10 @@ import { startGateway, type TestGateway } from '../rig/gateway.ts'
 import { run } from '../rig/process.ts'
 import { startUpstream, type TestUpstream } from '../rig/upstream.ts'
 
-/** More than twice what may stand around. `test/upstream/large.test.ts` takes a whole gigabyte. */
-const HALF = 1024 ** 3 / 2
-/** Far below it, and far above what the collector lets stand around. */
-const FLAT = 200 * 1024 ** 2
+/** Twice what may stand around. `test/upstream/large.test.ts` takes a whole gigabyte each way. */
+const SIZE = 1024 ** 3 / 4
+/** Far below it, and far above the 40 MB that the collector lets stand around. */
+const FLAT = 128 * 1024 ** 2
 
 let upstream: TestUpstream
 let gateway: TestGateway
@@ -56,21 +56,21 @@ async function peakMemory(work: () => Promise<unknown>): Promise<number> {
   return peak - before
 }
 
-it('brings half a gigabyte down with flat memory', { timeout: 120_000 }, async () => {
+it('brings a quarter of a gigabyte down with flat memory', { timeout: 120_000 }, async () => {
   const grown = await peakMemory(async () => {
     const answer = await curl(
       '-o',
       '/dev/null',
       '-w',
       '%{size_download}',
-      `${upstream.facts.api}/files/big?bytes=${HALF}`,
+      `${upstream.facts.api}/files/big?bytes=${SIZE}`,
     )
-    expect(answer.stdout).toBe(String(HALF))
+    expect(answer.stdout).toBe(String(SIZE))
   })
   expect(grown).toBeLessThan(FLAT)
 })
 
-it('takes half a gigabyte up with flat memory', { timeout: 120_000 }, async () => {
+it('takes a quarter of a gigabyte up with flat memory', { timeout: 120_000 }, async () => {
   const grown = await peakMemory(async () => {
     const answer = await run(
       'sh',
@@ -78,14 +78,14 @@ it('takes half a gigabyte up with flat memory', { timeout: 120_000 }, async () =
         '-c',
         'head -c "$1" /dev/zero | curl -sS --cacert "$2" -x "$3" -T - "$4"',
         'sh',
-        String(HALF),
+        String(SIZE),
         `${gateway.settings.keysDir}/ca.pem`,
         `http://task:${task.handle}@127.0.0.1:${gateway.proxyPort}`,
         `${upstream.facts.api}/files/up`,
       ],
       { timeoutMs: 120_000 },
     )
-    expect(answer.stdout).toContain(String(HALF))
+    expect(answer.stdout).toContain(String(SIZE))
   })
   expect(grown).toBeLessThan(FLAT)
 })

@@ -21,23 +21,23 @@ export interface Sighting {
 /** Where `canary` occurs in `bytes`, in any spelling. */
 export function findCanary(bytes: Buffer | string, canary: string): Sighting[] {
   const where = typeof bytes === 'string' ? Buffer.from(bytes) : bytes
-  return [...spellingsOf(canary)].flatMap(([spelling, needle]) => {
+  return [...spelledOnce(canary)].flatMap(([spelling, needle]) => {
     const offset = where.indexOf(needle)
     return offset === -1 ? [] : [{ spelling, offset }]
   })
 }
 
 /**
- * The same for every file below `dir`; files that are gzip are looked into. A file that is renamed meanwhile is found under
- * its new name at the latest when the gateway has stopped. @returns `path: spelling at offset`.
+ * The same of each of `canaries` for every file below `dir`; files that are gzip are looked into. A file that is renamed meanwhile
+ * is found under its new name at the latest when the gateway has stopped. @returns `path: spelling at offset`.
  */
-export async function findCanaryInTree(dir: string, canary: string): Promise<string[]> {
+export async function findCanaryInTree(dir: string, ...canaries: readonly string[]): Promise<string[]> {
   const found: string[] = []
   for (const entry of await readdir(dir, { recursive: true, withFileTypes: true })) {
     if (!entry.isFile()) continue
     const path = join(entry.parentPath, entry.name)
-    const bytes = await readIfThere(path)
-    for (const { spelling, offset } of findCanary(unpacked(bytes), canary))
+    const bytes = unpacked(await readIfThere(path))
+    for (const { spelling, offset } of canaries.flatMap((canary) => findCanary(bytes, canary)))
       found.push(`${path}: ${spelling} at ${offset}`)
   }
   return found
@@ -56,6 +56,15 @@ async function readIfThere(path: string): Promise<Buffer> {
 function unpacked(bytes: Buffer): Buffer {
   if (bytes[0] !== 0x1f || bytes[1] !== 0x8b) return bytes
   return Buffer.concat([bytes, gunzipSync(bytes)])
+}
+
+/** canary → its spellings: some are looked for a thousand times. */
+const known = new Map<string, Map<string, Buffer>>()
+
+function spelledOnce(canary: string): Map<string, Buffer> {
+  const spellings = known.get(canary) ?? spellingsOf(canary)
+  known.set(canary, spellings)
+  return spellings
 }
 
 function spellingsOf(canary: string): Map<string, Buffer> {

@@ -67,22 +67,22 @@ describe('a large body', () => {
   )
 
   it.each([
-    ['up with a length', lengthOf(SIZE)],
-    ['up in chunks', {}],
+    ['of a gigabyte up with a length', GIGABYTE, lengthOf(GIGABYTE)],
+    ['up in chunks', SIZE, {}],
   ])(
     '%s passes through in flat memory',
-    async (_, headers) => {
+    async (_, size, headers) => {
       const origin = await openOrigin(
         (request, response) => void count(request).then((bytes) => response.end(String(bytes))),
       )
       const door = await openFar(origin.port)
       const request = httpRequest({ port: door.port, method: 'PUT', headers: { host: HOST, ...headers } })
-      const sent = pipeline(Readable.from(source()), request)
+      const sent = pipeline(Readable.from(source(size)), request)
       const [response] = (await once(request, 'response')) as [IncomingMessage]
-      expect(Buffer.concat(await response.toArray()).toString()).toBe(String(SIZE))
+      expect(Buffer.concat(await response.toArray()).toString()).toBe(String(size))
       await sent
       const { growthMb, outcomes } = await door.report()
-      expect(outcomes).toMatchObject([{ sentBytes: SIZE }])
+      expect(outcomes).toMatchObject([{ sentBytes: size }])
       expect(outcomes[0]).not.toHaveProperty('error')
       expect(growthMb).toBeLessThan(MAX_GROWTH_MB)
       await origin.close()
