@@ -54,7 +54,7 @@ const open = (hold_s: number) =>
       policies: { text: POLICY },
       settings: {
         agents: ['lead', 'child'].map((name) => ({ id: `spiffe://test/${name}`, owner: 'ana', purpose: 'test' })),
-        limits: { agent_concurrency: 1, agent_queue: 2, queue_timeout_ms: 300 },
+        limits: { agent_concurrency: 1, agent_queue: 2, queue_timeout_ms: 5_000 },
         approvals: {
           hold_s,
           max_pending: 4,
@@ -169,6 +169,7 @@ describe('a call that waits for a human', () => {
     const before = sent()
     const held = Array.from({ length: 3 }, () => post(task, 'ask?many'))
     const [approval] = await waiting()
+    await expect.poll(() => site.gateway.gateway.house.approval.held.calls).toBe(held.length)
     await decide(approval?.id ?? '', 'approve', LOCAL)
     const codes = (await Promise.all(held)).map((answer) => codeOf(answer) ?? answer.status)
     expect(codes.toSorted()).toEqual([200, 'approval_required', 'approval_required'].toSorted())

@@ -117,7 +117,7 @@ it('a stream whose operation is forbidden now is cut within a second, and what i
   expect(stream.text()).toContain('data: tick')
   expect(stream.text().endsWith('0\r\n\r\n'), 'it must not look complete').toBe(false)
   await expect.poll(() => streams).toBe(0)
-  expect(await outcomes(task.task)).toEqual([expect.stringContaining('policy_denied')])
+  await expect.poll(() => outcomes(task.task)).toEqual([expect.stringContaining('policy_denied')])
 
   ws.send('still there')
   expect(await said(ws)).toBe('still there')
@@ -144,7 +144,7 @@ it('what somebody has to approve now is cut, and not what was as it is', async (
   )
   await at.control.reloadPolicy()
   await stream.ended
-  expect(await outcomes(task.task)).toEqual([expect.stringContaining('approval_required')])
+  await expect.poll(() => outcomes(task.task)).toEqual([expect.stringContaining('approval_required')])
 })
 
 it('an agent that is registered no more is cut and refused at once, and the others are not', async () => {

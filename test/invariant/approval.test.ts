@@ -13,6 +13,7 @@ import { type EchoUpstream, startEcho } from '../rig/echo.ts'
 import { startGateway, type TestGateway } from '../rig/gateway.ts'
 import { ROOT, start } from '../rig/process.ts'
 import { startRedis, type TestRedis } from '../rig/redis.ts'
+import { stopwatch } from '../rig/stopwatch.ts'
 import { type Answer, basic, codeOf, say } from './agent.fixture.ts'
 import { type Site, writeSite } from './services.fixture.ts'
 
@@ -77,10 +78,10 @@ describe('two replicas', () => {
     for (const verdict of ['approve', 'deny'] as const) {
       const held = at(1, task, `now=${verdict}`)
       const id = await pendingOf(task)
-      const startedMs = performance.now()
+      using watch = stopwatch()
       await decide(0, id, verdict)
       const answer = await held
-      expect(performance.now() - startedMs).toBeLessThan(1_000)
+      expect(watch.ms).toBeLessThan(1_000)
       expect(codeOf(answer) ?? answer.status).toBe(verdict === 'approve' ? 200 : 'approval_denied')
     }
   })
@@ -89,6 +90,7 @@ describe('two replicas', () => {
     const task = await replicas[0].openTask('notes:*')
     const held = Array.from({ length: 20 }, (_, n) => at(n % 2 ? 0 : 1, task, 'both'))
     const id = await pendingOf(task)
+    await expect.poll(() => room(0).held.calls + room(1).held.calls).toBe(held.length)
     await decide(1, id, 'approve')
     const statuses = (await Promise.all(held)).map(({ status }) => status)
     expect(statuses.filter((status) => status === 200)).toHaveLength(1)
@@ -99,10 +101,10 @@ describe('two replicas', () => {
     const task = await replicas[0].openTask('notes:*')
     const held = at(1, task, 'cut')
     await pendingOf(task)
-    const startedMs = performance.now()
+    using watch = stopwatch()
     await replicas[0].control.completeTask(task.task)
     expect(codeOf(await held)).toBe('grant_revoked')
-    expect(performance.now() - startedMs).toBeLessThan(1_000)
+    expect(watch.ms).toBeLessThan(1_000)
     expect(sent('cut')).toBe(0)
   })
 })

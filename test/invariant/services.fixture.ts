@@ -11,6 +11,7 @@ import type { ServiceFile } from '../../gateway/policy/catalogue/catalogue.ts'
 import type { Clock } from '../../gateway/protocol/clock.ts'
 import { loadSettings } from '../../gateway/settings.ts'
 import { startGateway, type TestGateway } from '../rig/gateway.ts'
+import { stopwatch } from '../rig/stopwatch.ts'
 
 export interface Place {
   readonly port: number
@@ -132,14 +133,23 @@ export async function openTimedSite(place: Place, wanted: Wanted, clock: Clock):
 
 /**
  * Every entry of the log. An outcome is written some milliseconds after its call, so this waits until each allowed call has
- * one, for half a second at most: a call that was cut short by a crash never gets it.
+ * one, or nothing more is written for half a second in which this process could run: a call that was cut short by a crash never gets it.
  */
 export async function entriesOf(dataDir: string): Promise<Entry[]> {
-  const deadline = performance.now() + 500
-  for (;;) {
-    const entries = await readEntries(dataDir)
-    if (performance.now() > deadline || openCalls(entries) === 0) return entries
-    await pause(5)
+  let watch = stopwatch()
+  try {
+    for (let known = 0; ; ) {
+      const entries = await readEntries(dataDir)
+      if (watch.ms > 500 || openCalls(entries) === 0) return entries
+      if (entries.length > known) {
+        watch[Symbol.dispose]()
+        watch = stopwatch()
+      }
+      known = entries.length
+      await pause(5)
+    }
+  } finally {
+    watch[Symbol.dispose]()
   }
 }
 
