@@ -6,6 +6,7 @@ import { type Answer, MAX_ANSWER_BYTES, none, readDecision, readResult } from '.
 import { readOpaBundle } from '../policy/outside/opa-bundle.ts'
 import { OpaThread } from '../policy/outside/opa-thread.ts'
 import { createOutside, type Outside, type OutsideEngine } from '../policy/outside/outside.ts'
+import { parseStrictJson } from '../protocol/strict-json.ts'
 import { createReader } from '../provider/reader.ts'
 import type { PolicyEngineSettings } from '../settings/policy-engines.ts'
 import type { Settings } from '../settings.ts'
@@ -111,7 +112,7 @@ function overHttp(
 
 function parsed(body: Buffer): unknown {
   try {
-    return JSON.parse(body.toString('utf8'))
+    return parseStrictJson(body.toString('utf8')) // whoever reads the first of two members would read another answer
   } catch {
     return undefined
   }

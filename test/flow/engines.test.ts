@@ -171,6 +171,7 @@ describe('a call', () => {
     ['no JSON', { answer: 'yes' }],
     ['a text in place of a boolean', { answer: { decision: 'true' } }],
     ['a number in place of a boolean', { answer: { decision: 1 } }],
+    ['no and yes at once', { answer: '{"decision":false,"decision":true}' }],
     ['a list', { answer: [{ decision: true }] }],
     ['nothing about the decision', { answer: { result: true } }],
     ['an obligation that nobody knows', { answer: obliging({ type: 'mfa', value: 'true' }) }],
