@@ -20,6 +20,7 @@ import type { BreakGlassDoor } from '../protocol/break-glass.ts'
 import type { Clock } from '../protocol/clock.ts'
 import type { Agent, Grant, Human } from '../protocol/grant.ts'
 import type { Inbound } from '../protocol/message.ts'
+import { asGatewayError, type ProblemCode } from '../protocol/problem.ts'
 import type { RequestRooms } from '../request-rooms.ts'
 import type { Keys } from '../settings/keys.ts'
 import type { Settings } from '../settings.ts'
@@ -33,7 +34,7 @@ export interface HouseBreakGlass extends BreakGlassDoor {
   readonly warnings: readonly string[]
   readonly gauges: readonly Gauge[]
   watch: BreakGlassGrants['watch']
-  /** The handle is known to others: end what it opens here. @returns whether it was open. */
+  /** The handle is known to others: end what it opens here. @returns whether it was open. @throws {GatewayError} where nobody can say. */
   leaked(handle: string, by: Human): Promise<boolean>
   /** The rooms of a call, with those of an emergency in their place for the grants of one. */
   around(rooms: RequestRooms): RequestRooms
@@ -59,6 +60,14 @@ export interface BreakGlassParts {
   /** Leases that share nothing with other gateways. */
   leasesApart(o: { readonly custodyFile: string; record: Aside['recordUnder'] }): Leases
 }
+
+/** What is said of a handle that opens nothing here, or nothing any more. */
+const NOT_OPEN: ReadonlySet<ProblemCode> = new Set([
+  'break_glass_refused',
+  'grant_expired',
+  'grant_invalid',
+  'grant_revoked',
+])
 
 /** @returns undefined without the setting. @throws {Error} when its directory cannot be used. */
 export async function openHouseBreakGlass(
@@ -102,10 +111,14 @@ export async function openHouseBreakGlass(
     close: (id, by) => emergency.close(id, by),
     status: () => emergency.status(),
     async leaked(handle, by) {
-      const presented = { token: handle, scheme: 'bearer' } as const
-      const grant = await Promise.resolve(grants.authenticate({ tenant, presented })).catch(() => undefined)
-      if (grant !== undefined) await emergency.close(grant.id, by)
-      return grant !== undefined
+      try {
+        const { id } = await grants.authenticate({ tenant, presented: { token: handle, scheme: 'bearer' } })
+        await emergency.close(id, by)
+        return true
+      } catch (cause) {
+        if (NOT_OPEN.has(asGatewayError(cause).code)) return false
+        throw cause
+      }
     },
     get isOpen() {
       return emergency.isOpen

@@ -126,6 +126,17 @@ it('gives nothing to whoever takes the handle of an ordinary grant for it, or ad
   await site.gateway.control.closeBreakGlass(id)
 })
 
+it('is ended by whoever reports its handle as leaked; what nobody opened, or somebody closed, is nothing to report', async () => {
+  const { handle, id } = await open()
+  const report = async (token: string) => (await site.gateway.control.reportLeaks({ leaks: [{ token }] }))[0]
+  expect(await report(`bkh_${'A'.repeat(43)}`)).toMatchObject({ kind: 'unknown' })
+  expect((await call(handle)).status).toBe(200)
+  expect(await report(handle)).toMatchObject({ kind: 'break_glass', outcome: 'revoked' })
+  expect(await refusalOf(handle)).toEqual([401, 'grant_revoked'])
+  expect(await report(handle)).toMatchObject({ kind: 'unknown' })
+  await expect(site.gateway.control.closeBreakGlass(id)).rejects.toThrow(/Nothing is open/)
+})
+
 it('has seats of its own: whoever fills the ordinary ones does not shut it out', async () => {
   const { handle, id } = await open()
   const { handle: ordinary } = await site.gateway.control.openTask({ scope: 'api:*', purpose: 'takes its time' })
@@ -147,9 +158,7 @@ it('is opened once, whoever clicks twice at the same moment', async () => {
 
 it('ends by itself, and the log says so', async () => {
   const { handle, id } = await open({ ttl_s: 1 })
-  await expect
-    .poll(async () => (await closed()).find(({ facts }) => facts?.reason === 'expired'), { timeout: 5000 })
-    .toBeDefined()
+  await expect.poll(async () => (await closed()).find(({ facts }) => facts?.reason === 'expired')).toBeDefined()
   expect(await refusalOf(handle)).toEqual([401, 'grant_expired'])
   await expect(site.gateway.control.closeBreakGlass(id)).rejects.toThrow(/Nothing is open/)
 })
@@ -159,7 +168,7 @@ it('is ended by the kill switch, and nothing opens while that is on', async () =
   expect((await call(handle)).status).toBe(200)
   await site.gateway.control.endAccess({ target: { everything: true }, reason: 'drill' })
   expect((await call(handle)).status).toBeGreaterThanOrEqual(400)
-  await expect.poll(async () => (await site.gateway.control.breakGlass()).open.length, { timeout: 5000 }).toBe(0)
+  await expect.poll(async () => (await site.gateway.control.breakGlass()).open.length).toBe(0)
   const late = await open()
   expect((await refusalOf(late.handle))[1]).toBe('access_blocked')
   await site.gateway.control.lift({ target: { everything: true } })
@@ -174,7 +183,7 @@ it('wakes whoever listens for it, with everything but the handle and the key', a
       .filter((line) => line !== '')
       .map((line) => (JSON.parse(line) as { kind: string }).kind)
   await expect
-    .poll(async () => new Set(await kinds()), { timeout: 5000 })
+    .poll(async () => new Set(await kinds()))
     .toEqual(new Set(['breakglass.opened', 'breakglass.used', 'breakglass.refused', 'breakglass.closed']))
   const log = await readFile(join(site.gateway.settings.dataDir, 'audit', 'entries.jsonl'), 'utf8')
   for (const text of [log, await readFile(alarm, 'utf8')]) {
