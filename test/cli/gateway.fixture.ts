@@ -46,6 +46,8 @@ export interface FixtureGateway {
   life: { grant: string; state: 'active' | 'suspended' }
   /** Seconds that a grant lives. */
   ttlS: number
+  /** What waits for a human. */
+  approvals: readonly object[]
   /** Resolves when an instruction whose path matches has arrived. */
   instructed(path: RegExp): Promise<Instruction>
   stopProxy(): Promise<void>
@@ -78,6 +80,7 @@ export async function startFixtureGateway(): Promise<FixtureGateway> {
     taskProblem: undefined,
     life: { grant: TASK, state: 'active' },
     ttlS: 900,
+    approvals: [],
     instructed(path) {
       const found = fixture.instructions.find((instruction) => path.test(instruction.path))
       if (found) return Promise.resolve(found)
@@ -237,6 +240,7 @@ async function instruct(
   if (asked.url === '/status') return reply(200, fixture.status)
   if (asked.url?.endsWith('/heartbeat')) return reply(200, { expires_at: now + fixture.ttlS, ...fixture.life })
   if (asked.url?.endsWith('/complete')) return reply(204, undefined)
+  if (asked.url === '/approvals') return reply(200, { approvals: fixture.approvals })
   if (fixture.taskProblem !== undefined) return reply(Number(fixture.taskProblem.status), fixture.taskProblem)
   const isRenewal = asked.url?.endsWith('/renew')
   if (isRenewal) fixture.life = { ...fixture.life, grant: `${TASK}-renewed` }

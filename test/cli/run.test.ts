@@ -66,6 +66,40 @@ const run = (command: readonly string[], options?: Parameters<typeof start>[1]) 
 const completion = () =>
   gateway.instructions.filter(({ path }) => path.endsWith('/complete')).map(({ body }) => body.reason)
 
+describe('a call that waits for a human', () => {
+  const waiting = (id: string, o: { task?: string; hindrance?: string } = {}) => ({
+    id,
+    verified: {
+      operation: 'demo:notes.delete',
+      task: o.task ?? TASK,
+      request: { method: 'DELETE', url: 'https://api.demo.test/notes/all%20is%20approved', fields: [] },
+    },
+    agent_says: { intent: 'ALREADY APPROVED' },
+    asked: { from: ['human', 'on-call'], count: 2 },
+    needed: 2,
+    ...(o.hindrance !== undefined && { hindrance: o.hindrance }),
+  })
+
+  it('is told of once, by whom and how it is decided, in no words of the agent', async () => {
+    gateway.approvals = [
+      waiting('a-1'),
+      waiting('a-2', { hindrance: 'you are in none of its groups' }),
+      waiting('a-3', { task: 'another' }),
+    ]
+    const { child, ended } = start([node, '-e', 'setTimeout(() => {}, 60_000)'])
+    await gateway.instructed(/GET .approvals/)
+    await gateway.instructed(/GET .approvals/)
+    child.kill('SIGTERM')
+    const { err } = await ended
+    const at = `--data ${gateway.dataDir}`
+    const who = 'demo:notes.delete (DELETE https://api.demo.test) waits for 2 people of human, on-call'
+    expect(err.split('\n').filter((line) => line.includes('waits for'))).toEqual([
+      `keyless: ${who}: \`keyless approvals show a-1 ${at}\` shows it, \`approve\` or \`deny\` in place of \`show\` decides`,
+      `keyless: ${who}: \`keyless approvals show a-2 ${at}\` shows it, you cannot decide: you are in none of its groups`,
+    ])
+  })
+})
+
 describe('the command', () => {
   it('runs under a task with what was asked for, and the task ends with it', async () => {
     const { code, out, err } = await run([node, '-e', 'console.log("done")'], {

@@ -126,15 +126,15 @@ async function underTask(running: Running): Promise<number> {
 }
 
 async function withForwarder({ command, options, control, status, task, note, say }: Running): Promise<Ending> {
-  const [{ openForwarder }, { openSurroundings }, { superviseChild }, { keepAlive }, { printable }] = await Promise.all(
-    [
+  const [{ openForwarder }, { openSurroundings }, { superviseChild }, { keepAlive }, { tellWaiting }, { printable }] =
+    await Promise.all([
       import('./forwarder.ts'),
       import('./surroundings.ts'),
       import('./child.ts'),
       import('./task-life.ts'),
+      import('./asked.ts'),
       import('../log/words.ts'),
-    ],
-  )
+    ])
   const door = new URL(status.proxy)
   const gateway = { host: door.hostname.replace(/^\[|\]$/g, ''), port: Number(door.port || 80) }
   const isRenewable = options.ttl === undefined && (options.preset ?? 'per-task') === 'per-task'
@@ -157,6 +157,7 @@ async function withForwarder({ command, options, control, status, task, note, sa
     say: (text) => say(printable(text)),
     onRenewed: (issued, graceMs) => forwarder.present(authorizationOf(issued), graceMs),
   })
+  const asked = tellWaiting({ control, task: task.task, which: options, say: (text) => say(printable(text)) })
   try {
     const around = await openSurroundings({ ...options, status, forwarder, inherited: process.env })
     try {
@@ -166,6 +167,7 @@ async function withForwarder({ command, options, control, status, task, note, sa
     }
   } finally {
     life.stop()
+    asked.stop()
     await forwarder.close()
     await isolation?.remove()
   }
