@@ -57,6 +57,12 @@ export function unknownGroups({ groups }: People, { from }: Pick<ApprovalTerms, 
   return from.filter((group) => group !== ROOT_HUMAN && (groups.get(group)?.length ?? 0) === 0)
 }
 
+/** So many different people could consent at most: with the human of the task, who may be one of the others. */
+export function mostPeople({ groups }: People, { from }: Pick<ApprovalTerms, 'from'>): number {
+  const members = new Set(from.flatMap((group) => groups.get(group) ?? []))
+  return members.size + (from.includes(ROOT_HUMAN) ? 1 : 0)
+}
+
 /** An agent that came by itself works for its owner, who is known by name alone. */
 function isRoot({ human: root }: Sought['facts'], human: Identity, approver: Approver | undefined): boolean {
   if (isSame(root, human)) return true

@@ -1,5 +1,5 @@
 /** What whoever asks, or decides, is told when it cannot be. A time that ran out and a no are never told alike. */
-import type { ApprovalView } from '../protocol/approval.ts'
+import type { ApprovalTerms, ApprovalView } from '../protocol/approval.ts'
 import { INTERVAL_S } from '../protocol/control-approvals.ts'
 import { GatewayError } from '../protocol/problem.ts'
 import type { ApprovalRecord } from './record.ts'
@@ -43,6 +43,11 @@ export function refusals({ statusUrl }: { statusUrl(id: string): string }) {
       new GatewayError(
         'approval_required',
         `${operation} has to be approved by ${listed(groups)}, and the settings of this gateway name nobody there. Ask its operator to add people to approvals.groups.`,
+      ),
+    tooFew: (operation: string, { from, count }: ApprovalTerms, most: number) =>
+      new GatewayError(
+        'approval_required',
+        `${operation} has to be approved by ${count} people of ${listed(from) || 'nobody'}, and there are ${most} at most, so nobody was asked. Ask the operator of this gateway to add people to approvals.groups, or to ask for fewer in the policy.`,
       ),
     tooMany: (most: number) =>
       new GatewayError(

@@ -6,7 +6,7 @@ import { uuidv7 } from '../protocol/id.ts'
 import type { GatewayError } from '../protocol/problem.ts'
 import { fingerprintOf, holdingOf, type Subject } from './fingerprint.ts'
 import type { Holding, Waiter } from './holding.ts'
-import { type People, unknownGroups } from './people.ts'
+import { mostPeople, type People, unknownGroups } from './people.ts'
 import { type ApprovalRecord, stateAt, taken } from './record.ts'
 import type { Words } from './refusals.ts'
 import type { ApprovalSeal } from './seal.ts'
@@ -109,6 +109,8 @@ export class Seeking {
     const { shelf, say, people, maxPending, lifeMs } = this.#o
     const nobody = unknownGroups(people, terms)
     if (nobody.length > 0) throw say.nobody(operation, nobody)
+    const most = mostPeople(people, terms)
+    if (most < terms.count) throw say.tooFew(operation, terms, most)
     const nowMs = this.#nowMs
     const record: ApprovalRecord = {
       ...{ id: uuidv7(nowMs), tenant: grant.tenant, fingerprint, holding: holdingOf(grant) },
@@ -135,13 +137,15 @@ export class Seeking {
 
   /** @returns false: time has passed. */
   async #hold({ tenant, id }: ApprovalRecord, { waiter, untilMs }: Wait): Promise<false> {
-    const { holding, shelf, say } = this.#o
+    const { clock, holding, shelf, say } = this.#o
+    // A client waits by no clock that somebody sets.
+    const endMs = clock.elapsedMs() + untilMs - this.#nowMs
     using held = holding.enter(`${tenant} ${id}`, waiter)
     for (;;) {
       const record = await shelf.byId(tenant, id) // after it has begun to wait, so that no change is missed
       if (record === undefined) throw say.gone()
       if (this.#requireHope(record) === 'approved') return false
-      const forMs = Math.min(untilMs, record.untilMs) - this.#nowMs
+      const forMs = Math.min(endMs - clock.elapsedMs(), record.untilMs - this.#nowMs)
       if (forMs <= 0) throw say.required(record)
       if (await held.next(forMs)) return false
     }

@@ -211,6 +211,21 @@ describe('an approval that waits', () => {
     await room.close()
   })
 
+  it('lets its call go after the time that clients wait, also when somebody sets the clock back meanwhile', async () => {
+    const passing = clock
+    let backMs = 0
+    clock = { ...passing, nowMs: () => passing.nowMs() - backMs }
+    const room = open()
+    const held = room.seek(asked({ terms: { count: 2 } }), wait()).catch(code)
+    await expect.poll(() => room.held.calls).toBe(1)
+    passing.advance(25_000)
+    backMs = 3_600_000
+    await room.decide('acme', await pendingId(room), 'approve', { human: BEN, via: 'test' })
+    await expect.poll(() => room.held.calls).toBe(0)
+    expect(await held).toBe('approval_required')
+    await room.close()
+  })
+
   it('ends with its client, with its grant, and gives back everything it held', async () => {
     const room = open()
     const client = new Client()
@@ -299,6 +314,20 @@ describe('an approval that waits', () => {
     const needed = (await after.pending('acme')).map((one) => one.needed)
     expect(needed.toSorted()).toEqual([1, 2]) // the former one, which nobody comes for, and one that is asked anew
     await after.close()
+  })
+
+  it('is not asked for where there are too few people, whoever says yes', async () => {
+    const room = open()
+    expect(await room.seek(asked({ terms: { count: 3 } })).catch(String)).toContain('there are 2 at most')
+    expect(await room.seek(asked({ terms: { from: ['human'], count: 2 } })).catch(String)).toContain(
+      'there are 1 at most',
+    )
+    expect(log).toEqual([])
+    expect(await room.seek(asked({ terms: { from: ['human', 'on-call'], count: 3 } })).catch(code)).toBe(
+      'approval_required',
+    )
+    expect(log).toEqual(['approval.requested'])
+    await room.close()
   })
 
   it('is of its tenant alone', async () => {
