@@ -38,10 +38,10 @@ export const tight: Limits = { path: 512, prose: 128, name: 96, items: 8 }
  * draft another place, so nothing is built twice and nothing of the request is kept alive.
  */
 export interface Draft {
-  /** Up to and including `"seq":`, in pieces: joining them costs more than writing them one by one. */
-  readonly head: readonly string[]
+  /** Up to and including `"seq":`. */
+  readonly head: string
   /** From the comma after the number up to and including `"ts":"`. */
-  readonly middle: readonly string[]
+  readonly middle: string
 }
 
 /**
@@ -49,26 +49,20 @@ export interface Draft {
  * @param at offset in `into`, which has room for `MAX_ENTRY_BYTES`. @returns where the entry ends.
  */
 export function writeEntry(into: Buffer, at: number, draft: Draft, place: { seq: number; ts: string }): number {
-  let end = at
-  for (const piece of draft.head) end += into.write(piece, end, 'utf8')
-  end += into.write(String(place.seq), end, 'latin1')
-  for (const piece of draft.middle) end += into.write(piece, end, 'utf8')
-  return end + into.write(`${place.ts}","v":"${VERSION}"}`, end, 'latin1')
+  return at + into.write(`${draft.head}${place.seq}${draft.middle}${place.ts}","v":"${VERSION}"}`, at, 'utf8')
 }
 
 /** Characters that `writeEntry` adds at most. */
 const PLACE_CHARS = 64
 
 export function fits(draft: Draft): boolean {
-  let chars = PLACE_CHARS
-  for (const piece of draft.head) chars += piece.length
-  for (const piece of draft.middle) chars += piece.length
+  const chars = draft.head.length + draft.middle.length + PLACE_CHARS
   // UTF-8 takes at most three bytes for a UTF-16 unit: counting is needed only for giants.
-  return chars * 3 <= MAX_ENTRY_BYTES || bytesOf(draft.head) + bytesOf(draft.middle) + PLACE_CHARS <= MAX_ENTRY_BYTES
+  return chars * 3 <= MAX_ENTRY_BYTES || bytesOf(draft) + PLACE_CHARS <= MAX_ENTRY_BYTES
 }
 
-function bytesOf(pieces: readonly string[]): number {
-  return pieces.reduce((sum, piece) => sum + Buffer.byteLength(piece), 0)
+function bytesOf({ head, middle }: Draft): number {
+  return Buffer.byteLength(head) + Buffer.byteLength(middle)
 }
 
 /**
@@ -125,7 +119,7 @@ function compose(fields: Fields): Draft {
     (canonicalize(Object.fromEntries(names.filter(isIn).map((name) => [name, fields[name]]))) ?? '').slice(1, -1)
   const before = part((name) => name < 'seq')
   const between = part((name) => name > 'seq' && name < 'ts')
-  return { head: [`{${before},"seq":`], middle: [between === '' ? ',"ts":"' : `,${between},"ts":"`] }
+  return { head: `{${before},"seq":`, middle: between === '' ? ',"ts":"' : `,${between},"ts":"` }
 }
 
 /** A copy with a canonical form: well-formed, finite, no longer than it may be, and through `toJSON` (a `Secret` prints itself masked). */

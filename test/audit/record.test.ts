@@ -5,7 +5,14 @@ import { describe, expect, it } from 'vitest'
 import { type Draft, draftFrom, MAX_ENTRY_BYTES, writeEntry } from '../../gateway/audit/canonical.ts'
 import { parseEntry } from '../../gateway/audit/entries/entry.ts'
 import { letterhead, type SealPersonal } from '../../gateway/audit/entries/letterhead.ts'
-import { type CallFacts, type CallResult, decisionDraft, outcomeDraft } from '../../gateway/audit/entries/record.ts'
+import {
+  type CallFacts,
+  type CallResult,
+  decisionDraft,
+  type LeaseFacts,
+  outcomeDraft,
+} from '../../gateway/audit/entries/record.ts'
+import type { Approved } from '../../gateway/protocol/approval.ts'
 import type { LineageStep } from '../../gateway/protocol/grant.ts'
 import { uuidv7 } from '../../gateway/protocol/id.ts'
 import { GatewayError, type ProblemCode, problems } from '../../gateway/protocol/problem.ts'
@@ -232,6 +239,28 @@ describe('entries of calls', () => {
       write(decisionDraft(paper, facts)) +
         write(outcomeDraft(paper, { ...facts, lease: leaseFacts(), outcome: outcome(), durationMs: 1 })),
     ).not.toContain('canary')
+  })
+
+  it('say of each call what is true of it, when calls share their decision and their credential', () => {
+    const shared = { ...known, inbound: inbound(), decision: decision() }
+    const refusal = new GatewayError('limit_exceeded', 'No calls are left.')
+    const approved = { id: 'approval-1' } as Approved
+    const verbose = { ...shared, decision: decision({ obligations: { ...decision().obligations, log: 'full' } }) }
+    const said = (facts: CallFacts) => JSON.parse(write(decisionDraft(paper, facts))).decision
+    for (let again = 0; again < 2; again++) {
+      expect(said(shared)).toMatchObject({ effect: 'allow', policy_ids: shared.decision.policyIds })
+      expect(said({ ...shared, refusal })).toMatchObject({ effect: 'deny', code: 'limit_exceeded' })
+      expect(said({ ...shared, approved })).toMatchObject({ effect: 'allow', approval: 'approval-1' })
+      for (const rawHeaders of [
+        ['x-one', '1'],
+        ['x-two', '2'],
+      ])
+        expect(said({ ...verbose, inbound: inbound({ rawHeaders }) }).asked.fields).toEqual([rawHeaders[0]])
+    }
+    const lease = leaseFacts()
+    const end = (used: LeaseFacts) =>
+      JSON.parse(write(outcomeDraft(paper, { ...shared, lease: used, outcome: outcome(), durationMs: 1 }))).cred.cache
+    expect([end(lease), end({ ...lease, cache: 'miss' }), end(lease)]).toEqual(['hit', 'miss', 'hit'])
   })
 
   it('say where an unexpected error came from, and never what it said', () => {

@@ -13,6 +13,8 @@ export interface Letterhead {
   readonly keyed: KeyedHash
   /** Per grant. A grant is immutable, so its text is too; it is forgotten with the grant, and all of it when a human is forgotten. */
   chains: WeakMap<Grant, Chain>
+  /** Canonical text of what many calls share: facts about a credential, and a decision where nothing is sealed. Both are immutable. */
+  readonly shared: WeakMap<object, string>
   /** Absent: everything is written as it is. */
   readonly seal: SealPersonal | undefined
 }
@@ -47,7 +49,14 @@ export function letterhead(o: {
   seal?: SealPersonal | undefined
 }): Letterhead {
   const gw = { boot: o.boot, node: cut(o.node, roomy.name), ver: cut(o.version, roomy.name) }
-  return { gw, origin: o.origin, keyed: createKeyedHash(o.hmacKey), chains: new WeakMap(), seal: o.seal }
+  return {
+    gw,
+    origin: o.origin,
+    keyed: createKeyedHash(o.hmacKey),
+    chains: new WeakMap(),
+    shared: new WeakMap(),
+    seal: o.seal,
+  }
 }
 
 /** Members of an entry, with what belongs to a person as it may stand in the log. */

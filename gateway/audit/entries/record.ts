@@ -51,6 +51,8 @@ export interface CallResult {
   readonly durationMs: number
 }
 
+type Client = ReturnType<typeof clientFields>
+
 export function decisionDraft(paper: Letterhead, facts: CallFacts): Draft {
   const draft = writeDecision(paper, facts, roomy)
   return fits(draft) ? draft : writeDecision(paper, facts, tight)
@@ -66,32 +68,52 @@ function writeDecision(paper: Letterhead, facts: CallFacts, limits: Limits): Dra
   const chain = chainOf(paper, inbound, grant, limits)
   // What was presented and refused; what was accepted is in the lineage.
   const refused = grant === undefined ? facts.refusal?.grant : undefined
-  const members = { client: clientFields(inbound, refused, limits), decision: verdict(facts, limits) }
-  const opening = JSON.stringify(sealed(paper, members, grant?.human))
+  const client = clientFields(inbound, refused, limits)
   const place = JSON.stringify(target(paper, facts, limits))
   const { trace } = inbound
+  const rest = trace === undefined ? chain.rest : `${chain.traced}${JSON.stringify(cut(trace, limits.name))},"ts":"`
   return {
-    head: [opening.slice(0, -1), chain.decided, inbound.id, '","seq":'],
-    middle:
-      trace === undefined
-        ? [',"target":', place, chain.rest]
-        : [',"target":', place, chain.traced, JSON.stringify(cut(trace, limits.name)), ',"ts":"'],
+    head: `${opening(paper, client, facts, limits)}${chain.decided}${inbound.id}","seq":`,
+    middle: `,"target":${place}${rest}`,
   }
+}
+
+/** Client and decision, without the closing brace. */
+function opening(paper: Letterhead, client: Client, facts: CallFacts, limits: Limits): string {
+  const { decision, approved, refusal, grant } = facts
+  const isShared = paper.seal === undefined && limits === roomy && refusal === undefined && approved === undefined
+  if (!isShared || decision === undefined || decision.obligations.log === 'full') {
+    const members = { client, decision: verdict(facts, limits) }
+    return JSON.stringify(sealed(paper, members, grant?.human)).slice(0, -1)
+  }
+  const said = written(paper, decision, () => verdict(facts, limits))
+  return `{"client":${JSON.stringify(client)},"decision":${said}`
+}
+
+/** What is the same object in many calls is written once. */
+function written(paper: Letterhead, of: object, members: () => object): string {
+  const known = paper.shared.get(of)
+  if (known !== undefined) return known
+  const text = JSON.stringify(members())
+  paper.shared.set(of, text)
+  return text
 }
 
 function writeOutcome(paper: Letterhead, result: CallResult, limits: Limits): Draft {
   const { inbound, grant, lease } = result
   const chain = chainOf(paper, inbound, grant, limits)
-  const end = [chain.ended, JSON.stringify(ending(result, limits)), ',"req":"', inbound.id, '","seq":']
+  const used = lease && usedText(paper, lease, limits)
+  const chained = used === undefined ? chain.ended.slice(1) : `"cred":${used}${chain.ended}`
+  const { trace } = inbound
   return {
-    head: lease
-      ? ['{"cred":', JSON.stringify(credential(lease, limits)), ...end]
-      : ['{', chain.ended.slice(1), ...end.slice(1)],
-    middle:
-      inbound.trace === undefined
-        ? [chain.rest]
-        : [chain.traced, JSON.stringify(cut(inbound.trace, limits.name)), ',"ts":"'],
+    head: `{${chained}${JSON.stringify(ending(result, limits))},"req":"${inbound.id}","seq":`,
+    middle: trace === undefined ? chain.rest : `${chain.traced}${JSON.stringify(cut(trace, limits.name))},"ts":"`,
   }
+}
+
+function usedText(paper: Letterhead, lease: LeaseFacts, limits: Limits): string {
+  if (limits !== roomy) return JSON.stringify(credential(lease, limits))
+  return written(paper, lease, () => credential(lease, limits))
 }
 
 function verdict({ inbound, decision, approved, refusal }: CallFacts, limits: Limits) {

@@ -29,29 +29,52 @@ export class Counter implements Metric {
   readonly help: string
   readonly type = 'counter'
   readonly #labels: readonly string[]
-  readonly #cells = new Map<string, { readonly values: readonly string[]; count: number }>()
+  /** By the first value, then by the second, …: no text is joined for every call. */
+  readonly #root: Cell = newCell()
 
   constructor({ name, help }: Naming, labels: readonly string[]) {
     this.name = name
     this.help = help
     this.#labels = labels
-    if (labels.length === 0) this.#cells.set('', { values: [], count: 0 })
   }
 
   /** @param values in the order of the labels. */
   add(...values: readonly string[]): void {
-    const key = values.join('\n')
-    const cell = this.#cells.get(key)
-    if (cell !== undefined) cell.count += 1
-    else this.#cells.set(key, { values, count: 1 })
+    let cell = this.#root
+    for (const value of values) {
+      let next = cell.below.get(value)
+      if (next === undefined) {
+        next = newCell()
+        cell.below.set(value, next)
+      }
+      cell = next
+    }
+    cell.count += 1
   }
 
   samples(): Sample[] {
-    return [...this.#cells.values()].map(({ values, count }) => ({
-      labels: labelled(this.#labels, values),
-      value: count,
-    }))
+    const cells = cellsAt(this.#root, this.#labels.length)
+    return cells.map(({ values, count }) => ({ labels: labelled(this.#labels, values), value: count }))
   }
+}
+
+interface Cell {
+  readonly below: Map<string, Cell>
+  count: number
+}
+
+function newCell(): Cell {
+  return { below: new Map(), count: 0 }
+}
+
+function cellsAt(
+  { below, count }: Cell,
+  depth: number,
+): { readonly values: readonly string[]; readonly count: number }[] {
+  if (depth === 0) return [{ values: [], count }]
+  return [...below].flatMap(([value, cell]) =>
+    cellsAt(cell, depth - 1).map((found) => ({ ...found, values: [value, ...found.values] })),
+  )
 }
 
 interface Series {
