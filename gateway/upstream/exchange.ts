@@ -232,17 +232,20 @@ export class Exchange implements AttemptOwner, Lasting {
     this.#end()
     if (error !== undefined) this.#dispose()
     const answer = attempt?.answer
-    this.#call.resolve({
+    const scrubbed = answer?.overwritten.found ?? 0
+    const outcome: Outcome = {
       status: answer?.isSent && attempt ? attempt.status : CLIENT_CLOSED_REQUEST,
       sentBytes: attempt?.sentBytes ?? 0,
       receivedBytes: answer?.passed ?? 0,
       sentHash: attempt?.sentHash.take(),
       receivedHash: answer?.hash.take(),
-      scrubbed: answer?.overwritten.found ?? 0,
-      ...(answer && answer.overwritten.found > 0 && { leaks: answer.overwritten.leaks }),
+      scrubbed,
       address: attempt?.address,
       error,
-    })
+    }
+    this.#call.resolve(
+      answer === undefined || scrubbed === 0 ? outcome : { ...outcome, leaks: answer.overwritten.leaks },
+    )
   }
 
   #end(): void {

@@ -10,6 +10,7 @@ import type { Censor, Inbound, Outbound } from '../protocol/message.ts'
 import type { Meter } from '../protocol/meter.ts'
 import { GatewayError } from '../protocol/problem.ts'
 import { forBody } from '../protocol/raw-headers.ts'
+import type { Secret } from '../protocol/secret.ts'
 import type { Endpoint } from '../protocol/service.ts'
 import { DEFAULT_PORTS, formatAuthority } from '../protocol/target.ts'
 import { bodySlotsOf } from './body-slots.ts'
@@ -33,6 +34,7 @@ interface Draft {
   isChunked: boolean
 }
 
+const NONE: readonly Secret[] = []
 const VALUE = /^[\t\x20-\x7e\x80-\xff]*$/
 
 /** Fields meant for the upstream, which `Connection` must not name (RFC 9110 §7.6.1): dropping them changes the message. */
@@ -60,7 +62,7 @@ export function cleanse(inbound: Inbound, permitted: Permitted, meter?: Meter, c
     throw new GatewayError('method_refused', `${method} is never forwarded: its answer would repeat the request.`)
   }
   const plan = planFor(service, inbound)
-  const signed = plan.isAwsSigned ? { signed: readAwsClaim(inbound.rawHeaders, endpoint.rawPath) } : {}
+  const signed = plan.isAwsSigned ? readAwsClaim(inbound.rawHeaders, endpoint.rawPath) : undefined
   const path = cleansePath(endpoint.rawPath, plan)
   const { headers: fields, acceptEncoding } = cleanseHeaders(inbound, endpoint, plan)
   const headers = content === undefined || content.taken.length === 0 ? fields : forBody(fields, content.bytes.length)
@@ -69,7 +71,7 @@ export function cleanse(inbound: Inbound, permitted: Permitted, meter?: Meter, c
   const isLooked = content !== undefined && bodySlotsOf(service).length > 0
   const refusal = isLooked ? censor?.look(content.bytes, true) : undefined
   if (refusal !== undefined) throw refusal
-  return {
+  const outbound: Outbound = {
     method,
     service,
     scheme,
@@ -78,7 +80,6 @@ export function cleanse(inbound: Inbound, permitted: Permitted, meter?: Meter, c
     path,
     headers,
     acceptEncoding,
-    ...signed,
     body: content?.bytes ?? body,
     isHttp2: inbound.isHttp2 === true,
     upgrade: inbound.upgrade,
@@ -87,9 +88,10 @@ export function cleanse(inbound: Inbound, permitted: Permitted, meter?: Meter, c
     meter,
     censor: isLooked ? undefined : censor,
     isolation: `${grant.tenant}\n${grant.id}`,
-    secrets: [],
-    ...(decision.obligations.redact && { redact: decision.obligations.redact }),
+    secrets: NONE,
+    redact: decision.obligations.redact,
   }
+  return signed === undefined ? outbound : { ...outbound, signed }
 }
 
 function cleansePath(rawPath: string, plan: Plan): string {

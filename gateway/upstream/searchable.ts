@@ -14,13 +14,20 @@ export function requireChunked(transferEncoding: string): void {
   if (!/^[ \t]*chunked[ \t]*$/i.test(transferEncoding)) throw unreadable(`transfer coding ${transferEncoding}`)
 }
 
+/** Media types that passed before, as they came: memo of a pure function. Upstreams choose them, so it is bounded. */
+const searchable = new Set<string>()
+const MAX_TYPES = 256
+const MAX_TYPE_LENGTH = 128
+
 /** An agent can ask for EBCDIC or UTF-32 in `Accept`, and some frameworks oblige. */
 export function requireSearchable(contentType: string): void {
+  if (searchable.has(contentType)) return
   if (/^[ \t]*multipart\/byteranges/i.test(contentType)) throw unreadable('media type multipart/byteranges')
   for (const [, quoted, plain] of contentType.matchAll(/charset[ \t]*=[ \t]*(?:"([^"]*)"?|([^\s;,"]*))/gi)) {
     const charset = quoted ?? plain ?? ''
     if (charset !== '' && !SEARCHABLE.test(charset)) throw unreadable(`character set ${charset}`)
   }
+  if (searchable.size < MAX_TYPES && contentType.length <= MAX_TYPE_LENGTH) searchable.add(contentType)
 }
 
 /**
