@@ -3,7 +3,7 @@ import { Command } from 'commander'
 import type { WebhookView } from '../protocol/control-webhooks.ts'
 import { atGateway, instruct, onGateway } from './at-gateway.ts'
 import type { WhichGateway } from './log/find-socket.ts'
-import { printableJson } from './log/words.ts'
+import { printable, printableJson } from './log/words.ts'
 import { columns, counted } from './table.ts'
 
 export function webhooksCommand(): Command {
@@ -71,7 +71,7 @@ function testCommand(): Command {
     if (typeof tested === 'number') process.exitCode = tested
     else if (tested.taken) process.stdout.write('Taken.\n')
     else {
-      process.stderr.write(`keyless: not taken: ${tested.reason ?? 'no reason was given'}\n`)
+      process.stderr.write(`keyless: not taken: ${printable(tested.reason ?? 'no reason was given')}\n`)
       process.exitCode = EXIT_NOT_TAKEN
     }
   })

@@ -2,13 +2,16 @@
 import { execFileSync } from 'node:child_process'
 import { existsSync } from 'node:fs'
 import { mkdir, mkdtemp, rm, symlink, writeFile } from 'node:fs/promises'
+import { createServer } from 'node:http'
+import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import fc from 'fast-check'
-import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest'
 import { type Finding, findingsIn, masked } from '../../gateway/cli/scan/finder.ts'
 import { historyOf } from '../../gateway/cli/scan/git.ts'
 import { filesAt, type Place } from '../../gateway/cli/scan/places.ts'
+import { scanCommand } from '../../gateway/cli/scan/scan.ts'
 import { told } from '../../gateway/cli/scan/words.ts'
 import { canaryDigest, createCanaries, LOOKS } from '../../gateway/protocol/canary.ts'
 import { loadSecretFinder, type SecretFinder } from '../../gateway/upstream/secret-rules.ts'
@@ -95,6 +98,30 @@ describe('a scan', () => {
     expect(await all(filesAt(at, [], () => undefined))).toHaveLength(1)
     expect(await all(filesAt(at, ['node_modules'], () => undefined))).toEqual([])
     expect(await all(filesAt(at, ['node_modules/**'], () => undefined))).toEqual([])
+  })
+
+  it('shows what a gateway elsewhere answers without what would steer a terminal', async () => {
+    const server = createServer((_, response) => response.writeHead(403).end('{"detail":"no \\u001b[2J\\u202e"}'))
+    await new Promise<void>((done) => server.listen(0, '127.0.0.1', done))
+    const said: string[] = []
+    for (const stream of [process.stdout, process.stderr])
+      vi.spyOn(stream, 'write').mockImplementation((text) => said.push(String(text)) > 0)
+    vi.stubEnv('KEYLESS_LEAK_TOKEN', 'of-a-reporter')
+    const at = join(dir, 'leaked.txt')
+    await writeFile(at, HANDLE)
+    try {
+      const to = `http://127.0.0.1:${(server.address() as AddressInfo).port}`
+      await scanCommand().parseAsync([at, '--to', to, '--data', join(dir, 'nobody')], { from: 'user' })
+      expect(process.exitCode).toBe(2)
+      expect(said.join('')).toContain('answered 403: no \\u{1b}[2J\\u{202e}')
+      expect(said.join('')).not.toContain(HANDLE)
+    } finally {
+      vi.restoreAllMocks()
+      vi.unstubAllEnvs()
+      process.exitCode = undefined
+      server.closeAllConnections()
+      server.close()
+    }
   })
 
   it('reads the history of a repository, what was removed and dropped included, and runs nothing that it configures', async () => {

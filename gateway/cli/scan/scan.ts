@@ -3,6 +3,7 @@ import { Command } from 'commander'
 import type { LeakReport } from '../../protocol/leak.ts'
 import { EXIT, instruct } from '../at-gateway.ts'
 import type { WhichIndex } from '../log/find-index.ts'
+import { printable, printableLines } from '../log/words.ts'
 import type { Finding } from './finder.ts'
 import type { Place } from './places.ts'
 
@@ -49,7 +50,7 @@ async function scanAction(path: string, options: ScanOptions): Promise<void> {
   try {
     process.exitCode = await scan(path, options)
   } catch (cause) {
-    process.stderr.write(`keyless: the scan broke off: ${(cause as Error).message}\n`)
+    process.stderr.write(`keyless: the scan broke off: ${printableLines((cause as Error).message)}\n`)
     process.exitCode = FAILED
   }
 }
@@ -82,7 +83,7 @@ async function scan(path: string, options: ScanOptions): Promise<number> {
   const ends = await endsOf(bad, options)
   const told = words.told({ found, ends: ends.outcomes, more, places, skipped }, options)
   process.stdout.write(`${told}\n`)
-  for (const one of skipped) process.stderr.write(`keyless: not read: ${words.printable(one)}\n`)
+  for (const one of skipped) process.stderr.write(`keyless: not read: ${printable(one)}\n`)
   if (ends.isFailed || skipped.length > 0) return FAILED
   return bad.length + more > 0 ? FOUND : 0
 }
@@ -147,7 +148,7 @@ async function reported(leaks: readonly LeakReport[], options: ScanOptions): Pro
   const told = (await answer.json().catch(() => ({}))) as { results?: Results; detail?: string }
   if (answer.ok && told.results !== undefined) return told.results
   process.stderr.write(
-    `keyless: the gateway at ${options.to} answered ${answer.status}${told.detail ? `: ${told.detail}` : ''}\n`,
+    `keyless: the gateway at ${options.to} answered ${answer.status}${told.detail ? `: ${printableLines(String(told.detail))}` : ''}\n`,
   )
   return EXIT.refused
 }

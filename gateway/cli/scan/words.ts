@@ -4,8 +4,6 @@ import { printable, printableJson } from '../log/words.ts'
 import { counted } from '../table.ts'
 import { type Finding, masked } from './finder.ts'
 
-export { printable }
-
 export interface Scanned {
   readonly found: readonly Finding[]
   /** Value → what the gateway did. */
