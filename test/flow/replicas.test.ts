@@ -94,6 +94,8 @@ it('keeps nothing in Redis that can be read as a credential', async () => {
 it('refuses with 503 while Redis is away, and recovers by itself', async () => {
   const task = await replicas[0].openTask('demo:*', 'meet a dead Redis')
   expect(await call(replicas[1], task)).toBe('200')
+  const ready = await fetch(`${replicas[1].gateway.control}/health/ready`)
+  expect(await ready.json()).toMatchObject({ ready: true, checks: { redis: true } })
   redis.pause?.()
   await pause(1_100) // what was read within the last second may still be believed
   const started = Date.now()
