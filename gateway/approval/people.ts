@@ -4,6 +4,8 @@ import type { Human } from '../protocol/grant.ts'
 
 /** Begins the issuer of users of a machine. */
 const LOCAL = 'local:'
+/** Issuer of owners of agents that come by themselves. */
+const REGISTRY = 'registry'
 
 type Identity = Pick<Human, 'iss' | 'sub'>
 
@@ -44,8 +46,10 @@ export function standingOf({ approvers, groups }: People, { facts, terms }: Soug
       }
     return { name: approver?.name ?? `${human.iss} ${human.sub}`, groups: [ROOT_HUMAN] }
   }
-  if (approver?.identities.some((known) => isNamesake(known, facts.human)))
-    return { hindrance: 'The agent works for a user of this name of another machine, who may be the same human.' }
+  if ([human, ...(approver?.identities ?? [])].some((known) => isNamesake(known, facts.human)))
+    return {
+      hindrance: 'The agent works for somebody of this name, known by another issuer, who may be the same human.',
+    }
   const own = approver && terms.from.filter((group) => groups.get(group)?.includes(approver.name))
   if (approver === undefined || own === undefined || own.length === 0)
     return { hindrance: `This human is in none of the groups that are asked: ${terms.from.join(', ')}.` }
@@ -63,17 +67,21 @@ export function mostPeople({ groups }: People, { from }: Pick<ApprovalTerms, 'fr
   return members.size + (from.includes(ROOT_HUMAN) ? 1 : 0)
 }
 
-/** An agent that came by itself works for its owner, who is known by name alone. */
+/** An agent that came by itself works for its owner, who is known by name alone: by the one that settings give to an approver. */
 function isRoot({ human: root }: Sought['facts'], human: Identity, approver: Approver | undefined): boolean {
   if (isSame(root, human)) return true
-  if (approver === undefined) return root.iss === 'registry' && root.sub === human.sub
-  if (root.iss === 'registry' && approver.name === root.sub) return true
-  return approver.identities.some((known) => isSame(known, root) || (root.iss === 'registry' && known.sub === root.sub))
+  if (approver === undefined) return false
+  if (root.iss === REGISTRY && approver.name === root.sub) return true
+  return approver.identities.some((known) => isSame(known, root))
 }
 
-/** User names of machines: replicas run on several, and people have one name on all of them. Good for a no, never for a yes. */
-function isNamesake(a: Identity, b: Identity): boolean {
-  return a.iss.startsWith(LOCAL) && b.iss.startsWith(LOCAL) && a.sub === b.sub
+/**
+ * The same name, as another issuer has it: owners of agents, of whom settings say no more than that; and user names of machines, for
+ * replicas run on several, and people have one name on all of them. Good for a no, never for a yes.
+ */
+function isNamesake(known: Identity, root: Identity): boolean {
+  const isNameAlone = root.iss === REGISTRY || (known.iss.startsWith(LOCAL) && root.iss.startsWith(LOCAL))
+  return isNameAlone && known.sub === root.sub
 }
 
 function isSame(a: Identity, b: Identity): boolean {

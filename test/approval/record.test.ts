@@ -73,6 +73,16 @@ describe('whose word counts', () => {
     expect(standingOf(PEOPLE, asked(['on-call'], elsewhere), id('cleo'))).toMatchObject({ groups: ['on-call'] })
   })
 
+  it('is that of the owner whose agent came by itself by the name in the settings, and of nobody who is only called so', () => {
+    const owned = (sub: string) => ({ iss: 'registry', sub })
+    expect(standingOf(PEOPLE, asked(['human'], owned('ana')), id('ana'))).toMatchObject({ groups: ['human'] })
+    for (const human of [id('otto'), { iss: 'local:box', sub: 'otto' }])
+      expect(standingOf(PEOPLE, asked(['human'], owned('otto')), human)).toHaveProperty('hindrance')
+    const approvers = [{ name: 'ben', identities: [id('otto')] }]
+    for (const from of [['human'], ['on-call']])
+      expect(standingOf({ ...PEOPLE, approvers }, asked(from, owned('otto')), id('otto'))).toHaveProperty('hindrance')
+  })
+
   it('is nobody else’s where the human is asked', () => {
     expect(standingOf(PEOPLE, asked(['human']), id('ben'))).toHaveProperty('hindrance')
     expect(standingOf(PEOPLE, asked(['human']), id('root'))).toMatchObject({ groups: ['human'] })
