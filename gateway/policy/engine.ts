@@ -46,7 +46,7 @@ export function createEngine(bundle: Bundle, options: { readonly remembers: bool
     const known = desks.get(operation)
     if (known !== undefined) return known
     const slice = bundle.sliceFor(operation)
-    const desk = { slice, selection: selectCall(slice.readings), answers: new Memo<Verdict>(ANSWERS_KEPT) }
+    const desk = { slice, selection: selectCall(slice.asked.readings), answers: new Memo<Verdict>(ANSWERS_KEPT) }
     desks.set(operation, desk)
     return desk
   }
@@ -57,7 +57,9 @@ export function createEngine(bundle: Bundle, options: { readonly remembers: bool
       const key = keyOf(desk.selection, ask)
       const known = desk.answers.get(key)
       if (known !== undefined) return known
-      const answer = askCedar(desk.slice, desk.slice.narrowSchema, () => callQuestion(desk.selection, ask, operation))
+      const answer = askCedar(desk.slice, desk.slice.narrowSchema, () =>
+        callQuestion(desk.selection, ask, operation, desk.slice.asked.isPlaced),
+      )
       const verdict = requireName(answer, desk.slice, operation)
       // An engine that failed may answer next time; what it did not say is no answer to keep.
       if (options.remembers && verdict.errors.length === 0 && key.length <= LONGEST_KEY) desk.answers.set(key, verdict)
@@ -65,7 +67,9 @@ export function createEngine(bundle: Bundle, options: { readonly remembers: bool
     },
     decideGrant(ask) {
       const slice = bundle.grantSliceFor(ask.action, ask.service)
-      return askCedar(slice, slice.narrowSchema, () => grantQuestion(selectGrant(ask.action, slice.readings), ask))
+      return askCedar(slice, slice.narrowSchema, () =>
+        grantQuestion(selectGrant(ask.action, slice.asked.readings), ask),
+      )
     },
   }
 }

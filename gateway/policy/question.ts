@@ -13,7 +13,8 @@ export interface Question {
   readonly entities: EntityJson[]
 }
 
-export function callQuestion(selection: Selection<Ask>, ask: Ask, operation: Operation): Question {
+/** @param isPlaced false: no policy asks of what service the endpoint is. Default true. */
+export function callQuestion(selection: Selection<Ask>, ask: Ask, operation: Operation, isPlaced = true): Question {
   const values = valuesOf(selection, ask)
   const resource = { type: 'Endpoint', id: operation.name }
   const endpoint: EntityJson = {
@@ -22,7 +23,7 @@ export function callQuestion(selection: Selection<Ask>, ask: Ask, operation: Ope
       ...under('resource.', values),
       ...fixedOf(selection, operation),
     },
-    parents: [{ type: 'Service', id: operation.name.slice(0, operation.name.indexOf(':')) }],
+    parents: isPlaced ? [{ type: 'Service', id: operation.name.slice(0, operation.name.indexOf(':')) }] : [],
     ...tagsOf('resource', values),
   }
   return questionOf(operation.name, resource, values, [endpoint, ...pastOf(selection, ask)])
@@ -41,6 +42,13 @@ function fixedOf({ reads }: Selection<Ask>, operation: Operation): Record<string
   const read = Object.entries(FIXED).filter(([name]) => reads(`resource.${name}`))
   return Object.fromEntries(read.map(([name, of]) => [name, of(operation)]))
 }
+
+/** Everything that is the same for every call of the operation. */
+export function fixedFor(operation: Operation): Readonly<Record<string, CedarValueJson>> {
+  return fixedOf({ ...NO_SELECTION, reads: () => true }, operation)
+}
+
+const NO_SELECTION = { names: [], table: {} }
 
 /** Only where a policy reads it: the counts by operation. */
 function pastOf(selection: Selection<Ask>, ask: Ask): EntityJson[] {
@@ -71,8 +79,13 @@ function questionOf(
     action: { type: 'Action', id: action },
     resource,
     context: under('context.', values),
-    entities: [agent, ...entities],
+    entities: [agent, ...entities].filter(isTold),
   }
+}
+
+/** One of which nothing is said is as good as absent, and each costs Cedar a tenth of the question. */
+function isTold({ attrs, parents, tags }: EntityJson): boolean {
+  return parents.length > 0 || tags !== undefined || Object.keys(attrs).length > 0
 }
 
 function tagsOf(variable: string, values: Map<string, CedarValueJson>): Pick<EntityJson, 'tags'> {

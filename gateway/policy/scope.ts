@@ -22,3 +22,11 @@ export function asksOf(policy: PolicyJson): readonly ('call' | 'grant')[] {
 export function plainUid(uid: EntityUidJson): { type: string; id: string } {
   return '__entity' in uid ? uid.__entity : uid
 }
+
+/** Every entity that a policy names, wherever it does. */
+export function entitiesIn(node: unknown): { type: string; id: string }[] {
+  if (typeof node !== 'object' || node === null) return []
+  if ('type' in node && 'id' in node && typeof node.type === 'string' && typeof node.id === 'string')
+    return [plainUid({ type: node.type, id: node.id })]
+  return Object.values(node).flatMap(entitiesIn)
+}

@@ -3,9 +3,12 @@
  * things. Leaving a policy out is sound only if its scope can never match; when in doubt it stays in.
  */
 import type { EntityUidJson, PolicyJson } from '@cedar-policy/cedar-wasm/nodejs'
+import type { Operation } from '../protocol/service.ts'
 import type { SliceNeeds } from './attributes/needs.ts'
 import { type Reading, readingsOf } from './attributes/reads.ts'
+import { fixedFor } from './question.ts'
 import { plainUid, scopeActions } from './scope.ts'
+import { isNeverMet } from './settled.ts'
 import type { Policy } from './source/policy-file.ts'
 
 /** What is asked, as far as the scope of a policy can tell: an action with its groups, and a resource in a service. */
@@ -27,6 +30,15 @@ export interface Slice extends SliceNeeds {
   narrowSchema(): string
   readonly policies: ReadonlyMap<string, Policy>
   readonly readings: ReadonlySet<Reading>
+  readonly asked: Asked
+}
+
+/** What Cedar is asked about: the policies of the slice but for those that nothing can come of at its operation (`settled.ts`). */
+export interface Asked {
+  readonly policies: readonly Policy[]
+  readonly readings: ReadonlySet<Reading>
+  /** One of them may ask of what service the endpoint is. */
+  readonly isPlaced: boolean
 }
 
 export function appliesTo(policy: Policy, subject: Subject): boolean {
@@ -37,6 +49,18 @@ export function readingsOfAll(policies: readonly Policy[]): Set<Reading> {
   const all = new Set<Reading>()
   for (const policy of policies) for (const reading of readingsOf(policy.json)) all.add(reading)
   return all
+}
+
+export function askedOf(members: readonly Policy[], operation: Operation | undefined): Asked {
+  const fixed = operation && fixedFor(operation)
+  const policies = fixed ? members.filter(({ json }) => !isNeverMet(json, fixed)) : members
+  return { policies, readings: readingsOfAll(policies), isPlaced: policies.some(({ json }) => looksUp(json)) }
+}
+
+/** Whether it may look at what is above an entity: in doubt it does. */
+function looksUp({ principal, resource, conditions }: PolicyJson): boolean {
+  const isAbove = [principal, resource].some(({ op, ...scope }) => op === 'in' || 'in' in scope)
+  return isAbove || JSON.stringify(conditions).includes('"in":')
 }
 
 /** Whether the policy names the action itself, not a group it belongs to. */

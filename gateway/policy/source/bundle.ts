@@ -17,8 +17,8 @@ import { UNMANAGED } from '../catalogue/site.ts'
 import { type Fault, throwFaults } from '../fault.ts'
 import { narrowing } from '../narrow.ts'
 import { type Parsed, parseSchema, parseSet } from '../preparsed.ts'
-import { plainUid } from '../scope.ts'
-import { appliesTo, namesServices, readingsOfAll, type Slice, type Subject } from '../slice.ts'
+import { entitiesIn } from '../scope.ts'
+import { appliesTo, askedOf, namesServices, readingsOfAll, type Slice, type Subject } from '../slice.ts'
 import { groupsOf, namedOperations, schemaText } from '../vocabulary.ts'
 import { findSources, lineAt, type Policy, readPolicies, type SourceFile } from './policy-file.ts'
 
@@ -149,13 +149,6 @@ function foreignNames(policy: Policy, spoken: readonly Service[], shipped: reado
     }))
 }
 
-function entitiesIn(node: unknown): { type: string; id: string }[] {
-  if (typeof node !== 'object' || node === null) return []
-  if ('type' in node && 'id' in node && typeof node.type === 'string' && typeof node.id === 'string')
-    return [plainUid({ type: node.type, id: node.id })]
-  return Object.values(node).flatMap(entitiesIn)
-}
-
 /** @param reviewed against this very catalogue. */
 export function assemble({ policies, base }: Reviewed, catalogue: Catalogue): Bundle {
   const contents = {
@@ -179,15 +172,17 @@ export function assemble({ policies, base }: Reviewed, catalogue: Catalogue): Bu
     const sliceOf = (subject: Subject, operation?: Operation): Slice => {
       const members = policies.filter((policy) => appliesTo(policy, subject))
       const readings = readingsOfAll(members)
+      const asked = askedOf(members, operation)
       const slice = {
-        preparsed: preparse(members, preparsed, opening),
+        preparsed: preparse(asked.policies, preparsed, opening),
         schema,
         narrowSchema: lazily(() => {
-          const narrowed = narrow()(subject.action, (name) => isRead(name, readings))
+          const narrowed = narrow()(subject.action, (name) => isRead(name, asked.readings))
           return holds.use(parseSchema(narrowed)).id
         }),
         policies: new Map(members.map((policy) => [policy.id, policy])),
         readings,
+        asked,
         ...(operation === undefined ? NEEDS_NOTHING : needsOf(operation, members, readings)),
       }
       made.push(slice)
@@ -227,6 +222,7 @@ const NOTHING: Slice = {
   narrowSchema: () => '',
   policies: new Map(),
   readings: new Set(),
+  asked: { policies: [], readings: new Set(), isPlaced: true },
   ...NEEDS_NOTHING,
 }
 
