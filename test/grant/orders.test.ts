@@ -5,7 +5,9 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import fc from 'fast-check'
 import { afterAll, afterEach, beforeEach, describe, expect, it } from 'vitest'
-import type { OrderTarget } from '../../gateway/grant/orders/order.ts'
+import { OrderExchange } from '../../gateway/grant/orders/exchange.ts'
+import { InForce, type OrderTarget } from '../../gateway/grant/orders/order.ts'
+import { createOrderSeal } from '../../gateway/grant/orders/order-seal.ts'
 import { Orders } from '../../gateway/grant/orders/orders.ts'
 import { openOrderKeep } from '../../gateway/grant/store/sqlite-orders.ts'
 import { type StoredOrder, storeUnavailable } from '../../gateway/grant/store/store.ts'
@@ -383,6 +385,50 @@ describe('a block', () => {
     const late = replica()
     await heard(late)
     expect(late.blocks()).toMatchObject([{ target: TRIAGE }])
+  })
+})
+
+describe('many orders', () => {
+  it('keep nobody from giving another one', async () => {
+    const inForce = new InForce()
+    const sinceS = Math.floor(clock.nowMs() / 1000)
+    for (let n = 0; n < 200_000; n += 1)
+      inForce.take({ id: '', reason: '', sinceS, version: n, keptUntilS: sinceS + 60, target: { agent: `${n}` } })
+    const parts = { tenant: 'acme', store: shelf, clock, onChange: () => {} }
+    const exchange = new OrderExchange(parts, { inForce, seal: createOrderSeal('acme', key) })
+    shelf.isAway = true
+    const order = {
+      id: uuidv7(),
+      target: { everything: true } as const,
+      reason: '',
+      untilS: null,
+      keptUntilS: sinceS + 60,
+    }
+    await expect(exchange.change(order, false)).rejects.toMatchObject({ code: 'store_unavailable' })
+    expect(inForce.blocks(sinceS)).toHaveLength(1)
+  })
+
+  it('are opened once each, not at every look', async () => {
+    const seal = createOrderSeal('acme', key)
+    let opened = 0
+    const counting = {
+      ...seal,
+      open(stored: StoredOrder) {
+        opened += 1
+        return seal.open(stored)
+      },
+    }
+    for (let n = 0; n < 20; n += 1) await give(replica(), { agent: `${n}` })
+    const exchange = new OrderExchange(
+      { tenant: 'acme', store: shelf, clock, onChange: () => {} },
+      { inForce: new InForce(), seal: counting },
+    )
+    for (let n = 0; n < 5; n += 1) await exchange.sync()
+    expect(opened).toBe(20)
+    const [[about] = ['']] = [...shelf.bodies]
+    shelf.bodies.set(about, 'forged')
+    await exchange.sync()
+    expect(shelf.bodies.get(about), 'what was forged is replaced').not.toBe('forged')
   })
 })
 

@@ -6,7 +6,7 @@ import { randomInt } from 'node:crypto'
 import type { Clock } from '../../protocol/clock.ts'
 import type { OrderKeep } from '../store/sqlite-orders.ts'
 import { type GrantStore, type OrderShelf, type StoredOrder, storeUnavailable } from '../store/store.ts'
-import { aboutOf, FOR_EVER_S, type InForce, joined, type Order, supersedes, versionAt } from './order.ts'
+import { aboutOf, type InForce, joined, type Order, supersedes, versionAt } from './order.ts'
 import type { OrderSeal } from './order-seal.ts'
 
 /** Versions are microseconds, about; each leaves as much room as this. */
@@ -24,6 +24,12 @@ export interface ExchangeParts {
   onChange(): void
 }
 
+interface Opened {
+  readonly body: string
+  /** Undefined: it is not one of ours. */
+  readonly order: Order | undefined
+}
+
 interface Pending {
   readonly order: Order
   readonly isLift: boolean
@@ -39,6 +45,8 @@ export class OrderExchange {
   #highest = 0
   /** `aboutOf` → what the store was last seen to have */
   readonly #stored = new Map<string, Order>()
+  /** name → what the store has under it, opened: there may be many, and few of them are new */
+  #opened: ReadonlyMap<string, Opened> = new Map()
   /** `aboutOf` → given here, and not in the store yet */
   readonly #given = new Map<string, Pending>()
   #syncing: Promise<void> | undefined
@@ -101,7 +109,7 @@ export class OrderExchange {
       this.#readMs = this.#parts.clock.elapsedMs()
       this.#adopt(orders, version < this.#highest)
       this.#renew(version)
-      await this.#prune(orders, version)
+      await this.#prune(version)
       const missing = this.#missing
       if (missing.length === 0) {
         this.#known = version
@@ -153,8 +161,8 @@ export class OrderExchange {
    */
   #adopt(stored: readonly StoredOrder[], isLoss: boolean): void {
     this.#stored.clear()
-    for (const one of stored) {
-      const order = this.#seal.open(one)
+    this.#opened = new Map(stored.map((one) => [one.about, this.#open(one)]))
+    for (const { order } of this.#opened.values()) {
       if (order === undefined || order.keptUntilS <= this.#nowS) continue
       const known = this.#inForce.about(order.target)
       this.#stored.set(aboutOf(order.target), order)
@@ -162,6 +170,11 @@ export class OrderExchange {
       else if (known?.version !== order.version || known.id !== order.id)
         this.#take({ ...(known ? joined(known, order) : order), version: this.#next() })
     }
+  }
+
+  #open(stored: StoredOrder): Opened {
+    const known = this.#opened.get(stored.about)
+    return known?.body === stored.body ? known : { body: stored.body, order: this.#seal.open(stored) }
   }
 
   #take(order: Order): void {
@@ -176,12 +189,13 @@ export class OrderExchange {
   }
 
   /** Also what replicas left there that are no more. */
-  async #prune(stored: readonly StoredOrder[], version: number): Promise<void> {
+  async #prune(version: number): Promise<void> {
     const { keep, store, tenant } = this.#parts
     const over = this.#inForce.forget(this.#nowS).map(({ target }) => this.#seal.nameOf(target))
     if (over.length > 0) attempt(() => keep?.forget(tenant, over))
-    const there = stored.filter((one) => (this.#seal.open(one)?.keptUntilS ?? FOR_EVER_S) <= this.#nowS)
-    const names = there.map(({ about }) => about)
+    const names = [...this.#opened].flatMap(([name, { order }]) =>
+      order && order.keptUntilS <= this.#nowS ? [name] : [],
+    )
     if (names.length > 0) await store.forgetOrders(tenant, names, version)
   }
 
@@ -190,16 +204,19 @@ export class OrderExchange {
   }
 
   get #missing(): readonly Order[] {
-    return [...this.#inForce.all].filter((order) => {
-      const there = this.#stored.get(aboutOf(order.target))
-      return there === undefined || supersedes(order, there)
-    })
+    const missing: Order[] = []
+    for (const [about, order] of this.#inForce.all) {
+      const there = this.#stored.get(about)
+      if (there === undefined || supersedes(order, there)) missing.push(order)
+    }
+    return missing
   }
 
   /** Greater than any that is known, and than what a store may have lost a while ago. */
   #next(): number {
-    const known = [...this.#inForce.all].map(({ version }) => version)
-    return above(Math.max(this.#highest, ...known, versionAt(this.#parts.clock.nowMs())))
+    let greatest = Math.max(this.#highest, versionAt(this.#parts.clock.nowMs()))
+    for (const [, { version }] of this.#inForce.all) greatest = Math.max(greatest, version)
+    return above(greatest)
   }
 }
 

@@ -98,8 +98,9 @@ export class InForce {
     return this.#orders.size === 0
   }
 
-  get all(): Iterable<Order> {
-    return this.#orders.values()
+  /** With what each is about. */
+  get all(): Iterable<readonly [about: string, order: Order]> {
+    return this.#orders
   }
 
   about(target: OrderTarget): Order | undefined {
