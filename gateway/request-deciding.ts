@@ -66,6 +66,7 @@ export function decide(call: Undecided, event: CallEvent, house: RequestRooms): 
 async function agreed(first: Decided | Promise<Decided>, event: CallEvent, house: RequestRooms): Promise<Decided> {
   let decided = await first
   if (!takesApproval(decided.decision)) return decided
+  await house.grants.afford(decided) // nobody is asked for what cannot be done any more
   const sinceMs = house.nowMs()
   const inbound = await readWhole(decided.inbound) // what is approved is all of it
   const call = { ...decided, inbound }

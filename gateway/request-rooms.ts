@@ -32,6 +32,8 @@ export interface RequestRooms {
      * `moved` when nothing was spent, because other calls of the task came first and the decision rests on what was before.
      */
     debit(permit: Permit): Debit | Promise<Debit>
+    /** Before humans are asked about it: no budget above the call is used up for good. Spends nothing. @throws {GatewayError} `use_spent`, `limit_exceeded` */
+    afford(call: Pick<Decided, 'grant' | 'endpoint' | 'decision'>): Promise<void>
     /** What the call carried, added to every budget of bytes above it. Never throws. */
     settle(permit: Permit, traffic: Traffic): void
   } & Facts

@@ -33,6 +33,11 @@ export interface Budgets {
    * @throws {GatewayError} `use_spent`, `limit_exceeded`, `store_unavailable`
    */
   debit(spending: Spending): Eventual<Allowance | undefined | typeof MOVED>
+  /**
+   * Nothing that the call would spend is used up for good; what comes back with time is not looked at, and nothing is spent.
+   * @throws {GatewayError} `use_spent`, `limit_exceeded`, `store_unavailable`
+   */
+  afford(spending: Spending): Promise<void>
   /** Never throws: what the store cannot be told now it is told before it allows anything more. */
   settle(spending: Spending, traffic: Traffic): void
 }
@@ -120,6 +125,11 @@ export function createBudgets(store: Pick<GrantStore, 'spend' | 'add' | 'left'>)
         telling = undefined
       })
       return telling.then(() => spend(spending, charges))
+    },
+    async afford(spending) {
+      for (const charge of chargesFor(spending))
+        if (charge.kind === 'count' && (await store.left(spending.grant.tenant, charge)) < 1)
+          throw refusal(charge, spending)
     },
     settle(spending, { sentBytes, receivedBytes }) {
       const by = sentBytes + receivedBytes

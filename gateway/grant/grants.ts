@@ -98,6 +98,8 @@ export interface Grants extends Revocation, Facts {
   aside(grant: Grant): Disposable
   /** @see Budgets.debit */
   debit(permit: Spending): Eventual<Allowance | undefined | typeof MOVED>
+  /** @see Budgets.afford */
+  afford(permit: Spending): Promise<void>
   /** @see Budgets.settle */
   settle(permit: Spending, traffic: Traffic): void
   /** @throws {GatewayError} whatever is wrong with the instruction, see `propose-….ts` */
@@ -148,6 +150,7 @@ export function createGrants(o: GrantsOptions): Grants {
     },
     aside: (grant) => seats.aside(grant),
     debit: (permit) => budgets.debit(permit),
+    afford: (permit) => budgets.afford(permit),
     settle: (permit, traffic) => budgets.settle(permit, traffic),
     propose: (i) => issuing(i, room, () => propose(i, room)),
     perform: (p) => perform(p, room),

@@ -152,6 +152,8 @@ function around(rooms: RequestRooms, { emergency, aside, grants, leases }: OwnRo
       authenticate: (inbound) => (isOurs(inbound) ? grants.authenticate(inbound) : rooms.grants.authenticate(inbound)),
       seat: (grant, reply) => of(grant).seat(grant, reply),
       debit: (permit) => of(permit.grant).debit(permit),
+      // Nobody is asked here, and it is spent at once.
+      afford: async (call) => (call.grant.breakGlass === undefined ? rooms.grants.afford(call) : undefined),
       settle: (permit, traffic) => of(permit.grant).settle(permit, traffic),
       past: (grant) => of(grant).past(grant),
       left: (grant, levels) => of(grant).left(grant, levels),

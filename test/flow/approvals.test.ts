@@ -21,6 +21,8 @@ permit (principal, action == Action::"notes:ask", resource);
 permit (principal, action == Action::"notes:two", resource);
 @id("ask-once-for-long") @owner("test") @approval("human") @approval_ttl("60")
 permit (principal, action == Action::"notes:again", resource);
+@id("ask-about-one") @owner("test") @approval("human") @single_use("true")
+permit (principal, action == Action::"notes:one", resource);
 @id("ask-nobody") @owner("test") @approval("nobody-there")
 permit (principal, action == Action::"notes:nobody", resource);
 @id("mint-big") @owner("test") @approval("on-call")
@@ -46,6 +48,7 @@ const open = (hold_s: number) =>
             ask: { match: ['POST /echo/ask'], access: 'write' },
             two: { match: ['POST /echo/two'], access: 'write' },
             again: { match: ['POST /echo/again'], access: 'write' },
+            one: { match: ['POST /echo/one'], access: 'write' },
             nobody: { match: ['POST /echo/nobody'], access: 'write' },
           },
         },
@@ -152,6 +155,20 @@ describe('a call that waits for a human', () => {
       'approval.used',
       'call.decision',
     ])
+  })
+
+  it('asks nobody about what was used already, and may be used once', async () => {
+    const task = await site.gateway.openTask('notes:*')
+    const before = sent()
+    const held = post(task, 'one')
+    const [approval] = await waiting()
+    await decide(approval?.id ?? '', 'approve', LOCAL)
+    expect((await held).status).toBe(200)
+    const again = post(task, 'one')
+    const answered = await Promise.race([again.then(codeOf), waiting().then(() => 'somebody is asked')])
+    expect(answered).toBe('use_spent')
+    expect(await approvals()).toEqual([])
+    expect(sent()).toBe(before + 1)
   })
 
   it('is refused for good when a human says no, and is told that it was a no', async () => {

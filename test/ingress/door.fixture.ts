@@ -155,6 +155,7 @@ function rooms({ calls, refused, upstream, state, clock }: Backing): RequestRoom
       },
       seat: () => ({ [Symbol.dispose]() {} }),
       debit: () => undefined,
+      afford: async () => {},
       settle() {},
       past: () => undefined,
       left: () => ({}),
