@@ -43,7 +43,7 @@ afterAll(async () => {
 })
 
 const keyless = (...args: string[]) =>
-  run(process.execPath, [join(ROOT, 'bin', 'keyless.mjs'), ...args], { cwd: gateway.dir })
+  run(process.execPath, [join(ROOT, 'gateway', 'keyless.ts'), ...args], { cwd: gateway.dir })
 const auditDir = () => join(gateway.settings.dataDir, 'audit')
 const entries = async () =>
   (await readFile(join(auditDir(), 'entries.jsonl'), 'utf8'))

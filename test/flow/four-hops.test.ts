@@ -25,7 +25,7 @@ afterAll(async () => {
 })
 
 const keyless = (...args: string[]) =>
-  run(process.execPath, [join(ROOT, 'bin', 'keyless.mjs'), ...args], { env, cwd: home })
+  run(process.execPath, [join(ROOT, 'gateway', 'keyless.ts'), ...args], { env, cwd: home })
 
 async function newKey(name: string): Promise<string> {
   await writeFile(join(home, name), generateKeyPairSync('ed25519').privateKey.export({ format: 'pem', type: 'pkcs8' }))
