@@ -71,6 +71,6 @@ function leaving(rawHeaders: readonly string[]): string[] {
 const server = createServer({ highWaterMark: 65_536 }, ({ url = '/', method = 'GET', rawHeaders }, reply) => {
   const client = idle.pop() ?? new Client(`http://127.0.0.1:${upstream}`, { pipelining: 1 })
   const path = url.startsWith('/') ? url : url.slice(url.indexOf('/', 'http://'.length))
-  client.dispatch({ path, method, headers: leaving(rawHeaders) }, new Relayed(reply, client))
+  client.dispatch({ path, method, headers: leaving(rawHeaders), blocking: false }, new Relayed(reply, client))
 })
 server.listen(port, '127.0.0.1')

@@ -45,7 +45,8 @@ export class Http1Attempt<Lane extends Tickets = Tickets> extends Attempt implem
 
   send(outbound: Outbound, body: Body): void {
     const { path, method, headers } = outbound
-    this.connection.client.dispatch({ path, method, headers: headers as string[], body }, this)
+    // `blocking` keeps others off a connection that nobody shares, and would have undici look for them when the head comes.
+    this.connection.client.dispatch({ path, method, headers: headers as string[], body, blocking: false }, this)
   }
 
   pause(): void {
