@@ -21,7 +21,13 @@ interface KnownEvent {
 /** Last part of the event's URI → what it is. */
 export const signalEvents: Readonly<Record<string, KnownEvent>> = {
   'session-revoked': { family: 'caep', action: 'end' },
-  'credential-change': { family: 'caep', action: 'end', asks: ({ change_type }) => change_type !== 'create' },
+  'credential-change': {
+    family: 'caep',
+    action: 'end',
+    // A gateway like this one says so of each credential that its agents are done with: nothing is wrong with the human.
+    asks: ({ change_type: change, credential_type: type }) =>
+      change !== 'create' && !(change === 'revoke' && type === 'api-credential'),
+  },
   'token-claims-change': { family: 'caep', action: 'note' },
   'assurance-level-change': {
     family: 'caep',

@@ -7,8 +7,11 @@ import { join } from 'node:path'
 import fc from 'fast-check'
 import { afterAll, beforeAll, expect, it } from 'vitest'
 import { readWritten } from '../../gateway/audit/files/follow.ts'
+import type { Claims } from '../../gateway/identity/jwt.ts'
 import { signalEventOf, signalEvents } from '../../gateway/identity/set-events.ts'
 import { targetOf } from '../../gateway/identity/set-subject.ts'
+import type { Item } from '../../gateway/records/export/item.ts'
+import { letterOf } from '../../gateway/records/export/letter.ts'
 import { HERE, ISSUER, makeTransmitter, push, type Transmitter } from '../flow/transmitter.fixture.ts'
 import { startGateway, type TestGateway } from '../rig/gateway.ts'
 
@@ -165,4 +168,22 @@ it('does nothing but note an event that it does not know, whatever its name', ()
       expect(signalEventOf(uri, {}, {}).action).toBe('note')
     }),
   )
+})
+
+it('ends nobody because another gateway has let go of a credential: two that hear each other come to an end', () => {
+  const entry = {
+    v: 'ar/1',
+    seq: 1,
+    ts: '2026-06-01T00:00:00.000Z',
+    kind: 'lease.revoked',
+    facts: { outcome: 'revoked' },
+  }
+  const told = { ...entry, human: { iss: ISSUER, sub: 'ana' } } as unknown as Item['entry']
+  const item = { uid: 'l:1', entry: told, decision: undefined, proven: undefined }
+  const terms = { publicUrl: ISSUER, audience: 'other', stream: 's' }
+  const { events } = JSON.parse(letterOf('set', item, terms)?.text ?? '{}') as { events: Record<string, object> }
+  const [[uri = '', members = {}] = []] = Object.entries(events)
+  expect(uri).toMatch(/credential-change$/)
+  expect(signalEventOf(uri, members as Claims, {}).action).toBe('note')
+  expect(signalEventOf(uri, { change_type: 'revoke', credential_type: 'password' }, {}).action).toBe('end')
 })
