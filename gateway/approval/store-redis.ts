@@ -33,7 +33,7 @@ export function openRedisApprovals(o: {
       const names = [keys.slot(tenant, slot), keys.pending(tenant), keys.pendingOf(tenant, agent), keys.one(tenant, id)]
       const given = [id, JSON.stringify(one), one.version, untilMs, keepMs, nowMs(), most, keys.of(tenant)]
       const found = await run<string | number>(ADD, names, ...given)
-      if (typeof found === 'string') return { first: JSON.parse(found) as StoredApproval }
+      if (typeof found === 'string') return { first: required(found) }
       return found === 1 ? { isNew: true } : 'full'
     },
     count: (tenant, agent) => bounded(redis.zcount(keys.pendingOf(tenant, agent), `(${nowMs()}`, '+inf')),
@@ -86,14 +86,32 @@ function keysOf(prefix: string) {
   }
 }
 
+/** What whoever writes to Redis made unreadable is nothing to show, and hides none of the others. */
 function parsed(texts: readonly string[]): StoredApproval[] {
-  return texts.map((text) => JSON.parse(text) as StoredApproval).sort((a, b) => (a.id < b.id ? -1 : 1)) // UUIDv7: by time
+  return texts.flatMap((text) => readable(text) ?? []).sort((a, b) => (a.id < b.id ? -1 : 1)) // UUIDv7: by time
 }
 
 function storedOf(text: unknown, nowMs: number, until: 'untilMs' | 'keepMs'): StoredApproval | undefined {
   if (typeof text !== 'string') return undefined
-  const stored = JSON.parse(text) as StoredApproval
+  const stored = required(text)
   return stored[until] > nowMs ? stored : undefined
+}
+
+/** Where one is looked for, it is not absent for being unreadable: a no would be. */
+function required(text: string): StoredApproval {
+  const stored = readable(text)
+  if (stored === undefined) throw storeUnavailable(new TypeError('what Redis has of an approval is none'))
+  return stored
+}
+
+/** As far as it takes to find whether a gateway of ours has sealed it (seal.ts). */
+function readable(text: string): StoredApproval | undefined {
+  try {
+    const stored = JSON.parse(text) as Partial<StoredApproval> | null
+    return typeof stored?.id === 'string' && typeof stored.body === 'string' ? (stored as StoredApproval) : undefined
+  } catch {
+    return undefined
+  }
 }
 
 function bounded<T>(work: Promise<T>): Promise<T> {
