@@ -7,7 +7,7 @@ const LOCAL = 'local:'
 /** Issuer of owners of agents that come by themselves. */
 const REGISTRY = 'registry'
 
-type Identity = Pick<Human, 'iss' | 'sub'>
+export type Identity = Pick<Human, 'iss' | 'sub'>
 
 /** One person, however many ways it has to prove to be it. */
 export interface Approver {

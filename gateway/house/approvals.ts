@@ -9,7 +9,7 @@ import type { Redis } from 'ioredis'
 import { type ApprovalRoom, createApprovals } from '../approval/approvals.ts'
 import { requestForm, spokenFields } from '../approval/fingerprint.ts'
 import type { Waiter } from '../approval/holding.ts'
-import type { People } from '../approval/people.ts'
+import type { Identity, People } from '../approval/people.ts'
 import { createApprovalSeal } from '../approval/seal.ts'
 import type { Asked } from '../approval/seeking.ts'
 import { openRedisApprovals } from '../approval/store-redis.ts'
@@ -91,16 +91,13 @@ export function openHouseApprovals(settings: Settings, parts: Parts): HouseAppro
   }
 }
 
-/** A user of this machine is who can open the socket as that user. */
-function peopleOf({ approvals }: Settings): People {
-  const { iss } = operator()
-  return {
-    groups: approvals.groups,
-    approvers: approvals.approvers.map(({ name, local, identities }) => ({
-      name,
-      identities: local === undefined ? identities : [...identities, { iss, sub: local }],
-    })),
-  }
+function peopleOf({ approvals: { approvers, groups } }: Settings): People {
+  return { groups, approvers: approvers.map((one) => ({ name: one.name, identities: identitiesOf(one) })) }
+}
+
+/** Of one approver. A user of this machine is who can open the socket as that user: known by the name that the socket gives. */
+export function identitiesOf({ local, identities }: Settings['approvals']['approvers'][number]): readonly Identity[] {
+  return local === undefined ? identities : [...identities, { iss: operator().iss, sub: local }]
 }
 
 function waiterOf({ inbound, grant, endpoint }: Decided, { grants, watch }: Parts): Waiter {

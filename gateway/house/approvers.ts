@@ -25,7 +25,7 @@ import { documentsIn } from '../provider/sealed/documents.ts'
 import type { Sealed } from '../provider/sealed/sealed.ts'
 import type { Keys } from '../settings/keys.ts'
 import type { Settings } from '../settings.ts'
-import { operator } from './audit.ts'
+import { identitiesOf } from './approvals.ts'
 
 interface Parts {
   readonly approvals: ApproverDoor['approvers']['approvals']
@@ -72,11 +72,6 @@ export async function openHouseApprovers(settings: Settings, parts: Parts): Prom
       return { human, via: 'token' }
     },
   }
-}
-
-/** A user of this machine is known by the name that the socket gives. */
-function identitiesOf({ local, identities }: Settings['approvals']['approvers'][number]): readonly Human[] {
-  return local === undefined ? identities : [...identities, { iss: operator().iss, sub: local }]
 }
 
 function pagesOf({ approvals, publicUrl, tenant }: Settings, parts: Parts): HouseApprovers['pages'] {
