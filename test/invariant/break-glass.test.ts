@@ -1,13 +1,16 @@
 /** SECURITY.md, two people break the glass: what emergency access cannot be made to do, and what ends it. */
 import { generateKeyPairSync } from 'node:crypto'
-import { readFile } from 'node:fs/promises'
+import { cp, mkdir, readdir, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, it } from 'vitest'
+import { parse, stringify } from 'yaml'
+import { controlClient } from '../../gateway/cli/control-client.ts'
 import { draftSealed, signSealed } from '../../gateway/grant/break-glass-request.ts'
 import { publicJwk } from '../../gateway/grant/chain/jws.ts'
 import type { OpenedBreakGlass } from '../../gateway/protocol/break-glass.ts'
 import { uuidv7 } from '../../gateway/protocol/id.ts'
 import { type EchoUpstream, startEcho } from '../rig/echo.ts'
+import { ROOT, start } from '../rig/process.ts'
 import { codeOf, reverse } from './agent.fixture.ts'
 import { entriesOf, type OpenSite, type Operations, openSite } from './services.fixture.ts'
 
@@ -120,7 +123,8 @@ it('gives nothing to whoever takes the handle of an ordinary grant for it, or ad
     scope: 'api:any.read',
     purpose: 'an ordinary day',
   })
-  for (const made of [handle.replace('bkh_', 'kh_'), `b${ordinary}`, `${handle.slice(0, -1)}A`, `${handle}x`])
+  const changed = `${handle.slice(0, -1)}${handle.endsWith('A') ? 'E' : 'A'}`
+  for (const made of [handle.replace('bkh_', 'kh_'), `b${ordinary}`, changed, `${handle}x`])
     expect(codeOf(await call(made))).toBe('grant_invalid')
   await expect(site.gateway.control.delegate({ parent: handle, agent: AGENT, scope: 'api:any.read' })).rejects.toThrow()
   await site.gateway.control.closeBreakGlass(id)
@@ -191,4 +195,60 @@ it('wakes whoever listens for it, with everything but the handle and the key', a
     expect(text).not.toContain('bkh_')
   }
   await site.gateway.checkLog()
+})
+
+it('goes on at a gateway that is started on another disk, because its own cannot be written any more', {
+  timeout: 60_000,
+}, async () => {
+  let opened = { handle: '', id: '' }
+  const opening = async () => {
+    opened = await open({ ttl_s: 300 })
+    return (await call(opened.handle)).status
+  }
+  // Numbers of orders run ahead of the clock by a second or two: what is opened right after one for everything has ended with it.
+  await expect.poll(opening, { interval: 250, timeout: 10_000 }).toBe(200)
+  const { handle, id } = opened
+  const { dir, settings } = site.gateway
+  const human = { iss: 'https://id.acme.test', sub: 'eve' }
+  await site.gateway.control.endAccess({ target: { human }, reason: 'left', until: null })
+  await site.gateway.gateway.stop()
+  await cp(join(settings.dataDir, 'break-glass'), join(dir, 'journal'), { recursive: true }) // as if it had been there always
+  const healthy = join(dir, 'healthy')
+  await mkdir(healthy, { mode: 0o700 })
+  for (const name of (await readdir(settings.dataDir)).filter((one) => one.includes('.sqlite')))
+    await cp(join(settings.dataDir, name), join(healthy, name))
+  const written = parse(await readFile(join(dir, 'keyless.yaml'), 'utf8')) as Record<string, object>
+  const elsewhere = {
+    ...{ data_dir: healthy, keys_dir: join(settings.dataDir, 'keys') },
+    audit: { ...written.audit, origin: 'keyless.local/emergency' },
+    break_glass: { ...written.break_glass, journal: join(dir, 'journal') },
+  }
+  await writeFile(join(dir, 'healthy.yaml'), stringify({ ...written, ...elsewhere }))
+  const entry = join(ROOT, 'gateway', 'keyless.ts')
+  const readOnly = 'mount --bind "$0" "$0" && mount -o remount,bind,ro "$0"'
+  const script = `${readOnly} && ! node "$1" start -c "$2" && exec node "$1" start -c "$3"`
+  const files = [settings.dataDir, entry, join(dir, 'keyless.yaml'), join(dir, 'healthy.yaml')]
+  const unshare = [
+    '--user',
+    '--map-root-user',
+    '--mount',
+    'bash',
+    '-c',
+    script.replaceAll('node ', `${process.execPath} `),
+  ]
+  const gateway = start('unshare', [...unshare, ...files])
+  try {
+    expect((await gateway.says(/cannot be written[^\n]*/))[0]).toMatch(/read-only file system.*data_dir/)
+    const [, port] = await gateway.says(/proxy +http:\/\/[\d.]+:(\d+)/)
+    await gateway.says(new RegExp(`BREAK-GLASS: emergency access ${id} is still open`))
+    expect(await controlClient(join(healthy, 'control.sock')).blocks()).toMatchObject([{ target: { human } }])
+    const again = await reverse(Number(port), handle, { path: '/api/echo' })
+    expect(again.status, again.bytes.toString()).toBe(200)
+    expect(upstream.requests.at(-1)?.head.toString()).toContain(`Bearer ${KEY}`)
+  } finally {
+    gateway.kill('SIGTERM')
+    await gateway.ended
+  }
+  const used = (await entriesOf(healthy)).filter(({ kind }) => kind === 'breakglass.used')
+  expect(used).toHaveLength(1)
 })
