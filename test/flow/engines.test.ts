@@ -54,10 +54,13 @@ beforeAll(async () => {
   const addresses = ['127.0.0.1/32']
   const engines = [
     {
-      ...{ name: 'risk', kind: 'authzen', url: `${authzen.url}/access/v1/evaluation`, addresses, timeout_ms: 200 },
+      ...{ name: 'risk', kind: 'authzen', url: `${authzen.url}/access/v1/evaluation`, addresses, timeout_ms: 1_000 },
       ...{ for: ['echo:get', 'echo:post', 'echo:closed'], headers: { authorization: { env: 'ENGINE_TOKEN' } } },
     },
-    { name: 'team', kind: 'opa', url: `${opa.url}/v1/data/keyless/allow`, addresses, for: ['echo:get', 'echo:post'] },
+    {
+      ...{ name: 'team', kind: 'opa', url: `${opa.url}/v1/data/keyless/allow`, addresses, timeout_ms: 1_000 },
+      for: ['echo:get', 'echo:post'],
+    },
     {
       name: 'limits',
       kind: 'opa_wasm',
