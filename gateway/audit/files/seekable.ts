@@ -59,10 +59,15 @@ export async function readSeekTable(file: FileHandle, path: string): Promise<Fra
   return frames
 }
 
+/** The least that Node allows. */
+const MIN_CHUNK_BYTES = 64
+
 /** @param most bytes of text that it may have: a few of a file can stand for all of memory. @throws {Error} when the frame does not hold the text that the table says. */
 export async function readFrame(file: FileHandle, frame: Frame, most: number): Promise<Buffer> {
   if (frame.textBytes > most) throw new Error(`a frame holds ${frame.textBytes} bytes, more than its entries can have`)
-  const text = await inflate(await readAt(file, frame.at, frame.bytes), { maxOutputLength: frame.textBytes + 1 })
+  // In one piece, and not in pieces of 16 KiB that are joined.
+  const room = { maxOutputLength: frame.textBytes + 1, chunkSize: Math.max(MIN_CHUNK_BYTES, frame.textBytes + 1) }
+  const text = await inflate(await readAt(file, frame.at, frame.bytes), room)
   if (text.length !== frame.textBytes)
     throw new Error(`a frame holds ${text.length} bytes instead of ${frame.textBytes}`)
   return text
