@@ -1,8 +1,7 @@
 /** A roster holds who is there, and nothing of those who were. */
-import { setFlagsFromString } from 'node:v8'
-import { runInNewContext } from 'node:vm'
-import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { describe, expect, it } from 'vitest'
 import { Roster } from '../../gateway/protocol/roster.ts'
+import { leftByWork } from '../rig/collections.ts'
 
 const member = () => ({ place: -1 })
 
@@ -31,31 +30,13 @@ describe('a roster', () => {
 })
 
 describe('the memory of who has left a roster', () => {
-  let collect: (options?: { type: 'minor' }) => void
-
-  beforeAll(() => {
-    setFlagsFromString('--expose-gc')
-    collect = runInNewContext('gc')
-  })
-  afterAll(() => setFlagsFromString('--no-expose-gc'))
-
   it('is free at the next small collection, however long the roster has been there', () => {
     const roster = new Roster()
-    const newest = Array.from({ length: 64 }, () => ({ ...member(), said: [0] }))
-    /** Calls come and go, 64 at a time. @returns bytes that small collections have left. */
-    const serve = (calls: number) => {
-      const before = process.memoryUsage().heapUsed
-      for (let i = 0; i < calls; i++) {
-        const call = { ...member(), said: new Array<number>(500).fill(i) }
-        roster.delete(newest[i % 64] as typeof call)
-        newest[i % 64] = call
-        roster.add(call)
-        if (i % 500 === 0) collect({ type: 'minor' })
-      }
-      return process.memoryUsage().heapUsed - before
-    }
-    serve(64)
-    collect() // what is there now is old from here on
-    expect(serve(5000)).toBeLessThan(5e6) // of the 20 MB of all of them
+    const left = leftByWork((n) => {
+      const call = { ...member(), said: new Array<number>(500).fill(n) }
+      roster.add(call)
+      return () => roster.delete(call)
+    })
+    expect(left).toBeLessThan(5e6) // of the 20 MB of all of them
   })
 })
