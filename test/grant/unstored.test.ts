@@ -132,5 +132,8 @@ describe('the end of', () => {
     expect(here.unstored()).toBe(1)
     away = () => false
     await expect.poll(() => here.unstored(), { timeout: 3_000 }).toBe(0)
-  })
+    // By name too, so that what was leased under it goes.
+    const ended = async () => (await inner.task('acme', task.grant.task.id))?.ended
+    await expect.poll(ended, { timeout: 8_000 }).toBe('revoked')
+  }, 15_000)
 })

@@ -14,8 +14,11 @@ import type { OrderKeep } from '../store/sqlite-orders.ts'
 import type { StoredGrant, StoredTask } from '../store/store.ts'
 import type { OrderTarget } from './order.ts'
 import type { Orders } from './orders.ts'
+import { Sweeps } from './sweeps.ts'
 import { type EndTarget, UnstoredEnds } from './unstored.ts'
 
+/** Where one process has the store to itself: then it is looked once more only because that could not be written. */
+const SWEEP_MS = 2_000
 /** How many tasks are looked at together. */
 const AT_ONCE = 32
 
@@ -82,6 +85,11 @@ export function createRevocation(room: Ordering, tenant: string): Revocation {
     hold: (id, untilS) => room.authenticator.end(tenant, id, { reason: 'revoked', untilS }),
     end: (target) => endNamed(tenant, target, room),
   })
+  const again = new Sweeps({
+    afterMs: isShared(room) ? 2 * room.store.trustMs : SWEEP_MS,
+    isWaiting: () => orders.unstored > 0,
+    sweep: () => sweep(tenant, room),
+  })
   return {
     requireOpen(grant, service) {
       const why = orders.closureOf(service) ?? orders.endOf(grant)
@@ -94,7 +102,7 @@ export function createRevocation(room: Ordering, tenant: string): Revocation {
       if (why !== undefined) throw why
     },
     async revoke(target, how) {
-      if (!('grant' in target) && !('task' in target)) return orderEnd(tenant, { ...how, target }, room)
+      if (!('grant' in target) && !('task' in target)) return orderEnd(tenant, { ...how, target }, { room, again })
       try {
         return await endNamed(tenant, target, room)
       } catch (cause) {
@@ -112,6 +120,7 @@ export function createRevocation(room: Ordering, tenant: string): Revocation {
     blocks: () => orders.blocks(),
     unstored: () => unstored.size + orders.unstored,
     close() {
+      again.close()
       unstored.close()
       orders.close()
     },
@@ -143,15 +152,22 @@ async function endGrant(grant: Grant, room: Room): Promise<Ended> {
 async function orderEnd(
   tenant: string,
   order: Revoking & { readonly target: OrderTarget },
-  room: Ordering,
+  { room, again }: { readonly room: Ordering; readonly again: Sweeps },
 ): Promise<Ended & { readonly untilS?: number | null }> {
-  const { untilS } = await room.orders.give(order)
-  const ended = await sweep(tenant, room)
-  // What another replica made in the moment in which it did not know yet is dead; its credentials go now.
-  const { trustMs } = room.store
-  const isShared = trustMs !== Number.POSITIVE_INFINITY
-  if (isShared) setTimeout(() => void sweep(tenant, room).catch(() => undefined), 2 * trustMs).unref()
-  return { ...ended, ...(untilS !== undefined && { untilS }) }
+  try {
+    const { untilS } = await room.orders.give(order)
+    const ended = await sweep(tenant, room)
+    // What another replica made in the moment in which it did not know yet is dead; its credentials go then.
+    if (isShared(room)) again.later()
+    return { ...ended, ...(untilS !== undefined && { untilS }) }
+  } catch (cause) {
+    again.later() // what lives is refused everywhere once the order is stored; its credentials go then
+    throw cause
+  }
+}
+
+function isShared({ store }: Pick<Room, 'store'>): boolean {
+  return store.trustMs !== Number.POSITIVE_INFINITY
 }
 
 /** End by name whatever an order ends. */
