@@ -242,6 +242,12 @@ describe('the gateway’s own account', () => {
     [{ configured: true, ok: false }, 'failed'],
   ] as const)('of Redis %j is %s', (redis, state) => expect(checkRedis({ ...gateway.status, redis }).state).toBe(state))
 
+  it('of Redis names revocations that it did not take', () => {
+    const redis = { configured: true, ok: true }
+    const { state, detail } = checkRedis({ ...gateway.status, redis, unstored_revocations: 2 })
+    expect([state, detail]).toEqual(['failed', expect.stringContaining('did not take 2 revocations')])
+  })
+
   it('of a credential that is configured and not there fails, and says what is missing', () => {
     const [demo] = gateway.status.services
     if (demo === undefined) throw new Error('the fixture has a service')
