@@ -76,7 +76,7 @@ export interface Places {
  */
 export async function readSecret(reference: SecretReference, places: Places, signal?: AbortSignal): Promise<Secret> {
   if ('sealed' in reference) return readSealed(reference.sealed, places)
-  // Where there is a server, `vault-kv.ts` has read it.
+  // Where there is a server, `vault/kv.ts` has read it.
   if ('vault' in reference)
     throw unconfigured('only credentials can refer to Vault, and only with `vault:` in the settings')
   const text = withoutTrailingNewline(await readText(reference, places.baseDir, signal))

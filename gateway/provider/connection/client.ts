@@ -47,7 +47,7 @@ export async function speak<T>(far: FarSide, signal: AbortSignal, work: (to: Spe
   const server = await far.endpoints(signal)
   const auth = await clientAuthentication(far, server, signal)
   const exchange = boundedFetch(far.fetch)
-  // Settings accept http only for a literal address that `addresses` names (oauth-refresh-schema.ts).
+  // Settings accept http only for a literal address that `addresses` names (oauth/refresh-schema.ts).
   const cleartext = Object.values(server).some((url) => typeof url === 'string' && url.startsWith('http:'))
   const options = {
     signal,

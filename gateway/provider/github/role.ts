@@ -1,7 +1,7 @@
 /**
  * What a token is for: a repository and the permissions that the call needs there, taken from the operation (`permissions` in the
  * service file) and the path. Pure. With `per: grant` the permissions are those of everything that the grant may do in that
- * repository; that reckoning is in `github-reach.ts`.
+ * repository; that reckoning is in `reach.ts`.
  */
 import type { Grant } from '../../protocol/grant.ts'
 import { GatewayError } from '../../protocol/problem.ts'

@@ -1,7 +1,7 @@
 /**
  * Dynamic secrets of Vault and OpenBao: any path that answers with a lease (databases, clouds, LDAP, PKI with leases), or that says
  * when what it gave ends. The lease is prolonged and revoked at the server. What merely lies there is no matter of this provider:
- * it is read by reference (`vault-kv.ts`).
+ * it is read by reference (`kv.ts`).
  */
 import { z } from 'zod'
 import type { Clock } from '../../protocol/clock.ts'
