@@ -370,6 +370,39 @@ describe('entries of calls', () => {
   })
 })
 
+describe('what calls share', () => {
+  const fresh = () =>
+    letterhead({ node: 'gw-1', version: '0.1.0', boot: 'boot', origin: 'keyless.test/default', hmacKey })
+  const few = { minLength: 1, maxLength: 3 }
+  const calls = fc.array(fc.record({ facts: fc.nat(), grant: fc.nat(), decision: fc.nat(), result: fc.nat() }), {
+    minLength: 2,
+    maxLength: 8,
+  })
+
+  it('is written as if each call were the first, whatever calls came before', () => {
+    const drafts = {
+      facts: fc.array(anyFacts, few),
+      grants: fc.array(anyGrant, few),
+      decisions: fc.array(anyDecision, few),
+      results: fc.array(anyResult, few),
+    }
+    const one = <T>(of: readonly T[], n: number): T => of[n % of.length] as T
+    fc.assert(
+      fc.property(fc.record(drafts), calls, ({ facts, grants, decisions, results }, made) => {
+        const kept = fresh()
+        for (const [seq, call] of made.entries()) {
+          const [held, said] = [one(grants, call.grant), one(decisions, call.decision)]
+          const decided = { ...one(facts, call.facts), grant: held, decision: said }
+          const ended = { ...one(results, call.result), grant: held }
+          expect(write(decisionDraft(kept, decided), seq)).toBe(write(decisionDraft(fresh(), decided), seq))
+          expect(write(outcomeDraft(kept, ended), seq)).toBe(write(outcomeDraft(fresh(), ended), seq))
+        }
+      }),
+      { numRuns: 60 },
+    )
+  })
+})
+
 describe('entries built from objects', () => {
   it('are canonical for any values', () => {
     fc.assert(
