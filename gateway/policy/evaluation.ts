@@ -141,6 +141,13 @@ function withParameters(ask: Ask): Ask | string {
   return `A policy depends on ${read.fault}. Send it once, as plain JSON or in the query.`
 }
 
+/** Cedar names policies with a denial only where they forbid; nobody's permit is none. */
+function reasonOf({ policyIds }: Verdict): string {
+  return policyIds.length === 0
+    ? 'No policy allows it for this agent, human and task.'
+    : 'A policy forbids it for this agent, human and task, whatever others allow.'
+}
+
 function policyRefusal(digest: string, ask: Ask, verdict: Verdict): Decision {
   const { endpoint } = ask
   if (verdict.errors.length > 0) {
@@ -154,7 +161,7 @@ function policyRefusal(digest: string, ask: Ask, verdict: Verdict): Decision {
   if (isUnmanaged(endpoint)) return refusal(digest, 'host_unmanaged', nobodysHost(endpoint), verdict)
   const reason = mustBeNamed(endpoint.operation)
     ? `${unnamedReason(endpoint)} Only a policy that names ${endpoint.operation.name} can allow it.`
-    : 'No policy allows it for this agent, human and task.'
+    : reasonOf(verdict)
   return refusal(
     digest,
     'policy_denied',

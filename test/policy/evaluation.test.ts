@@ -100,6 +100,18 @@ describe('evaluate', () => {
     expect(policy.evaluate(ask(catalogue, { host: 'example.net' })).code).toBe('host_unmanaged')
   })
 
+  it('tells a call that a policy forbids from one that none allows', async () => {
+    const forbid = '@id("no") @owner("x") forbid (principal, action, resource);'
+    const detailUnder = async (text: string) => {
+      const bundle = await bundleOf(catalogue, { 'a.cedar': text })
+      return createPolicy({ bundle, tenant: 'default' }).evaluate(ask(catalogue)).detail
+    }
+    expect(await detailUnder(permit('all', 'principal, action, resource') + forbid)).toContain('A policy forbids it')
+    expect(await detailUnder(permit('none', 'principal, action == Action::"mint", resource'))).toContain(
+      'No policy allows it',
+    )
+  })
+
   it('keeps policy names and errors out of what the agent reads', async () => {
     const text = `${permit('top-secret-name', 'principal, action, resource is Endpoint')}@id("hidden-name") @owner("x") forbid (principal, action, resource is Endpoint) when { context.ttl_s * 9223372036854775807 > 0 };`
     const policy = createPolicy({
