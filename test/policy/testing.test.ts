@@ -118,6 +118,10 @@ describe('a test file', () => {
     ['cases: [{ name: a, call: GET https://a.test/, mint: "a:b", expect: allow }]', 'exactly one of'],
     ['cases: [{ name: a, mint: "a:b", expect: perhaps }]', 'own.test.yaml: cases.0.expect'],
     ['cases: [{ name: a, mint: "a:b", expect: deny, because: x }]', 'got: because'],
+    ['cases: [{ name: a, mint: "a:b", expect: perhaps }]', 'got: "perhaps"\n    allowed: one of allow, deny, approval'],
+    ['', 'got: nothing\n    allowed: a mapping'],
+    ['tests: []', 'got: nothing\n    allowed: a list'],
+    ['tests: []', 'got: tests\n    allowed: policies, services, given, cases;'],
     ['cases: [', 'allowed: YAML'],
   ])('that is not of the form is refused with the place: %s', (text, says) => {
     expect(() => readTestFile(text, 'own.test.yaml')).toThrow(says)

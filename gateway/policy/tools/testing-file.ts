@@ -80,9 +80,10 @@ export type TestCase = TestFile['cases'][number]
 
 /** @param label how the file is called in faults. @throws {PolicyFaults} naming every place that is not of this form. */
 export function readTestFile(text: string, label: string): TestFile {
-  const parsed = testFile.safeParse(readYaml(text, label))
+  const written = readYaml(text, label)
+  const parsed = testFile.safeParse(written)
   if (parsed.success) return parsed.data
-  throwFaults(parsed.error.issues.map((issue) => faultOf(issue, label)))
+  throwFaults(parsed.error.issues.map((issue) => faultOf(issue, written, label)))
   throw parsed.error
 }
 
@@ -95,19 +96,52 @@ function readYaml(text: string, label: string): unknown {
   }
 }
 
-function faultOf(issue: z.core.$ZodIssue, label: string): Fault {
+function faultOf(issue: z.core.$ZodIssue, written: unknown, label: string): Fault {
   const where = `${label}: ${issue.path.map(String).join('.') || 'the file'}`
   if (issue.code === 'unrecognized_keys')
     return {
       where,
       got: issue.keys.join(', '),
-      allowed: 'the keys of docs/policy-tests.md',
+      allowed: `${keysAt(issue.path)}; docs/policy-tests.md says what each is`,
       fix: 'remove it, or correct its spelling',
     }
   return {
     where,
-    got: 'something else',
-    allowed: issue.message,
-    fix: 'correct it there; docs/policy-tests.md has the form',
+    got: gotAt(issue.path, written),
+    allowed: allowedBy(issue),
+    fix: 'see the form in docs/policy-tests.md',
   }
+}
+
+function keysAt(path: readonly PropertyKey[]): string {
+  if (path.length === 0) return Object.keys(testFile.shape).join(', ')
+  if (path[0] === 'given') return Object.keys(given).join(', ')
+  if (path.length === 2) return Object.keys(testCase.shape).join(', ')
+  return 'fewer keys'
+}
+
+function gotAt(path: readonly PropertyKey[], written: unknown): string {
+  const value = path.reduce<unknown>(
+    (parent, key) => (typeof parent === 'object' ? (parent as Record<PropertyKey, unknown> | null)?.[key] : undefined),
+    written,
+  )
+  if (value === undefined || value === null) return 'nothing'
+  const text = JSON.stringify(value) ?? String(value)
+  return text.length > 120 ? `${text.slice(0, 120)}…` : text
+}
+
+/** A type in words. */
+const KINDS: Readonly<Record<string, string>> = {
+  array: 'a list',
+  object: 'a mapping',
+  record: 'a mapping',
+  string: 'text',
+}
+
+function allowedBy(issue: z.core.$ZodIssue): string {
+  if (issue.code === 'invalid_type') return KINDS[issue.expected] ?? `a value of type ${issue.expected}`
+  if (issue.code === 'invalid_value') return `one of ${issue.values.map(String).join(', ')}`
+  if (issue.code === 'invalid_union') return 'text, a mapping, or a list of these'
+  if (issue.code === 'too_small' && issue.origin === 'array') return 'a list with something in it'
+  return issue.message
 }
