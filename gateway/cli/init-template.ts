@@ -101,7 +101,7 @@ ${credentials.length > 0 ? `credentials:\n${credentials.join('\n')}` : '# creden
 #           agent: spiffe://example.com/agents/triage
 
 # Cedar policies: files, or directories of *.cedar. Without this: [shipped], which a list of your own replaces.
-# policies: [shipped, pack:read-only-by-default, ./policies]   # packs: keyless policy packs
+# policies: [shipped, pack:read-only-by-default, ./rules]   # packs: keyless policy packs
 # They read labels, parameters of calls, what the task did before, and its plan: keyless run --plan "github:issues.*" (docs/policy.md).
 # Or a bundle that is signed with \`keyless policy sign\` and taken up while the gateway runs.
 # policy:

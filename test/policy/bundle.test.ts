@@ -170,6 +170,11 @@ describe('a bundle', () => {
     })
   })
 
+  it('says of a place that is named twice just that, and not what follows from it', async () => {
+    const twice = loadBundle({ paths: [policiesDir, policiesDir], catalogue: notes })
+    await expect(twice).rejects.toThrow(/^1 problem in [^\n]+\n {2}policies\n {4}got: .*policies twice\n/)
+  })
+
   it('refuses paths without policies', async () => {
     const empty = await policyDir({})
     await expect(loadBundle({ paths: [empty, join(empty, 'none')], catalogue: notes })).rejects.toThrow(

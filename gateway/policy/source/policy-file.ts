@@ -34,7 +34,16 @@ export interface SourceFile {
 /** Policy files in the places given; what is wrong goes to `faults`. */
 export async function findSources(paths: readonly string[], faults: Fault[]): Promise<SourceFile[]> {
   const files: SourceFile[] = []
-  for (const path of paths) files.push(...(await readSources(path, faults)))
+  for (const [index, path] of paths.entries()) {
+    if (paths.indexOf(path) === index) files.push(...(await readSources(path, faults)))
+    else
+      faults.push({
+        where: 'policies',
+        got: `${path} twice`,
+        allowed: 'each place once; `shipped` is the directory `policies` of Keyless itself',
+        fix: 'name it once, and another directory for policies of your own',
+      })
+  }
   return files
 }
 
