@@ -35,6 +35,8 @@ export async function init({ service = [], dir, force = false }: InitOptions): P
   await writeFile(settings, settingsTemplate(chosen), { mode: 0o644 })
   await writeFile(join(dir, SCHEMA_FILE), `${JSON.stringify(settingsJsonSchema(), null, 2)}\n`)
   const config = relative('.', resolve(settings)) === 'keyless.yaml' ? '' : ` --config ${settings}`
+  // Whoever called it by npx has no other `keyless` to call; elsewhere npx could fetch a stranger of that name.
+  const keyless = process.env.npm_command === 'exec' ? 'npx keyless' : 'keyless'
   return [
     `Wrote ${settings} and ${join(dir, SCHEMA_FILE)}.`,
     ...chosen.map(
@@ -42,10 +44,10 @@ export async function init({ service = [], dir, force = false }: InitOptions): P
         `  ${name}: the gateway reads its key from ${env}; set it where the gateway runs, not where agents do.${host === undefined ? '' : ` Write your host in the place of ${host}.`}`,
     ),
     'Next:',
-    `  keyless start${config}`,
-    `  keyless doctor${config}`,
-    `  keyless run${config} --task "say what for" -- COMMAND`,
-    'Replicas that share keys: keyless keys --dir DIRECTORY, then the setting keys_dir.',
+    `  ${keyless} start${config}`,
+    `  ${keyless} doctor${config}`,
+    `  ${keyless} run${config} --task "say what for" -- COMMAND`,
+    `Replicas that share keys: ${keyless} keys --dir DIRECTORY, then the setting keys_dir.`,
     '',
   ].join('\n')
 }

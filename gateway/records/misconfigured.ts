@@ -104,7 +104,7 @@ function standingKeys(allowed: readonly Allowed[], words: Vocabulary): Sign[] {
   return allowed.flatMap(({ operation, ephemeral, credential, calls, first_entry }): Sign[] => {
     const one = known.get(operation ?? '')
     if (ephemeral !== 0 || one === undefined || !isSensitive(one)) return []
-    const what = `the credential ${credential ?? '?'}, a static key, was used ${calls} times for ${operation} (${sensitivityOf(one)})`
+    const what = `the credential ${credential ?? '?'}, a static key, was used ${calls === 1 ? 'once' : `${calls} times`} for ${operation} (${sensitivityOf(one)})`
     return [{ what, weight: 'weak', entries: [first_entry] }]
   })
 }

@@ -2,7 +2,7 @@ import { mkdtemp, readdir, readFile, rm, stat, writeFile } from 'node:fs/promise
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
 import { init } from '../../gateway/cli/init.ts'
 import { settingsTemplate } from '../../gateway/cli/init-template.ts'
 import { loadCatalogue } from '../../gateway/policy/catalogue/catalogue.ts'
@@ -12,7 +12,10 @@ let dir: string
 beforeEach(async () => {
   dir = await mkdtemp(join(tmpdir(), 'kl-init-'))
 })
-afterEach(() => rm(dir, { recursive: true, force: true }))
+afterEach(() => {
+  vi.unstubAllEnvs()
+  return rm(dir, { recursive: true, force: true })
+})
 
 const written = () => readFile(join(dir, 'keyless.yaml'), 'utf8')
 
@@ -52,6 +55,13 @@ describe('keyless init', () => {
   it('says which service was meant, and writes nothing', async () => {
     await expect(init({ dir, service: ['githb'] })).rejects.toThrow(/Did you mean github\? There are: anthropic/)
     await expect(stat(join(dir, 'keyless.yaml'))).rejects.toThrow('ENOENT')
+  })
+
+  it('says what to type next as it was typed itself: through npx, or by its own name', async () => {
+    vi.stubEnv('npm_command', 'exec')
+    expect(await init({ dir })).toContain('\n  npx keyless start')
+    vi.stubEnv('npm_command', undefined)
+    expect(await init({ dir, force: true })).toContain('\n  keyless start')
   })
 
   it('does not replace a file unless told to', async () => {

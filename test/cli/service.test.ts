@@ -235,5 +235,6 @@ describe('keyless service list and show', () => {
     expect(await service('show', 'atlassian')).toMatch(/hosts +yours, such as acme\.atlassian\.net/)
     expect(JSON.parse(await service('show', 'datadog', '--json')).slots[0]).toMatchObject({ part: 'api_key' })
     await expect(service('show', 'nothing')).rejects.toThrow(/There is no service nothing \(ENOENT\)/)
+    await expect(service('show', 'pincone')).rejects.toThrow(/Did you mean pinecone\?/)
   })
 })

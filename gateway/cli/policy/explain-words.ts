@@ -22,7 +22,9 @@ function headline({ decision, unknown }: Explanation, of: Recorded | Scene): str
   if (unknown.length > 0) return `${what}: cannot be told, it depends on ${unknown.join(', ')}`
   if (decision.effect === 'deny') return `${what}: denied (${decision.code ?? 'no code'})`
   const { approval } = decision.obligations
-  const consent = approval && `, once ${approval.count} of ${approval.from.join(', ')} consent`
+  const consent =
+    approval &&
+    `, once ${approval.count} of ${approval.from.join(', ')} ${approval.count === 1 ? 'consents' : 'consent'}`
   return `${what}: allowed${consent ?? ''}`
 }
 

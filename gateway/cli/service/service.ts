@@ -99,15 +99,18 @@ function placed(name: string): string {
 
 /** @throws {PolicyFaults} for a file that is none, Error for one that is not there. */
 async function described(name: string): Promise<{ description: ServiceDescription; written: unknown }> {
-  const [{ readServiceText }, { PolicyFaults }, { parse }] = await Promise.all([
+  const [{ readServiceText }, { PolicyFaults }, { nearest }, { parse }] = await Promise.all([
     import('../../policy/catalogue/service-file.ts'),
     import('../../policy/fault.ts'),
+    import('../../protocol/nearest.ts'),
     import('yaml'),
   ])
   const path = isPath(name) ? name : join(SHIPPED, `${name}.yaml`)
-  const text = await readFile(path, 'utf8').catch((cause: NodeJS.ErrnoException) => {
+  const text = await readFile(path, 'utf8').catch(async (cause: NodeJS.ErrnoException) => {
     const known = isPath(name) ? 'a file that can be read' : `${'a name that `keyless service list` shows'}, or a path`
-    throw new Error(`There is no service ${name} (${cause.code}). Allowed: ${known}.`, { cause })
+    const meant = isPath(name) ? undefined : nearest(name, await shippedServices())
+    const hint = meant === undefined ? '' : ` Did you mean ${meant}?`
+    throw new Error(`There is no service ${name} (${cause.code}).${hint} Allowed: ${known}.`, { cause })
   })
   const description = readServiceText(text, name)
   if (Array.isArray(description)) throw new PolicyFaults(description)
