@@ -36,3 +36,12 @@ it('reads the directory of a signed bundle, and asks for one where the bundle co
   await from('{ url: "https://policies.example" }')
   expect((await run(process.execPath, explain, { cwd: dir })).stderr).toContain('--policies DIRECTORY')
 })
+
+it('says of a host that belongs to no service that a service is what is missing', async () => {
+  await writeFile(join(dir, 'keyless.yaml'), 'services: [github]\n')
+  const args = [join(ROOT, 'gateway', 'keyless.ts'), 'policy', 'explain', 'GET', 'https://api.stripe.com/v1/charges']
+  const { stdout } = await run(process.execPath, args, { cwd: dir })
+  expect(stdout).toMatch(
+    /denied \(host_unmanaged\)\n {2}api\.stripe\.com belongs to no service of this gateway\. Add a service/,
+  )
+})

@@ -11,6 +11,7 @@ const NEAREST = 3
 export function explanationText(explanation: Explanation, of: Recorded | Scene, all: boolean): string {
   const { decision, services, ways, unknown } = explanation
   const lines = [headline(explanation, of), ...('seq' in of ? [recordedText(of)] : [])]
+  if (decision.code === 'host_unmanaged') lines.push(`  ${decision.detail}`)
   lines.push(...decision.errors.map((error) => `  a policy could not be evaluated: ${error}`))
   for (const account of services) lines.push(...accountLines(account, all, services.length > 1))
   if (unknown.length === 0 && decision.effect === 'deny') lines.push(...wayLines(ways))
