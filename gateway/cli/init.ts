@@ -1,5 +1,5 @@
 /** `keyless init`: write a commented `keyless.yaml` to start from, and the JSON Schema by which editors check it. */
-import { access, readdir, readFile, writeFile } from 'node:fs/promises'
+import { access, mkdir, readdir, readFile, writeFile } from 'node:fs/promises'
 import { join, relative, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { Command } from 'commander'
@@ -17,7 +17,7 @@ export function initCommand(): Command {
   return new Command('init')
     .description('write a commented keyless.yaml, and its JSON Schema for editors')
     .option('-s, --service <names...>', 'upstream APIs to start with, such as: github openai')
-    .option('--dir <directory>', 'where to write', '.')
+    .option('--dir <directory>', 'where to write; made if it is not there', '.')
     .option('--force', 'replace a keyless.yaml that is there')
     .action(async (options: InitOptions) => {
       process.stdout.write(await init(options))
@@ -32,6 +32,7 @@ export async function init({ service = [], dir, force = false }: InitOptions): P
   if (!force && (await isThere(settings))) {
     throw new Error(`${settings} is there already. Remove it, write elsewhere with --dir, or replace it with --force.`)
   }
+  await mkdir(dir, { recursive: true })
   await writeFile(settings, settingsTemplate(chosen), { mode: 0o644 })
   await writeFile(join(dir, SCHEMA_FILE), `${JSON.stringify(settingsJsonSchema(), null, 2)}\n`)
   const config = relative('.', resolve(settings)) === 'keyless.yaml' ? '' : ` --config ${settings}`

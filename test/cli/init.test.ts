@@ -64,6 +64,11 @@ describe('keyless init', () => {
     expect(await init({ dir, force: true })).toContain('\n  keyless start')
   })
 
+  it('makes the directory that it is told to write into', async () => {
+    await init({ dir: join(dir, 'team', 'gateway') })
+    expect((await loadSettings(join(dir, 'team', 'gateway', 'keyless.yaml'))).services).toEqual([])
+  })
+
   it('does not replace a file unless told to', async () => {
     await writeFile(join(dir, 'keyless.yaml'), 'tenant: mine\n')
     await expect(init({ dir })).rejects.toThrow(/--force/)
