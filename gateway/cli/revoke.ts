@@ -108,7 +108,8 @@ function listed(blocks: readonly BlockView[], json: boolean | undefined): string
   ).join('\n')
 }
 
-function wordsOf(target: TargetBody): string {
+/** `service github`: as the options of the command name it. */
+export function wordsOf(target: TargetBody): string {
   if (target.everything) return 'everything'
   if (target.human) return `human ${target.human.iss} ${target.human.sub}`
   const [[kind, name] = ['', '']] = Object.entries(target)

@@ -48,6 +48,13 @@ describe('a running gateway', () => {
     expect(report(checks)).toMatch(/All is well\.\n$/)
   })
 
+  it('is not well while somebody has blocked something, and says what and why', async () => {
+    gateway.blocks = [{ id: 'o1', target: { service: 'billing' }, reason: 'a key leaked', until: null, since: 1 }]
+    const text = report(await examine({ data: gateway.dataDir }))
+    expect(text).toMatch(/✗ blocked +service billing: a key leaked\n +→ .*keyless revoke --lift/)
+    expect(text).toMatch(/1 of \d+ checks failed\.\n$/)
+  })
+
   it('is asked nothing that an upstream would see, under a short task that is ended', async () => {
     await examine({ data: gateway.dataDir })
     expect(new Set(gateway.seen.map(({ method }) => method))).toEqual(new Set(['CONNECT', 'TRACE']))

@@ -46,6 +46,8 @@ export interface FixtureGateway {
   life: { grant: string; state: 'active' | 'suspended' }
   /** Seconds that a grant lives. */
   ttlS: number
+  /** What orders have blocked. */
+  blocks: readonly object[]
   /** What waits for a human. */
   approvals: readonly object[]
   /** Resolves when an instruction whose path matches has arrived. */
@@ -80,6 +82,7 @@ export async function startFixtureGateway(): Promise<FixtureGateway> {
     taskProblem: undefined,
     life: { grant: TASK, state: 'active' },
     ttlS: 900,
+    blocks: [],
     approvals: [],
     instructed(path) {
       const found = fixture.instructions.find((instruction) => path.test(instruction.path))
@@ -240,6 +243,7 @@ async function instruct(
   if (asked.url === '/status') return reply(200, fixture.status)
   if (asked.url?.endsWith('/heartbeat')) return reply(200, { expires_at: now + fixture.ttlS, ...fixture.life })
   if (asked.url?.endsWith('/complete')) return reply(204, undefined)
+  if (asked.url === '/revocations') return reply(200, { blocks: fixture.blocks })
   if (asked.url === '/approvals') return reply(200, { approvals: fixture.approvals })
   if (fixture.taskProblem !== undefined) return reply(Number(fixture.taskProblem.status), fixture.taskProblem)
   const isRenewal = asked.url?.endsWith('/renew')

@@ -64,6 +64,7 @@ async function examineRunning(control: ControlClient, status: StatusView): Promi
     ...machine.checkWitnesses(status),
     ...machine.checkExports(status),
     machine.checkRedis(status),
+    ...machine.checkBlocks(await control.blocks()),
     ...machine.checkCredentials(status),
     await machine.checkIsolation(),
   ]

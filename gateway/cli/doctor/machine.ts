@@ -3,7 +3,10 @@ import { X509Certificate } from 'node:crypto'
 import { existsSync } from 'node:fs'
 import { readdir, rm, stat, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import type { BlockView } from '../../protocol/control-revocation.ts'
 import type { StatusView } from '../../protocol/control-status.ts'
+import { printable } from '../log/words.ts'
+import { wordsOf } from '../revoke.ts'
 import { isolationProblem } from '../run/isolate-check.ts'
 import { type Check, failed, ok, skipped } from './check.ts'
 
@@ -144,6 +147,17 @@ export function checkExports({ audit }: StatusView): Check[] {
       )
     return ok(name, lag === 0 ? 'everything is delivered' : `${lag} entries to go`)
   })
+}
+
+/** One finding a block; none when nothing is blocked. */
+export function checkBlocks(blocks: readonly BlockView[]): Check[] {
+  return blocks.map(({ target, reason }) =>
+    failed(
+      'blocked',
+      printable(`${wordsOf(target)}: ${reason}`),
+      'every call that needs it is refused; when that is over: keyless revoke --lift, docs/revocation.md',
+    ),
+  )
 }
 
 export function checkRedis({ redis, unstored_revocations: unstored }: StatusView): Check {
