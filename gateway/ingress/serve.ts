@@ -2,6 +2,7 @@
 import { IncomingMessage, type ServerResponse } from 'node:http'
 import type { Inbound } from '../protocol/message.ts'
 import { GatewayError } from '../protocol/problem.ts'
+import { atEndOfTurn } from '../protocol/turn.ts'
 import { serveInbound } from './desk.ts'
 import { readInbound, unreadInbound } from './inbound.ts'
 import type { Door } from './line.ts'
@@ -52,7 +53,17 @@ export function serve(door: Door, reply: ServerResponse): void {
 /** Into the flow, proofs verified first. Never throws, never rejects. */
 export function enter(door: Door, inbound: Inbound, reply: ServerResponse): void {
   if (isProvable(inbound)) void serveProved(door, inbound, reply)
-  else serveInbound(door, inbound).catch(() => reply.destroy())
+  else arrive({ door, inbound, reply })
+}
+
+const arrive = atEndOfTurn(({ door, inbound, reply }: Arrival) => {
+  serveInbound(door, inbound).catch(() => reply.destroy())
+})
+
+interface Arrival {
+  readonly door: Door
+  readonly inbound: Inbound
+  readonly reply: ServerResponse
 }
 
 /** RFC 9110 §7.8: an offer to upgrade may be ignored; a WebSocket client depends on it, and must hear that it is not taken. */

@@ -47,6 +47,7 @@ export class Answer implements Decoded {
   #head: Head | undefined
   #isSent = false
   #isOver = false
+  #isWhole = false
   #outlet: Outlet | undefined
   /** What is captured, so far. */
   readonly #gathered: Buffer[] = []
@@ -117,6 +118,10 @@ export class Answer implements Decoded {
   /** Send the head, and what came with it, if that has not happened yet. */
   flush(): void {
     if (this.#isOver || this.#isSent || this.#head === undefined) return
+    if (this.#isWhole) {
+      if (this.#sendWhole(this.#head, this.#first)) this.#close()
+      return
+    }
     try {
       writeHead(this.#parts.reply, this.#head)
       this.#isSent = true
@@ -164,7 +169,10 @@ export class Answer implements Decoded {
     if (held.length > 0 || this.#trailers.length > 0 || this.#outlet !== undefined) this.flush()
     if (this.#isOver) return
     if (held.length > 0) this.#write(held)
-    if (!this.#isSent && !this.#sendWhole(this.#head, this.#first)) return
+    if (!this.#isSent) {
+      this.#isWhole = true
+      return
+    }
     if (this.#outlet === undefined) this.#close()
     else this.#outlet.end(() => this.#close())
   }

@@ -4,6 +4,7 @@ import type { Obligations } from '../protocol/decision.ts'
 import type { Grant } from '../protocol/grant.ts'
 import type { ClientCertificate, Inbound, Outbound, Outcome, Reply } from '../protocol/message.ts'
 import type { Endpoint } from '../protocol/service.ts'
+import { atEndOfTurn } from '../protocol/turn.ts'
 import type { Answer } from './answer.ts'
 import type { BodyHashes } from './answering.ts'
 import { type Baits, inHead, seeking } from './bait.ts'
@@ -81,7 +82,13 @@ export function createUpstream(options: UpstreamOptions): Upstream {
   const dial = createDial(options)
   const pool = new Pool({ dial, headersTimeoutMs, bodyTimeoutMs, http2 })
   const lasting = new LastingCalls(options.watch ?? (() => () => {}))
-  const parts = { pool, lasting, searchers: new Searchers(), hashes, flushSoon: createFlusher() }
+  const parts = {
+    pool,
+    lasting,
+    searchers: new Searchers(),
+    hashes,
+    flushSoon: atEndOfTurn((answer: Answer) => answer.flush()),
+  }
   const limits = {
     maxFrameBytes: options.maxFrameBytes ?? 16 * MIB,
     maxMessageBytes: options.maxMessageBytes ?? 64 * MIB,
@@ -107,18 +114,5 @@ export function createUpstream(options: UpstreamOptions): Upstream {
       pool.close()
       await fetches.close()
     },
-  }
-}
-
-/** Flushes all answers of one turn of the event loop together: one immediate, not one an answer. */
-function createFlusher(): (answer: Answer) => void {
-  let waiting: Answer[] = []
-  const flushAll = () => {
-    const answers = waiting
-    waiting = []
-    for (const answer of answers) answer.flush()
-  }
-  return (answer) => {
-    if (waiting.push(answer) === 1) setImmediate(flushAll)
   }
 }
