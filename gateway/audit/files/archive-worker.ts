@@ -1,6 +1,6 @@
-/** The thread that compresses closed segments, one after the other, says which of them it could not, and ends. */
+/** The thread that compresses closed segments, one after the other, and answers which of them it could not. */
 import { setPriority } from 'node:os'
-import { parentPort, workerData } from 'node:worker_threads'
+import { parentPort } from 'node:worker_threads'
 import { type ClosedSegment, compressSegment } from './compress.ts'
 
 /** What is said of a segment that stays as it is. */
@@ -13,11 +13,15 @@ export interface Failure {
 
 // On Linux a priority is the thread's own; elsewhere it would be that of the whole gateway.
 if (process.platform === 'linux') setPriority(10)
-for (const segment of workerData as ClosedSegment[]) {
-  try {
-    await compressSegment(segment)
-  } catch (cause) {
-    const { message, code } = cause as NodeJS.ErrnoException
-    parentPort?.postMessage({ first: segment.first, message, code } satisfies Failure)
+parentPort?.on('message', async (segments: readonly ClosedSegment[]) => {
+  const failures: Failure[] = []
+  for (const segment of segments) {
+    try {
+      await compressSegment(segment)
+    } catch (cause) {
+      const { message, code } = cause as NodeJS.ErrnoException
+      failures.push({ first: segment.first, message, code })
+    }
   }
-}
+  parentPort?.postMessage(failures)
+})

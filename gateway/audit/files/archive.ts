@@ -2,18 +2,14 @@
  * What becomes of closed segments while the log goes on: they are compressed in a thread of their own, and after `keepDays` they lose
  * their text. The hashes stay, so every proof stays. Calls never wait for it, and what fails is tried again later.
  */
-import { once } from 'node:events'
 import { readdir, rm } from 'node:fs/promises'
 import { join } from 'node:path'
-import { Worker } from 'node:worker_threads'
 import { replace, syncDirectory } from '../../private-file.ts'
 import type { Clock } from '../../protocol/clock.ts'
-import { threadEnv } from '../../thread-env.ts'
 import type { JsonValue } from '../canonical.ts'
 import { timeOf } from '../entries/entry.ts'
 import { openText } from '../text.ts'
-import type { Failure } from './archive-worker.ts'
-import type { ClosedSegment } from './compress.ts'
+import { ArchiveThread } from './archive-thread.ts'
 import { listSegments, PRUNED, prunedBefore, type Segment } from './segments.ts'
 
 export interface ArchiveOptions {
@@ -38,7 +34,7 @@ export class Archive {
   #running: Promise<void> | undefined
   #isDue = false
   #isClosed = false
-  #worker: Worker | undefined
+  readonly #thread = new ArchiveThread()
   readonly #timer: NodeJS.Timeout | undefined
   /** Segments that were found damaged, by first entry: each is put on record once. */
   readonly #damaged = new Set<number>()
@@ -59,7 +55,7 @@ export class Archive {
   async close(): Promise<void> {
     this.#isClosed = true
     clearInterval(this.#timer)
-    await this.#worker?.terminate()
+    await this.#thread.end()
     await this.#running
   }
 
@@ -105,20 +101,12 @@ export class Archive {
 
   async #compress(segments: readonly Closed[]): Promise<void> {
     if (this.#isClosed || segments.length === 0) return
-    const workerData = segments.map(({ first, count }): ClosedSegment => ({ dir: this.#o.dir, first, count }))
-    const failures: Failure[] = []
-    const worker = new Worker(new URL('./archive-worker.ts', import.meta.url), { workerData, env: threadEnv() })
-    this.#worker = worker
-    worker.on('message', (failure: Failure) => failures.push(failure))
-    try {
-      await once(worker, 'exit')
-    } finally {
-      this.#worker = undefined
-    }
+    const { dir, record } = this.#o
+    const failures = await this.#thread.compress(segments.map(({ first, count }) => ({ dir, first, count })))
     for (const { first, message, code } of failures) {
       if (code !== undefined) continue
       this.#damaged.add(first)
-      await this.#o.record('log.segment_damaged', { first, error: message })
+      await record('log.segment_damaged', { first, error: message })
     }
   }
 

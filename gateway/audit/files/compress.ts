@@ -6,7 +6,7 @@ import { type FileHandle, open, rename, rm } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { constants, zstdCompressSync } from 'node:zlib'
 import { syncDirectory } from '../../private-file.ts'
-import { files } from '../lines.ts'
+import { files, MAX_LINE_BYTES } from '../lines.ts'
 import { FRAME_ENTRIES, openText } from '../text.ts'
 import { leafHash } from '../tree/merkle.ts'
 import { HASH_BYTES } from '../tree/proofs.ts'
@@ -22,7 +22,10 @@ export interface ClosedSegment {
 
 /** 6 would be a fifth smaller on entries of 1 KiB, for twice the time: processors are dearer than disks. */
 const LEVEL = 3
-const LF = Buffer.of(0x0a)
+const LF = 0x0a
+/** Of the plain file, read at once. */
+const BLOCK_BYTES = 1024 * 1024
+const MAX_FRAME_BYTES = FRAME_ENTRIES * (MAX_LINE_BYTES + 1)
 
 /** @throws {Error} when the text of the segment is not what was logged: then the file stays as it is, as evidence. */
 export async function compressSegment(segment: ClosedSegment): Promise<void> {
@@ -43,12 +46,11 @@ export async function compressSegment(segment: ClosedSegment): Promise<void> {
 }
 
 async function writeFrames({ first }: ClosedSegment, from: string, to: string): Promise<void> {
-  const text = await openText({ path: from, first, form: 'plain' })
+  const text = await open(from, 'r')
   const file = await open(to, 'w', 0o600)
   try {
     const frames: { bytes: number; textBytes: number }[] = []
-    for await (const lines of framesOf(text.lines(0), first)) {
-      const plain = Buffer.concat(lines)
+    for await (const plain of framesOf(text, first)) {
       const frame = zstdCompressSync(plain, { params: { [constants.ZSTD_c_compressionLevel]: LEVEL } })
       await file.writeFile(frame)
       frames.push({ bytes: frame.length, textBytes: plain.length })
@@ -61,22 +63,40 @@ async function writeFrames({ first }: ClosedSegment, from: string, to: string): 
   }
 }
 
-/** Entries in groups that end where a number divisible by 256 comes, with their line feeds. */
-async function* framesOf(blocks: AsyncGenerator<{ bytes: Buffer }[]>, first: number): AsyncGenerator<Buffer[]> {
-  let parts: Buffer[] = []
-  let seq = first
-  for await (const lines of blocks) {
-    for (const { bytes } of lines) {
-      parts.push(bytes, LF)
-      seq += 1
-      if (seq % FRAME_ENTRIES !== 0) continue
-      yield parts
-      parts = []
+/** The text in pieces that end where a number divisible by 256 comes. Each is valid until the next one is asked for. */
+async function* framesOf(file: FileHandle, first: number): AsyncGenerator<Buffer> {
+  let block = Buffer.allocUnsafeSlow(BLOCK_BYTES)
+  let at = 0
+  let wanted = FRAME_ENTRIES - (first % FRAME_ENTRIES)
+  for (;;) {
+    const { bytesRead } = await file.read(block, 0, block.length, at)
+    const text = block.subarray(0, bytesRead)
+    let used = 0
+    for (let end = endOf(text, used, wanted); end > 0; end = endOf(text, used, wanted)) {
+      yield text.subarray(used, end)
+      used = end
+      wanted = FRAME_ENTRIES
     }
-    // What is carried over the end of a block must outlive it.
-    parts = parts.map((part) => Buffer.from(part))
+    at += used
+    if (bytesRead < block.length) {
+      if (used < bytesRead) yield text.subarray(used)
+      return
+    }
+    if (used > 0) continue
+    if (block.length > MAX_FRAME_BYTES)
+      throw new Error(`the text at byte ${at} holds lines that are too long for entries.`)
+    block = Buffer.allocUnsafeSlow(2 * block.length)
   }
-  if (parts.length > 0) yield parts
+}
+
+/** Offset behind the line feed of the `count`th line from `from` on; 0 when the text ends before. */
+function endOf(text: Buffer, from: number, count: number): number {
+  let end = from
+  for (let i = 0; i < count; i++) {
+    end = text.indexOf(LF, end) + 1
+    if (end === 0) return 0
+  }
+  return end
 }
 
 /** Whether the compressed file is there, and holds exactly the entries of which the hashes were logged. */
