@@ -57,6 +57,21 @@ test.each([
   await isAlive()
 })
 
+test.each([
+  ['another coding than chunked', `${POST}Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n`],
+  [
+    'chunks in HTTP/1.0',
+    `${POST.replace('1.1', '1.0')}Connection: keep-alive\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n`,
+  ],
+])('what is sent along behind %s is no request, and the connection ends', async (_what, bytes) => {
+  const before = door.calls.length
+  const wire = await openWire(door.port)
+  wire.write(`${bytes}GET http://shop.example/behind HTTP/1.1\r\nHost: shop.example\r\n${AUTH}\r\n`)
+  const said = await wire.closed()
+  expect(said.match(/^HTTP\/1\.1 \d\d\d /gm)).toEqual(['HTTP/1.1 400 '])
+  expect(door.calls.length).toBe(before + 1)
+})
+
 test('no bytes, random or a request with random damage, reach the upstream twice or kill the listener', async () => {
   const request = Buffer.from(`${POST}Content-Length: 5\r\nX-A: 1\r\n\r\nhello`)
   const damaged = fc
