@@ -7,6 +7,7 @@ import {
   Frontier,
   inclusionProof,
   leafHash,
+  leafHashIn,
   nodeHash,
   treeRoot,
   verifyConsistency,
@@ -138,3 +139,20 @@ function byDefinition(leaves: readonly Buffer[]): Buffer {
   while (k * 2 < leaves.length) k *= 2
   return nodeHash(byDefinition(leaves.slice(0, k)), byDefinition(leaves.slice(k)))
 }
+
+it('a leaf that is hashed where it lies has the same hash, and only the byte in front of it changes', () => {
+  fc.assert(
+    fc.property(
+      fc.uint8Array({ maxLength: 300 }),
+      fc.uint8Array({ minLength: 1 }),
+      fc.uint8Array(),
+      (entry, front, behind) => {
+        const bytes = Buffer.concat([front, entry, behind])
+        const hash = leafHashIn(bytes, front.length, front.length + entry.length)
+        expect(hash).toEqual(leafHash(entry))
+        front[front.length - 1] = 0x00
+        expect(bytes).toEqual(Buffer.concat([front, entry, behind]))
+      },
+    ),
+  )
+})

@@ -8,7 +8,7 @@ import type { Anchor } from '../anchor.ts'
 import { type Draft, MAX_ENTRY_BYTES, writeEntry } from '../canonical.ts'
 import { unavailable } from '../entries/cause.ts'
 import { CLOCK_SKEW_MS, Notices } from '../entries/notices.ts'
-import { type Frontier, leafHash } from '../tree/merkle.ts'
+import { type Frontier, leafHashIn } from '../tree/merkle.ts'
 import type { Disk } from './disk.ts'
 
 /** The file that is written, and when it gives way to the next one. */
@@ -54,7 +54,7 @@ interface Batch {
   /** Entries of the log itself in front of the others. */
   readonly notices: number
   readonly taken: readonly Waiting[]
-  /** Where each entry ends in the buffer; a line feed follows. */
+  /** Where each entry ends in the buffer, of which the first byte is not written; a line feed follows. */
   readonly ends: readonly number[]
   readonly nowMs: number
   /** When its write began. */
@@ -189,7 +189,8 @@ export class Sequencer {
       this.#isBusy = false
       return
     }
-    const bytes = this.#buffer.subarray(0, end + 1)
+    const leaves = this.#hash(batch.ends)
+    const bytes = this.#buffer.subarray(1, end + 1)
     const { file, disk, isDurable } = this.#parts
     this.#writingSinceMs = batch.elapsedMs
     disk.store({ fd: file.fd, bytes, position: this.#offset, isDurable }, (error) => {
@@ -198,8 +199,6 @@ export class Sequencer {
       if (error) this.#failed(error, batch.taken)
       else this.#stored(batch, bytes.length, leaves)
     })
-    // While the disk works. The callback never comes before this is done.
-    const leaves = this.#hash(batch.ends)
   }
 
   /** Numbers and writes out as many entries as fit; those that are taken leave the queue. */
@@ -207,11 +206,10 @@ export class Sequencer {
     const nowMs = this.#parts.clock.nowMs()
     const ts = new Date(nowMs).toISOString()
     const ends: number[] = []
-    let [seq, used] = [this.#frontier.size, 0]
+    let [seq, used] = [this.#frontier.size, 1]
     const put = (draft: Draft) => {
       used = writeEntry(this.#buffer, used, draft, { seq: seq++, ts })
-      ends.push(used)
-      this.#buffer[used++] = 0x0a
+      ends.push(used++)
     }
     const notices = this.#notices.before(nowMs, this.#latestMs)
     notices.forEach(put)
@@ -223,13 +221,16 @@ export class Sequencer {
     return { notices: notices.length, taken, ends, nowMs, elapsedMs: this.#parts.clock.elapsedMs() }
   }
 
+  /** And ends each entry with its line feed: until then the byte between two of them is the prefix of the second. */
   #hash(ends: readonly number[]): Buffer[] {
-    let start = 0
-    return ends.map((end) => {
-      const leaf = leafHash(this.#buffer.subarray(start, end))
+    let start = 1
+    const leaves = ends.map((end) => {
+      const leaf = leafHashIn(this.#buffer, start, end)
       start = end + 1
       return leaf
     })
+    for (const end of ends) this.#buffer[end] = 0x0a
+    return leaves
   }
 
   #stored(batch: Batch, length: number, leaves: readonly Buffer[]): void {

@@ -14,6 +14,12 @@ export function leafHash(entry: Uint8Array): Buffer {
   return sha256(prefixed)
 }
 
+/** Of the entry that is `bytes[start, end)`: the byte in front of it, which nobody may need any more, becomes the prefix, and nothing is copied. */
+export function leafHashIn(bytes: Buffer, start: number, end: number): Buffer {
+  bytes[start - 1] = 0x00
+  return sha256(bytes.subarray(start - 1, end))
+}
+
 export function nodeHash(left: Uint8Array, right: Uint8Array): Buffer {
   const joined = Buffer.allocUnsafe(65)
   joined[0] = 0x01
