@@ -5,7 +5,7 @@ import { GatewayError } from '../protocol/problem.ts'
 import { atEndOfTurn } from '../protocol/turn.ts'
 import { serveInbound } from './desk.ts'
 import { readInbound, unreadInbound } from './inbound.ts'
-import type { Door, Line } from './line.ts'
+import type { Door } from './line.ts'
 import { isProvable, serveProved } from './proof.ts'
 import { draining, turnAway } from './refusal.ts'
 
@@ -36,51 +36,34 @@ export function serve(door: Door, reply: ServerResponse): void {
     line.busy -= 1
     if (door.isDraining && line.busy === 0) req.socket.destroySoon()
   })
-  const arrival: Arrival = { door, line, reply, inbound: undefined }
-  if (isFramingInDoubt(req)) read(arrival) // before the request behind it is looked at
-  arrive(arrival)
+  let inbound: Inbound
+  try {
+    inbound = readInbound(door, line, reply)
+  } catch (cause) {
+    // RFC 9112 §6.1: where its framing is in doubt, so is where the next request begins.
+    if (req.httpVersion !== '1.1' || req.headers['transfer-encoding'] !== undefined) reply.shouldKeepAlive = false
+    void turnAway(unreadInbound(door, line, reply), cause, door.rooms)
+    return
+  }
+  const refusal = door.isDraining ? draining() : isWebSocket(req) ? upgradeRefused() : undefined
+  if (refusal !== undefined) void turnAway(inbound, refusal, door.rooms)
+  else enter(door, inbound, reply)
 }
 
 /** Into the flow, proofs verified first. Never throws, never rejects. */
 export function enter(door: Door, inbound: Inbound, reply: ServerResponse): void {
   if (isProvable(inbound)) void serveProved(door, inbound, reply)
-  else serveInbound(door, inbound).catch(() => reply.destroy())
+  else arrive({ door, inbound, reply })
 }
+
+const arrive = atEndOfTurn(({ door, inbound, reply }: Arrival) => {
+  serveInbound(door, inbound).catch(() => reply.destroy())
+})
 
 interface Arrival {
   readonly door: Door
-  readonly line: Line
+  readonly inbound: Inbound
   readonly reply: ServerResponse
-  /** Undefined: not read yet. Null: it was turned away. */
-  inbound: Inbound | null | undefined
-}
-
-/** First all of the turn are read, then all enter. */
-const arrive = atEndOfTurn(read, ({ door, inbound, reply }) => {
-  if (inbound) enter(door, inbound, reply)
-})
-
-function read(arrival: Arrival): void {
-  if (arrival.inbound !== undefined) return
-  const { door, line, reply } = arrival
-  const { req } = reply
-  arrival.inbound = null
-  let inbound: Inbound
-  try {
-    inbound = readInbound(door, line, reply)
-  } catch (cause) {
-    if (isFramingInDoubt(req)) reply.shouldKeepAlive = false
-    void turnAway(unreadInbound(door, line, reply), cause, door.rooms)
-    return
-  }
-  const refusal = door.isDraining ? draining() : isWebSocket(req) ? upgradeRefused() : undefined
-  if (refusal === undefined) arrival.inbound = inbound
-  else void turnAway(inbound, refusal, door.rooms)
-}
-
-/** RFC 9112 §6.1: unless it can be read, it is not known where the next request begins. */
-function isFramingInDoubt({ httpVersion, headers }: IncomingMessage): boolean {
-  return httpVersion !== '1.1' || headers['transfer-encoding'] !== undefined
 }
 
 /** RFC 9110 §7.8: an offer to upgrade may be ignored; a WebSocket client depends on it, and must hear that it is not taken. */

@@ -4,18 +4,16 @@
  */
 
 /**
- * @param steps must not throw: it would take those behind it along.
- * @returns puts an item behind those that wait already. At the end of the turn, after all sockets that are readable in it were read, all
- *   go through the first of `steps`, in order; then all through the next.
+ * @param step must not throw: it would take those behind it along.
+ * @returns puts an item behind those that wait already. At the end of the turn, after all sockets that are readable in it were read, each
+ *   goes through `step`, in order.
  */
-export function atEndOfTurn<T>(...steps: readonly ((item: T) => void)[]): (item: T) => void {
+export function atEndOfTurn<T>(step: (item: T) => void): (item: T) => void {
   let waiting: T[] = []
   const run = () => {
     const items = waiting
     waiting = []
-    for (const step of steps) {
-      for (const item of items) step(item)
-    }
+    for (const item of items) step(item)
   }
   return (item) => {
     if (waiting.push(item) === 1) setImmediate(run)

@@ -37,15 +37,3 @@ test('two kinds of work do not wait for each other', async () => {
   await nextTurn()
   expect(done).toEqual(['a1', 'a2', 'b1'])
 })
-
-test('of several steps all take the first before anyone takes the second', async () => {
-  const done: string[] = []
-  const later = atEndOfTurn<number>(
-    (item) => done.push(`a${item}`),
-    (item) => done.push(`b${item}`),
-  )
-  later(1)
-  later(2)
-  await nextTurn()
-  expect(done).toEqual(['a1', 'a2', 'b1', 'b2'])
-})
