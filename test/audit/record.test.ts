@@ -15,7 +15,6 @@ import {
 import type { Approved } from '../../gateway/protocol/approval.ts'
 import type { LineageStep } from '../../gateway/protocol/grant.ts'
 import { uuidv7 } from '../../gateway/protocol/id.ts'
-import type { Inbound } from '../../gateway/protocol/message.ts'
 import { GatewayError, type ProblemCode, problems } from '../../gateway/protocol/problem.ts'
 import { Secret } from '../../gateway/protocol/secret.ts'
 import { decision, endpoint, grant, inbound, leaseFacts, outcome } from './log.fixture.ts'
@@ -375,17 +374,10 @@ describe('what calls share', () => {
   const fresh = () =>
     letterhead({ node: 'gw-1', version: '0.1.0', boot: 'boot', origin: 'keyless.test/default', hmacKey })
   const few = { minLength: 1, maxLength: 3 }
-  const picks = {
-    facts: fc.nat(),
-    grant: fc.nat(),
-    decision: fc.nat(),
-    result: fc.nat(),
-    line: fc.nat(),
-    operation: fc.nat(),
-  }
-  const calls = fc.array(fc.record(picks), { minLength: 2, maxLength: 8 })
-  const anyPresented = fc.record({ token: fc.string(), scheme: fc.constantFrom('basic' as const, 'slot' as const) })
-  const anyOperation = anyText.map((name) => ({ ...endpoint().operation, name }))
+  const calls = fc.array(fc.record({ facts: fc.nat(), grant: fc.nat(), decision: fc.nat(), result: fc.nat() }), {
+    minLength: 2,
+    maxLength: 8,
+  })
 
   it('is written as if each call were the first, whatever calls came before', () => {
     const drafts = {
@@ -393,21 +385,14 @@ describe('what calls share', () => {
       grants: fc.array(anyGrant, few),
       decisions: fc.array(anyDecision, few),
       results: fc.array(anyResult, few),
-      presented: fc.array(anyPresented, few),
-      operations: fc.array(anyOperation, few),
     }
     const one = <T>(of: readonly T[], n: number): T => of[n % of.length] as T
     fc.assert(
-      fc.property(fc.record(drafts), calls, ({ facts, grants, decisions, results, presented, operations }, made) => {
+      fc.property(fc.record(drafts), calls, ({ facts, grants, decisions, results }, made) => {
         const kept = fresh()
         for (const [seq, call] of made.entries()) {
           const [held, said] = [one(grants, call.grant), one(decisions, call.decision)]
-          const { inbound: asked, endpoint: to, ...rest } = one(facts, call.facts)
-          const decided = {
-            ...{ ...rest, grant: held, decision: said },
-            inbound: { ...asked, presented: one(presented, call.line) },
-            endpoint: to && { ...to, operation: one(operations, call.operation) },
-          }
+          const decided = { ...one(facts, call.facts), grant: held, decision: said }
           const ended = { ...one(results, call.result), grant: held }
           expect(write(decisionDraft(kept, decided), seq)).toBe(write(decisionDraft(fresh(), decided), seq))
           expect(write(outcomeDraft(kept, ended), seq)).toBe(write(outcomeDraft(fresh(), ended), seq))
@@ -415,32 +400,6 @@ describe('what calls share', () => {
       }),
       { numRuns: 60 },
     )
-  })
-})
-
-describe('what calls over one connection to one operation share', () => {
-  it('is only what is the same in both', () => {
-    const said = (change: Partial<Inbound>, service = 'github') => {
-      const { operation, ...to } = known.endpoint
-      const place = { ...to, operation, service: { ...to.service, name: service } }
-      const entry = JSON.parse(
-        write(decisionDraft(paper, { ...known, endpoint: place, inbound: { ...of, ...change } })),
-      )
-      return { ...entry.client, ...entry.target }
-    }
-    const of = inbound({ rawPath: '/a?q=1' })
-    const first = said({})
-    const { address, userAgent } = of.client
-    expect(said({ client: { address, userAgent: 'other/2' } })).toEqual({ ...first, ua: 'other/2' })
-    expect(said({ client: { address: '10.9.9.9', userAgent } })).toEqual({ ...first, ip: '10.9.9.9' })
-    expect(said({ mode: 'reverse' })).toEqual({ ...first, mode: 'reverse' })
-    expect(said({ promptHash: 'sha256:cHJvbXB0' })).toEqual({ ...first, prompt_hash: 'sha256:cHJvbXB0' })
-    expect(said({ host: 'github.test' })).toEqual({ ...first, host: 'github.test' })
-    expect(said({ method: 'HEAD' })).toEqual({ ...first, method: 'HEAD' })
-    expect(said({ port: 8443 })).toEqual({ ...first, port: 8443 })
-    expect(said({ scheme: 'http' })).toEqual({ ...first, scheme: 'http' })
-    expect(said({}, 'other')).toEqual({ ...first, service: 'other' })
-    expect(said({})).toEqual(first)
   })
 })
 

@@ -4,7 +4,6 @@ import type { Grant, Human } from '../../protocol/grant.ts'
 import { createKeyedHash, type KeyedHash } from '../../protocol/keyed-hash.ts'
 import { cut, type Draft, draftFrom, roomy } from '../canonical.ts'
 import type { Fields } from './authority.ts'
-import { SharedText } from './shared-text.ts'
 
 export interface Letterhead {
   readonly gw: { readonly boot: string; readonly node: string; readonly ver: string }
@@ -14,8 +13,8 @@ export interface Letterhead {
   readonly keyed: KeyedHash
   /** Per grant. A grant is immutable, so its text is too; it is forgotten with the grant, and all of it when a human is forgotten. */
   chains: WeakMap<Grant, Chain>
-  /** Facts about a credential; where nothing is sealed also decisions, and who calls and where to. */
-  readonly shared: SharedText
+  /** Canonical text of what many calls share: facts about a credential, and a decision where nothing is sealed. Both are immutable. */
+  readonly shared: WeakMap<object, string>
   /** Absent: everything is written as it is. */
   readonly seal: SealPersonal | undefined
 }
@@ -55,7 +54,7 @@ export function letterhead(o: {
     origin: o.origin,
     keyed: createKeyedHash(o.hmacKey),
     chains: new WeakMap(),
-    shared: new SharedText(),
+    shared: new WeakMap(),
     seal: o.seal,
   }
 }

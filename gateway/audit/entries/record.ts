@@ -51,6 +51,8 @@ export interface CallResult {
   readonly durationMs: number
 }
 
+type Client = ReturnType<typeof clientFields>
+
 export function decisionDraft(paper: Letterhead, facts: CallFacts): Draft {
   const draft = writeDecision(paper, facts, roomy)
   return fits(draft) ? draft : writeDecision(paper, facts, tight)
@@ -64,26 +66,37 @@ export function outcomeDraft(paper: Letterhead, result: CallResult): Draft {
 function writeDecision(paper: Letterhead, facts: CallFacts, limits: Limits): Draft {
   const { inbound, grant } = facts
   const chain = chainOf(paper, inbound, grant, limits)
+  // What was presented and refused; what was accepted is in the lineage.
+  const refused = grant === undefined ? facts.refusal?.grant : undefined
+  const client = clientFields(inbound, refused, limits)
+  const place = JSON.stringify(target(paper, facts, limits))
   const { trace } = inbound
   const rest = trace === undefined ? chain.rest : `${chain.traced}${JSON.stringify(cut(trace, limits.name))},"ts":"`
   return {
-    head: `${opening(paper, facts, limits)}${chain.decided}${inbound.id}","seq":`,
-    middle: `,"target":${placeText(paper, facts, limits)}${rest}`,
+    head: `${opening(paper, client, facts, limits)}${chain.decided}${inbound.id}","seq":`,
+    middle: `,"target":${place}${rest}`,
   }
 }
 
 /** Client and decision, without the closing brace. */
-function opening(paper: Letterhead, facts: CallFacts, limits: Limits): string {
-  const { inbound, decision, approved, refusal, grant } = facts
+function opening(paper: Letterhead, client: Client, facts: CallFacts, limits: Limits): string {
+  const { decision, approved, refusal, grant } = facts
   const isShared = paper.seal === undefined && limits === roomy && refusal === undefined && approved === undefined
   if (!isShared || decision === undefined || decision.obligations.log === 'full') {
-    // What was presented and refused; what was accepted is in the lineage.
-    const refused = grant === undefined ? refusal?.grant : undefined
-    const members = { client: clientFields(inbound, refused, limits), decision: verdict(facts, limits) }
+    const members = { client, decision: verdict(facts, limits) }
     return JSON.stringify(sealed(paper, members, grant?.human)).slice(0, -1)
   }
-  const said = paper.shared.once(decision, () => verdict(facts, limits))
-  return `{"client":${paper.shared.client(inbound)},"decision":${said}`
+  const said = written(paper, decision, () => verdict(facts, limits))
+  return `{"client":${JSON.stringify(client)},"decision":${said}`
+}
+
+/** What is the same object in many calls is written once. */
+function written(paper: Letterhead, of: object, members: () => object): string {
+  const known = paper.shared.get(of)
+  if (known !== undefined) return known
+  const text = JSON.stringify(members())
+  paper.shared.set(of, text)
+  return text
 }
 
 function writeOutcome(paper: Letterhead, result: CallResult, limits: Limits): Draft {
@@ -100,7 +113,7 @@ function writeOutcome(paper: Letterhead, result: CallResult, limits: Limits): Dr
 
 function usedText(paper: Letterhead, lease: LeaseFacts, limits: Limits): string {
   if (limits !== roomy) return JSON.stringify(credential(lease, limits))
-  return paper.shared.once(lease, () => credential(lease, limits))
+  return written(paper, lease, () => credential(lease, limits))
 }
 
 function verdict({ inbound, decision, approved, refusal }: CallFacts, limits: Limits) {
@@ -119,44 +132,22 @@ function verdict({ inbound, decision, approved, refusal }: CallFacts, limits: Li
   }
 }
 
-function placeText(paper: Letterhead, { inbound, endpoint }: CallFacts, limits: Limits): string {
-  const { rawPath } = inbound
+function target(paper: Letterhead, { inbound, endpoint }: CallFacts, limits: Limits) {
+  const { rawPath, tenant } = inbound
   const mark = rawPath.indexOf('?')
-  const query = mark < 0 ? undefined : queryHash(paper, inbound, mark)
-  if (endpoint === undefined || limits !== roomy) {
-    const path = endpoint ? endpoint.path : mark < 0 ? rawPath : rawPath.slice(0, mark)
-    return JSON.stringify(target({ inbound, endpoint }, { path, query }, limits))
-  }
-  const { before, between, after } = paper.shared.place(inbound, endpoint)
-  const path = JSON.stringify(cut(endpoint.path, limits.path))
-  return query === undefined
-    ? `${before}${path}${between}${after}`
-    : `${before}${path}${between}"query_hash":"${query}",${after}`
-}
-
-/** The tenant is part of what is hashed, so that equal queries of two tenants cannot be matched. */
-function queryHash(paper: Letterhead, { tenant, rawPath }: Inbound, mark: number): string {
-  return `hmac:${paper.keyed(`${tenant}\0${rawPath.slice(mark + 1)}`)}`
-}
-
-function target(
-  { inbound, endpoint }: Going,
-  { path, query }: { path: string; query: string | undefined },
-  limits: Limits,
-) {
+  const path = endpoint ? endpoint.path : mark < 0 ? rawPath : rawPath.slice(0, mark)
   return {
     host: cut(inbound.host, limits.name),
     method: cut(inbound.method, limits.name),
     operation: endpoint && cut(endpoint.operation.name, limits.name),
     path: cut(path, limits.path),
     port: inbound.port,
-    query_hash: query,
+    // The tenant is part of what is hashed, so that equal queries of two tenants cannot be matched.
+    query_hash: mark < 0 ? undefined : `hmac:${paper.keyed(`${tenant}\0${rawPath.slice(mark + 1)}`)}`,
     scheme: inbound.scheme,
     service: endpoint && cut(endpoint.service.name, limits.name),
   }
 }
-
-type Going = Pick<CallFacts, 'inbound' | 'endpoint'>
 
 function credential(lease: LeaseFacts, limits: Limits) {
   return {
