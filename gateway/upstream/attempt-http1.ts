@@ -49,12 +49,14 @@ export class Http1Attempt<Lane extends Tickets = Tickets> extends Attempt implem
     this.connection.client.dispatch({ path, method, headers: headers as string[], body, blocking: false }, this)
   }
 
+  // A connection that was given back may be another call's by now, which alone holds it up and lets it go on.
+
   pause(): void {
-    this.#controller?.pause()
+    if (!this.#isGivenBack) this.#controller?.pause()
   }
 
   resume(): void {
-    this.#controller?.resume()
+    if (!this.#isGivenBack) this.#controller?.resume()
   }
 
   protected cancel(): void {
