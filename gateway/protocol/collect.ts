@@ -10,8 +10,9 @@ export interface CollectTerms {
   refuse(fault: 'long' | 'late' | 'broken'): GatewayError
 }
 
-/** On a refusal the stream is left paused, with what it still has, to whoever answers. */
+/** On a refusal the stream is left paused, with what it still has, to whoever answers. One that broke off already tells nobody of it any more. */
 export function collect(stream: Readable, { maxBytes, withinMs, refuse }: CollectTerms): Promise<Buffer> {
+  if (stream.destroyed) return Promise.reject(refuse('broken'))
   const chunks: Buffer[] = []
   let length = 0
   return new Promise((resolve, reject) => {
